@@ -1,0 +1,55 @@
+# make setup       the virtual environment, CPU stack (DEVICE=cuda: the CUDA stack)
+# make quickstart  the main job end to end on synthetic data
+# make test lint   what CI runs
+# make bench       every benchmark that needs no data set
+PYTHON ?= python3
+DEVICE ?= cpu
+BIN := .venv/bin
+STAMP := .venv/.installed-$(DEVICE)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	--constraint requirements/constraints.txt
+# The alias stands in for fbgemm's CUDA wheel, which pip would fetch otherwise.
+cpu_alias := ./requirements/fbgemm-gpu-alias
+cuda_alias :=
+
+.PHONY: setup quickstart test lint bench peers clean
+
+# Asked for by name it always brings the environment back to the pins; as a prerequisite it
+# runs when they changed.
+setup: install
+$(STAMP): pyproject.toml $(wildcard requirements/*.txt requirements/*/*)
+	$(MAKE) install
+
+.PHONY: install
+install:
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing the $(DEVICE) stack into .venv (a few minutes the first time)"
+	$(PIP) $($(DEVICE)_alias) --editable '.[$(DEVICE),dev]'
+	@$(BIN)/python -m pip check
+	@touch $(STAMP)
+
+quickstart: $(STAMP)
+	$(BIN)/recsys run pipelines/configs/synthetic_quickstart.toml
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.reader
+
+peers: .venv-peers/.installed
+.venv-peers/.installed: benchmarks/peers/requirements-rectools.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --requirement $<
+	@touch $@
+
+clean:
+	rm -rf .venv .venv-peers build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,26 @@
+# One bundle and what answers from it: torch, without torchrec and fbgemm. Built from the root of
+# the repository, which must hold the bundle:
+#   docker build -f docker/serve.Dockerfile -t recsys-serve --build-arg BUNDLE=runs/NAME/bundle .
+FROM python:3.11-slim
+
+# pip reads this from its environment. Name PyTorch's index of CPU wheels here to keep gigabytes
+# of CUDA libraries out of the image.
+ARG PIP_EXTRA_INDEX_URL=
+
+WORKDIR /app
+COPY pyproject.toml README.md ./
+COPY requirements/constraints.txt requirements/
+COPY feature_store feature_store
+COPY recsys recsys
+COPY pipelines pipelines
+RUN pip install --no-cache-dir --constraint requirements/constraints.txt ".[serve]"
+
+# Last, because it changes most often.
+ARG BUNDLE
+COPY ${BUNDLE} bundle
+RUN useradd --create-home recsys
+USER recsys
+
+EXPOSE 8000
+ENTRYPOINT ["recsys"]
+CMD ["serve", "bundle", "--host", "0.0.0.0", "--port", "8000"]

@@ -1,0 +1,13 @@
+"""The errors a user can mend: each message names the thing, the place and the way out."""
+
+
+class RecsysError(Exception):
+    """Bad input or configuration. Programs print it in one line and exit with status 1."""
+
+
+class DataError(RecsysError):
+    """Data that does not fit its schema: names file or column, row and reason."""
+
+
+class ConfigError(RecsysError):
+    """A configuration that cannot run: names the key and the allowed values."""

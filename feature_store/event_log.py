@@ -1,0 +1,160 @@
+"""EventLog: append-only Parquet, one file an append, found by day through names and footers."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from feature_store.conform import conform
+from feature_store.errors import DataError
+from feature_store.schema import POSITION, Schema
+
+ROW_GROUP_ROWS = 1 << 17
+_DIGEST = b"recsys.sha256"
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """One row group of the log: where it lies, its rows, and the first and last time in it."""
+
+    path: Path
+    index: int
+    rows: int
+    first: datetime
+    last: datetime
+
+
+class EventLog:
+    """A folder of events: `schema.json` and `events/<first day>_<last day>_<number>.parquet`.
+
+    Files are sorted by time, so that row groups cover few days each; `position` keeps the order
+    in which rows were appended. A file appears whole or not at all.
+    """
+
+    def __init__(self, folder: Path, schema: Schema) -> None:
+        self.folder = Path(folder)
+        self.schema = schema
+
+    @classmethod
+    def create(cls, folder: Path, schema: Schema) -> EventLog:
+        """Make an empty log. Raises DataError when the folder already holds one."""
+        folder = Path(folder)
+        if (folder / "schema.json").exists():
+            raise DataError(f"{folder} already holds a log: open it, or choose another folder")
+        (folder / "events").mkdir(parents=True, exist_ok=True)
+        schema.save(folder / "schema.json")
+        return cls(folder, schema)
+
+    @classmethod
+    def open(cls, folder: Path) -> EventLog:
+        """Open an existing log. Raises DataError when there is none."""
+        return cls(folder, Schema.load(Path(folder) / "schema.json"))
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file of the log, in the order of their appends."""
+        return sorted((self.folder / "events").glob("*.parquet"), key=_number)
+
+    @property
+    def num_rows(self) -> int:
+        """Events in the log, from footers alone."""
+        return sum(pq.read_metadata(path).num_rows for path in self.files)
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits over schema and content; equal for equal events in equal order."""
+        digest = hashlib.sha256(self.schema.fingerprint.encode())
+        for path in self.files:
+            digest.update(pq.read_metadata(path).metadata[_DIGEST])
+        return digest.hexdigest()[:16]
+
+    def append(self, table: pa.Table) -> int:
+        """Validate `table` and add it to the log; returns the number of rows.
+
+        Raises:
+            DataError: a value does not fit the schema; nothing is written.
+        """
+        checked = conform(table, self.schema.events_schema())
+        if checked.problems:
+            first = checked.problems[0]
+            raise DataError(
+                f"cannot append to {self.folder}: row {first.row}, column {first.column!r}: "
+                f"{first.value!r} {first.reason} ({len(checked.problems)} such values)"
+            )
+        events = checked.table
+        if not events.num_rows:
+            return 0
+        start = self.num_rows
+        position = pa.array(np.arange(start, start + events.num_rows, dtype=np.int64))
+        events = events.append_column(pa.field(POSITION, pa.int64(), nullable=False), position)
+        events = events.sort_by([(self.schema.time, "ascending"), (POSITION, "ascending")])
+        span = pc.min_max(events[self.schema.time]).as_py()
+        name = f"{span['min']:%Y-%m-%d}_{span['max']:%Y-%m-%d}_{len(self.files):06d}.parquet"
+        write_parquet(events, self.folder / "events" / name, metadata={_DIGEST: _digest(events)})
+        return events.num_rows
+
+    def row_groups(self, first: date | None = None, last: date | None = None) -> list[RowGroup]:
+        """Row groups that may hold events of the days `first`..`last`; touches footers only."""
+        groups = []
+        for path in self.files:
+            starts, ends = (date.fromisoformat(day) for day in path.stem.split("_")[:2])
+            if (first and ends < first) or (last and starts > last):
+                continue
+            footer = pq.read_metadata(path)
+            column = footer.schema.names.index(self.schema.time)
+            for index in range(footer.num_row_groups):
+                group = footer.row_group(index)
+                stats = group.column(column).statistics
+                if (first and stats.max.date() < first) or (last and stats.min.date() > last):
+                    continue
+                groups.append(RowGroup(path, index, group.num_rows, stats.min, stats.max))
+        return groups
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.split("_")[2])
+
+
+def _digest(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    return hashlib.sha256(sink.getvalue()).hexdigest().encode()
+
+
+def write_parquet(
+    table: pa.Table,
+    path: Path,
+    *,
+    row_group_rows: int = ROW_GROUP_ROWS,
+    metadata: dict[bytes, bytes] | None = None,
+) -> None:
+    """Write a Parquet file that appears whole or not at all: aside, fsync, rename."""
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **(metadata or {})})
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with open(aside, "wb") as file:
+            pq.write_table(table, file, row_group_size=row_group_rows, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,302 @@
+"""A split log -> encoded Parquet examples: what the reader reads and nothing else.
+
+A folder of examples holds
+    examples.json            fingerprints and counts
+    vocabulary/<table>.arrow raw ids of every embedding table
+    items.parquet            row r: features and training events of item row r (0 = unknown)
+    users.parquet            the same for users
+    interactions.parquet     user row, item row, time of every training event, in time order
+    train.parquet            one row a user (shape "sequences") or one row an event ("events")
+    validation.parquet       one row a user: full history, targets, time of the request
+    test.parquet             the same, with validation events in the history
+    serving.parquet          one row a user: all events as history, as raw ids, for the bundle
+Ids are vocabulary rows; times are whole seconds since 1970.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from ibis.backends.duckdb import Backend
+
+from feature_store.catalogue import Catalogue
+from feature_store.event_log import write_parquet
+from feature_store.schema import POSITION, Feature, Schema
+from feature_store.splits import ROLE, Split
+from feature_store.timeline import histories, order, seconds, sequences
+from feature_store.vocabulary import Vocabulary
+
+Shape = Literal["sequences", "events"]
+
+HISTORY, HISTORY_TIME, TARGET, TIME, LABEL = "history", "history_time", "target", "time", "label"
+TRAIN_EVENTS = "train_events"  # of an item: 0 means that it cannot have been learned
+_ITEM_ROW, _USER_ROW, _SECONDS = "_item_row", "_user_row", "_seconds"
+_ROW_GROUP_ROWS = {"sequences": 1024, "events": 1 << 16}
+
+
+@dataclass(frozen=True)
+class ExamplesSummary:
+    """What a folder of examples holds."""
+
+    protocol: str
+    fingerprint: str
+    shape: Shape
+    history_length: int
+    train_roles: tuple[str, ...]
+    events: dict[str, int]
+    rows: dict[str, int]
+
+    @classmethod
+    def load(cls, folder: Path) -> ExamplesSummary:
+        """Read `examples.json`."""
+        return cls(**json.loads((folder / "examples.json").read_text()))
+
+
+def write_examples(
+    engine: Backend,
+    split: Split,
+    catalogue: Catalogue,
+    folder: Path,
+    *,
+    shape: Shape = "sequences",
+    history_length: int = 50,
+    train_roles: tuple[str, ...] = ("train",),
+) -> ExamplesSummary:
+    """Write the examples of a split; the folder appears whole or not at all.
+
+    `history_length` bounds the histories of shape "events"; other histories are whole, since
+    they also say what a user has seen. With validation among `train_roles` (to refit once the
+    epochs are chosen) there is no validation file.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    (aside / "vocabulary").mkdir(parents=True)
+    try:
+        schema = split.schema
+        vocabularies = _fit(split, catalogue)
+        for table, vocabulary in vocabularies.items():
+            vocabulary.save(aside / "vocabulary" / f"{table}.arrow")
+        events = _encode_events(engine, split, vocabularies)
+        train = events.filter(events[ROLE].isin(train_roles))
+
+        users = _encode_side(schema, "user", catalogue, vocabularies)
+        items = _encode_side(schema, "item", catalogue, vocabularies)
+        counts = train.group_by(_ITEM_ROW).aggregate(n=train.count()).to_pyarrow()
+        seen = np.zeros(items.num_rows, dtype=np.int64)
+        seen[np.asarray(counts[_ITEM_ROW])] = np.asarray(counts["n"])
+        items = items.append_column(TRAIN_EVENTS, pa.array(seen))
+        write_parquet(users, aside / "users.parquet")
+        write_parquet(items, aside / "items.parquet")
+        user_features = engine.create_table(f"users_{uuid.uuid4().hex}", users, temp=True)
+
+        interactions = train.order_by(order(train, schema)).select(
+            user=train[_USER_ROW], item=train[_ITEM_ROW], time=train[_SECONDS]
+        )
+        _write(interactions, aside / "interactions.parquet", 1 << 20)
+        rows = {
+            "train": _write(
+                _join_users(_train(train, schema, shape, history_length), user_features, schema),
+                aside / "train.parquet",
+                _ROW_GROUP_ROWS[shape],
+            )
+        }
+        for role, seen_roles in (("validation", ("train",)), ("test", ("train", "validation"))):
+            if role not in train_roles:
+                requests = _requests(events, schema, role, seen_roles)
+                rows[role] = _write(
+                    _join_users(requests, user_features, schema),
+                    aside / f"{role}.parquet",
+                    _ROW_GROUP_ROWS["sequences"],
+                )
+        _write_serving(engine, split, catalogue, aside / "serving.parquet")
+        summary = ExamplesSummary(
+            protocol=split.protocol,
+            fingerprint=split.fingerprint,
+            shape=shape,
+            history_length=history_length,
+            train_roles=train_roles,
+            events=split.counts,
+            rows=rows,
+        )
+        (aside / "examples.json").write_text(json.dumps(asdict(summary), indent=2) + "\n")
+        schema.save(aside / "schema.json")
+        if folder.exists():
+            shutil.rmtree(folder)
+        aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return summary
+
+
+def _fit(split: Split, catalogue: Catalogue) -> dict[str, Vocabulary]:
+    """One vocabulary per embedding table, over the whole log and catalogue.
+
+    Ids of later events are known (a catalogue knows its items before they sell), but nothing is
+    learned about them: candidates and counts come from training events alone.
+    """
+    schema = split.schema
+    columns: dict[str, list[pa.ChunkedArray]] = {}
+    sides = {"user": catalogue.read("user"), "item": catalogue.read("item")}
+    for feature in schema.features:
+        if not feature.embedded:
+            continue
+        found = columns.setdefault(feature.table_name, [])
+        if feature.side in sides:
+            found.append(sides[feature.side].column(feature.name))
+        if feature.side == "context" or feature.name in (schema.user, schema.item):
+            distinct = split.events.select(feature.name).distinct().to_pyarrow()
+            found.append(distinct.column(feature.name))
+    return {table: Vocabulary.fit(*found) for table, found in columns.items()}
+
+
+def _encode_events(engine: Backend, split: Split, vocabularies: dict[str, Vocabulary]) -> ir.Table:
+    """The events with rows in place of ids and seconds in place of times."""
+    schema, events = split.schema, split.events
+    encoded = {schema.user: _USER_ROW, schema.item: _ITEM_ROW}
+    for feature in schema.of_side("context"):
+        if feature.kind == "id":
+            encoded[feature.name] = feature.name
+    for column, name in encoded.items():
+        values = vocabularies[schema[column].table_name].values
+        mapping = pa.table({"_id": values, "_row": pa.array(range(1, len(values) + 1), pa.int64())})
+        table = engine.create_table(f"rows_{uuid.uuid4().hex}", mapping, temp=True)
+        joined = events.left_join(table, events[column] == table["_id"])
+        joined = joined.mutate(**{name: ibis.coalesce(joined["_row"], 0)})
+        events = joined.drop("_id", "_row")
+    return events.mutate(**{_SECONDS: seconds(events[schema.time])}).cache()
+
+
+def _encode_side(
+    schema: Schema,
+    side: Literal["user", "item"],
+    catalogue: Catalogue,
+    vocabularies: dict[str, Vocabulary],
+) -> pa.Table:
+    """Features of one side aligned to the rows of its ids; row 0 and unknown ids are empty."""
+    key = getattr(schema, side)
+    vocabulary = vocabularies[schema[key].table_name]
+    raw = catalogue.read(side)
+    source = np.full(len(vocabulary), -1)
+    source[vocabulary.encode(raw.column(key))] = np.arange(raw.num_rows)
+    take = pa.array(source, mask=source < 0)
+    columns: dict[str, pa.Array | pa.ChunkedArray] = {key: pa.array(np.arange(len(vocabulary)))}
+    for feature in schema.of_side(side):
+        if feature.name == key or feature.kind == "text":
+            continue
+        column = raw.column(feature.name).take(take)
+        columns[feature.name] = _encode_column(feature, column, vocabularies)
+    return pa.table(columns)
+
+
+def _encode_column(
+    feature: Feature, column: pa.ChunkedArray, vocabularies: dict[str, Vocabulary]
+) -> pa.Array | pa.ChunkedArray:
+    if not feature.embedded:
+        return column.cast(pa.float32()).fill_null(0.0)
+    vocabulary = vocabularies[feature.table_name]
+    if feature.kind == "id":
+        return pa.array(vocabulary.encode(column))
+    lists = column.combine_chunks()
+    lists = lists.fill_null([]) if lists.null_count else lists
+    return pa.ListArray.from_arrays(lists.offsets, pa.array(vocabulary.encode(lists.values)))
+
+
+def _train(train: ir.Table, schema: Schema, shape: Shape, history_length: int) -> ir.Table:
+    lists = {HISTORY: train[_ITEM_ROW].cast("int32"), HISTORY_TIME: train[_SECONDS]}
+    if shape == "sequences":
+        found = sequences(train.mutate(**{schema.user: train[_USER_ROW]}), schema, lists)
+        return found.filter(found[HISTORY].length() >= 2)
+    found = histories(train, schema, lists, history_length)
+    columns = {
+        schema.user: found[_USER_ROW],
+        POSITION: found[POSITION],
+        TARGET: found[_ITEM_ROW],
+        TIME: found[_SECONDS],
+        **{f.name: found[f.name] for f in schema.of_side("context") if f.kind in ("id", "dense")},
+        HISTORY: found[HISTORY],
+        HISTORY_TIME: found[HISTORY_TIME],
+    }
+    if schema.label:
+        columns[LABEL] = found[schema.label].cast("float32")
+    return found.select(**columns)
+
+
+def _requests(events: ir.Table, schema: Schema, role: str, seen_roles: tuple[str, ...]) -> ir.Table:
+    """One row a user: what was known before the role's first event, and what came after."""
+
+    def lists(roles: tuple[str, ...], item: str, time: str) -> ir.Table:
+        part = events.filter(events[ROLE].isin(roles))
+        part = part.mutate(**{schema.user: part[_USER_ROW]})
+        columns = {item: part[_ITEM_ROW].cast("int32"), time: part[_SECONDS]}
+        return sequences(part, schema, columns)
+
+    targets = lists((role,), TARGET, "_target_time")
+    history = lists(seen_roles, HISTORY, HISTORY_TIME).rename(_history_user=schema.user)
+    joined = targets.left_join(history, targets[schema.user] == history["_history_user"])
+    empty = {
+        HISTORY: ibis.literal([], type="array<int32>"),
+        HISTORY_TIME: ibis.literal([], type="array<int64>"),
+    }
+    return joined.select(
+        schema.user,
+        TARGET,
+        **{TIME: joined["_target_time"][0]},
+        **{name: ibis.coalesce(joined[name], none) for name, none in empty.items()},
+    )
+
+
+def _write_serving(engine: Backend, split: Split, catalogue: Catalogue, path: Path) -> None:
+    """The newest history of every user, and the user's own features, all as raw values."""
+    schema, events = split.schema, split.events
+    lists = {HISTORY: events[schema.item], HISTORY_TIME: seconds(events[schema.time])}
+    newest = sequences(events, schema, lists)
+    users = engine.create_table(f"raw_users_{uuid.uuid4().hex}", catalogue.read("user"), temp=True)
+    joined = newest.left_join(users, newest[schema.user] == users[schema.user])
+    ordered = joined.order_by(newest[schema.user]).drop(f"{schema.user}_right")
+    _write(ordered, path, _ROW_GROUP_ROWS["sequences"])
+
+
+def _join_users(rows: ir.Table, users: ir.Table, schema: Schema) -> ir.Table:
+    """Add the users' own features, and sort: by time and position, or one row a user by user."""
+    joined = rows.left_join(users, rows[schema.user] == users[schema.user])
+    if POSITION in rows.columns:
+        joined = joined.order_by(TIME, POSITION).drop(POSITION)
+    else:
+        joined = joined.order_by(schema.user)
+    return joined.drop(f"{schema.user}_right")
+
+
+def _write(rows: ir.Table, path: Path, row_group_rows: int) -> int:
+    """Stream an expression into one Parquet file; returns the number of rows."""
+    batches = rows.to_pyarrow_batches(chunk_size=row_group_rows)
+    with pq.ParquetWriter(path, batches.schema, compression="zstd") as writer:
+        for table in _regroup(batches, row_group_rows):
+            writer.write_table(table, row_group_size=row_group_rows)
+    return pq.read_metadata(path).num_rows
+
+
+def _regroup(batches: Iterable[pa.RecordBatch], rows: int) -> Iterable[pa.Table]:
+    """Tables of exactly `rows` rows, but for the last: engines return batches of any size."""
+    held: list[pa.RecordBatch] = []
+    count = 0
+    for batch in batches:
+        held.append(batch)
+        count += batch.num_rows
+        if count >= rows:
+            table = pa.Table.from_batches(held)
+            whole = count - count % rows
+            yield table.slice(0, whole)
+            held, count = table.slice(whole).to_batches(), count - whole
+    if count:
+        yield pa.Table.from_batches(held)

@@ -1,0 +1,163 @@
+"""The one description of a log. Everything downstream reads it; nothing guesses from names."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from feature_store.errors import DataError
+
+Kind = Literal["id", "bag", "sequence", "dense", "text"]
+Side = Literal["user", "item", "context"]
+Dtype = Literal["int64", "string", "float32"]
+
+POSITION = "position"  # the order of the log: breaks ties in time, always the same way
+TIME_TYPE = pa.timestamp("us")  # UTC
+_ARROW = {"int64": pa.int64(), "string": pa.string(), "float32": pa.float32()}
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Feature(_Frozen):
+    """One column.
+
+    `side` says where it lies: `user` and `item` columns in the catalogue, `context` columns in
+    the events. `table` names the embedding table of an id-like feature: features with equal
+    table names share rows. A `bag` or `sequence` holds a list of `dtype`.
+    """
+
+    name: str
+    kind: Kind
+    side: Side
+    dtype: Dtype = "string"
+    table: str | None = None
+
+    @property
+    def table_name(self) -> str:
+        """The embedding table, named after the feature unless it shares another's."""
+        return self.table or self.name
+
+    @property
+    def embedded(self) -> bool:
+        """True for features that are looked up in an embedding table."""
+        return self.kind in ("id", "bag", "sequence")
+
+    @property
+    def arrow_type(self) -> pa.DataType:
+        """The column's Arrow type."""
+        scalar = _ARROW[self.dtype]
+        return pa.list_(scalar) if self.kind in ("bag", "sequence") else scalar
+
+    @model_validator(mode="after")
+    def _check(self) -> Feature:
+        if self.kind == "dense" and self.dtype == "string":
+            raise ValueError(f"feature {self.name!r}: dense features are int64 or float32")
+        if self.kind == "text" and self.dtype != "string":
+            raise ValueError(f"feature {self.name!r}: text features are strings")
+        if self.embedded and self.dtype == "float32":
+            raise ValueError(f"feature {self.name!r}: ids are int64 or string")
+        if self.name == POSITION:
+            raise ValueError(f"{POSITION!r} is the log's own column: name the feature otherwise")
+        return self
+
+
+class Schema(_Frozen):
+    """Roles and features of a log, saved beside it as `schema.json`.
+
+    `user`, `item` and `time` name the columns of every event; `label`, `price`, `quantity`,
+    `event_type`, `propensity` name context features that carry those meanings. `title` names
+    the text feature of items that people read. `unique` lists event columns whose combination
+    may occur only once.
+    """
+
+    user: str
+    item: str
+    time: str = "time"
+    label: str | None = None
+    price: str | None = None
+    quantity: str | None = None
+    event_type: str | None = None
+    propensity: str | None = None
+    title: str | None = None
+    unique: tuple[str, ...] = ()
+    features: tuple[Feature, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> Schema:
+        names = [f.name for f in self.features]
+        if len(set(names)) < len(names):
+            repeated = sorted({n for n in names if names.count(n) > 1})
+            raise ValueError(f"features named twice: {', '.join(repeated)}")
+        for role, side in (("user", "user"), ("item", "item")):
+            feature = self.find(getattr(self, role))
+            if feature is None or feature.kind != "id" or feature.side != side:
+                raise ValueError(
+                    f"role {role!r} must name a feature of kind 'id' and side {side!r}, "
+                    f"not {getattr(self, role)!r}"
+                )
+        if self.time in (*names, POSITION):
+            raise ValueError(f"the time column {self.time!r} cannot be a feature as well")
+        context = {f.name for f in self.features if f.side == "context"}
+        for role in ("label", "price", "quantity", "event_type", "propensity"):
+            name = getattr(self, role)
+            if name is not None and name not in context and not (role == "price" and name in names):
+                raise ValueError(f"role {role!r} names {name!r}: not among {sorted(context)}")
+        unknown = set(self.unique) - set(self.events_schema().names)
+        if unknown:
+            raise ValueError(f"unique names no event column: {', '.join(sorted(unknown))}")
+        return self
+
+    def find(self, name: str) -> Feature | None:
+        """The feature of that name, or None."""
+        return next((f for f in self.features if f.name == name), None)
+
+    def __getitem__(self, name: str) -> Feature:
+        feature = self.find(name)
+        if feature is None:
+            known = ", ".join(f.name for f in self.features)
+            raise DataError(f"no feature {name!r} in the schema; it has: {known}")
+        return feature
+
+    def of_side(self, side: Side) -> tuple[Feature, ...]:
+        """Features of one side, in the schema's order."""
+        return tuple(f for f in self.features if f.side == side)
+
+    def events_schema(self) -> pa.Schema:
+        """Arrow schema of an event: user, item, time (never null), then the context features."""
+        keys = [pa.field(n, self[n].arrow_type, nullable=False) for n in (self.user, self.item)]
+        context = [pa.field(f.name, f.arrow_type) for f in self.of_side("context")]
+        return pa.schema([*keys, pa.field(self.time, TIME_TYPE, nullable=False), *context])
+
+    def side_schema(self, side: Literal["user", "item"]) -> pa.Schema:
+        """Arrow schema of the catalogue's users or items: the id is never null."""
+        key = getattr(self, side)
+        return pa.schema(
+            pa.field(f.name, f.arrow_type, nullable=f.name != key) for f in self.of_side(side)
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that change with any part of the schema."""
+        text = json.dumps(self.model_dump(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def save(self, path: Path) -> None:
+        """Write the schema as JSON."""
+        path.write_text(self.model_dump_json(indent=2, exclude_none=True) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Schema:
+        """Read what `save` wrote. Raises DataError when the file is absent or not a schema."""
+        try:
+            return cls.model_validate_json(path.read_text())
+        except FileNotFoundError:
+            raise DataError(f"{path} not found: is this a log made by `recsys ingest`?") from None
+        except ValueError as error:
+            raise DataError(f"{path} is not a schema: {error}") from None

@@ -1,0 +1,115 @@
+"""The files of a data set, in a folder or in the zip archive its publisher offers."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from feature_store.errors import DataError
+
+_DIGEST_BELOW = 64 << 20  # bytes: larger inputs are told apart by size and time of change
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
+
+
+class Files:
+    """Files found by name in a folder, or in a zip archive at any depth.
+
+    Raises:
+        DataError: the path does not exist, or is neither a folder nor a readable zip.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path).expanduser()
+        self._sizes: dict[str, int] = {}
+        self._members: dict[str, str] = {}
+        if self.path.is_dir():
+            self._sizes = {p.name: p.stat().st_size for p in self.path.iterdir() if p.is_file()}
+        elif not self.path.exists():
+            raise DataError(f"{self.path} does not exist: give a folder or a zip archive")
+        else:
+            with _readable(str(self.path)), zipfile.ZipFile(self.path) as archive:
+                for info in archive.infolist():
+                    name = info.filename.rsplit("/", 1)[-1]
+                    if name and name not in self._members:
+                        self._members[name] = info.filename
+                        self._sizes[name] = info.file_size
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._sizes
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all files, sorted."""
+        return sorted(self._sizes)
+
+    def size(self, name: str) -> int:
+        """Bytes of a file, uncompressed."""
+        return self._sizes[name]
+
+    def label(self, name: str) -> str:
+        """The file as messages call it."""
+        return str(self.path / name)
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        """A stream over a file's bytes. Raises DataError, also later, when it proves unreadable."""
+        if name not in self:
+            have = ", ".join(self.names) or "nothing"
+            raise DataError(f"{self.path} has no file {name!r}; it has: {have}")
+        if name not in self._members:
+            with open_binary(self.path / name) as stream:
+                yield stream
+            return
+        with (
+            _readable(self.label(name)),
+            zipfile.ZipFile(self.path) as archive,
+            archive.open(self._members[name]) as member,
+        ):
+            yield member
+
+    def identity(self, names: list[str]) -> list[list[str | int]]:
+        """What tells these files from others: their content, or size and time when large."""
+        paths = {self.path} if self._members else {self.path / name for name in names}
+        return file_identity(sorted(paths))
+
+
+def file_identity(paths: list[Path]) -> list[list[str | int]]:
+    """Name, size and content digest of each file; above 64 MB together, the time of change."""
+    stats = [(path, path.stat()) for path in paths]
+    if sum(stat.st_size for _, stat in stats) < _DIGEST_BELOW:
+        return [[p.name, s.st_size, _content_digest(p)] for p, s in stats]
+    return [[path.name, stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+
+
+def _content_digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def open_binary(path: Path) -> Iterator[IO[bytes]]:
+    """A stream over a file's bytes, unpacked when it is named `.gz`.
+
+    Raises DataError, also while reading, when the file cannot be read.
+    """
+    with _readable(str(path)):
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rb") as stream:
+            yield stream  # type: ignore[misc]
+
+
+@contextmanager
+def _readable(label: str) -> Iterator[None]:
+    try:
+        yield
+    except _BROKEN as error:
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise DataError(
+            f"{label} cannot be read ({why}): it may be truncated, fetch it again"
+        ) from None

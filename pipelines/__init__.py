@@ -1,0 +1,1 @@
+"""Programs: short files that pick combinations of the library's parts."""

@@ -1,0 +1,237 @@
+"""`recsys ...`: each verb reads a config and calls one function of the pipelines."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from feature_store.errors import RecsysError
+
+# Heavy imports happen inside the verbs, so that --help answers at once.
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="From a raw log to a verified candidate generator. Start with `recsys doctor`, then "
+    "`recsys run pipelines/configs/synthetic_quickstart.toml`.",
+)
+
+Config = Annotated[str, typer.Argument(help="A TOML file, or the folder of a run.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Overrides such as trainer.epochs=3 data.path=/data/ml-1m."),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on from the newest checkpoint after a stop or kill.")
+]
+
+
+def _load(config: str, overrides: list[str] | None) -> Any:
+    from recsys.config import load_config
+
+    path = Path(config)
+    return load_config(path / "config.toml" if path.is_dir() else path, overrides)
+
+
+@app.command()
+def run(config: Config, overrides: Overrides = None, resume: Resume = False) -> None:
+    """The main job: ingest if needed, train, evaluate, export, verify.
+
+    Example: recsys run pipelines/configs/movielens_1m_sasrec.toml data.path=/data/ml-1m
+
+    Several processes: torchrun --nproc-per-node 2 -m pipelines.cli run CONFIG
+    """
+    from pipelines.run import run as job
+
+    finished = job(_load(config, overrides), resume=resume)
+    if os.environ.get("RANK", "0") == "0":
+        _show(finished)
+
+
+@app.command()
+def ingest(
+    config: Config,
+    overrides: Overrides = None,
+    quarantine: Annotated[
+        bool,
+        typer.Option("--quarantine", help="Set bad rows aside in quarantine.parquet and go on."),
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace a log made from other input.")
+    ] = False,
+) -> None:
+    """Raw input to event log: validated, nothing dropped silently.
+
+    Reads [data] of the config; the log lies where `store` says.
+    """
+    from pipelines.ingest import describe, ingest_source
+
+    loaded = _load(config, overrides)
+    report = ingest_source(
+        loaded.data,
+        loaded.store_folder,
+        quarantine=quarantine or loaded.quarantine,
+        replace=replace,
+    )
+    typer.echo(f"{loaded.store_folder}: {describe(report)}")
+
+
+@app.command()
+def train(config: Config, overrides: Overrides = None, resume: Resume = False) -> None:
+    """Train on an ingested log; leaves checkpoints in the run's folder."""
+    from pipelines.run import tracked
+    from pipelines.train import train as job
+    from recsys.training.distributed import join
+
+    loaded = _load(config, overrides)
+    with join(loaded.trainer.device) as group, tracked(loaded, group) as tracker:
+        job(loaded, group, tracker, resume=resume)
+    typer.echo(f"trained: {loaded.folder}")
+
+
+@app.command()
+def evaluate(config: Config, overrides: Overrides = None) -> None:
+    """Full-catalogue test figures of a trained run beside its baselines."""
+    from rich.console import Console
+
+    from pipelines.evaluate import evaluate as job
+    from pipelines.evaluate import metrics_table
+    from pipelines.run import tracked
+    from recsys.training.distributed import join
+
+    loaded = _load(config, overrides)
+    with join(loaded.trainer.device) as group, tracked(loaded, group) as tracker:
+        results = job(loaded, group, tracker)
+        if group.leads:
+            Console().print(metrics_table(results))
+
+
+@app.command()
+def export(config: Config, overrides: Overrides = None) -> None:
+    """Write and verify the bundle of a trained and evaluated run."""
+    from pipelines.export import export as job
+    from pipelines.run import tracked
+    from recsys.training.distributed import join
+
+    loaded = _load(config, overrides)
+    with join("cpu") as group, tracked(loaded, group) as tracker:
+        recommender = job(loaded, tracker)
+    typer.echo(f"verified: {recommender.bundle.folder}")
+
+
+@app.command()
+def recommend(
+    folder: Annotated[Path, typer.Argument(help="The folder of a run, or of a bundle.")],
+    user: Annotated[
+        list[str] | None, typer.Option("--user", "-u", help="A known user; may be repeated.")
+    ] = None,
+    requests: Annotated[
+        Path | None,
+        typer.Option(help="Parquet with a `history` column of item ids, and user features."),
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Items per user.")] = 10,
+    include_seen: Annotated[
+        bool, typer.Option("--include-seen", help="Items of the history may come again.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Write Parquet instead of a table.")] = None,
+) -> None:
+    """Ask a bundle; needs torch, but neither torchrec nor fbgemm.
+
+    Example: recsys recommend runs/synthetic_quickstart --user 7 --user 42 -k 5
+    """
+    import pandas as pd
+    import pyarrow as pa
+
+    from feature_store.errors import DataError
+    from recsys.serving.recommender import Recommender
+
+    bundle = folder / "bundle" if (folder / "bundle").exists() else folder
+    recommender = Recommender.open(bundle)
+    asked = None
+    if requests is not None:
+        try:
+            asked = pd.read_parquet(requests)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DataError(f"{requests} cannot be read: {error}") from None
+    found = recommender.recommend(user or None, requests=asked, k=k, exclude_seen=not include_seen)
+    if out is not None:
+        found.to_parquet(out)
+    else:
+        _print_frame(found)
+
+
+@app.command()
+def doctor() -> None:
+    """Can training run here? Versions, devices, back ends, memory, disk, and how to mend."""
+    from recsys.doctor import doctor as examine
+
+    raise typer.Exit(examine())
+
+
+@app.command("config")
+def show_config(
+    config: Annotated[str | None, typer.Argument(help="A TOML file, or a run's folder.")] = None,
+    overrides: Overrides = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="The JSON schema of configs, for editors.")
+    ] = False,
+) -> None:
+    """The full resolved config as TOML, or the JSON schema of all configs."""
+    from recsys.config import RunConfig
+
+    if schema:
+        typer.echo(json.dumps(RunConfig.model_json_schema(), indent=2))
+    elif config is None:
+        raise RecsysError("name a config, or ask for --schema")
+    else:
+        typer.echo(_load(config, overrides).to_toml())
+
+
+def _print_frame(frame: Any, title: str | None = None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*frame.columns, title=title)
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row))
+    Console().print(table)
+
+
+def _show(finished: Any) -> None:
+    """The end of a run: five recommendations for one user, and where to look further."""
+    from recsys.config import load_config
+
+    user = finished.recommender.users()[0]
+    _print_frame(finished.recommend([user], k=5), title=f"five recommendations for user {user}")
+    folder = finished.folder
+    uri = load_config(folder / "config.toml").tracking_uri
+    here = "" if shutil.which("recsys") else f"{os.path.relpath(Path(sys.executable).parent)}/"
+    typer.echo(
+        f"bundle:       {finished.bundle}\n"
+        f"figures:      {folder / 'metrics.json'}, per user in {folder / 'per_user'}\n"
+        f"pictures:     {folder / 'plots'}\n"
+        f"ask more:     {here}recsys recommend {folder} --user {user} -k 10\n"
+        f"MLflow UI:    {here}mlflow ui --backend-store-uri {uri}\n"
+        f"MovieLens-1M: {here}recsys run pipelines/configs/movielens_1m_sasrec.toml "
+        "data.path=FOLDER_OR_ZIP"
+    )
+
+
+def main() -> None:
+    """Entry point: a user's error is one line on stderr and status 1, never a traceback."""
+    try:
+        app()
+    except RecsysError as error:
+        sys.exit(f"recsys: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""Raw input -> event log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from feature_store.ingest import IngestReport, ingest
+from feature_store.progress import bar
+from feature_store.sources import Source
+
+
+def ingest_source(
+    source: Source, folder: Path, *, quarantine: bool = False, replace: bool = False
+) -> IngestReport:
+    """Ingest with a progress bar; a log that is there already and up to date is left alone."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    total_bytes, total_rows = source.total_bytes, source.total_rows
+    with bar(f"ingest {source.source}", total_bytes=total_bytes, total_rows=total_rows) as progress:  # type: ignore[attr-defined]
+        return ingest(source, folder, quarantine=quarantine, replace=replace, progress=progress)
+
+
+def describe(report: IngestReport) -> str:
+    """A report in one line."""
+    text = (
+        f"{report.events.stored:,} events, {report.items.stored:,} items, "
+        f"{report.users.stored:,} users in {report.seconds:.1f} s"
+    )
+    if report.reasons:
+        found = ", ".join(f"{count:,} x {reason}" for reason, count in report.reasons.items())
+        text += f"; set aside in quarantine.parquet: {found}"
+    return text

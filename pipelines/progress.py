@@ -1,0 +1,84 @@
+"""What a person and the tracker see of training."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from recsys.tracking import Tracker
+from recsys.training.distributed import Group
+
+console = Console(stderr=True, highlight=False)
+
+
+class TrainingProgress:
+    """A bar with loss and rows/s on a terminal, a line an epoch everywhere, and the tracker."""
+
+    def __init__(self, group: Group, tracker: Tracker, phase: str, metric: str) -> None:
+        self.group, self.tracker, self.phase, self.metric = group, tracker, phase, metric
+        self._rows = 0
+        self._since = time.perf_counter()
+        columns = (
+            TextColumn(phase),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps  loss {task.fields[loss]:.4f}  {task.fields[rate]:,.0f} rows/s"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(
+            *columns, console=console, disable=not (group.leads and sys.stderr.isatty())
+        )
+        self._task = self._bar.add_task(phase, total=None, loss=0.0, rate=0.0)
+
+    def __enter__(self) -> TrainingProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def step(self, step: int, steps: int, loss: float, rows: int) -> None:
+        """Move the bar; every twentieth step goes to the tracker."""
+        if not self.group.leads:
+            return
+        self._rows += rows
+        rate = self._rows / max(1e-9, time.perf_counter() - self._since)
+        self._bar.update(self._task, completed=step, total=steps, loss=loss, rate=rate)
+        if step % 20 == 0:
+            self.tracker.log_metrics(
+                {f"{self.phase}/loss_step": loss, f"{self.phase}/rows_per_second": rate}, step
+            )
+
+    def validated(self, epoch: int, step: int, metrics: dict[str, float]) -> None:
+        """Print the epoch's line and log its figures."""
+        self._rows, self._since = 0, time.perf_counter()
+        if not self.group.leads:
+            return
+        found = (
+            f"  validation {self.metric} {metrics[self.metric]:.4f}"
+            if self.metric in metrics
+            else ""
+        )
+        console.print(
+            f"{self.phase} epoch {epoch:>3}  loss {metrics['loss']:.4f}{found}  "
+            f"({metrics['seconds']:.1f} s)"
+        )
+        names = {n: f"{self.phase}/{n}" if "@" not in n else f"validation/{n}" for n in metrics}
+        self.tracker.log_metrics({names[n]: v for n, v in metrics.items()}, step)

@@ -1,0 +1,88 @@
+"""The main job: ingest (if needed) -> train -> evaluate -> export -> verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipelines.evaluate import evaluate, metrics_table
+from pipelines.export import export
+from pipelines.ingest import describe, ingest_source
+from pipelines.plots import draw
+from pipelines.progress import console
+from pipelines.train import train
+from recsys.config import RunConfig, load_config, parse_config
+from recsys.runs import Run
+from recsys.tracking import Tracker
+from recsys.training.distributed import Group, join
+
+
+def run(
+    config: RunConfig | dict[str, Any] | Path | str,
+    overrides: list[str] | None = None,
+    *,
+    resume: bool = False,
+) -> Run:
+    """Run the whole job and return the finished run.
+
+    An event log that is up to date is not ingested again; with `resume`, training goes on from
+    its newest checkpoint.
+    """
+    config = resolve(config, overrides)
+    with join(config.trainer.device) as group, tracked(config, group) as tracker:
+        if group.leads:
+            report = ingest_source(config.data, config.store_folder, quarantine=config.quarantine)
+            console.print(f"event log {config.store_folder}: {describe(report)}")
+        group.barrier()
+        train(config, group, tracker, resume=resume)
+        results = evaluate(config, group, tracker)
+        if group.leads:
+            console.print(metrics_table(results))
+            tracker.log_files(*draw(config.folder, results, config.trainer.metric), folder="plots")
+            export(config, tracker)
+            console.print(f"bundle {Run(config.folder).bundle}: verified")
+        group.barrier()
+    return Run(config.folder)
+
+
+def resolve(
+    config: RunConfig | dict[str, Any] | Path | str, overrides: list[str] | None = None
+) -> RunConfig:
+    """A RunConfig from whatever describes one. Raises ConfigError."""
+    if isinstance(config, RunConfig):
+        return parse_config(config.to_dict(), overrides) if overrides else config
+    if isinstance(config, dict):
+        return parse_config(config, overrides)
+    return load_config(config, overrides)
+
+
+class tracked:
+    """The tracker of a run while it is worked on; only the leading process records.
+
+    Also claims the run's folder: writes the resolved config and remembers the tracker's run.
+    """
+
+    def __init__(self, config: RunConfig, group: Group) -> None:
+        self.config, self.group = config, group
+
+    def __enter__(self) -> Tracker:
+        config, folder = self.config, self.config.folder
+        known = folder / "tracking_id.txt"
+        if self.group.leads:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "config.toml").write_text(config.to_toml())
+        self.tracker = Tracker.start(
+            experiment=config.tracking.experiment,
+            name=config.name,
+            uri=config.tracking_uri,
+            enabled=config.tracking.enabled and self.group.leads,
+            run_id=known.read_text() if known.exists() else None,
+        )
+        if self.group.leads:
+            if self.tracker.run_id:
+                known.write_text(self.tracker.run_id)
+            self.tracker.log_config({**config.to_dict(), "fingerprint": config.fingerprint})
+        return self.tracker
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.tracker.finish("FINISHED" if error is None else "FAILED")

@@ -1,0 +1,174 @@
+"""Examples -> checkpoints: choose the epoch on validation, then refit where that is asked."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from feature_store.errors import ConfigError
+from feature_store.examples import HISTORY, TARGET
+from pipelines.prepare import prepare
+from pipelines.progress import TrainingProgress
+from recsys.config import RunConfig
+from recsys.evaluation.evaluator import Evaluator
+from recsys.examples import Examples
+from recsys.reader import ReaderConfig
+from recsys.retrievers import RETRIEVERS, build
+from recsys.retrievers.base import TrainedRetriever, VectorRetriever
+from recsys.tracking import Tracker
+from recsys.training.distributed import Group
+from recsys.training.trainer import Trainer, TrainerConfig, Validate
+
+
+def seed_all(seed: int) -> None:
+    """Seed every random state that training draws from."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def train(config: RunConfig, group: Group, tracker: Tracker, *, resume: bool = False) -> None:
+    """Train the run's retriever; leaves `checkpoints/` and `training.json` in its folder.
+
+    A retriever in closed form has nothing to train here: it is fitted where it is used.
+
+    Raises:
+        ConfigError: the folder holds a training of another config, and neither `resume` nor a
+            fresh start can be meant.
+    """
+    examples = _prepared(config, group)
+    if not issubclass(RETRIEVERS[type(config.retriever)], TrainedRetriever):
+        return
+    retriever = _trainable(config, examples)
+    folder = config.folder / "checkpoints"
+    if group.leads:
+        _claim(config, folder, resume)
+    group.barrier()
+    validate = validator(config, examples, group)
+    listener = TrainingProgress(group, tracker, "train", config.trainer.metric)
+    with listener:
+        progress = _trainer(
+            config, config.trainer, retriever, examples, group, folder, listener, validate
+        ).fit(resume=resume)
+    record = {"best_epoch": progress.best_epoch, "best": progress.best, "history": progress.history}
+    if config.trainer.refit:
+        refit = config.trainer.model_copy(update={"epochs": progress.best_epoch})
+        everything = _prepared(config, group, refit=True)
+        with TrainingProgress(group, tracker, "refit", config.trainer.metric) as listener:
+            again = _trainer(
+                config,
+                refit,
+                _trainable(config, everything),
+                everything,
+                group,
+                config.folder / "checkpoints_refit",
+                listener,
+                None,
+            ).fit(resume=resume)
+        record["refit_history"] = again.history
+    if group.leads:
+        (config.folder / "training.json").write_text(json.dumps(record, indent=2) + "\n")
+    group.barrier()
+
+
+def trained_folder(config: RunConfig) -> Path:
+    """The checkpoint that is evaluated and exported."""
+    return config.folder / ("checkpoints_refit" if config.trainer.refit else "checkpoints") / "best"
+
+
+def validator(config: RunConfig, examples: Examples, group: Group) -> Validate:
+    """Full ranking of the validation events by whatever retriever is passed."""
+    evaluator = make_evaluator(config, examples)
+
+    def validate(retriever: VectorRetriever) -> dict[str, float]:
+        reader = request_reader(config, examples, retriever, "validation", group)
+        return evaluator.evaluate(retriever, reader, group).metrics
+
+    return validate
+
+
+def make_evaluator(config: RunConfig, examples: Examples) -> Evaluator:
+    """The evaluator of the run's protocol."""
+    return Evaluator(
+        config.evaluation,
+        examples.candidates(config.split.candidates),
+        exclude_seen=config.split.seen == "exclude",
+        user=examples.schema.user,
+    )
+
+
+def request_reader(
+    config: RunConfig, examples: Examples, retriever: VectorRetriever, role: str, group: Group
+) -> Any:
+    """Batches of requests of a role."""
+    rows = examples.summary.rows[role]
+    size = max(group.world, min(config.evaluation.batch_size, rows))
+    return examples.reader(
+        role,
+        retriever.inputs,
+        ReaderConfig(batch_size=size, lanes=group.world),
+        extra=(examples.schema.user, HISTORY, TARGET),
+        rank=group.rank,
+        world=group.world,
+    )
+
+
+def _trainable(config: RunConfig, examples: Examples) -> TrainedRetriever:
+    seed_all(config.seed)
+    retriever = build(config.retriever, config.embeddings, examples, config.seed)
+    assert isinstance(retriever, TrainedRetriever)
+    return retriever
+
+
+def _prepared(config: RunConfig, group: Group, *, refit: bool = False) -> Examples:
+    """One process writes the examples, the others wait and read them."""
+    if group.leads:
+        prepare(config, refit=refit)
+    group.barrier()
+    return prepare(config, refit=refit)
+
+
+def _trainer(
+    config: RunConfig,
+    trainer: TrainerConfig,
+    retriever: TrainedRetriever,
+    examples: Examples,
+    group: Group,
+    folder: Path,
+    listener: TrainingProgress,
+    validate: Validate | None,
+) -> Trainer:
+    reader = retriever.training_reader(
+        examples, config.reader, seed=config.seed, rank=group.rank, world=group.world
+    )
+    return Trainer(
+        retriever,
+        reader,
+        trainer,
+        group,
+        folder,
+        validate=validate,
+        listener=listener,
+        planned_epochs=config.trainer.epochs,
+    )
+
+
+def _claim(config: RunConfig, folder: Path, resume: bool) -> None:
+    """Mark the folder as this config's; clear it for a fresh start."""
+    marker = folder / "config.txt"
+    if resume and marker.exists() and marker.read_text() != config.fingerprint:
+        raise ConfigError(
+            f"{folder} holds checkpoints of another config (data, split, retriever, embeddings, "
+            "reader, trainer or seed differ): resume with that config, or choose another name"
+        )
+    if not resume:
+        for old in (folder, folder.with_name("checkpoints_refit")):
+            shutil.rmtree(old, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    marker.write_text(config.fingerprint)

@@ -1,0 +1,35 @@
+"""Train, evaluate and serve recommender models.
+
+import recsys
+run = recsys.run("pipelines/configs/synthetic_quickstart.toml")
+print(run.metrics)
+print(run.recommend([1, 2, 3], k=5))
+run = recsys.open_run("runs/synthetic_quickstart")
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recsys.runs import Run
+
+
+def run(config: Any, *overrides: str, resume: bool = False) -> Run:
+    """Ingest, train, evaluate, export and verify.
+
+    `config` is a TOML file, a dict of the same tree, or a RunConfig; `overrides` are texts such
+    as "trainer.epochs=3". What is done already is not done again.
+    """
+    # the one place where the library calls a program: notebooks get what the command line does
+    from pipelines.run import run as run_pipeline
+
+    return run_pipeline(config, list(overrides), resume=resume)
+
+
+def open_run(folder: Path | str) -> Run:
+    """Open the folder of a finished run."""
+    from recsys.runs import Run
+
+    return Run(folder)

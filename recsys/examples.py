@@ -1,0 +1,110 @@
+"""Examples: an opened folder of encoded examples, and readers over it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from feature_store.examples import HISTORY, TRAIN_EVENTS, ExamplesSummary
+from feature_store.schema import Feature, Schema
+from feature_store.vocabulary import Vocabulary
+from recsys.embeddings.layout import FeatureSpec
+from recsys.inputs import Input
+from recsys.reader import Reader, ReaderConfig
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Training events in time order: rows of users and items, seconds since 1970; each [E]."""
+
+    users: Tensor
+    items: Tensor
+    times: Tensor
+
+
+class Examples:
+    """What `feature_store.examples.write_examples` wrote, as tensors and readers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.summary = ExamplesSummary.load(self.folder)
+        self.schema = Schema.load(self.folder / "schema.json")
+        self._items = pq.read_table(self.folder / "items.parquet")
+
+    @property
+    def num_items(self) -> int:
+        """N: rows of the item vocabulary, the unknown row included."""
+        return self._items.num_rows
+
+    @cached_property
+    def train_events(self) -> Tensor:
+        """Training events of every item row [N]."""
+        return torch.from_numpy(self._items.column(TRAIN_EVENTS).to_numpy().copy())
+
+    def candidates(self, which: str = "trained") -> Tensor:
+        """Item rows that may be recommended: those with training events, or all of them."""
+        if which == "trained":
+            return self.train_events.nonzero().squeeze(1)
+        return torch.arange(1, self.num_items)
+
+    def vocabulary(self, feature: str) -> Vocabulary:
+        """The vocabulary of a feature's table."""
+        return Vocabulary.load(
+            self.folder / "vocabulary" / f"{self.schema[feature].table_name}.arrow"
+        )
+
+    def spec(self, feature: str) -> FeatureSpec:
+        """What a layout needs to know of an embedded feature."""
+        found = self.schema[feature]
+        rows = len(self.vocabulary(feature))
+        return FeatureSpec(feature, found.table_name, rows, found.kind == "bag")
+
+    def item_column(self, feature: Feature) -> Tensor:
+        """A feature of every item row: ids [N], bags [N, L] padded with 0, dense [N]."""
+        column = self._items.column(feature.name).combine_chunks()
+        if feature.kind != "bag":
+            return torch.from_numpy(column.to_numpy().copy())
+        lengths = pc.list_value_length(column).to_numpy()
+        padded = np.zeros((len(lengths), max(1, int(lengths.max(initial=0)))), dtype=np.int64)
+        padded[np.arange(padded.shape[1]) < lengths[:, None]] = column.flatten().to_numpy()
+        return torch.from_numpy(padded)
+
+    def interactions(self) -> Interactions:
+        """The training events."""
+        table = pq.read_table(self.folder / "interactions.parquet")
+        columns = (table.column(name).to_numpy().copy() for name in ("user", "item", "time"))
+        return Interactions(*(torch.from_numpy(column) for column in columns))
+
+    def reader(
+        self,
+        role: str,
+        inputs: tuple[Input, ...],
+        config: ReaderConfig,
+        *,
+        extra: tuple[str, ...] = (),
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> Reader:
+        """Batches of a role with the columns of `inputs` and `extra`; only training shuffles."""
+        names = {one.name: None for one in inputs} | dict.fromkeys(extra)
+        whole = role != "train"  # requests say what was seen: their histories are not cut
+        return Reader(
+            self.folder / f"{role}.parquet",
+            config,
+            columns=list(names),
+            bags=tuple(one.name for one in inputs if one.kind == "bag"),
+            max_lengths={} if whole else {i.name: i.length for i in inputs if i.length},
+            bucket_by=HISTORY if any(one.name == HISTORY for one in inputs) else None,
+            shuffle=role == "train",
+            seed=seed,
+            rank=rank,
+            world=world,
+        )

@@ -1,0 +1,43 @@
+"""Negative items, drawn alike on every process from the seed and the step."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Kind = Literal["uniform", "popularity"]
+
+
+class NegativeSampler(nn.Module):
+    """Draws items with replacement and keeps the distinct ones.
+
+    `uniform` over items with training events, or in proportion to (events)^`power`.
+    """
+
+    probability: Tensor
+    cumulative: Tensor
+
+    def __init__(
+        self, train_events: Tensor, kind: Kind = "uniform", *, power: float = 0.75, seed: int = 0
+    ) -> None:
+        super().__init__()
+        weights = (
+            (train_events > 0).double() if kind == "uniform" else train_events.double() ** power
+        )
+        self.seed = seed
+        self.register_buffer("probability", weights / weights.sum(), persistent=False)
+        self.register_buffer("cumulative", self.probability.cumsum(0), persistent=False)
+
+    def sample(self, count: int, step: int) -> Tensor:
+        """At most `count` distinct item rows, ascending; the same for the same step."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        points = torch.rand(count, generator=generator, dtype=torch.float64)
+        rows = torch.searchsorted(self.cumulative, points.to(self.cumulative.device), right=True)
+        return torch.unique(rows.clamp(max=len(self.cumulative) - 1))
+
+    def log_expected(self, rows: Tensor, count: int) -> Tensor:
+        """Log of the chance that each of `rows` is among `count` draws."""
+        chance = -torch.expm1(count * torch.log1p(-self.probability[rows].clamp(max=1 - 1e-12)))
+        return chance.clamp(min=1e-12).log().to(torch.float32)

@@ -1,0 +1,36 @@
+"""Retrievers, one file each. A new one is its file and one line in the dict below."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from recsys.embeddings.layout import EmbeddingsConfig
+from recsys.examples import Examples
+from recsys.retrievers.base import RetrieverConfig, TrainedRetriever, VectorRetriever
+from recsys.retrievers.popularity import Popularity, PopularityConfig, RecentPopularityConfig
+from recsys.retrievers.sasrec import SASRec, SASRecConfig
+from recsys.retrievers.two_tower import TwoTower, TwoTowerConfig
+
+RETRIEVERS: dict[type[RetrieverConfig], type[VectorRetriever]] = {
+    PopularityConfig: Popularity,
+    RecentPopularityConfig: Popularity,
+    SASRecConfig: SASRec,
+    TwoTowerConfig: TwoTower,
+}
+AnyRetrieverConfig = Annotated[
+    PopularityConfig | RecentPopularityConfig | SASRecConfig | TwoTowerConfig,
+    Field(discriminator="name"),
+]
+BY_NAME = {config.model_fields["name"].default: config for config in RETRIEVERS}
+
+
+def build(
+    config: RetrieverConfig, embeddings: EmbeddingsConfig, examples: Examples, seed: int = 0
+) -> VectorRetriever:
+    """The retriever that a config describes, with weights drawn from torch's random state."""
+    kind = RETRIEVERS[type(config)]
+    if issubclass(kind, TrainedRetriever):
+        return kind(config, embeddings, examples, seed)  # type: ignore[call-arg, arg-type]
+    return kind(config, examples.num_items)  # type: ignore[call-arg, arg-type]

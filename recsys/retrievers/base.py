@@ -1,0 +1,152 @@
+"""The contract of retrievers. B users, K interests, D width, N item rows, T positions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import ClassVar, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from feature_store.examples import HISTORY, TARGET, Shape
+from recsys.batch import Batch
+from recsys.examples import Examples, Interactions
+from recsys.inputs import Input
+from recsys.reader import Reader, ReaderConfig
+from recsys.topk import search
+
+
+class RetrieverConfig(BaseModel):
+    """A retriever's own options; `name` chooses it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Queries(NamedTuple):
+    """What a user looks for: vectors [B, K, D] and weights [B, K] of interests."""
+
+    vectors: Tensor
+    weights: Tensor
+
+
+class Candidates(NamedTuple):
+    """Item rows [B, k], best first, and their scores [B, k]; row 0 fills up short lists."""
+
+    ids: Tensor
+    scores: Tensor
+
+
+class Loss(NamedTuple):
+    """Sum of the losses of a batch, and the number (or sum of weights) of the terms in it."""
+
+    total: Tensor
+    weight: Tensor
+
+
+class VectorRetriever(nn.Module, ABC):
+    """A retriever whose score is the inner product of a user's and an item's vector.
+
+    The one description of a user's side is `encode`: training, evaluation and the exported
+    tower all run it on the tensors that `inputs` names.
+    """
+
+    shape: ClassVar[Shape] = "sequences"
+    inputs: tuple[Input, ...] = (Input(HISTORY, "sequence", 2),)
+    needs_history: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._prepared: tuple[Tensor, Tensor, Tensor] | None = None
+
+    @abstractmethod
+    def encode(self, inputs: dict[str, Tensor]) -> Queries:
+        """The user's vectors from the tensors that `inputs` describes."""
+
+    @abstractmethod
+    def embed_items(self, rows: Tensor) -> Tensor:
+        """Vectors [n, D] of item rows [n]."""
+
+    def inputs_of(self, batch: Batch) -> dict[str, Tensor]:
+        """The tensors that `encode` wants, cut and padded from a batch."""
+        found = {}
+        for one in self.inputs:
+            if one.kind in ("sequence", "bag"):
+                found[one.name] = batch.padded(one.name, one.length)
+            else:
+                found[one.name] = (
+                    batch.ids(one.name) if one.kind == "id" else batch.column(one.name)
+                )
+        return found
+
+    def embed_users(self, batch: Batch) -> Queries:
+        """The vectors of a batch's users."""
+        return self.encode(self.inputs_of(batch))
+
+    @torch.no_grad()
+    def item_matrix(self, rows: Tensor, chunk: int = 65_536) -> Tensor:
+        """Vectors [n, D] of many item rows, computed in chunks."""
+        return torch.cat([self.embed_items(part) for part in rows.split(chunk)])
+
+    def prepare(self, candidates: Tensor) -> None:
+        """Fix what may be retrieved, and compute its vectors once with the current weights."""
+        place = torch.full((int(candidates.max()) + 1,), -1, device=candidates.device)
+        place[candidates] = torch.arange(len(candidates), device=candidates.device)
+        self._prepared = (candidates, self.item_matrix(candidates), place)
+
+    @torch.no_grad()
+    def retrieve(self, batch: Batch, k: int, exclude: Tensor | None = None) -> Candidates:
+        """The k best candidates of each user, without the item rows `exclude` [B, L] (0 = none).
+
+        Raises RuntimeError before `prepare`.
+        """
+        if self._prepared is None:
+            raise RuntimeError("call prepare(candidates) before retrieve()")
+        candidates, items, place = self._prepared
+        if exclude is not None:
+            inside = exclude.clamp(max=len(place) - 1)
+            exclude = place[inside].masked_fill((exclude == 0) | (exclude != inside), -1)
+        queries = self.embed_users(batch)
+        scores, places = search(queries.vectors, queries.weights, items, k, exclude)
+        ids = candidates[places.clamp(min=0)].masked_fill(places < 0, 0)
+        return Candidates(ids, scores)
+
+
+class TrainedRetriever(VectorRetriever):
+    """A vector retriever that learns by gradient: the trainer calls `forward`."""
+
+    @abstractmethod
+    def forward(self, batch: Batch, step: int) -> Loss:
+        """The loss of a batch; `step` seeds whatever is drawn."""
+
+    def training_reader(
+        self, examples: Examples, config: ReaderConfig, *, seed: int, rank: int, world: int
+    ) -> Reader:
+        """Batches for `forward`: by event with its target, or whole sequences whose last
+        `length` events are read and whose every event but the first is a target."""
+        inputs, extra = self.inputs, [TARGET]
+        if self.shape == "sequences":
+            inputs, extra = tuple(_one_longer(one) for one in inputs), []
+        return examples.reader(
+            "train", inputs, config, extra=tuple(extra), seed=seed, rank=rank, world=world
+        )
+
+
+class FittedRetriever(VectorRetriever):
+    """A vector retriever in closed form."""
+
+    @abstractmethod
+    def fit(self, interactions: Interactions, examples: Examples) -> None:
+        """Learn from all training events at once."""
+
+
+def _one_longer(one: Input) -> Input:
+    return replace(one, length=one.length + 1) if one.kind == "sequence" and one.length else one
+
+
+def single_interest(vectors: Tensor) -> Queries:
+    """Queries of one interest from vectors [B, D]."""
+    return Queries(
+        vectors.unsqueeze(1), vectors.new_ones(vectors.shape[0], 1)
+    )  # len() is no symbol

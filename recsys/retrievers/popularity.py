@@ -1,0 +1,54 @@
+"""Popularity, and popularity of the last days: the baselines that every table holds."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from feature_store.examples import HISTORY
+from recsys.examples import Examples, Interactions
+from recsys.retrievers.base import FittedRetriever, Queries, RetrieverConfig, single_interest
+
+
+class PopularityConfig(RetrieverConfig):
+    """Items by their number of training events."""
+
+    name: Literal["popularity"] = "popularity"
+
+
+class RecentPopularityConfig(RetrieverConfig):
+    """Items by their number of training events in the last days."""
+
+    name: Literal["recent_popularity"] = "recent_popularity"
+    days: float = Field(30, gt=0, description="Days before the last training event.")
+
+
+class Popularity(FittedRetriever):
+    """The same list for everyone: user vector [1], item vector [events of the item]."""
+
+    needs_history = False
+
+    def __init__(self, config: PopularityConfig | RecentPopularityConfig, items: int) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("events", torch.zeros(items))
+
+    def fit(self, interactions: Interactions, examples: Examples) -> None:
+        """Count events; of the last days only where the config says so."""
+        items = interactions.items
+        if isinstance(self.config, RecentPopularityConfig):
+            since = interactions.times.max() - self.config.days * 86_400
+            items = items[interactions.times >= since]
+        self.events = torch.bincount(items, minlength=examples.num_items).float()
+
+    def encode(self, inputs: dict[str, Tensor]) -> Queries:
+        """One for everyone."""
+        history = inputs[HISTORY]
+        return single_interest((history[:, :1] * 0 + 1).to(self.events.dtype))
+
+    def embed_items(self, rows: Tensor) -> Tensor:
+        """The counts [n, 1]."""
+        return self.events[rows].unsqueeze(1)

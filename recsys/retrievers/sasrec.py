@@ -1,0 +1,118 @@
+"""SASRec: self-attention over a user's events predicts the next one."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from feature_store.errors import ConfigError
+from feature_store.examples import HISTORY
+from recsys.batch import Batch
+from recsys.embeddings.layout import EmbeddingsConfig, make_layout
+from recsys.embeddings.tables import Embeddings
+from recsys.examples import Examples
+from recsys.inputs import Input
+from recsys.layers.self_attention import SelfAttentionBlock
+from recsys.losses import sampled_softmax
+from recsys.negatives import NegativeSampler
+from recsys.retrievers.base import Loss, Queries, RetrieverConfig, TrainedRetriever, single_interest
+
+
+class SASRecConfig(RetrieverConfig):
+    """Kang & McAuley, "Self-attentive sequential recommendation", ICDM 2018, trained with
+    sampled softmax over cosine similarities as the strong re-runs of it are."""
+
+    name: Literal["sasrec"] = "sasrec"
+    width: int = Field(50, ge=2, description="D: width of item and user vectors.")
+    blocks: int = Field(2, ge=1)
+    heads: int = Field(1, ge=1)
+    max_length: int = Field(200, ge=1, description="T: events of the history that are read.")
+    dropout: float = Field(0.2, ge=0, lt=1)
+    negatives: int = Field(256, ge=1, description="Negatives drawn per step, shared by all rows.")
+    negative_sampling: Literal["uniform", "popularity"] = "uniform"
+    log_q: bool = Field(False, description="Correct the logits for how often items are drawn.")
+    temperature: float = Field(0.05, gt=0)
+    normalise: bool = Field(True, description="Cosine similarity instead of inner product.")
+
+
+class SASRec(TrainedRetriever):
+    """Item vectors are the input embeddings; a user is the last position's output."""
+
+    def __init__(
+        self, config: SASRecConfig, embeddings: EmbeddingsConfig, examples: Examples, seed: int = 0
+    ) -> None:
+        super().__init__()
+        if config.width % config.heads:
+            raise ConfigError(
+                f"retriever.width = {config.width} is not a multiple of "
+                f"retriever.heads = {config.heads}"
+            )
+        self.config = config
+        self.item = examples.schema.item
+        self.inputs = (Input(HISTORY, "sequence", config.max_length),)
+        layout = make_layout([examples.spec(self.item)], config.width, embeddings)
+        self.embeddings = Embeddings(layout)
+        self.positions = nn.Parameter(torch.empty(config.max_length, config.width))
+        nn.init.normal_(self.positions, std=embeddings.init_std)
+        self.drop = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(
+            SelfAttentionBlock(config.width, config.heads, config.width, config.dropout)
+            for _ in range(config.blocks)
+        )
+        self.norm = nn.LayerNorm(config.width)
+        self.sampler = NegativeSampler(examples.train_events, config.negative_sampling, seed=seed)
+
+    def encode(self, inputs: dict[str, Tensor]) -> Queries:
+        """User vectors [B, 1, D] after the last event of the history [B, T]."""
+        history = inputs[HISTORY]
+        out = self._transform(history, self.embeddings({self.item: history})[self.item])
+        last = (history != 0).sum(1).clamp(min=1) - 1
+        chosen = out.gather(1, last[:, None, None].expand(-1, 1, out.shape[2])).squeeze(1)
+        return single_interest(self._unit(chosen))
+
+    def embed_items(self, rows: Tensor) -> Tensor:
+        """Item vectors [n, D]."""
+        return self._unit(self.embeddings({self.item: rows})[self.item])
+
+    def forward(self, batch: Batch, step: int) -> Loss:
+        """Sampled softmax at every position that has a next event."""
+        config = self.config
+        history = batch.padded(HISTORY, config.max_length + 1)
+        negatives = self.sampler.sample(config.negatives, step)
+        rows = torch.cat([history.flatten(), negatives])
+        vectors = self.embeddings({self.item: rows})[self.item]
+        events = vectors[: history.numel()].view(*history.shape, -1)
+        out = self._transform(history[:, :-1], events[:, :-1])
+        targets = history[:, 1:]
+        valid = targets != 0
+        log_q = None
+        if config.log_q:
+            log_q = (
+                self.sampler.log_expected(targets[valid], config.negatives),
+                self.sampler.log_expected(negatives, config.negatives),
+            )
+        losses = sampled_softmax(
+            self._unit(out[valid]) / config.temperature,
+            self._unit(events[:, 1:][valid]),
+            self._unit(vectors[history.numel() :]),
+            targets=targets[valid],
+            negative_ids=negatives,
+            log_q=log_q,
+        )
+        return Loss(losses.sum(), valid.sum())
+
+    def _transform(self, history: Tensor, events: Tensor) -> Tensor:
+        """[B, T] rows and [B, T, D] vectors -> [B, T, D]. Positions count back from the end."""
+        steps = torch.arange(history.shape[1], device=history.device)
+        ago = ((history != 0).sum(1, keepdim=True) - 1 - steps).clamp(min=0)
+        x = self.drop(events * self.config.width**0.5 + F.embedding(ago, self.positions))
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def _unit(self, vectors: Tensor) -> Tensor:
+        return F.normalize(vectors, dim=-1) if self.config.normalise else vectors

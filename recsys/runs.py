@@ -1,0 +1,74 @@
+"""Run: a finished run's folder, opened for looking and asking."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from feature_store.errors import DataError
+from recsys.serving.recommender import Recommender
+
+METRICS_FILE = "metrics.json"
+
+
+class Run:
+    """What a run left behind.
+
+    A folder holds `config.toml`, `examples/`, `checkpoints/`, `training.json`, `metrics.json`,
+    `per_user/*.parquet`, `plots/*.png` and `bundle/`.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / "config.toml").exists():
+            raise DataError(f"{folder} is not a run: it has no config.toml")
+
+    @property
+    def bundle(self) -> Path:
+        """The exported bundle's folder."""
+        return self.folder / "bundle"
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved config."""
+        return tomllib.loads((self.folder / "config.toml").read_text())
+
+    @cached_property
+    def results(self) -> dict[str, Any]:
+        """Protocol, users and figures of every retriever measured, as in `metrics.json`."""
+        try:
+            return json.loads((self.folder / METRICS_FILE).read_text())
+        except FileNotFoundError:
+            raise DataError(
+                f"{self.folder} was not evaluated: run `recsys evaluate {self.folder}`"
+            ) from None
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """Test figures: one row a retriever (the model first), one column a metric."""
+        rows = {name: found["metrics"] for name, found in self.results["retrievers"].items()}
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    @cached_property
+    def recommender(self) -> Recommender:
+        """The bundle, verified and ready to answer."""
+        if not self.bundle.exists():
+            raise DataError(f"{self.folder} has no bundle: run `recsys export {self.folder}`")
+        return Recommender.open(self.bundle)
+
+    def recommend(
+        self, users: Sequence[Any] | pd.DataFrame, k: int = 10, *, exclude_seen: bool = True
+    ) -> pd.DataFrame:
+        """The k best items: for ids of known users, or for a frame of requests.
+
+        Returns a frame with the columns user, rank, item, score, title.
+        """
+        if isinstance(users, pd.DataFrame):
+            return self.recommender.recommend(requests=users, k=k, exclude_seen=exclude_seen)
+        return self.recommender.recommend(users, k=k, exclude_seen=exclude_seen)

@@ -1,0 +1,1 @@
+"""Answering without the training stack: nothing here imports torchrec or fbgemm."""

@@ -1,0 +1,164 @@
+"""Bundle: a folder that answers equally without the training stack.
+
+manifest.json       what is in here, checksums, versions, figures
+schema.json         the log's schema
+vocabulary/*.arrow  raw ids of every input
+user_tower.pt2      torch.export: request tensors -> vectors and weights of interests
+items.npy           vectors [n, D] of the candidates, and item_ids.arrow their raw ids
+catalogue.parquet   what people read about items
+users.parquet       the newest history and features of known users
+golden.parquet      requests with the training stack's answers, replayed on loading
+index.faiss         where the index is approximate
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from feature_store.errors import DataError
+from feature_store.schema import Schema
+from feature_store.vocabulary import Vocabulary
+from recsys.inputs import Input
+from recsys.serving.index import ExactIndex, FaissIndex, IndexConfig, load_index
+from recsys.topk import search
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+EXPECTED_ITEMS, EXPECTED_SCORES = "expected_items", "expected_scores"
+_TOLERANCE = 1e-3  # of scores, between the eager model and the exported one
+
+
+@dataclass
+class Bundle:
+    """An opened bundle; `open` verifies it."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    schema: Schema
+    inputs: tuple[Input, ...]
+    vocabularies: dict[str, Vocabulary]
+    tower: torch.nn.Module
+    items: Tensor
+    item_ids: pa.Array
+    index: ExactIndex | FaissIndex
+
+    @property
+    def space(self) -> str:
+        """Names the space in which this bundle's vectors live."""
+        return str(self.manifest["space"])
+
+    @classmethod
+    def open(cls, folder: Path | str) -> Bundle:
+        """Read a bundle and check its files against the manifest.
+
+        Raises DataError naming the file that is missing, altered or of another format.
+        """
+        folder = Path(folder)
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text())
+        except (OSError, ValueError) as error:
+            raise DataError(f"{folder} is not a bundle: {error}") from None
+        if manifest.get("format") != FORMAT:
+            raise DataError(
+                f"{folder} has bundle format {manifest.get('format')}, this program reads "
+                f"{FORMAT}: export it again"
+            )
+        check_files(folder, manifest["files"])
+        schema = Schema.load(folder / "schema.json")
+        inputs = tuple(Input(**one) for one in manifest["inputs"])
+        vocabularies = {
+            name: Vocabulary.load(folder / "vocabulary" / f"{schema[name].table_name}.arrow")
+            for name in manifest["vocabularies"]
+        }
+        items = torch.from_numpy(np.load(folder / "items.npy"))
+        return cls(
+            folder=folder,
+            manifest=manifest,
+            schema=schema,
+            inputs=inputs,
+            vocabularies=vocabularies,
+            tower=torch.export.load(str(folder / "user_tower.pt2")).module(),
+            items=items,
+            item_ids=Vocabulary.load(folder / "item_ids.arrow").values,
+            index=load_index(
+                folder, items, manifest["space"], IndexConfig(**manifest["index"]["config"])
+            ),
+        )
+
+    def queries(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Vectors [B, K, D] and weights [B, K] of interests from request tensors."""
+        with torch.no_grad():
+            vectors, weights = self.tower(inputs)
+        return vectors, weights
+
+    def golden(self) -> pa.Table:
+        """Requests and the training stack's answers to them."""
+        return pq.read_table(self.folder / "golden.parquet")
+
+    def check_golden(self, inputs: dict[str, Tensor], exclude: Tensor) -> None:
+        """Replay the golden requests by exact search.
+
+        Raises DataError naming the first request whose answer is not the training stack's.
+        """
+        golden = self.golden()
+        expected_ids = golden.column(EXPECTED_ITEMS).to_pylist()
+        expected_scores = golden.column(EXPECTED_SCORES).to_pylist()
+        vectors, weights = self.queries(inputs)
+        k = max(len(ids) for ids in expected_ids)
+        scores, places = search(vectors, weights, self.items, k, exclude)
+        for row, (ids, wanted) in enumerate(zip(expected_ids, expected_scores, strict=True)):
+            kept = places[row][places[row] >= 0]
+            found = self.item_ids.take(pa.array(kept.numpy())).to_pylist()
+            got = scores[row][: len(found)].tolist()
+            if not same_list(ids, wanted, found, got):
+                raise DataError(
+                    f"{self.folder}: golden request {row} answers {found[:5]}..., "
+                    f"the training stack answered {ids[:5]}...: do not serve it, export again"
+                )
+
+
+def same_list(
+    ids: list[Any], scores: list[float], other_ids: list[Any], other_scores: list[float]
+) -> bool:
+    """Whether two answers are the same list, up to the order of items with equal scores.
+
+    Scores may differ by `_TOLERANCE` of the largest; an item may stand elsewhere only among
+    items whose scores are that close, and at the end of the list may be replaced by such a one.
+    """
+    if len(ids) != len(other_ids):
+        return False
+    if not ids:
+        return True
+    slack = _TOLERANCE * max(1.0, max(abs(s) for s in scores))
+    place = {item: i for i, item in enumerate(ids)}
+    for i, (item, score) in enumerate(zip(other_ids, other_scores, strict=True)):
+        there = scores[place[item]] if item in place else scores[-1]
+        if abs(scores[i] - score) > slack or abs(there - score) > slack:
+            return False
+    return True
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_files(folder: Path, files: dict[str, str]) -> None:
+    """Compare files with their checksums. Raises DataError naming the first that differs."""
+    for name, expected in files.items():
+        path = folder / name
+        if not path.exists():
+            raise DataError(f"{folder}: {name} is missing: export the bundle again")
+        if digest(path) != expected:
+            raise DataError(f"{folder}: {name} was altered after the export: export it again")

@@ -1,0 +1,162 @@
+"""Index: exact or FAISS search behind the same verbs; refuses vectors of another space."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from feature_store.errors import DataError
+from recsys.topk import search
+
+
+class IndexConfig(BaseModel):
+    """How items are searched at serving."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["exact", "faiss"] = "exact"
+    factory: str = Field("HNSW32,Flat", description="faiss.index_factory string.")
+    recall_target: float = Field(
+        0.95, gt=0, le=1, description="Least recall@100 against exact search, measured at export."
+    )
+
+
+class Index(Protocol):
+    """Places of items by inner product with a query."""
+
+    space: str
+
+    def search(
+        self, queries: Tensor, weights: Tensor, k: int, exclude: Tensor | None, space: str
+    ) -> tuple[Tensor, Tensor]:
+        """(scores [B, k], places [B, k]); see `recsys.topk.search`."""
+
+    def add(self, vectors: Tensor, space: str) -> None:
+        """Append items [n, D]; their places follow those that are there."""
+
+    def save(self, folder: Path) -> None:
+        """Write what `load` reads."""
+
+
+def _check(own: str, other: str) -> None:
+    if own != other:
+        raise DataError(
+            f"vectors of space {other} cannot be compared with an index of space {own}: "
+            "use the user tower and the items of the same bundle"
+        )
+
+
+class ExactIndex:
+    """All inner products: the evaluator's own search."""
+
+    def __init__(self, vectors: Tensor, space: str) -> None:
+        self.vectors = vectors
+        self.space = space
+
+    def search(
+        self, queries: Tensor, weights: Tensor, k: int, exclude: Tensor | None, space: str
+    ) -> tuple[Tensor, Tensor]:
+        """Exact search over all items."""
+        _check(self.space, space)
+        return search(queries, weights, self.vectors, k, exclude)
+
+    def add(self, vectors: Tensor, space: str) -> None:
+        """Append items."""
+        _check(self.space, space)
+        self.vectors = torch.cat([self.vectors, vectors])
+
+    def save(self, folder: Path) -> None:
+        """The vectors themselves lie in the bundle: nothing to write."""
+
+
+class FaissIndex:
+    """Approximate search; asks for more than k where items are excluded or interests overlap."""
+
+    def __init__(self, vectors: Tensor, space: str, factory: str, index: Any = None) -> None:
+        import faiss
+
+        self.vectors = vectors
+        self.space = space
+        self.factory = factory
+        if index is None:
+            index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+            index.train(vectors.numpy())
+            index.add(vectors.numpy())
+        self._index = index
+
+    def search(
+        self, queries: Tensor, weights: Tensor, k: int, exclude: Tensor | None, space: str
+    ) -> tuple[Tensor, Tensor]:
+        """Shortlists of every interest, re-scored exactly on the stored vectors."""
+        _check(self.space, space)
+        b, interests, _ = queries.shape
+        excluded = 0 if exclude is None else int((exclude >= 0).sum(1).max())
+        ask = min(len(self.vectors), k + excluded)
+        if hasattr(self._index, "hnsw"):
+            self._index.hnsw.efSearch = max(64, 2 * ask)
+        flat = queries.reshape(b * interests, -1).contiguous().numpy()
+        _, found = self._index.search(flat, ask)  # type: ignore[attr-defined]
+        places = np.sort(found.reshape(b, interests * ask), axis=1)
+        places[:, 1:][places[:, 1:] == places[:, :-1]] = -1
+        shortlist = torch.from_numpy(np.sort(places, axis=1))
+        items = self.vectors[shortlist.clamp(min=0)]  # [B, S, D]
+        scores = torch.einsum("bkd,bsd->bks", queries, items)
+        scores = scores.masked_fill(weights.unsqueeze(2) <= 0, float("-inf")).amax(1)
+        hidden = shortlist < 0
+        if exclude is not None:
+            base = torch.arange(b).unsqueeze(1) * (len(self.vectors) + 1)
+            hidden |= torch.isin(shortlist + base, exclude.clamp(min=-1) + base) & (shortlist >= 0)
+        scores = scores.masked_fill(hidden, float("-inf"))
+        values, order = scores.sort(dim=1, descending=True, stable=True)
+        values, order = values[:, :k], order[:, :k]
+        chosen = shortlist.gather(1, order).masked_fill(values == float("-inf"), -1)
+        return values, chosen
+
+    def add(self, vectors: Tensor, space: str) -> None:
+        """Append items."""
+        _check(self.space, space)
+        self.vectors = torch.cat([self.vectors, vectors])
+        self._index.add(vectors.numpy())  # type: ignore[attr-defined]
+
+    def save(self, folder: Path) -> None:
+        """Write `index.faiss`."""
+        import faiss
+
+        faiss.write_index(self._index, str(folder / "index.faiss"))
+
+
+def build_index(vectors: Tensor, space: str, config: IndexConfig) -> ExactIndex | FaissIndex:
+    """An index over item vectors [N, D]."""
+    if config.kind == "exact":
+        return ExactIndex(vectors, space)
+    return FaissIndex(vectors, space, config.factory)
+
+
+def load_index(
+    folder: Path, vectors: Tensor, space: str, config: IndexConfig
+) -> ExactIndex | FaissIndex:
+    """The index that was saved in a bundle. Raises DataError when it cannot be read."""
+    if config.kind == "exact":
+        return ExactIndex(vectors, space)
+    import faiss
+
+    try:
+        index = faiss.read_index(str(folder / "index.faiss"))
+    except RuntimeError as error:
+        raise DataError(f"{folder}/index.faiss cannot be read: {error}") from None
+    return FaissIndex(vectors, space, config.factory, index)
+
+
+def recall_against_exact(index: Index, queries: Tensor, k: int = 100) -> float:
+    """Share of the exact top k of `queries` [B, K, D] that the index finds."""
+    k = min(k, len(index.vectors))  # type: ignore[attr-defined]
+    weights = torch.ones(queries.shape[:2])
+    _, exact = search(queries, weights, index.vectors, k)  # type: ignore[attr-defined]
+    _, found = index.search(queries, weights, k, None, index.space)
+    rows = torch.arange(len(queries)).unsqueeze(1) * (len(index.vectors) + 1)  # type: ignore[attr-defined]
+    return float(torch.isin(exact + rows, found + rows).double().mean())

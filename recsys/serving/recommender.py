@@ -1,0 +1,222 @@
+"""Recommender: raw requests in, raw items out, from a bundle alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from feature_store.errors import DataError
+from feature_store.vocabulary import Vocabulary
+from recsys.inputs import Input
+from recsys.serving.bundle import Bundle
+
+HISTORY, HISTORY_TIME = "history", "history_time"
+
+
+class Recommender:
+    """Answers from one bundle.
+
+    A request is a row with the user's `history` (raw item ids, oldest first) and whichever user
+    features the model reads; features that are absent are unknown. Known users need no more
+    than their id.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.item_vocabulary = bundle.vocabularies[bundle.schema.item]
+        rows = self.item_vocabulary.encode(bundle.item_ids)
+        self._place = np.full(len(self.item_vocabulary), -1)
+        self._place[rows] = np.arange(len(rows))
+        self._users: pa.Table | None = None
+        self._titles: dict[Any, str] | None = None
+
+    @classmethod
+    def open(cls, folder: Path | str, *, verify: bool = True) -> Recommender:
+        """Open a bundle; replays its golden requests unless `verify` is off.
+
+        Raises DataError when files were altered or an answer differs.
+        """
+        found = cls(Bundle.open(folder))
+        if verify:
+            golden = found.bundle.golden()
+            inputs, seen = found.encode(golden)
+            found.bundle.check_golden(inputs, seen)
+        return found
+
+    def recommend(
+        self,
+        users: Sequence[Any] | None = None,
+        *,
+        requests: pd.DataFrame | pa.Table | None = None,
+        k: int = 10,
+        exclude_seen: bool = True,
+    ) -> pd.DataFrame:
+        """The k best items, for known users by id or for requests.
+
+        Returns a frame with the columns user, rank (from 1), item, score, and title where the
+        catalogue has one. A user without enough candidates gets a shorter list.
+
+        Raises:
+            DataError: unknown users, an empty history where the model needs one, or columns
+                of the wrong type; the message names them.
+        """
+        if k < 1:
+            raise DataError(f"k must be at least 1, not {k}")
+        if (users is None) == (requests is None):
+            raise DataError("give either users or requests")
+        table = self.requests_of(list(users)) if users is not None else _table(requests)
+        inputs, seen = self.encode(table)
+        vectors, weights = self.bundle.queries(inputs)
+        scores, places = self.bundle.index.search(
+            vectors, weights, k, seen if exclude_seen else None, self.bundle.space
+        )
+        return self._frame(self._names(table), scores, places)
+
+    def requests_of(self, users: list[Any]) -> pa.Table:
+        """The newest requests of known users. Raises DataError naming the unknown ones."""
+        table = self._known()
+        column = table.column(self.bundle.schema.user).combine_chunks()
+        try:
+            wanted = pa.array(users).cast(column.type)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise DataError(f"users must be of type {column.type}: {error}") from None
+        places = pc.index_in(wanted, value_set=column)
+        if places.null_count:
+            unknown = wanted.filter(places.is_null()).to_pylist()
+            raise DataError(
+                f"unknown users: {', '.join(map(str, unknown[:5]))}; "
+                "pass requests with their histories instead"
+            )
+        return table.take(places)
+
+    def users(self) -> list[Any]:
+        """Ids of all known users."""
+        return self._known().column(self.bundle.schema.user).to_pylist()
+
+    def _known(self) -> pa.Table:
+        if self._users is None:
+            self._users = pq.read_table(self.bundle.folder / "users.parquet")
+        return self._users
+
+    def encode(self, requests: pa.Table) -> tuple[dict[str, Tensor], Tensor]:
+        """Tensors of the bundle's inputs, and the places [B, L] of seen items, padded with -1."""
+        self._check(requests)
+        inputs = {one.name: self._encode_one(one, requests) for one in self.bundle.inputs}
+        rows = _pad(_lists(requests, HISTORY), self.item_vocabulary, None)
+        seen = torch.from_numpy(self._place[rows])
+        return inputs, seen
+
+    def _check(self, requests: pa.Table) -> None:
+        if not requests.num_rows:
+            raise DataError("no requests")
+        if HISTORY not in requests.column_names:
+            have = ", ".join(requests.column_names)
+            raise DataError(f"requests need a column {HISTORY!r} of item ids; they have: {have}")
+        if self.bundle.manifest["needs_history"]:
+            known = _pad(_lists(requests, HISTORY), self.item_vocabulary, None) != 0
+            empty = np.flatnonzero(~known.any(1))
+            if len(empty):
+                name = self._names(requests)[int(empty[0])]
+                raise DataError(
+                    f"request {int(empty[0])} (user {name}) has no known item in its history, and "
+                    f"{self.bundle.manifest['retriever']} needs one: answer it by popularity"
+                )
+
+    def _encode_one(self, one: Input, requests: pa.Table) -> Tensor:
+        if one.name == HISTORY:
+            return torch.from_numpy(
+                _pad(_lists(requests, HISTORY), self.item_vocabulary, one.length)
+            )
+        missing = one.name not in requests.column_names
+        if one.kind == "dense":
+            if missing:
+                return torch.zeros(requests.num_rows)
+            column = pc.fill_null(requests.column(one.name).cast(pa.float32()), 0.0)
+            return torch.from_numpy(column.to_numpy().copy())
+        vocabulary = self.bundle.vocabularies[one.name]
+        if one.kind == "id":
+            if missing:
+                return torch.zeros(requests.num_rows, dtype=torch.int64)
+            return torch.from_numpy(vocabulary.encode(requests.column(one.name)).copy())
+        if missing:
+            return torch.zeros(requests.num_rows, 1, dtype=torch.int64)
+        return torch.from_numpy(_pad(_lists(requests, one.name), vocabulary, one.length))
+
+    def _names(self, requests: pa.Table) -> list[Any]:
+        key = self.bundle.schema.user
+        if key in requests.column_names:
+            return requests.column(key).to_pylist()
+        return list(range(requests.num_rows))
+
+    def _frame(self, names: list[Any], scores: Tensor, places: Tensor) -> pd.DataFrame:
+        row, rank = (places >= 0).nonzero(as_tuple=True)
+        items = self.bundle.item_ids.take(pa.array(places[row, rank].numpy())).to_pylist()
+        frame = pd.DataFrame(
+            {
+                "user": [names[r] for r in row.tolist()],
+                "rank": (rank + 1).numpy(),
+                "item": items,
+                "score": scores[row, rank].numpy(),
+            }
+        )
+        titles = self._read_titles()
+        if titles:
+            frame["title"] = [titles.get(item, "") for item in items]
+        return frame
+
+    def _read_titles(self) -> dict[Any, str]:
+        if self._titles is None:
+            schema, path = self.bundle.schema, self.bundle.folder / "catalogue.parquet"
+            self._titles = {}
+            if schema.title and path.exists():
+                table = pq.read_table(path, columns=[schema.item, schema.title])
+                ids, titles = (column.to_pylist() for column in table.columns)
+                self._titles = dict(zip(ids, (title or "" for title in titles), strict=True))
+        return self._titles
+
+
+def _table(requests: pd.DataFrame | pa.Table | None) -> pa.Table:
+    if isinstance(requests, pa.Table):
+        return requests
+    try:
+        return pa.Table.from_pandas(requests, preserve_index=False)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DataError(f"requests cannot be read: {error}") from None
+
+
+def _lists(requests: pa.Table, name: str) -> pa.ListArray:
+    column = requests.column(name).combine_chunks()
+    if pa.types.is_null(column.type):
+        return pa.array([[]] * len(column), pa.list_(pa.int64()))
+    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
+        raise DataError(f"column {name!r} must hold lists of ids, not {column.type}")
+    return pc.fill_null(column, pa.scalar([], column.type)) if column.null_count else column
+
+
+def _pad(lists: pa.ListArray, vocabulary: Vocabulary, length: int | None) -> np.ndarray:
+    """Rows [B, L] of the known ids, the last `length`, padded with 0 behind."""
+    parent = pc.list_parent_indices(lists).to_numpy()
+    try:
+        rows = vocabulary.encode(pc.list_flatten(lists))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"ids must be of type {vocabulary.values.type}: {error}") from None
+    parent, rows = parent[rows != 0], rows[rows != 0]
+    counts = np.bincount(parent, minlength=len(lists))
+    from_end = np.repeat(np.cumsum(counts), counts) - np.arange(len(rows))  # 1 = the last
+    width = max(
+        1, int(counts.max(initial=0)) if length is None else min(length, int(counts.max(initial=0)))
+    )
+    kept = from_end <= width
+    place = np.minimum(counts, width)[parent[kept]] - from_end[kept]
+    out = np.zeros((len(lists), width), dtype=np.int64)
+    out[parent[kept], place] = rows[kept]
+    return out

@@ -1,0 +1,26 @@
+"""What several tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Callable[[str], Path]:
+    """Finds a folder of real data, such as "ml-1m"; the test is skipped when it is absent.
+
+    The folders lie under $RECSYS_DATA, or under shared/data beside the repository.
+    """
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    root = Path(os.environ.get("RECSYS_DATA", beside))
+
+    def find(name: str) -> Path:
+        if not (root / name).is_dir():
+            pytest.skip(f"{root / name} is absent: set RECSYS_DATA to the folder that holds {name}")
+        return root / name
+
+    return find
