@@ -223,7 +223,12 @@ def _train(train: ir.Table, schema: Schema, shape: Shape, history_length: int) -
         POSITION: found[POSITION],
         TARGET: found[_ITEM_ROW],
         TIME: found[_SECONDS],
-        **{f.name: found[f.name] for f in schema.of_side("context") if f.kind in ("id", "dense")},
+        **{f.name: found[f.name] for f in schema.of_side("context") if f.kind == "id"},
+        **{
+            f.name: found[f.name].cast("float32").fill_null(0)
+            for f in schema.of_side("context")
+            if f.kind == "dense"
+        },
         HISTORY: found[HISTORY],
         HISTORY_TIME: found[HISTORY_TIME],
     }

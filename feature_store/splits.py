@@ -89,10 +89,10 @@ class GlobalTime(_Protocol):
         """The role of every event."""
         time = events[schema.time]
         if self.test_start and self.validation_start:
-            if self.test_start <= self.validation_start:
+            starts = _naive(self.validation_start), _naive(self.test_start)
+            if starts[1] <= starts[0]:
                 raise DataError("split.test_start must come after split.validation_start")
-            test = ibis.timestamp(_naive(self.test_start))
-            validation = ibis.timestamp(_naive(self.validation_start))
+            validation, test = map(ibis.timestamp, starts)
         elif self.test_start or self.validation_start:
             raise DataError("give both split.validation_start and split.test_start, or neither")
         else:

@@ -9,13 +9,18 @@ import ibis
 import ibis.expr.types as ir
 from ibis.backends.duckdb import Backend
 
+from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.schema import POSITION, Schema
 
 
 def read_events(engine: Backend, log: EventLog) -> ir.Table:
-    """All events of the log as one Ibis table."""
-    return engine.read_parquet([str(path) for path in log.files])
+    """All events of the log as one Ibis table. Raises DataError when the log is empty."""
+    files = [str(path) for path in log.files]
+    if not files:
+        raise DataError(f"{log.folder} holds no events: ingest some first")
+    # a folder named `user=1` must not become a column, let alone replace one
+    return engine.read_parquet(files, hive_partitioning=False)
 
 
 def order(events: ir.Table, schema: Schema) -> list[ir.Column]:
@@ -24,8 +29,8 @@ def order(events: ir.Table, schema: Schema) -> list[ir.Column]:
 
 
 def seconds(column: ir.Column) -> ir.IntegerColumn:
-    """A time column as whole seconds since 1970."""
-    return column.epoch_seconds().cast("int64")
+    """A time column as whole seconds since 1970, rounded down: never later than the event."""
+    return column.truncate("s").epoch_seconds().cast("int64")
 
 
 def rank_from_end(events: ir.Table, schema: Schema) -> ir.IntegerColumn:

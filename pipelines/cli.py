@@ -92,7 +92,10 @@ def train(config: Config, overrides: Overrides = None, resume: Resume = False) -
     from recsys.training.distributed import join
 
     loaded = _load(config, overrides)
-    with join(loaded.trainer.device) as group, tracked(loaded, group) as tracker:
+    with (
+        join(loaded.trainer.device) as group,
+        tracked(loaded, group, new=not resume) as tracker,
+    ):
         job(loaded, group, tracker, resume=resume)
     typer.echo(f"trained: {loaded.folder}")
 
@@ -213,7 +216,8 @@ def _show(finished: Any) -> None:
     _print_frame(finished.recommend([user], k=5), title=f"five recommendations for user {user}")
     folder = finished.folder
     uri = load_config(folder / "config.toml").tracking_uri
-    here = "" if shutil.which("recsys") else f"{os.path.relpath(Path(sys.executable).parent)}/"
+    here = "" if shutil.which("recsys") else f"{Path(sys.executable).parent}/"
+    here = here.removeprefix(f"{Path.cwd()}/")
     typer.echo(
         f"bundle:       {finished.bundle}\n"
         f"figures:      {folder / 'metrics.json'}, per user in {folder / 'per_user'}\n"

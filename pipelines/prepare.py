@@ -38,19 +38,15 @@ def prepare(config: RunConfig, *, refit: bool = False) -> Examples:
     marker = folder / "made_from.json"
     if not _holds(marker, wanted):
         engine = connect()
-        try:
-            split = make_split(engine, log, config.split)
-            write_examples(
-                engine,
-                split,
-                catalogue,
-                folder,
-                shape=shape,
-                history_length=length,
-                train_roles=_REFIT if refit else _TRAINED,
-            )
-        finally:
-            engine.disconnect()
+        write_examples(
+            engine,
+            make_split(engine, log, config.split),
+            catalogue,
+            folder,
+            shape=shape,
+            history_length=length,
+            train_roles=_REFIT if refit else _TRAINED,
+        )
         marker.write_text(json.dumps(wanted, indent=2) + "\n")
     return Examples(folder)
 

@@ -78,7 +78,8 @@ class TrainingProgress:
         )
         console.print(
             f"{self.phase} epoch {epoch:>3}  loss {metrics['loss']:.4f}{found}  "
-            f"({metrics['seconds']:.1f} s)"
+            f"({metrics['seconds']:.1f} s)",
+            soft_wrap=True,
         )
         names = {n: f"{self.phase}/{n}" if "@" not in n else f"validation/{n}" for n in metrics}
         self.tracker.log_metrics({names[n]: v for n, v in metrics.items()}, step)

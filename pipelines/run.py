@@ -29,10 +29,10 @@ def run(
     its newest checkpoint.
     """
     config = resolve(config, overrides)
-    with join(config.trainer.device) as group, tracked(config, group) as tracker:
+    with join(config.trainer.device) as group, tracked(config, group, new=not resume) as tracker:
         if group.leads:
             report = ingest_source(config.data, config.store_folder, quarantine=config.quarantine)
-            console.print(f"event log {config.store_folder}: {describe(report)}")
+            console.print(f"event log {config.store_folder}: {describe(report)}", soft_wrap=True)
         group.barrier()
         train(config, group, tracker, resume=resume)
         results = evaluate(config, group, tracker)
@@ -40,7 +40,7 @@ def run(
             console.print(metrics_table(results))
             tracker.log_files(*draw(config.folder, results, config.trainer.metric), folder="plots")
             export(config, tracker)
-            console.print(f"bundle {Run(config.folder).bundle}: verified")
+            console.print(f"bundle {Run(config.folder).bundle}: verified", soft_wrap=True)
         group.barrier()
     return Run(config.folder)
 
@@ -59,11 +59,12 @@ def resolve(
 class tracked:
     """The tracker of a run while it is worked on; only the leading process records.
 
-    Also claims the run's folder: writes the resolved config and remembers the tracker's run.
+    Also claims the run's folder: writes the resolved config and remembers the tracker's run,
+    which is continued unless the work is `new`.
     """
 
-    def __init__(self, config: RunConfig, group: Group) -> None:
-        self.config, self.group = config, group
+    def __init__(self, config: RunConfig, group: Group, *, new: bool = False) -> None:
+        self.config, self.group, self.new = config, group, new
 
     def __enter__(self) -> Tracker:
         config, folder = self.config, self.config.folder
@@ -76,12 +77,10 @@ class tracked:
             name=config.name,
             uri=config.tracking_uri,
             enabled=config.tracking.enabled and self.group.leads,
-            run_id=known.read_text() if known.exists() else None,
+            run_id=known.read_text() if known.exists() and not self.new else None,
         )
-        if self.group.leads:
-            if self.tracker.run_id:
-                known.write_text(self.tracker.run_id)
-            self.tracker.log_config({**config.to_dict(), "fingerprint": config.fingerprint})
+        if self.group.leads and self.tracker.run_id:
+            known.write_text(self.tracker.run_id)
         return self.tracker
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from feature_store.errors import ConfigError
 from feature_store.examples import HISTORY, TARGET
-from pipelines.prepare import prepare
+from pipelines.prepare import open_log, prepare
 from pipelines.progress import TrainingProgress
 from recsys.config import RunConfig
 from recsys.evaluation.evaluator import Evaluator
@@ -43,9 +43,18 @@ def train(config: RunConfig, group: Group, tracker: Tracker, *, resume: bool = F
             fresh start can be meant.
     """
     examples = _prepared(config, group)
+    log, _ = open_log(config)
+    tracker.log_config(
+        {
+            **config.to_dict(),
+            "run_fingerprint": config.fingerprint,
+            "data_fingerprint": log.fingerprint,
+            "protocol_fingerprint": examples.summary.fingerprint,
+        }
+    )
     if not issubclass(RETRIEVERS[type(config.retriever)], TrainedRetriever):
         return
-    retriever = _trainable(config, examples)
+    retriever = trainable(config, examples)
     folder = config.folder / "checkpoints"
     if group.leads:
         _claim(config, folder, resume)
@@ -64,7 +73,7 @@ def train(config: RunConfig, group: Group, tracker: Tracker, *, resume: bool = F
             again = _trainer(
                 config,
                 refit,
-                _trainable(config, everything),
+                trainable(config, everything),
                 everything,
                 group,
                 config.folder / "checkpoints_refit",
@@ -119,7 +128,8 @@ def request_reader(
     )
 
 
-def _trainable(config: RunConfig, examples: Examples) -> TrainedRetriever:
+def trainable(config: RunConfig, examples: Examples) -> TrainedRetriever:
+    """The run's retriever before its first step, the same for the same seed."""
     seed_all(config.seed)
     retriever = build(config.retriever, config.embeddings, examples, config.seed)
     assert isinstance(retriever, TrainedRetriever)

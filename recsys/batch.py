@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,12 +16,14 @@ from torchrec.streamable import Pipelineable
 class Batch(Pipelineable):
     """B rows of examples.
 
-    `sequences` holds lists (histories, targets) and single ids, which are lists of one; all
-    values are vocabulary rows or whole seconds. `bags` holds multi-hot features. `dense` is
-    [B, F] in the order of `dense_names`; `labels` and `weights` are [B].
+    `ids` [B, I] holds single ids, in the order of `id_names`; `sequences` lists such as
+    histories and targets, `bags` multi-hot features; all are vocabulary rows or whole seconds.
+    `dense` is [B, F] in the order of `dense_names`; `labels` and `weights` are [B].
     """
 
-    sequences: KeyedJaggedTensor
+    ids: Tensor
+    id_names: tuple[str, ...]
+    sequences: KeyedJaggedTensor | None
     bags: KeyedJaggedTensor | None
     dense: Tensor
     dense_names: tuple[str, ...] = ()
@@ -27,19 +31,22 @@ class Batch(Pipelineable):
     weights: Tensor | None = None
 
     def __len__(self) -> int:
-        return self.sequences.stride()
+        return len(self.ids)
+
+    def id(self, name: str) -> Tensor:
+        """A single id [B]."""
+        return self.ids[:, self.id_names.index(name)]
+
+    def column(self, name: str) -> Tensor:
+        """A number [B]."""
+        return self.dense[:, self.dense_names.index(name)]
 
     def jagged(self, name: str) -> JaggedTensor:
-        """The values [sum of lengths] and lengths [B] of a list."""
-        if name in self.sequences.keys():  # noqa: SIM118 (not a dict)
-            return self.sequences[name]
-        if self.bags is None:
-            raise KeyError(name)
-        return self.bags[name]
-
-    def ids(self, name: str) -> Tensor:
-        """A single id [B]."""
-        return self.jagged(name).values()
+        """The values [sum of lengths] and lengths [B] of a list. Raises KeyError."""
+        for lists in (self.sequences, self.bags):
+            if lists is not None and name in lists.keys():  # noqa: SIM118 (not a dict)
+                return lists[name]
+        raise KeyError(name)
 
     def padded(self, name: str, length: int | None = None) -> Tensor:
         """A list [B, L], padded with 0 behind; L is the longest list, or the last `length`."""
@@ -54,10 +61,6 @@ class Batch(Pipelineable):
         values = torch.cat([found.values(), found.values().new_zeros(width)])
         return values[places] * (columns < kept.unsqueeze(1))
 
-    def column(self, name: str) -> Tensor:
-        """A dense column [B]."""
-        return self.dense[:, self.dense_names.index(name)]
-
     def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
         """The batch on another device."""
         return self._map(lambda part: part.to(device=device, non_blocking=non_blocking))
@@ -70,10 +73,10 @@ class Batch(Pipelineable):
         """Keep the tensors alive until `stream` is done with them."""
         self._map(lambda part: part.record_stream(stream))
 
-    def _map(self, change) -> Batch:  # type: ignore[no-untyped-def]
+    def _map(self, change: Callable[[Any], Any]) -> Batch:
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
         moved = {
-            name: part if part is None or name == "dense_names" else change(part)
+            name: part if part is None or isinstance(part, tuple) else change(part)
             for name, part in parts.items()
         }
-        return Batch(**moved)
+        return Batch(**moved)  # type: ignore[arg-type]

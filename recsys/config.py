@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import hashlib
 import json
@@ -123,7 +124,7 @@ def load_config(path: Path | str, overrides: list[str] | None = None) -> RunConf
         tree = tomllib.loads(Path(path).read_text())
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     return parse_config(tree, overrides, where=str(path))
 
@@ -132,6 +133,7 @@ def parse_config(
     tree: dict[str, Any], overrides: list[str] | None = None, *, where: str = "config"
 ) -> RunConfig:
     """A RunConfig from a tree of plain values. Raises ConfigError as `load_config`."""
+    tree = copy.deepcopy(tree)  # overrides are this run's, not the caller's
     for override in overrides or []:
         _override(tree, override)
     try:
@@ -177,6 +179,9 @@ def _explain(error: Any, where: str) -> str:
         close = difflib.get_close_matches(path[-1], known, 1)
         hint = f" (did you mean {close[0]}?)" if close else ""
         return f"{where}: unknown key {key}{hint}; known: {', '.join(known)}"
+    if error["type"] == "union_tag_not_found" and isinstance(model, dict):
+        tag = error["ctx"]["discriminator"].strip("'")
+        return f"{where}: {key}.{tag} is missing; choose one of: {', '.join(sorted(model))}"
     got = "" if error["type"] == "missing" else f", got {error['input']!r}"
     return f"{where}: {key}: {error['msg']}{got}"
 

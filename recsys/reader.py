@@ -13,23 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from feature_store.errors import ConfigError, DataError
 from recsys.batch import Batch
-
-LABEL, WEIGHT = "label", "weight"
+from recsys.rows import Rows
 
 
 class ReaderConfig(BaseModel):
@@ -97,7 +94,8 @@ class Reader:
             raise ConfigError(f"reader.lanes = {self.lanes} cannot be split over {world} processes")
         if config.batch_size < self.lanes:
             raise ConfigError(f"reader.batch_size must be at least the {self.lanes} lanes")
-        self.schema = pq.read_schema(self.files[0])
+        with _readable(self.files[0]):
+            self.schema = pq.read_schema(self.files[0])
         if columns is not None:
             missing = sorted(set(columns) - set(self.schema.names))
             if missing:
@@ -110,14 +108,21 @@ class Reader:
         self._next_batch = 0
 
     @cached_property
-    def _row_groups(self) -> list[tuple[Path, int, int]]:
-        groups = []
+    def _footers(self) -> dict[Path, pq.FileMetaData]:
+        footers = {}
         for path in self.files:
-            footer = pq.read_metadata(path)
-            groups += [
-                (path, i, footer.row_group(i).num_rows) for i in range(footer.num_row_groups)
-            ]
-        return groups
+            with _readable(path):
+                footers[path] = pq.read_metadata(path)
+        return footers
+
+    @cached_property
+    def _row_groups(self) -> list[tuple[Path, int, int]]:
+        """Every row group: its file, its number there, and its rows."""
+        return [
+            (path, index, footer.row_group(index).num_rows)
+            for path, footer in self._footers.items()
+            for index in range(footer.num_row_groups)
+        ]
 
     @cached_property
     def num_rows(self) -> int:
@@ -148,7 +153,7 @@ class Reader:
         streams = [self._lane(lane, self._next_batch) for lane in lanes]
         for slices in zip(*streams, strict=True):
             self._next_batch += 1
-            yield self._batch(slices)
+            yield Rows.concat(list(slices)).to_batch(self.bags)
         self.epoch, self._next_batch = self.epoch + 1, 0
 
     # -- what lies where -------------------------------------------------------------------
@@ -186,42 +191,39 @@ class Reader:
 
     # -- rows ------------------------------------------------------------------------------
 
-    def _lane(self, lane: int, first_batch: int) -> Iterator[dict[str, _Column]]:
+    def _lane(self, lane: int, first_batch: int) -> Iterator[Rows]:
         """The lane's slice of every batch from `first_batch` on, blocks prepared in threads."""
         blocks = [b for b in self._blocks(lane) if b.first_batch + len(b.sizes) > first_batch]
         with ThreadPoolExecutor(self.config.workers) as pool:
-            load = lambda block: pool.submit(self._load, block, lane)  # noqa: E731
-            ahead = [load(block) for block in blocks[: self.config.workers]]
+            ahead = [pool.submit(self._load, b, lane) for b in blocks[: self.config.workers]]
             for place, block in enumerate(blocks):
-                columns, slices = ahead.pop(0).result()
+                rows = ahead.pop(0).result()
                 if place + self.config.workers < len(blocks):
-                    ahead.append(load(blocks[place + self.config.workers]))
-                for number, (start, stop) in enumerate(slices, block.first_batch):
+                    upcoming = blocks[place + self.config.workers]
+                    ahead.append(pool.submit(self._load, upcoming, lane))
+                start = 0
+                for number, size in enumerate(block.sizes, block.first_batch):
                     if number >= first_batch:
-                        yield {name: column[start:stop] for name, column in columns.items()}
+                        yield rows[start : start + size]
+                    start += size
 
-    def _load(self, block: _Block, lane: int) -> tuple[dict[str, _Column], list[tuple[int, int]]]:
-        """A block's columns, permuted, and where each of its batches lies in them."""
+    def _load(self, block: _Block, lane: int) -> Rows:
+        """A block's rows, permuted."""
         pieces = []
         for group, start, stop in block.parts:
             path, index, _ = self._row_groups[group]
-            with pq.ParquetFile(path) as file:
+            with _readable(path), pq.ParquetFile(path, metadata=self._footers[path]) as file:
                 table = file.read_row_group(index, columns=self.schema.names)
             pieces.append(table.slice(start, stop - start))
-        table = pa.concat_tables(pieces)
-        columns = {
-            name: _Column.of(table.column(name), self.max_lengths.get(name))
-            for name in self.schema.names
-        }
-        bounds = np.concatenate([[0], np.cumsum(block.sizes)])
-        slices = list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
-        if self.shuffle:
-            rng = self._rng(1, lane, block.first_batch)
-            order = rng.permutation(table.num_rows)
-            if self.bucket_by is not None:
-                order = self._bucket(order, columns[self.bucket_by].lengths, bounds, rng)
-            columns = {name: column.permute(order) for name, column in columns.items()}
-        return columns, slices
+        rows = Rows.of(pa.concat_tables(pieces), self.max_lengths)
+        if not self.shuffle:
+            return rows
+        rng = self._rng(1, lane, block.first_batch)
+        order = rng.permutation(len(rows))
+        if self.bucket_by is not None:
+            bounds = np.concatenate([[0], np.cumsum(block.sizes)])
+            order = self._bucket(order, rows.lists[self.bucket_by].lengths, bounds, rng)
+        return rows.permute(order)
 
     def _bucket(
         self, order: np.ndarray, lengths: Tensor, bounds: np.ndarray, rng: np.random.Generator
@@ -241,129 +243,11 @@ class Reader:
             out += [placed[i] for i in range(len(sizes))]
         return np.concatenate(out)
 
-    def _batch(self, slices: tuple[dict[str, _Column], ...]) -> Batch:
-        """Slices of all lanes of this rank, one under the other, as one batch."""
-        columns = {
-            name: _Column.concat([part[name] for part in slices]) for name in self.schema.names
-        }
-        return _assemble(columns, self.schema, self.bags)
 
-
-def batch_of(table: pa.Table, bags: tuple[str, ...] = ()) -> Batch:
-    """A whole Arrow table as one batch."""
-    columns = {name: _Column.of(table.column(name)) for name in table.column_names}
-    return _assemble(columns, table.schema, bags)
-
-
-def _assemble(columns: dict[str, _Column], schema: pa.Schema, bag_names: tuple[str, ...]) -> Batch:
-    dense: list[tuple[str, Tensor]] = []
-    sequences: list[tuple[str, _Column]] = []
-    bags: list[tuple[str, _Column]] = []
-    extra: dict[str, Tensor] = {}
-    for field in schema:
-        column = columns[field.name]
-        if field.name in (LABEL, WEIGHT):
-            extra[f"{field.name}s"] = column.values.to(torch.float32)
-        elif pa.types.is_floating(field.type):
-            dense.append((field.name, column.values.to(torch.float32)))
-        else:
-            (bags if field.name in bag_names else sequences).append((field.name, column))
-    rows = len(next(iter(columns.values())))
-    return Batch(
-        sequences=_kjt(sequences),
-        bags=_kjt(bags) if bags else None,
-        dense=torch.stack([v for _, v in dense], 1) if dense else torch.zeros(rows, 0),
-        dense_names=tuple(name for name, _ in dense),
-        **extra,  # type: ignore[arg-type]
-    )
-
-
-def _kjt(columns: list[tuple[str, _Column]]) -> KeyedJaggedTensor:
-    return KeyedJaggedTensor(
-        [name for name, _ in columns],
-        torch.cat([column.values for _, column in columns]),
-        lengths=torch.cat([column.lengths for _, column in columns]),
-    )
-
-
-@dataclass
-class _Column:
-    """A column as tensors that share Arrow's memory: values, and offsets where it holds lists."""
-
-    values: Tensor
-    offsets: Tensor | None = None
-
-    @classmethod
-    def of(cls, column: pa.ChunkedArray, max_length: int | None = None) -> _Column:
-        """View a column; with `max_length` only the last values of each list."""
-        array = column.combine_chunks()
-        if isinstance(array, pa.ChunkedArray):
-            array = array.chunk(0)
-        if array.null_count:
-            raise DataError(f"a column of examples holds {array.null_count} nulls: {array.type}")
-        if not pa.types.is_list(array.type):
-            return cls(_view(array))
-        offsets = array.offsets.to_numpy()
-        lengths = np.diff(offsets)
-        values = array.values.slice(offsets[0], offsets[-1] - offsets[0])
-        offsets = offsets - offsets[0]
-        if max_length is not None and len(lengths) and lengths.max() > max_length:
-            lengths = np.minimum(lengths, max_length).astype(np.int32)
-            starts = pa.array((offsets[1:] - lengths).astype(np.int32))
-            values = pa.ListViewArray.from_arrays(starts, pa.array(lengths), values).flatten()
-            offsets = np.concatenate([[0], np.cumsum(lengths)])
-        return cls(_view(values), torch.from_numpy(offsets.astype(np.int64)))
-
-    @property
-    def lengths(self) -> Tensor:
-        """Lengths of the lists [n]; ones for single values."""
-        if self.offsets is None:
-            return torch.ones(len(self.values), dtype=torch.int64)
-        return self.offsets.diff()
-
-    def __len__(self) -> int:
-        return len(self.values) if self.offsets is None else len(self.offsets) - 1
-
-    def __getitem__(self, rows: slice) -> _Column:
-        """A view of consecutive rows."""
-        if self.offsets is None:
-            return _Column(self.values[rows])
-        offsets = self.offsets[rows.start : rows.stop + 1]
-        first, last = int(offsets[0]), int(offsets[-1])
-        return _Column(self.values[first:last], offsets - first)
-
-    def permute(self, order: np.ndarray) -> _Column:
-        """The rows in another order."""
-        index = torch.from_numpy(order)
-        if self.offsets is None:
-            return _Column(self.values[index])
-        lengths, values, _ = torch.ops.fbgemm.permute_1D_sparse_data(
-            index.to(torch.int32), self.lengths, self.values, None, len(self.values)
-        )
-        return _Column(values, torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]))
-
-    @staticmethod
-    def concat(columns: list[_Column]) -> _Column:
-        """Columns one under the other; one alone is passed through without a copy."""
-        if len(columns) == 1:
-            return columns[0]
-        values = torch.cat([column.values for column in columns])
-        if columns[0].offsets is None:
-            return _Column(values)
-        lengths = torch.cat([column.lengths for column in columns])
-        return _Column(values, torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]))
-
-
-def _view(array: pa.Array) -> Tensor:
-    values = array.to_numpy(zero_copy_only=False)
-    with _quiet():
-        return torch.from_numpy(values)
-
-
-def _quiet() -> Any:
-    """Arrow's memory is read-only and torch warns of that; nothing here writes to it."""
-    import warnings
-
-    context = warnings.catch_warnings()
-    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-    return context
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Absent, truncated and corrupt files as errors that name the file."""
+    try:
+        yield
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None

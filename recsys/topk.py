@@ -46,8 +46,9 @@ def search(
     best: Tensor | None = None
     for interest in range(queries.shape[1]):
         scores = queries[:, interest] @ items.T
-        if queries.shape[1] > 1:
-            scores = scores.masked_fill(weights[:, interest, None] <= 0, float("-inf"))
+        absent = weights[:, interest, None] <= 0
+        if absent.any():
+            scores = scores.masked_fill(absent, float("-inf"))
         best = scores if best is None else torch.maximum(best, scores)
     assert best is not None
     if exclude is not None and exclude.numel():

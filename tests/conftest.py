@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# Tests run in several processes: torch's threads of one would wait for those of another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def data_root() -> Callable[[str], Path]:

@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchrec.modules.embedding_configs import (
     EmbeddingBagConfig,
     EmbeddingConfig,
@@ -16,6 +17,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recsys.embeddings.layout import Layout, Lookup, Table
 from recsys.embeddings.plain import PlainEmbeddings, combine, lookups_by
+from recsys.training.distributed import current_group
 
 
 class Embeddings(nn.Module):
@@ -30,12 +32,14 @@ class Embeddings(nn.Module):
         super().__init__()
         self.layout = layout
         self.collections = nn.ModuleDict()
+        self._lookups: dict[str, list[Lookup]] = {}  # by collection: sharded ones cannot be asked
         for pooled in (False, True):
             for sharded in (False, True):
                 tables = [t for t in layout.tables if (t.pooled, t.sharded) == (pooled, sharded)]
                 if tables:
                     name = f"{'bags' if pooled else 'ids'}_{'sharded' if sharded else 'dense'}"
                     self.collections[name] = _collection(layout, tables, pooled, device)
+                    self._lookups[name] = lookups_by(layout, {table.name for table in tables})
 
     def forward(
         self, ids: dict[str, Tensor], bags: dict[str, Tensor] | None = None
@@ -47,9 +51,9 @@ class Embeddings(nn.Module):
         bags = bags or {}
         found: dict[str, Tensor] = {}
         for name, collection in self.collections.items():
-            lookups = lookups_by(self.layout, {t for t in _tables_of(collection)})
-            if isinstance(name, str) and name.startswith("bags"):
-                found |= _pooled(collection, lookups, bags)
+            lookups = self._lookups[name]
+            if name.startswith("bags"):
+                found |= _pooled(collection, lookups, bags, sharded=name.endswith("sharded"))
             else:
                 found |= _single(collection, lookups, {**ids, **bags})
         return combine(self.layout, found, ids, bags)
@@ -60,15 +64,6 @@ class Embeddings(nn.Module):
             name.split(".")[-2]: value.detach().clone() for name, value in self.state_dict().items()
         }
         return PlainEmbeddings(self.layout, weights)
-
-
-def _tables_of(collection: nn.Module) -> list[str]:
-    configs = (
-        collection.embedding_bag_configs()  # type: ignore[operator]
-        if hasattr(collection, "embedding_bag_configs")
-        else collection.embedding_configs()  # type: ignore[operator]
-    )
-    return [config.name for config in configs]
 
 
 def _collection(
@@ -112,19 +107,29 @@ def _single(
 
 
 def _pooled(
-    collection: nn.Module, lookups: list[Lookup], bags: dict[str, Tensor]
+    collection: nn.Module, lookups: list[Lookup], bags: dict[str, Tensor], *, sharded: bool
 ) -> dict[str, Tensor]:
-    """Every lookup's averaged vectors [n, W]; one call for each n among the bags."""
-    found: dict[str, Tensor] = {}
-    for size in sorted({len(bag) for bag in bags.values()}):
-        here = {name: bag for name, bag in bags.items() if len(bag) == size}
-        some = next(iter(here.values()))
-        values, lengths = [], []
-        for one in lookups:
-            bag = here.get(one.feature, some.new_zeros(size, 0))
-            values.append(one(bag[bag != 0]))
-            lengths.append((bag != 0).sum(1))
-        keys = [one.key for one in lookups]
-        out = collection(KeyedJaggedTensor(keys, torch.cat(values), lengths=torch.cat(lengths)))
-        found |= {one.key: out[one.key] for one in lookups if one.feature in here}
-    return found
+    """Every lookup's averaged vectors [n, W]; the KJT has as many samples as the largest n.
+
+    One call whatever the sizes: processes that call a sharded collection different numbers of
+    times would wait for each other for ever, and its backward pass wants equal sizes everywhere.
+    """
+    here = {one.feature: bags[one.feature] for one in lookups if one.feature in bags}
+    if not here:
+        return {}
+    some = next(iter(here.values()))
+    size = max(len(bag) for bag in here.values())
+    if sharded:
+        size = current_group().largest(size, some.device)
+    values, lengths = [], []
+    for one in lookups:
+        bag = here.get(one.feature, some.new_zeros(0, 0))
+        values.append(one(bag[bag != 0]))
+        lengths.append(F.pad((bag != 0).sum(1), (0, size - len(bag))))
+    keys = [one.key for one in lookups]
+    out = collection(KeyedJaggedTensor(keys, torch.cat(values), lengths=torch.cat(lengths)))
+    return {
+        one.key: out[one.key][: len(bag)]
+        for one in lookups
+        if (bag := here.get(one.feature)) is not None
+    }

@@ -103,7 +103,7 @@ class Evaluator:
         relevant = _contains(targets, found.ids) & (found.ids != 0)
         total = (targets != 0).sum(1)
         out = {
-            "user": batch.ids(self.user),
+            "user": batch.id(self.user),
             "history": (seen != 0).sum(1),
             "targets": total,
             "recommended": _fill(found.ids, k),

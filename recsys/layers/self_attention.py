@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recsys.layers.dropout import Dropout
+
 
 class SelfAttentionBlock(nn.Module):
     """Pre-norm attention and feed-forward, each added to its input. Kang & McAuley, 2018.
@@ -21,9 +23,9 @@ class SelfAttentionBlock(nn.Module):
         self.out = nn.Linear(width, width)
         self.feed_norm = nn.LayerNorm(width)
         self.feed = nn.Sequential(
-            nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, width)
+            nn.Linear(width, hidden), nn.ReLU(), Dropout(dropout), nn.Linear(hidden, width)
         )
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, D] -> [B, T, D]; position t sees positions 0..t."""

@@ -75,9 +75,7 @@ class VectorRetriever(nn.Module, ABC):
             if one.kind in ("sequence", "bag"):
                 found[one.name] = batch.padded(one.name, one.length)
             else:
-                found[one.name] = (
-                    batch.ids(one.name) if one.kind == "id" else batch.column(one.name)
-                )
+                found[one.name] = batch.id(one.name) if one.kind == "id" else batch.column(one.name)
         return found
 
     def embed_users(self, batch: Batch) -> Queries:

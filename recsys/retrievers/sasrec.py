@@ -16,6 +16,7 @@ from recsys.embeddings.layout import EmbeddingsConfig, make_layout
 from recsys.embeddings.tables import Embeddings
 from recsys.examples import Examples
 from recsys.inputs import Input
+from recsys.layers.dropout import Dropout
 from recsys.layers.self_attention import SelfAttentionBlock
 from recsys.losses import sampled_softmax
 from recsys.negatives import NegativeSampler
@@ -58,7 +59,7 @@ class SASRec(TrainedRetriever):
         self.embeddings = Embeddings(layout)
         self.positions = nn.Parameter(torch.empty(config.max_length, config.width))
         nn.init.normal_(self.positions, std=embeddings.init_std)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
         self.blocks = nn.ModuleList(
             SelfAttentionBlock(config.width, config.heads, config.width, config.dropout)
             for _ in range(config.blocks)
@@ -86,9 +87,11 @@ class SASRec(TrainedRetriever):
         rows = torch.cat([history.flatten(), negatives])
         vectors = self.embeddings({self.item: rows})[self.item]
         events = vectors[: history.numel()].view(*history.shape, -1)
-        out = self._transform(history[:, :-1], events[:, :-1])
         targets = history[:, 1:]
         valid = targets != 0
+        # a last event is a target alone: positions count back from the one before it, as serving's
+        read = history[:, :-1].masked_fill(~valid, 0)
+        out = self._transform(read, events[:, :-1])
         log_q = None
         if config.log_q:
             log_q = (

@@ -29,8 +29,8 @@ from recsys.batch import Batch
 from recsys.embeddings.tables import Embeddings
 from recsys.examples import Examples
 from recsys.inputs import Input
-from recsys.reader import batch_of
 from recsys.retrievers.base import Candidates, VectorRetriever
+from recsys.rows import Rows
 from recsys.serving.bundle import EXPECTED_ITEMS, EXPECTED_SCORES, FORMAT, MANIFEST, digest
 from recsys.serving.index import IndexConfig, build_index, recall_against_exact
 from recsys.serving.recommender import Recommender
@@ -159,7 +159,7 @@ def _golden_requests(
             )
     columns = list(dict.fromkeys([HISTORY, *(one.name for one in retriever.inputs)]))
     bags = tuple(one.name for one in retriever.inputs if one.kind == "bag")
-    return batch_of(chosen.select(columns), bags), pa.table(raw)
+    return Rows.of(chosen.select(columns)).to_batch(bags), pa.table(raw)
 
 
 def _with_answers(requests: pa.Table, answers: Candidates, examples: Examples) -> pa.Table:
@@ -177,7 +177,11 @@ def _with_answers(requests: pa.Table, answers: Candidates, examples: Examples) -
 
 def _export_tower(retriever: VectorRetriever, batch: Batch, path: Path) -> None:
     """Export with a dynamic number of requests and, for lists, a dynamic length."""
-    inputs = {name: _at_least_two(part) for name, part in retriever.inputs_of(batch).items()}
+    found = retriever.inputs_of(batch)
+    inputs = {
+        one.name: _at_least_two(found[one.name] if one.kind == "dense" else found[one.name].long())
+        for one in retriever.inputs  # rows are int32 in examples, and int64 in requests
+    }
     rows = torch.export.Dim("requests", min=1, max=1 << 20)
     shapes: dict[str, dict[int, Any]] = {}
     for one in retriever.inputs:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 
 from feature_store.errors import DataError
 from recsys.optimizers import Optimizer
@@ -39,7 +40,7 @@ def save(
     group.barrier()
     if group.leads:
         (aside / _STATE).write_text(json.dumps({**state, "world": group.world}, indent=2) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
         aside.rename(folder)
     group.barrier()
 
@@ -49,14 +50,15 @@ def load(
 ) -> dict[str, Any]:
     """Restore a checkpoint, in place; returns its state. Any number of processes may do so.
 
-    Random state is restored when the number of processes is that of the save.
+    Random state is restored when the number of processes is that of the save. Raises DataError
+    when a file is missing or the weights are those of another model.
     """
     state = read_state(folder)
     same = state["world"] == group.world
     if optimizer is not None:
         optimizer.dense.init_state({})  # else Adam's moments would silently not be restored
     tensors = _tensors(model, optimizer, group, random=same)
-    _quietly(dcp.load, tensors, checkpoint_id=str(folder))
+    _read(folder, tensors)
     model.load_state_dict(tensors["model"])
     if optimizer is not None:
         optimizer.all.load_state_dict(tensors["optimizer"])
@@ -68,10 +70,13 @@ def load(
 
 
 def load_unsharded(folder: Path, model: nn.Module) -> dict[str, Any]:
-    """Load the weights alone into a model that is not sharded, without a process group."""
+    """Load the weights alone into a model that is not sharded, without a process group.
+
+    Raises DataError as `load`.
+    """
     state = read_state(folder)
     tensors = {"model": model.state_dict()}
-    _quietly(dcp.load, tensors, checkpoint_id=str(folder), no_dist=True)
+    _read(folder, tensors, no_dist=True)
     model.load_state_dict(tensors["model"])
     return state
 
@@ -91,9 +96,28 @@ def latest(folder: Path) -> Path | None:
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints `step-*`."""
-    for old in sorted(folder.glob("step-*"))[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    """Remove all but the newest `keep` whole checkpoints `step-*`."""
+    whole = sorted(p for p in folder.glob("step-*") if (p / _STATE).exists())
+    for old in set(folder.glob("step-*")) - set(whole[-keep:]):
+        _remove(old)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a checkpoint; one that is half removed is no longer taken for a checkpoint."""
+    hidden = folder.with_name(f".{folder.name}.removed")
+    shutil.rmtree(hidden, ignore_errors=True)
+    if folder.exists():
+        folder.rename(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _read(folder: Path, tensors: dict[str, Any], **options: Any) -> None:
+    try:
+        _quietly(dcp.load, tensors, checkpoint_id=str(folder), **options)
+    except CheckpointException as error:
+        reason = next(iter(error.failures.values()))[0]
+        text = " ".join(str(reason).split())
+        raise DataError(f"{folder} cannot be loaded: {text}") from None
 
 
 def _tensors(

@@ -53,19 +53,19 @@ class Group:
         dist.all_gather_object(found, value)
         return found
 
+    def largest(self, value: int, device: torch.device) -> int:
+        """The largest value over all processes; `device` is where tensors are exchanged."""
+        if self.world == 1:
+            return value
+        found = torch.tensor(value, device=device)
+        dist.all_reduce(found, op=dist.ReduceOp.MAX)
+        return int(found)
+
     def concat(self, value: Tensor) -> Tensor:
         """A one-dimensional tensor of every process, one behind the other."""
         if self.world == 1:
             return value
         return torch.cat([part.to(value.device) for part in self.gather(value.cpu())])
-
-    def first(self, value: Any) -> Any:
-        """Rank 0's object, on every process."""
-        if self.world == 1:
-            return value
-        holder = [value]
-        dist.broadcast_object_list(holder)
-        return holder[0]
 
     def barrier(self) -> None:
         """Wait for all processes."""
@@ -109,11 +109,19 @@ def shard(model: nn.Module, group: Group) -> DistributedModelParallel:
 
     Call it after optimizers were applied to the large tables (`optimizers.fuse`).
     """
-    plan = {}
+    plan, whole = {}, {}
     for path, module in model.named_modules():
         if path.endswith("_sharded"):
             tables = {name.split(".")[-2]: row_wise() for name, _ in module.named_parameters()}
+            whole |= {f"{path}.{name}": p.detach() for name, p in module.named_parameters()}
             plan[path] = construct_module_sharding_plan(
                 module, tables, device_type=group.device.type, local_size=group.world
             )
-    return DistributedModelParallel(model, device=group.device, plan=ShardingPlan(plan))  # type: ignore[arg-type]
+    sharded = DistributedModelParallel(model, device=group.device, plan=ShardingPlan(plan))  # type: ignore[arg-type]
+    # TorchRec draws its shards anew, alike on every process: the drawn tables are what is meant
+    state = sharded.state_dict()
+    for name, table in whole.items():
+        for part in state[name].local_shards():
+            first, rows = part.metadata.shard_offsets[0], part.metadata.shard_sizes[0]
+            part.tensor.copy_(table[first : first + rows])
+    return sharded

@@ -131,7 +131,8 @@ class Trainer:
             self._step(batch)
             over = state.step >= self.last_step
             every = config.checkpoint_every_steps
-            if every and state.step % every == 0 and not over:
+            ends = self.reader.state_dict()["next_batch"] == len(self.reader)  # saved below
+            if every and state.step % every == 0 and not (over or ends):
                 self._save(self.folder / f"step-{state.step:09d}")
             if over:
                 break

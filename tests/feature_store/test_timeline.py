@@ -1,0 +1,113 @@
+"""Point in time: a history never holds the event itself, nor anything that came after it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import ibis.expr.types as ir
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ibis.backends.duckdb import Backend
+
+from feature_store.engine import connect
+from feature_store.errors import DataError
+from feature_store.event_log import EventLog
+from feature_store.schema import Feature, Schema
+from feature_store.timeline import histories, rank_from_end, read_events, seconds, sequences
+
+SCHEMA = Schema(
+    user="u",
+    item="i",
+    features=(
+        Feature(name="u", kind="id", side="user", dtype="int64"),
+        Feature(name="i", kind="id", side="item", dtype="int64"),
+    ),
+)
+Log = list[tuple[int, int]]  # (user, second) of each event, in the order of the log
+
+# few users and few seconds: nearly every log holds ties; `stored` is the order of rows on disk
+logs = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), min_size=1, max_size=25).flatmap(
+    lambda log: st.tuples(st.just(log), st.permutations(range(len(log))))
+)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Backend:
+    return connect(threads=2)
+
+
+def as_table(engine: Backend, log: Log, stored: list[int]) -> ir.Table:
+    """Events whose item is 100 + position, so that items say which event they came from."""
+    columns = {
+        "u": pa.array([log[p][0] for p in stored]),
+        "i": pa.array([100 + p for p in stored]),
+        "time": pa.array([log[p][1] * 1_000_000 for p in stored], pa.timestamp("us")),
+        "position": pa.array(stored, pa.int64()),
+    }
+    return engine.create_table("events", pa.table(columns), temp=True, overwrite=True)
+
+
+def events_before(log: Log, position: int) -> list[int]:
+    """Positions of the same user's strictly earlier events, in (time, position) order."""
+    user, second = log[position]
+    earlier = [(t, p) for p, (u, t) in enumerate(log) if u == user and (t, p) < (second, position)]
+    return [p for _, p in sorted(earlier)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(logs, st.integers(1, 5))
+def test_a_history_is_the_last_events_strictly_before(
+    engine: Backend, drawn: tuple[Log, list[int]], length: int
+) -> None:
+    log, stored = drawn
+    events = as_table(engine, log, stored)
+    columns = {"history": events["i"], "history_time": seconds(events["time"])}
+    rows = histories(events, SCHEMA, columns, length).to_pyarrow().to_pylist()
+    assert len(rows) == len(log)
+    for row in rows:
+        expected = events_before(log, row["position"])[-length:]
+        assert row["history"] == [100 + p for p in expected]
+        assert row["history_time"] == [log[p][1] for p in expected]
+
+
+@settings(max_examples=25, deadline=None)
+@given(logs)
+def test_sequences_and_ranks_follow_time_then_position(
+    engine: Backend, drawn: tuple[Log, list[int]]
+) -> None:
+    log, stored = drawn
+    events = as_table(engine, log, stored)
+    found = sequences(events, SCHEMA, {"items": events["i"]}).to_pyarrow().to_pylist()
+    expected = {
+        user: [100 + p for _, p in sorted((t, p) for p, (u, t) in enumerate(log) if u == user)]
+        for user in {u for u, _ in log}
+    }
+    assert {row["u"]: row["items"] for row in found} == expected
+    ranked = events.mutate(rank=rank_from_end(events, SCHEMA)).to_pyarrow().to_pylist()
+    for row in ranked:
+        assert expected[row["u"]][-1 - row["rank"]] == row["i"]
+
+
+def test_seconds_are_rounded_down_also_before_1970(engine: Backend) -> None:
+    micros = pa.array([1_900_000, 2_000_000, -100_000], pa.timestamp("us"))
+    times = engine.create_table("times", pa.table({"time": micros}), temp=True)
+    assert times.select(s=seconds(times["time"])).to_pyarrow()["s"].to_pylist() == [1, 2, -1]
+
+
+def test_events_of_all_appends_are_read_whatever_the_folder_is_called(
+    engine: Backend, tmp_path: Path
+) -> None:
+    log = EventLog.create(tmp_path / "u=5", SCHEMA)  # Hive would make this a column of fives
+    for user in (1, 2):
+        log.append(pa.table({"u": [user], "i": [7], "time": [datetime(2024, 1, user)]}))
+    events = read_events(engine, log).order_by("position").to_pyarrow()
+    assert events.column_names == ["u", "i", "time", "position"]
+    assert events["u"].to_pylist() == [1, 2]
+
+
+def test_an_empty_log_is_an_error_of_one_line(engine: Backend, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no events"):
+        read_events(engine, EventLog.create(tmp_path / "log", SCHEMA))

@@ -1,0 +1,198 @@
+"""What every retriever must do, whatever it is: `test_conformance` runs it over the registry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from feature_store.examples import HISTORY, TARGET, Shape
+from recsys.batch import Batch
+from recsys.embeddings.layout import EmbeddingsConfig
+from recsys.evaluation.evaluator import EvaluationConfig, Evaluator, Result
+from recsys.examples import Examples
+from recsys.optimizers import OptimizerConfig
+from recsys.reader import ReaderConfig
+from recsys.rows import Rows
+from recsys.retrievers import BY_NAME, RETRIEVERS, build
+from recsys.retrievers.base import (
+    Candidates,
+    FittedRetriever,
+    RetrieverConfig,
+    TrainedRetriever,
+    VectorRetriever,
+)
+from recsys.training.checkpoint import load_unsharded
+from recsys.training.distributed import Group
+from recsys.training.trainer import Trainer, TrainerConfig, Validate
+
+# Options that make any retriever small and its training a function of its batches alone.
+_SMALL = {"width": 16, "hidden": (16,), "dropout": 0.0, "max_length": 8, "negatives": 64}
+LAYOUTS = {
+    "per_feature": EmbeddingsConfig(),
+    "hashed": EmbeddingsConfig(layout="hashed", budget_mb=0.006),
+    "unified": EmbeddingsConfig(layout="unified", budget_mb=0.006, probes=2),
+}
+TRAINED = [n for n, config in BY_NAME.items() if issubclass(RETRIEVERS[config], TrainedRetriever)]
+KS = (1, 10, 20)
+
+
+def small(name: str, **options: Any) -> RetrieverConfig:
+    """A small config of the retriever called `name`."""
+    kind = BY_NAME[name]
+    known = {key: value for key, value in _SMALL.items() if key in kind.model_fields}
+    return kind(**{**known, **options})
+
+
+def shape_of(name: str) -> Shape:
+    """The shape of examples that a retriever trains on."""
+    return RETRIEVERS[BY_NAME[name]].shape
+
+
+def training(**options: Any) -> TrainerConfig:
+    """Training on the planted log; about 200 steps in 25 epochs."""
+    defaults = {"epochs": 25, "optimizer": OptimizerConfig(learning_rate=1e-2)}
+    return TrainerConfig(**{**defaults, **options})
+
+
+@dataclass
+class Recorder:
+    """Listens to a training."""
+
+    losses: list[float] = field(default_factory=list)
+    epochs: list[dict[str, float]] = field(default_factory=list)
+
+    def step(self, step: int, steps: int, loss: float, rows: int) -> None:
+        """Keep the loss."""
+        self.losses.append(loss)
+
+    def validated(self, epoch: int, step: int, metrics: dict[str, float]) -> None:
+        """Keep the figures."""
+        self.epochs.append(metrics)
+
+
+def trainer_of(
+    config: RetrieverConfig,
+    examples: Examples,
+    folder: Path,
+    group: Group,
+    trainer: TrainerConfig | None = None,
+    *,
+    embeddings: EmbeddingsConfig | None = None,
+    reader: ReaderConfig | None = None,
+    validate: Validate | None = None,
+    listener: Recorder | None = None,
+    seed: int = 0,
+) -> Trainer:
+    """A trainer of a fresh retriever, ready to `fit`."""
+    retriever = fresh(config, examples, embeddings, seed)
+    assert isinstance(retriever, TrainedRetriever)
+    rows = 16 if examples.summary.shape == "sequences" else 96
+    batches = retriever.training_reader(
+        examples,
+        reader or ReaderConfig(batch_size=rows),
+        seed=seed,
+        rank=group.rank,
+        world=group.world,
+    )
+    return Trainer(
+        retriever,
+        batches,
+        trainer or training(),
+        group,
+        folder,
+        validate=validate,
+        listener=listener,
+    )
+
+
+def fresh(
+    config: RetrieverConfig,
+    examples: Examples,
+    embeddings: EmbeddingsConfig | None = None,
+    seed: int = 0,
+) -> VectorRetriever:
+    """A retriever that has learned nothing, the same for the same seed."""
+    torch.manual_seed(seed)
+    return build(config, embeddings or EmbeddingsConfig(), examples, seed)  # type: ignore[arg-type]
+
+
+def learn(
+    config: RetrieverConfig,
+    examples: Examples,
+    folder: Path,
+    group: Group,
+    trainer: TrainerConfig | None = None,
+    **options: Any,
+) -> VectorRetriever:
+    """A retriever that was trained or fitted, as a run leaves it."""
+    retriever = fresh(config, examples, options.get("embeddings"))
+    if isinstance(retriever, FittedRetriever):
+        retriever.fit(examples.interactions(), examples)
+    else:
+        trainer_of(config, examples, folder, group, trainer, **options).fit()
+        load_unsharded(folder / "best", retriever)
+    retriever.eval()
+    retriever.prepare(examples.candidates())
+    return retriever
+
+
+def evaluator_of(examples: Examples, ks: tuple[int, ...] = KS) -> Evaluator:
+    """Full ranking without what was seen."""
+    user = examples.schema.user
+    return Evaluator(EvaluationConfig(ks=ks), examples.candidates(), exclude_seen=True, user=user)
+
+
+def measure(
+    retriever: VectorRetriever, examples: Examples, group: Group, role: str = "test"
+) -> Result:
+    """The figures of a retriever on the requests of a role."""
+    reader = examples.reader(
+        role,
+        retriever.inputs,
+        ReaderConfig(batch_size=64, lanes=group.world),
+        extra=(examples.schema.user, HISTORY, TARGET),
+        rank=group.rank,
+        world=group.world,
+    )
+    return evaluator_of(examples).evaluate(retriever, reader, group)
+
+
+def request_table(retriever: VectorRetriever, examples: Examples, role: str = "test") -> pa.Table:
+    """Encoded requests with the columns that a retriever reads."""
+    table = pq.read_table(examples.folder / f"{role}.parquet")
+    return table.select(list(dict.fromkeys([HISTORY, *(one.name for one in retriever.inputs)])))
+
+
+def batch_from(retriever: VectorRetriever, table: pa.Table) -> Batch:
+    """A batch of encoded requests."""
+    bags = tuple(one.name for one in retriever.inputs if one.kind == "bag")
+    return Rows.of(table).to_batch(bags)
+
+
+def answer(retriever: VectorRetriever, table: pa.Table, k: int = 10) -> Candidates:
+    """The k best of every request, without what was seen."""
+    batch = batch_from(retriever, table)
+    return retriever.retrieve(batch, k, batch.padded(HISTORY))
+
+
+def assert_same_answers(one: Candidates, other: Candidates, tolerance: float = 1e-4) -> None:
+    """Equal scores place by place, and equal items wherever no tie allows another order."""
+    scale = one.scores[one.scores.isfinite()].abs().max().clamp(min=1)
+    torch.testing.assert_close(
+        other.scores / scale, one.scores / scale, atol=tolerance, rtol=0, msg="scores differ"
+    )
+    differs = (one.ids != other.ids) & ~_tied(one.scores / scale, tolerance)
+    assert not differs.any(), f"{int(differs.sum())} items differ that no tie explains"
+
+
+def _tied(scores: Tensor, tolerance: float) -> Tensor:
+    """Places [B, k] whose neighbour scores the same; the last place may tie with what is cut."""
+    close = (scores[:, 1:] - scores[:, :-1]).abs() <= 2 * tolerance
+    last = torch.ones_like(close[:, :1])
+    return torch.cat([close, last], 1) | torch.cat([torch.zeros_like(last), close], 1)

@@ -1,0 +1,43 @@
+"""The planted log and its examples, written once a session."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from feature_store.event_log import EventLog
+from feature_store.examples import Shape
+from planted import write_log, write_planted
+from recsys.examples import Examples
+from recsys.training.distributed import Group, join
+
+# Tests run side by side: threads that wait for each other's cores are many times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+torch.set_num_threads(1)
+logging.getLogger("torch.__trace").propagate = False  # pages of internals beside a failure
+logging.disable(logging.DEBUG)
+
+
+@pytest.fixture(scope="session")
+def planted_log(tmp_path_factory: pytest.TempPathFactory) -> EventLog:
+    """The planted log, with its catalogue beside it."""
+    return write_log(tmp_path_factory.mktemp("planted") / "log")
+
+
+@pytest.fixture(scope="session")
+def planted(planted_log: EventLog) -> dict[Shape, Examples]:
+    """The planted examples in both shapes."""
+    shapes: tuple[Shape, Shape] = ("sequences", "events")
+    folder = planted_log.folder.parent
+    return {shape: write_planted(planted_log, folder / shape, shape) for shape in shapes}
+
+
+@pytest.fixture
+def group() -> Iterator[Group]:
+    """A group of one."""
+    with join("cpu") as alone:
+        yield alone

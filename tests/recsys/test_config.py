@@ -1,0 +1,217 @@
+"""RunConfig: one strict tree; whatever it cannot hold is named in one line."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from feature_store.errors import ConfigError
+from recsys.config import RunConfig, load_config, parse_config
+from recsys.retrievers.sasrec import SASRecConfig
+
+
+def tree(**sections: Any) -> dict[str, Any]:
+    return {
+        "name": "r",
+        "data": {"source": "synthetic"},
+        "retriever": {"name": "sasrec"},
+        **sections,
+    }
+
+
+def error_of(config: dict[str, Any], overrides: list[str] | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(config, overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("sections", "key", "known"),
+    [
+        ({"trainr": {}}, "trainr (did you mean trainer?)", "data, embeddings, evaluation"),
+        ({"trainer": {"epoch": 3}}, "trainer.epoch (did you mean epochs?)", "checkpoint_every"),
+        ({"trainer": {"optimizer": {"lr": 1}}}, "trainer.optimizer.lr", "learning_rate, name"),
+        ({"export": {"index": {"knd": "x"}}}, "export.index.knd (did you mean kind?)", "factory"),
+        # within the arms of unions the keys of the chosen arm are named
+        (
+            {"retriever": {"name": "sasrec", "widht": 8}},
+            "retriever.widht (did you mean width?)",
+            "blocks, dropout, heads",
+        ),
+        ({"retriever": {"name": "popularity", "width": 8}}, "retriever.width", "known: name"),
+        (
+            {"split": {"protocol": "global_time", "test_day": 3}},
+            "split.test_day (did you mean test_days?)",
+            "validation_start",
+        ),
+        ({"split": {"protocol": "leave_one_out", "test_days": 3}}, "split.test_days", "min_label"),
+        ({"data": {"source": "synthetic", "user": 3}}, "data.user (did you mean users?)", "seed"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_known_ones(
+    sections: dict[str, Any], key: str, known: str
+) -> None:
+    message = error_of(tree(**sections))
+    assert f"unknown key {key};" in message
+    assert known in message
+
+
+def test_known_keys_of_another_arm_are_not_offered() -> None:
+    message = error_of(tree(split={"protocol": "leave_one_out", "test_days": 3}))
+    assert "validation_days" not in message
+
+
+@pytest.mark.parametrize(
+    ("sections", "parts"),
+    [
+        ({"reader": {"batch_size": 0}}, ("reader.batch_size", "greater than or equal to 1", "0")),
+        ({"split": {"protocol": "leave_one_out", "seen": "no"}}, ("split.seen", "'exclude'", "no")),
+        ({"retriever": {"name": "sas"}}, ("retriever", "'sas'", "'two_tower'")),
+        ({"retriever": {}}, ("retriever.name is missing", "recent_popularity, sasrec, two_tower")),
+        ({"split": {"seen": "include"}}, ("split.protocol is missing", "global_time, leave_one")),
+        ({"evaluation": {"ks": [5, 1]}}, ("evaluation.ks", "ascending", "[5, 1]")),
+        ({"trainer": {"precision": "fp8"}}, ("trainer.precision", "'bf16'", "'fp8'")),
+        ({"name": "a/b"}, ("name", "'a/b'")),
+        ({"trainer": 3}, ("trainer", "got 3")),
+    ],
+)
+def test_an_impossible_value_is_named_with_what_is_allowed(
+    sections: dict[str, Any], parts: tuple[str, ...]
+) -> None:
+    message = error_of(tree(**sections))
+    assert all(part in message for part in parts), message
+
+
+def test_every_mistake_of_a_file_is_told_at_once() -> None:
+    message = error_of({"data": {"source": "synthetic"}, "trainer": {"epochs": 0, "x": 1}})
+    for key in ("name", "retriever", "trainer.epochs", "trainer.x"):
+        assert f"config: {key}" in message or f"unknown key {key}" in message
+
+
+def test_overrides_are_read_as_toml_values_or_as_text() -> None:
+    config = parse_config(
+        tree(),
+        [
+            "trainer.epochs=3",
+            "trainer.refit=true",
+            "trainer.optimizer.learning_rate=1e-2",
+            "evaluation.ks=[1, 2]",
+            "name=abc",
+            'output="x y"',
+            "split.protocol=global_time",
+            "split.test_days=2.5",
+            "split.test_start=2024-01-02T00:00:00Z",
+            "split.validation_start=2024-01-01",
+        ],
+    )
+    assert (config.trainer.epochs, config.trainer.refit) == (3, True)
+    assert config.trainer.optimizer.learning_rate == 0.01
+    assert config.evaluation.ks == (1, 2)
+    assert config.folder == Path("x y/abc")
+    assert config.split.test_days == 2.5  # type: ignore[union-attr]
+    assert config.split.test_start.hour == 0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.epochs", "'trainer.epochs' is not an override: write section.key=value"),
+        ("=3", "'=3' is not an override"),
+        ("name.x=3", "'name.x=3': name is a value, not a section"),
+        ("trainer.epochs=many", "trainer.epochs: .*got 'many'"),
+        ("trainer.epohcs=3", r"trainer.epohcs \(did you mean epochs\?\)"),
+        ("trainer..epochs=3", "unknown key trainer.;"),
+    ],
+)
+def test_nonsense_in_an_override_is_refused(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config(tree(), [override])
+
+
+def test_overrides_leave_the_callers_tree_alone() -> None:
+    mine = tree(trainer={"epochs": 1})
+    assert parse_config(mine, ["trainer.epochs=2", "reader.lanes=4"]).trainer.epochs == 2
+    assert mine == tree(trainer={"epochs": 1})
+
+
+def test_the_resolved_tree_goes_to_toml_and_back(tmp_path: Path) -> None:
+    config = parse_config(
+        tree(
+            split={"protocol": "global_time", "test_start": "2024-01-02T00:00:00Z",
+                   "validation_start": "2024-01-01T00:00:00", "event_types": ["buy"]},
+            embeddings={"layout": "unified", "budget_mb": 1.5},
+            trainer={"clip_norm": 1.0, "optimizer": {"schedule": "cosine"}},
+        )
+    )  # fmt: skip
+    text = config.to_toml()
+    (tmp_path / "config.toml").write_text(text)
+    again = load_config(tmp_path / "config.toml")
+    assert again == config and again.fingerprint == config.fingerprint
+    # what was left to defaults is written out: a later default cannot change an old run
+    assert tomllib.loads(text)["retriever"]["width"] == SASRecConfig().width
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"name = ", "is not TOML"), (b"name = '\xff'", "is not TOML"), (None, "cannot read")],
+)
+def test_a_file_that_cannot_be_read_is_named(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    path = tmp_path / "run.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"(?s)run\.toml.*{message}|{message}.*run\.toml"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parents[2].glob("pipelines/configs/*.toml")))
+def test_the_configs_we_ship_are_valid(path: Path) -> None:
+    assert load_config(path).name == path.stem
+
+
+def test_the_json_schema_describes_every_key() -> None:
+    schema = RunConfig.model_json_schema()
+    assert set(schema["properties"]) == set(RunConfig.model_fields)
+    assert "Rows of a batch" in json.dumps(schema)
+    assert {"SASRecConfig", "GlobalTime", "Synthetic"} <= set(schema["$defs"])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=1",
+        "data.users=77",
+        "split={protocol='leave_one_out', seen='include'}",
+        "retriever.width=8",
+        "reader.batch_size=7",
+        "embeddings.init_std=0.1",
+        "trainer.optimizer.learning_rate=0.5",
+        "quarantine=true",
+    ],
+)
+def test_what_changes_the_weights_changes_the_fingerprint(override: str) -> None:
+    assert parse_config(tree(), [override]).fingerprint != parse_config(tree()).fingerprint
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["name=other", "output=elsewhere", "tracking.enabled=false", "tracking.experiment=x",
+     "export.golden=3", "evaluation.batch_size=9"],
+)  # fmt: skip
+def test_what_leaves_the_weights_alone_leaves_the_fingerprint(override: str) -> None:
+    assert parse_config(tree(), [override]).fingerprint == parse_config(tree()).fingerprint
+
+
+def test_runs_are_tracked_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    config = parse_config(tree(output="out"))
+    assert config.tracking_uri == "sqlite:///out/mlflow.db"
+    assert parse_config(tree(), ["tracking.uri=http://a"]).tracking_uri == "http://a"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://b")
+    assert parse_config(tree(), ["tracking.uri=http://a"]).tracking_uri == "http://b"

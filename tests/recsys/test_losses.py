@@ -1,0 +1,98 @@
+"""Losses against cross-entropies computed row by row."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from recsys.losses import in_batch_softmax, sampled_softmax
+
+
+@pytest.fixture
+def random() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_sampled_softmax_leaves_out_accidental_hits(
+    random: torch.Generator, corrected: bool
+) -> None:
+    queries, positives = (torch.randn(6, 4, generator=random) for _ in range(2))
+    negatives = torch.randn(5, 4, generator=random)
+    ids = torch.tensor([2, 3, 5, 8, 9])
+    targets = torch.tensor([1, 2, 5, 9, 10, 5])  # four of them are among the negatives
+    log_q = (torch.randn(6, generator=random), torch.randn(5, generator=random))
+    found = sampled_softmax(
+        queries,
+        positives,
+        negatives,
+        targets=targets,
+        negative_ids=ids,
+        log_q=log_q if corrected else None,
+    )
+    for row in range(6):
+        kept = ids != targets[row]
+        rivals = negatives[kept] @ queries[row]
+        own = positives[row] @ queries[row]
+        if corrected:
+            own, rivals = own - log_q[0][row], rivals - log_q[1][kept]
+        logits = torch.cat([own.view(1), rivals])
+        torch.testing.assert_close(found[row], F.cross_entropy(logits, torch.tensor(0)))
+
+
+def test_gradients_are_those_of_cross_entropy(random: torch.Generator) -> None:
+    queries = torch.randn(3, 4, generator=random, requires_grad=True)
+    negatives = torch.randn(2, 4, generator=random)
+    positives = torch.randn(3, 4, generator=random)
+    ids, targets = torch.tensor([10, 20]), torch.tensor([1, 2, 3])
+    loss = sampled_softmax(queries, positives, negatives, targets=targets, negative_ids=ids)
+    (own,) = torch.autograd.grad(loss.sum(), queries)
+    logits = torch.cat([(queries * positives).sum(1, keepdim=True), queries @ negatives.T], 1)
+    plain = F.cross_entropy(logits, torch.zeros(3, dtype=torch.long), reduction="sum")
+    (expected,) = torch.autograd.grad(plain, queries)
+    torch.testing.assert_close(own, expected)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_a_row_whose_only_negative_is_its_target_costs_and_teaches_nothing(scale: float) -> None:
+    queries = torch.tensor([[1.0, 2.0], [3.0, -1.0]], requires_grad=True)
+    positives = torch.tensor([[scale, 0.0], [0.0, scale]], requires_grad=True)
+    negatives = torch.tensor([[scale, 0.0]], requires_grad=True)
+    loss = sampled_softmax(
+        queries,
+        positives,
+        negatives,
+        targets=torch.tensor([7, 4]),
+        negative_ids=torch.tensor([7]),
+    )
+    assert loss[0] == 0
+    loss.sum().backward()
+    for weights in (queries, positives, negatives):
+        assert weights.grad is not None and torch.isfinite(weights.grad).all()
+    assert queries.grad is not None and queries.grad[0].tolist() == [0.0, 0.0]
+    assert queries.grad[1].abs().sum() > 0
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_in_batch_softmax_is_over_the_items_of_the_batch(
+    random: torch.Generator, corrected: bool
+) -> None:
+    queries, items = (torch.randn(n, 3, generator=random) for n in (4, 3))
+    labels = torch.tensor([0, 2, 2, 1])
+    log_q: Tensor | None = torch.randn(3, generator=random) if corrected else None
+    found = in_batch_softmax(queries, items, labels, log_q)
+    for row in range(4):
+        scores = torch.stack([queries[row] @ item for item in items])
+        scores = scores if log_q is None else scores - log_q
+        expected = scores.exp().sum().log() - scores[labels[row]]
+        torch.testing.assert_close(found[row], expected)
+
+
+def test_the_correction_makes_popular_items_cheaper() -> None:
+    """An item that is in every batch loses nothing; one that is in few gains."""
+    queries, items = torch.ones(1, 2), torch.ones(2, 2)
+    log_q = torch.tensor([1.0, 0.1]).log()
+    rare = in_batch_softmax(queries, items, torch.tensor([1]), log_q)
+    assert rare.item() == pytest.approx(-torch.tensor(10 / 11).log().item())
