@@ -17,6 +17,8 @@ Side = Literal["user", "item", "context"]
 Dtype = Literal["int64", "string", "float32"]
 
 POSITION = "position"  # the order of the log: breaks ties in time, always the same way
+# columns that examples add beside the features
+RESERVED = (POSITION, "history", "history_time", "target", "time", "train_events")
 TIME_TYPE = pa.timestamp("us")  # UTC
 _ARROW = {"int64": pa.int64(), "string": pa.string(), "float32": pa.float32()}
 
@@ -63,8 +65,8 @@ class Feature(_Frozen):
             raise ValueError(f"feature {self.name!r}: text features are strings")
         if self.embedded and self.dtype == "float32":
             raise ValueError(f"feature {self.name!r}: ids are int64 or string")
-        if self.name == POSITION:
-            raise ValueError(f"{POSITION!r} is the log's own column: name the feature otherwise")
+        if self.name in RESERVED:
+            raise ValueError(f"{self.name!r} is a column of logs or examples: rename the feature")
         return self
 
 
@@ -109,6 +111,9 @@ class Schema(_Frozen):
             name = getattr(self, role)
             if name is not None and name not in context and not (role == "price" and name in names):
                 raise ValueError(f"role {role!r} names {name!r}: not among {sorted(context)}")
+        found = self.find("label")
+        if found is not None and found.side != "item" and self.label != "label":
+            raise ValueError("a feature named 'label' must have the label role: rename it")
         unknown = set(self.unique) - set(self.events_schema().names)
         if unknown:
             raise ValueError(f"unique names no event column: {', '.join(sorted(unknown))}")

@@ -88,10 +88,13 @@ def ingest(
 def train(config: Config, overrides: Overrides = None, resume: Resume = False) -> None:
     """Train on an ingested log; leaves checkpoints in the run's folder."""
     from pipelines.run import tracked
+    from pipelines.train import check_resumable
     from pipelines.train import train as job
     from recsys.training.distributed import join
 
     loaded = _load(config, overrides)
+    if resume:
+        check_resumable(loaded)
     with (
         join(loaded.trainer.device) as group,
         tracked(loaded, group, new=not resume) as tracker,

@@ -9,6 +9,7 @@ import pyarrow as pa
 from rich.progress import track
 from rich.table import Table
 
+from feature_store.errors import DataError
 from feature_store.event_log import write_parquet
 from pipelines.prepare import prepare
 from pipelines.progress import console
@@ -35,7 +36,10 @@ def trained_retriever(config: RunConfig) -> tuple[VectorRetriever, Examples]:
     if isinstance(retriever, FittedRetriever):
         retriever.fit(examples.interactions(), examples)
     else:
-        load_unsharded(trained_folder(config), retriever)
+        trained = trained_folder(config)
+        if not trained.exists():
+            raise DataError(f"{trained} is absent: run `recsys train {config.folder}` first")
+        load_unsharded(trained, retriever)
     return retriever.eval(), examples
 
 

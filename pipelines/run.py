@@ -10,7 +10,7 @@ from pipelines.export import export
 from pipelines.ingest import describe, ingest_source
 from pipelines.plots import draw
 from pipelines.progress import console
-from pipelines.train import train
+from pipelines.train import check_resumable, train
 from recsys.config import RunConfig, load_config, parse_config
 from recsys.runs import Run
 from recsys.tracking import Tracker
@@ -26,9 +26,11 @@ def run(
     """Run the whole job and return the finished run.
 
     An event log that is up to date is not ingested again; with `resume`, training goes on from
-    its newest checkpoint.
+    its newest checkpoint. Raises ConfigError when that is of another config.
     """
     config = resolve(config, overrides)
+    if resume:
+        check_resumable(config)
     with join(config.trainer.device) as group, tracked(config, group, new=not resume) as tracker:
         if group.leads:
             report = ingest_source(config.data, config.store_folder, quarantine=config.quarantine)

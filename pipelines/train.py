@@ -25,6 +25,8 @@ from recsys.tracking import Tracker
 from recsys.training.distributed import Group
 from recsys.training.trainer import Trainer, TrainerConfig, Validate
 
+_MARKER = "config.txt"  # beside the checkpoints: the fingerprint of their config
+
 
 def seed_all(seed: int) -> None:
     """Seed every random state that training draws from."""
@@ -33,14 +35,22 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def check_resumable(config: RunConfig) -> None:
+    """Raises ConfigError when the run's folder holds a training of another config."""
+    folder = config.folder / "checkpoints"
+    marker = folder / _MARKER
+    if marker.exists() and marker.read_text() != config.fingerprint:
+        raise ConfigError(
+            f"{folder} holds checkpoints of another config (data, split, retriever, embeddings, "
+            "reader, trainer or seed differ): resume with that config, or choose another name"
+        )
+
+
 def train(config: RunConfig, group: Group, tracker: Tracker, *, resume: bool = False) -> None:
     """Train the run's retriever; leaves `checkpoints/` and `training.json` in its folder.
 
-    A retriever in closed form has nothing to train here: it is fitted where it is used.
-
-    Raises:
-        ConfigError: the folder holds a training of another config, and neither `resume` nor a
-            fresh start can be meant.
+    A retriever in closed form has nothing to train here: it is fitted where it is used. Before
+    `resume`, call `check_resumable`.
     """
     examples = _prepared(config, group)
     log, _ = open_log(config)
@@ -171,14 +181,8 @@ def _trainer(
 
 def _claim(config: RunConfig, folder: Path, resume: bool) -> None:
     """Mark the folder as this config's; clear it for a fresh start."""
-    marker = folder / "config.txt"
-    if resume and marker.exists() and marker.read_text() != config.fingerprint:
-        raise ConfigError(
-            f"{folder} holds checkpoints of another config (data, split, retriever, embeddings, "
-            "reader, trainer or seed differ): resume with that config, or choose another name"
-        )
     if not resume:
         for old in (folder, folder.with_name("checkpoints_refit")):
             shutil.rmtree(old, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    marker.write_text(config.fingerprint)
+    (folder / _MARKER).write_text(config.fingerprint)

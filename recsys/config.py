@@ -21,7 +21,8 @@ from feature_store.splits import LeaveOneOut, SplitConfig
 from recsys.embeddings.layout import EmbeddingsConfig
 from recsys.evaluation.evaluator import EvaluationConfig
 from recsys.reader import ReaderConfig
-from recsys.retrievers import AnyRetrieverConfig
+from recsys.retrievers import BY_NAME, RETRIEVERS, AnyRetrieverConfig
+from recsys.retrievers.base import FittedRetriever, TrainedRetriever
 from recsys.serving.index import IndexConfig
 from recsys.training.trainer import TrainerConfig
 
@@ -137,9 +138,28 @@ def parse_config(
     for override in overrides or []:
         _override(tree, override)
     try:
-        return RunConfig.model_validate(tree)
+        config = RunConfig.model_validate(tree)
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(e, where) for e in error.errors())) from None
+    _check(config, where)
+    return config
+
+
+def _check(config: RunConfig, where: str) -> None:
+    """What one section asks of another."""
+    kinds = {name: RETRIEVERS[kind] for name, kind in BY_NAME.items()}
+    fitted = [name for name, kind in kinds.items() if issubclass(kind, FittedRetriever)]
+    for name in config.evaluation.baselines:
+        if name not in fitted:
+            raise ConfigError(
+                f"{where}: evaluation.baselines: {name!r} is none; known: {', '.join(fitted)}"
+            )
+    metric, known = config.trainer.metric, config.evaluation.figures
+    if metric not in known and issubclass(kinds[config.retriever.name], TrainedRetriever):
+        raise ConfigError(
+            f"{where}: trainer.metric: {metric!r} is not measured with these evaluation.ks; "
+            f"choose one of: {', '.join(known)}"
+        )
 
 
 def _override(tree: dict[str, Any], override: str) -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+_CHUNK_SCORES = 1 << 20  # scores held at a time: 4 MB of float32
 
 
 def sampled_softmax(
@@ -31,14 +37,69 @@ def sampled_softmax(
         log_q: ([P], [n]) for targets and negatives.
     """
     positive = (queries * positives).sum(-1)
-    scores = queries @ negatives.T  # [P, n]
+    bias = None
     if log_q is not None:
         positive = positive - log_q[0]
-        scores = scores - log_q[1]
+        bias = log_q[1]
     place = torch.searchsorted(negative_ids, targets).clamp(max=len(negative_ids) - 1)
     hit = (negative_ids[place] == targets).nonzero().squeeze(1)
-    scores = scores.index_put((hit, place[hit]), scores.new_tensor(float("-inf")))
-    return F.softplus(torch.logsumexp(scores, dim=-1) - positive)
+    return _SharedNegatives.apply(
+        queries.float(), positive.float(), negatives.float(), bias, hit, place[hit]
+    )
+
+
+class _SharedNegatives(torch.autograd.Function):
+    """`logsumexp(s+, S) - s+` per row, where S = queries @ negatives.T is never held whole.
+
+    Rows are taken in chunks whose scores stay in the processor's cache, and the backward pass
+    computes them again: one more matrix product instead of several passes over [P, n] in memory.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        queries: Tensor,
+        positive: Tensor,
+        negatives: Tensor,
+        bias: Tensor | None,
+        hit: Tensor,
+        place: Tensor,
+    ) -> Tensor:
+        total = torch.empty_like(positive)
+        with torch.autocast(queries.device.type, enabled=False):
+            for rows, scores in _chunks(queries, negatives, bias, hit, place):
+                total[rows] = torch.logsumexp(scores, dim=1)
+        total = torch.logaddexp(total, positive)
+        ctx.save_for_backward(queries, positive, negatives, bias, hit, place, total)
+        return total - positive
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        queries, positive, negatives, bias, hit, place, total = ctx.saved_tensors
+        of_queries = torch.empty_like(queries)
+        of_negatives = torch.zeros_like(negatives)
+        for rows, scores in _chunks(queries, negatives, bias, hit, place):
+            share = scores.sub_(total[rows, None]).exp_().mul_(grad[rows, None])
+            torch.mm(share, negatives, out=of_queries[rows])
+            of_negatives.addmm_(share.T, queries[rows])
+        of_positive = ((positive - total).exp() - 1) * grad
+        return of_queries, of_positive, of_negatives, None, None, None
+
+
+def _chunks(
+    queries: Tensor, negatives: Tensor, bias: Tensor | None, hit: Tensor, place: Tensor
+) -> Iterator[tuple[slice, Tensor]]:
+    """Slices of rows with their scores against the negatives, accidental hits at -inf."""
+    size = max(1, _CHUNK_SCORES // len(negatives))
+    starts = range(0, len(queries), size)
+    bounds = torch.searchsorted(hit, torch.tensor([*starts, len(queries)], device=hit.device))
+    transposed = negatives.T.contiguous()
+    for start, (first, last) in zip(starts, itertools.pairwise(bounds.tolist()), strict=True):
+        scores = queries[start : start + size] @ transposed
+        if bias is not None:
+            scores -= bias
+        scores[hit[first:last] - start, place[first:last]] = float("-inf")
+        yield slice(start, start + size), scores
 
 
 def in_batch_softmax(

@@ -37,6 +37,10 @@ class NegativeSampler(nn.Module):
         rows = torch.searchsorted(self.cumulative, points.to(self.cumulative.device), right=True)
         return torch.unique(rows.clamp(max=len(self.cumulative) - 1))
 
+    def everything(self) -> Tensor:
+        """All items that could be drawn, ascending: for the softmax over the whole catalogue."""
+        return self.probability.nonzero().squeeze(1)
+
     def log_expected(self, rows: Tensor, count: int) -> Tensor:
         """Log of the chance that each of `rows` is among `count` draws."""
         chance = -torch.expm1(count * torch.log1p(-self.probability[rows].clamp(max=1 - 1e-12)))

@@ -90,6 +90,8 @@ def _single(
     collection: nn.Module, lookups: list[Lookup], ids: dict[str, Tensor]
 ) -> dict[str, Tensor]:
     """Every lookup's vectors [..., W]; the KJT has one sample that holds all ids of a key."""
+    if not ids:
+        return {}
     some = next(iter(ids.values()))
     rows = [
         one(ids[one.feature]).reshape(-1) if one.feature in ids else some.new_empty(0)
@@ -129,7 +131,5 @@ def _pooled(
     keys = [one.key for one in lookups]
     out = collection(KeyedJaggedTensor(keys, torch.cat(values), lengths=torch.cat(lengths)))
     return {
-        one.key: out[one.key][: len(bag)]
-        for one in lookups
-        if (bag := here.get(one.feature)) is not None
+        one.key: out[one.key][: len(here[one.feature])] for one in lookups if one.feature in here
     }

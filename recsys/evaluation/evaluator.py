@@ -37,6 +37,11 @@ class EvaluationConfig(BaseModel):
             raise ValueError("ks must be ascending positive numbers, each once")
         return ks
 
+    @property
+    def figures(self) -> list[str]:
+        """Names of all that is measured, such as NDCG@10."""
+        return [f"{name}@{k}" for k in self.ks for name in (*METRICS, "Coverage")]
+
 
 @dataclass(frozen=True)
 class Result:

@@ -33,7 +33,12 @@ class SASRecConfig(RetrieverConfig):
     heads: int = Field(1, ge=1)
     max_length: int = Field(200, ge=1, description="T: events of the history that are read.")
     dropout: float = Field(0.2, ge=0, lt=1)
-    negatives: int = Field(256, ge=1, description="Negatives drawn per step, shared by all rows.")
+    negatives: int = Field(
+        256,
+        ge=0,
+        description="Negatives drawn per step, shared by all rows; 0 takes every trained item, "
+        "which makes it the softmax over the catalogue.",
+    )
     negative_sampling: Literal["uniform", "popularity"] = "uniform"
     log_q: bool = Field(False, description="Correct the logits for how often items are drawn.")
     temperature: float = Field(0.05, gt=0)
@@ -59,6 +64,7 @@ class SASRec(TrainedRetriever):
         self.embeddings = Embeddings(layout)
         self.positions = nn.Parameter(torch.empty(config.max_length, config.width))
         nn.init.normal_(self.positions, std=embeddings.init_std)
+        self.input_norm = nn.LayerNorm(config.width)
         self.drop = Dropout(config.dropout)
         self.blocks = nn.ModuleList(
             SelfAttentionBlock(config.width, config.heads, config.width, config.dropout)
@@ -83,7 +89,10 @@ class SASRec(TrainedRetriever):
         """Sampled softmax at every position that has a next event."""
         config = self.config
         history = batch.padded(HISTORY, config.max_length + 1)
-        negatives = self.sampler.sample(config.negatives, step)
+        if config.negatives:
+            negatives = self.sampler.sample(config.negatives, step)
+        else:
+            negatives = self.sampler.everything()
         rows = torch.cat([history.flatten(), negatives])
         vectors = self.embeddings({self.item: rows})[self.item]
         events = vectors[: history.numel()].view(*history.shape, -1)
@@ -93,7 +102,7 @@ class SASRec(TrainedRetriever):
         read = history[:, :-1].masked_fill(~valid, 0)
         out = self._transform(read, events[:, :-1])
         log_q = None
-        if config.log_q:
+        if config.log_q and config.negatives:
             log_q = (
                 self.sampler.log_expected(targets[valid], config.negatives),
                 self.sampler.log_expected(negatives, config.negatives),
@@ -112,7 +121,7 @@ class SASRec(TrainedRetriever):
         """[B, T] rows and [B, T, D] vectors -> [B, T, D]. Positions count back from the end."""
         steps = torch.arange(history.shape[1], device=history.device)
         ago = ((history != 0).sum(1, keepdim=True) - 1 - steps).clamp(min=0)
-        x = self.drop(events * self.config.width**0.5 + F.embedding(ago, self.positions))
+        x = self.drop(self.input_norm(events + F.embedding(ago, self.positions)))
         for block in self.blocks:
             x = block(x)
         return self.norm(x)

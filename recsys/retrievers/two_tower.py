@@ -108,7 +108,7 @@ class TwoTower(TrainedRetriever):
         """
         inputs = self.inputs_of(batch)
         group = current_group()
-        targets = batch.id(TARGET)
+        targets = batch.id(TARGET).contiguous()
         everywhere = group.concat(targets)
         items = torch.unique(everywhere)
         labels = torch.searchsorted(items, targets)

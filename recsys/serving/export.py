@@ -139,11 +139,15 @@ def write_bundle(
 def _golden_requests(
     examples: Examples, retriever: VectorRetriever, count: int
 ) -> tuple[Batch, pa.Table]:
-    """The first test requests with a history, as a batch and with raw ids."""
+    """The first test requests that can be answered, as a batch and with raw ids."""
     schema = examples.schema
     table = pq.read_table(examples.folder / "test.parquet")
-    has_history = np.flatnonzero(np.diff(table.column(HISTORY).combine_chunks().offsets) > 0)
-    chosen = table.take(pa.array(has_history[:count]))
+    if retriever.needs_history:
+        lengths = np.diff(table.column(HISTORY).combine_chunks().offsets)
+        table = table.take(pa.array(np.flatnonzero(lengths)))
+        if not table.num_rows:
+            raise DataError("no test request has a history: nothing to verify the bundle with")
+    chosen = table.slice(0, count).combine_chunks()
     raw: dict[str, pa.Array] = {}
     for one in (*retriever.inputs, Input(HISTORY, "sequence")):
         column = chosen.column(one.name).combine_chunks()
@@ -179,14 +183,17 @@ def _export_tower(retriever: VectorRetriever, batch: Batch, path: Path) -> None:
     """Export with a dynamic number of requests and, for lists, a dynamic length."""
     found = retriever.inputs_of(batch)
     inputs = {
-        one.name: _at_least_two(found[one.name] if one.kind == "dense" else found[one.name].long())
+        one.name: _at_least_two(
+            found[one.name] if one.kind == "dense" else found[one.name].long(),
+            columns=one.length != 1,
+        )
         for one in retriever.inputs  # rows are int32 in examples, and int64 in requests
     }
     rows = torch.export.Dim("requests", min=1, max=1 << 20)
     shapes: dict[str, dict[int, Any]] = {}
     for one in retriever.inputs:
         shapes[one.name] = {0: rows}
-        if one.kind in ("sequence", "bag"):
+        if one.kind in ("sequence", "bag") and one.length != 1:
             shapes[one.name][1] = torch.export.Dim(f"{one.name}_length", min=1, max=one.length)
     logging.getLogger("torch.export").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -195,10 +202,10 @@ def _export_tower(retriever: VectorRetriever, batch: Batch, path: Path) -> None:
         torch.export.save(program, str(path))
 
 
-def _at_least_two(part: Tensor) -> Tensor:
-    """Two rows and two columns at least: torch.export would take a 1 for a constant."""
+def _at_least_two(part: Tensor, *, columns: bool) -> Tensor:
+    """Two rows (and `columns`) at least: torch.export would take a 1 for a constant."""
     while len(part) < 2:
         part = torch.cat([part, part])
-    if part.dim() == 2 and part.shape[1] < 2:
+    if columns and part.dim() == 2 and part.shape[1] < 2:
         part = torch.cat([part, part], dim=1)
     return part

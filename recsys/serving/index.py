@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from feature_store.errors import DataError
+from feature_store.errors import ConfigError, DataError
 from recsys.topk import search
 
 
@@ -84,8 +84,15 @@ class FaissIndex:
         self.space = space
         self.factory = factory
         if index is None:
-            index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-            index.train(vectors.numpy())
+            try:
+                index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+                index.train(vectors.numpy())
+            except RuntimeError as error:
+                reason = " ".join(str(error).split()).rpartition(".cpp:")[2]
+                raise ConfigError(
+                    f"export.index.factory = {factory!r} cannot be made of {len(vectors)} vectors "
+                    f"of width {vectors.shape[1]}: {reason}"
+                ) from None
             index.add(vectors.numpy())
         self._index = index
 

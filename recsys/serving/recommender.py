@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,10 @@ class Recommender:
     def encode(self, requests: pa.Table) -> tuple[dict[str, Tensor], Tensor]:
         """Tensors of the bundle's inputs, and the places [B, L] of seen items, padded with -1."""
         self._check(requests)
-        inputs = {one.name: self._encode_one(one, requests) for one in self.bundle.inputs}
+        inputs = {}
+        for one in self.bundle.inputs:
+            with _reading(one.name):
+                inputs[one.name] = self._encode_one(one, requests)
         rows = _pad(_lists(requests, HISTORY), self.item_vocabulary, None)
         seen = torch.from_numpy(self._place[rows])
         return inputs, seen
@@ -121,8 +125,9 @@ class Recommender:
         if HISTORY not in requests.column_names:
             have = ", ".join(requests.column_names)
             raise DataError(f"requests need a column {HISTORY!r} of item ids; they have: {have}")
-        if self.bundle.manifest["needs_history"]:
+        with _reading(HISTORY):
             known = _pad(_lists(requests, HISTORY), self.item_vocabulary, None) != 0
+        if self.bundle.manifest["needs_history"]:
             empty = np.flatnonzero(~known.any(1))
             if len(empty):
                 name = self._names(requests)[int(empty[0])]
@@ -140,8 +145,8 @@ class Recommender:
         if one.kind == "dense":
             if missing:
                 return torch.zeros(requests.num_rows)
-            column = pc.fill_null(requests.column(one.name).cast(pa.float32()), 0.0)
-            return torch.from_numpy(column.to_numpy().copy())
+            values = requests.column(one.name).cast(pa.float32()).to_numpy()  # null becomes NaN
+            return torch.from_numpy(np.where(np.isnan(values), np.float32(0), values))
         vocabulary = self.bundle.vocabularies[one.name]
         if one.kind == "id":
             if missing:
@@ -193,6 +198,16 @@ def _table(requests: pd.DataFrame | pa.Table | None) -> pa.Table:
         raise DataError(f"requests cannot be read: {error}") from None
 
 
+@contextmanager
+def _reading(column: str) -> Iterator[None]:
+    """Values of the wrong type as an error that names their column."""
+    try:
+        yield
+    except pa.ArrowException as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"column {column!r} of the requests cannot be read: {reason}") from None
+
+
 def _lists(requests: pa.Table, name: str) -> pa.ListArray:
     column = requests.column(name).combine_chunks()
     if pa.types.is_null(column.type):
@@ -205,10 +220,7 @@ def _lists(requests: pa.Table, name: str) -> pa.ListArray:
 def _pad(lists: pa.ListArray, vocabulary: Vocabulary, length: int | None) -> np.ndarray:
     """Rows [B, L] of the known ids, the last `length`, padded with 0 behind."""
     parent = pc.list_parent_indices(lists).to_numpy()
-    try:
-        rows = vocabulary.encode(pc.list_flatten(lists))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"ids must be of type {vocabulary.values.type}: {error}") from None
+    rows = vocabulary.encode(pc.list_flatten(lists))
     parent, rows = parent[rows != 0], rows[rows != 0]
     counts = np.bincount(parent, minlength=len(lists))
     from_end = np.repeat(np.cumsum(counts), counts) - np.arange(len(rows))  # 1 = the last

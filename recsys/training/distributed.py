@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.sharding_plan import construct_module_sharding_plan, row_wise
-from torchrec.distributed.types import ShardingPlan
+from torchrec.distributed.types import EmbeddingModuleShardingPlan, ShardingPlan
 
 from feature_store.errors import ConfigError
 
@@ -109,7 +109,8 @@ def shard(model: nn.Module, group: Group) -> DistributedModelParallel:
 
     Call it after optimizers were applied to the large tables (`optimizers.fuse`).
     """
-    plan, whole = {}, {}
+    plan: dict[str, EmbeddingModuleShardingPlan] = {}
+    whole: dict[str, Tensor] = {}
     for path, module in model.named_modules():
         if path.endswith("_sharded"):
             tables = {name.split(".")[-2]: row_wise() for name, _ in module.named_parameters()}

@@ -69,6 +69,7 @@ class Progress:
     best_epoch: int = 0
     bad_validations: int = 0
     stopped: bool = False
+    weight_total: float = 0.0
     loss_total: float = 0.0
     loss_weight: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
@@ -156,9 +157,13 @@ class Trainer:
                 f"the loss is {total} at step {state.step}: lower "
                 "trainer.optimizer.learning_rate or set trainer.clip_norm"
             )
-        # gradients are averaged over processes: this makes the average that of the whole batch
+        # Divided by the mean weight of batches so far, not by its own, so that a batch of short
+        # sequences moves the weights no further than its few terms deserve. Gradients are
+        # averaged over processes: times their number, that is the sum over the whole batch.
+        state.weight_total += weight
+        mean_weight = max(state.weight_total / (state.step + 1), 1.0)
         self.optimizer.zero_grad()
-        (loss.total * (group.world / max(weight, 1.0))).backward()
+        (loss.total * (group.world / mean_weight)).backward()
         if self.config.clip_norm is not None:
             self.optimizer.clip(self.config.clip_norm)
         self.optimizer.step()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
@@ -76,3 +77,9 @@ def test_a_log_is_neither_overwritten_nor_invented(tmp_path: Path) -> None:
         EventLog.create(tmp_path / "log", SCHEMA)
     with pytest.raises(DataError, match="not found"):
         EventLog.open(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("name", ["position", "history", "target", "time", "train_events"])
+def test_names_that_examples_use_are_no_features(name: str) -> None:
+    with pytest.raises(ValidationError, match="rename the feature"):
+        Feature(name=name, kind="dense", side="context", dtype="float32")

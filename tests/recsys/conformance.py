@@ -18,7 +18,6 @@ from recsys.evaluation.evaluator import EvaluationConfig, Evaluator, Result
 from recsys.examples import Examples
 from recsys.optimizers import OptimizerConfig
 from recsys.reader import ReaderConfig
-from recsys.rows import Rows
 from recsys.retrievers import BY_NAME, RETRIEVERS, build
 from recsys.retrievers.base import (
     Candidates,
@@ -27,6 +26,7 @@ from recsys.retrievers.base import (
     TrainedRetriever,
     VectorRetriever,
 )
+from recsys.rows import Rows
 from recsys.training.checkpoint import load_unsharded
 from recsys.training.distributed import Group
 from recsys.training.trainer import Trainer, TrainerConfig, Validate

@@ -62,7 +62,8 @@ def write_log(folder: Path) -> EventLog:
         for _ in range(int(rng.integers(1, 5) if user % 20 == 0 else rng.integers(6, 13))):
             events.append((1000 + user, item, day, float(rng.integers(1, 6))))
             item, day = successor(item), day + timedelta(days=1)
-    log.append(pa.table(dict(zip(log.schema.events_schema().names, zip(*events), strict=True))))
+    columns = zip(*events, strict=True)
+    log.append(pa.table(dict(zip(log.schema.events_schema().names, columns, strict=True))))
     catalogue = Catalogue(folder, SCHEMA)
     catalogue.write(
         "user",

@@ -100,7 +100,7 @@ def test_overrides_are_read_as_toml_values_or_as_text() -> None:
             "trainer.epochs=3",
             "trainer.refit=true",
             "trainer.optimizer.learning_rate=1e-2",
-            "evaluation.ks=[1, 2]",
+            "evaluation.ks=[1, 10]",
             "name=abc",
             'output="x y"',
             "split.protocol=global_time",
@@ -111,7 +111,7 @@ def test_overrides_are_read_as_toml_values_or_as_text() -> None:
     )
     assert (config.trainer.epochs, config.trainer.refit) == (3, True)
     assert config.trainer.optimizer.learning_rate == 0.01
-    assert config.evaluation.ks == (1, 2)
+    assert config.evaluation.ks == (1, 10)
     assert config.folder == Path("x y/abc")
     assert config.split.test_days == 2.5  # type: ignore[union-attr]
     assert config.split.test_start.hour == 0  # type: ignore[union-attr]

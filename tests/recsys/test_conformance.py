@@ -34,7 +34,7 @@ from feature_store.examples import HISTORY, Shape
 from planted import raw_requests, successor
 from recsys.examples import Examples
 from recsys.retrievers import BY_NAME
-from recsys.retrievers.base import Candidates, VectorRetriever
+from recsys.retrievers.base import Candidates, TrainedRetriever, VectorRetriever
 from recsys.serving.export import write_bundle
 from recsys.serving.index import IndexConfig
 from recsys.serving.recommender import Recommender
@@ -106,6 +106,20 @@ def test_a_sequence_model_learns_what_follows(subject: Subject, group: Group) ->
     )
     hits = sum(one == successor(item) for item, one in zip(items, found["item"], strict=True))
     assert hits >= len(items) - 1
+
+
+@pytest.mark.parametrize("name", ["sasrec"])
+def test_a_sequence_is_trained_on_alike_alone_and_in_company(
+    name: str, planted: dict[Shape, Examples]
+) -> None:
+    """Neither the padding nor the length of others changes its loss."""
+    model = fresh(small(name), planted["sequences"])
+    assert isinstance(model, TrainedRetriever)
+    table = request_table(model, planted["sequences"], "train").slice(0, 30)
+    together = model(batch_from(model, table), 0)
+    alone = [model(batch_from(model, table.slice(row, 1)), 0) for row in range(30)]
+    assert together.weight == sum(loss.weight for loss in alone)
+    torch.testing.assert_close(together.total, sum(loss.total for loss in alone))
 
 
 def test_the_order_of_a_batch_does_not_matter(subject: Subject) -> None:
@@ -237,5 +251,37 @@ def test_every_layout_learns_and_serves(
     assert recorder.epochs[-1]["loss"] < 0.8 * recorder.epochs[0]["loss"]
     weights = sum(p.numel() for n, p in retriever.named_parameters() if "embeddings" in n)
     assert weights * 4 <= 1.05 * 1e6 * (LAYOUTS[layout].budget_mb or 0)
+    recommender = export(retriever, examples, planted_log, tmp_path / "bundle")
+    assert_bundle_agrees(retriever, examples, recommender)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("sasrec", {"max_length": 1}),
+        ("sasrec", {"normalise": False, "temperature": 1.0, "log_q": True}),
+        ("two_tower", {"max_length": 1}),
+        ("two_tower", {"item_features": ["list_price"]}),
+        ("two_tower", {"item_features": ["words"], "user_features": ["user_id", "badges"]}),
+    ],
+)
+def test_options_at_their_edges_learn_and_serve(
+    name: str,
+    options: dict[str, Any],
+    planted: dict[Shape, Examples],
+    planted_log: EventLog,
+    group: Group,
+    tmp_path: Path,
+) -> None:
+    examples, recorder = planted[shape_of(name)], Recorder()
+    retriever = learn(
+        small(name, **options),
+        examples,
+        tmp_path / "checkpoints",
+        group,
+        training(epochs=4),
+        listener=recorder,
+    )
+    assert recorder.epochs[-1]["loss"] < recorder.epochs[0]["loss"]
     recommender = export(retriever, examples, planted_log, tmp_path / "bundle")
     assert_bundle_agrees(retriever, examples, recommender)

@@ -134,6 +134,8 @@ def test_lists_shorter_than_k_end_in_zeros() -> None:
     result = evaluate(ks=(2, 8))
     assert result.per_user["recommended"].to_pylist()[0] == [2, 3, 4, 5, 0, 0, 0, 0]
     assert result.metrics["HR@8"] == 1
+    # the zeros are no hits, also where seen targets were struck out: users have 1, 1 and 2
+    assert result.metrics["Recall@8"] == pytest.approx((1 + 1 + 1 / 2) / 3)
     assert result.metrics["Coverage@8"] == 1
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recsys import losses
 from recsys.losses import in_batch_softmax, sampled_softmax
 
 
@@ -96,3 +97,28 @@ def test_the_correction_makes_popular_items_cheaper() -> None:
     log_q = torch.tensor([1.0, 0.1]).log()
     rare = in_batch_softmax(queries, items, torch.tensor([1]), log_q)
     assert rare.item() == pytest.approx(-torch.tensor(10 / 11).log().item())
+
+
+def test_gradients_are_those_of_the_formula(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In chunks of three rows, so that there are several of them and a last short one."""
+    monkeypatch.setattr(losses, "_CHUNK_SCORES", 15)
+    torch.manual_seed(0)
+    leaves = [torch.randn(7, 4), torch.randn(7, 4), torch.randn(5, 4)]
+    leaves = [leaf.double().requires_grad_() for leaf in leaves]
+    targets, ids = torch.tensor([1, 2, 3, 4, 5, 6, 7]), torch.tensor([2, 3, 6, 8, 9])
+    weights = torch.arange(1, 8).double()
+
+    def brute(q: Tensor, p: Tensor, n: Tensor) -> Tensor:
+        scores = (q @ n.T).masked_fill(targets[:, None] == ids, float("-inf"))
+        logits = torch.cat([(q * p).sum(1, keepdim=True), scores], 1)
+        return torch.nn.functional.cross_entropy(
+            logits, torch.zeros(7, dtype=torch.int64), reduction="none"
+        )
+
+    expected = torch.autograd.grad((brute(*leaves) * weights).sum(), leaves)
+    found = losses.sampled_softmax(*leaves, targets=targets, negative_ids=ids)
+    assert torch.allclose(found.double(), brute(*leaves), atol=1e-5)
+    for one, other in zip(
+        torch.autograd.grad((found * weights).sum(), leaves), expected, strict=True
+    ):
+        assert torch.allclose(one, other, atol=1e-5)

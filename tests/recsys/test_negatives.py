@@ -62,3 +62,7 @@ def test_the_chance_of_a_certain_item_is_1_and_of_an_untrained_one_is_finite() -
     logs = sampler.log_expected(torch.tensor([1, 2]), 3)
     assert logs[0].item() == pytest.approx(0, abs=1e-6)
     assert torch.isfinite(logs).all()
+
+
+def test_everything_is_every_trained_item_once() -> None:
+    assert NegativeSampler(EVENTS).everything().tolist() == TRAINED

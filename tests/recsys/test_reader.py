@@ -136,6 +136,7 @@ def test_shuffling_reaches_across_the_file(path: Path) -> None:
     order = np.array(flat(ids(Reader(path, ReaderConfig(batch_size=50), seed=3))))
     assert abs(np.corrcoef(order, np.arange(1000))[0, 1]) < 0.3
     assert abs(order[:500].mean() - 499.5) < 100
+    assert (np.diff(order) == 1).mean() < 0.05  # neighbours of a row group are parted as well
 
 
 @pytest.mark.parametrize(("done", "epochs"), [(0, 0), (1, 0), (7, 0), (19, 0), (20, 0), (3, 2)])
@@ -210,6 +211,14 @@ def test_bucketing_needs_less_padding(path: Path) -> None:
         return sum(b.padded("history").numel() for b in Reader(path, config, bucket_by="history"))
 
     assert padded(16) < 0.75 * padded(0)
+
+
+def test_short_and_long_buckets_come_in_random_order(path: Path) -> None:
+    config = ReaderConfig(batch_size=20, buffer_row_groups=50, bucket_batches=50)
+    reader = Reader(path, config, bucket_by="history")
+    means = [float(batch.jagged("history").lengths().float().mean()) for batch in reader]
+    assert max(means) - min(means) == 6  # sorted: lengths are 0 to 6
+    assert abs(np.corrcoef(means, np.arange(50))[0, 1]) < 0.5
 
 
 def test_only_the_asked_columns_are_read_and_missing_ones_are_named(path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from conformance import Recorder, small, trainer_of, training
 from feature_store.errors import ConfigError, RecsysError
-from feature_store.examples import Shape
+from feature_store.examples import HISTORY, Shape
 from recsys.batch import Batch
 from recsys.embeddings.layout import EmbeddingsConfig
 from recsys.examples import Examples
@@ -234,17 +234,19 @@ def test_the_last_checkpoints_are_kept(make: MakeTrainer, tmp_path: Path) -> Non
     assert kept == ["best", "step-000000014", "step-000000016"]
 
 
-def test_every_row_of_an_epoch_is_trained_on_once(
+def test_every_epoch_trains_on_every_row_once_in_an_order_of_its_own(
     make: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = make(epochs=1)
-    rows: list[int] = []
+    trainer = make(epochs=2)
+    rows: list[list[tuple[int, ...]]] = []
     step = Trainer._step
 
-    def count(self: Trainer, batch: Batch) -> None:
-        rows.append(len(batch))
+    def record(self: Trainer, batch: Batch) -> None:
+        rows.append([tuple(row[row != 0].tolist()) for row in batch.padded(HISTORY)])
         step(self, batch)
 
-    monkeypatch.setattr(Trainer, "_step", count)
+    monkeypatch.setattr(Trainer, "_step", record)
     trainer.fit()
-    assert sum(rows) == trainer.reader.num_rows and max(rows) <= 16
+    first, second = ([row for batch in part for row in batch] for part in (rows[:8], rows[8:]))
+    assert len(first) == trainer.reader.num_rows and max(map(len, rows)) <= 16
+    assert sorted(first) == sorted(second) and first != second

@@ -1,0 +1,33 @@
+"""A small config of the whole job, as the tree that a TOML file holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Tree = dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def tree_of() -> Callable[..., Tree]:
+    """A config over a synthetic log, small enough to train in a second or two."""
+
+    def tree_of(output: Path, **sections: Any) -> Tree:
+        return {
+            "name": "small",
+            "seed": 3,
+            "output": str(output),
+            "data": {"source": "synthetic", "users": 150, "items": 60, "clusters": 4, "events": 12},
+            "split": {"protocol": "leave_one_out", "event_types": ["click", "purchase"]},
+            "retriever": {"name": "sasrec", "width": 16, "blocks": 1, "max_length": 20},
+            "reader": {"batch_size": 16},
+            "trainer": {"epochs": 4, "device": "cpu"},
+            "evaluation": {"ks": [1, 10, 20]},
+            "tracking": {"enabled": False},
+            **sections,
+        }
+
+    return tree_of

@@ -1,0 +1,193 @@
+"""The command line: what it prints, and that every mistake of a user is one line and a status."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import tomli_w
+
+from pipelines import cli
+from recsys.config import load_config
+
+Tree = dict[str, Any]
+Ask = Callable[..., tuple[Any, str, str]]
+VERBS = {
+    "run": "ingest if needed, train, evaluate, export, verify",
+    "ingest": "Raw input to event log",
+    "train": "Train on an ingested log",
+    "evaluate": "test figures of a trained run",
+    "export": "Write and verify the bundle",
+    "recommend": "Ask a bundle",
+    "doctor": "Can training run here?",
+    "config": "full resolved config",
+}
+
+
+@pytest.fixture
+def recsys(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
+    """Runs the program in this process: (exit status or message, stdout, stderr)."""
+
+    def recsys(*words: object) -> tuple[Any, str, str]:
+        monkeypatch.setattr(sys, "argv", ["recsys", *map(str, words)])
+        capsys.readouterr()
+        try:
+            cli.main()
+        except SystemExit as leave:
+            return leave.code, *capsys.readouterr()
+        return 0, *capsys.readouterr()
+
+    return recsys
+
+
+@pytest.fixture(scope="module")
+def config(tree_of: Callable[..., Tree], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A config file of a run that trains for an instant."""
+    folder = tmp_path_factory.mktemp("cli")
+    tree = tree_of(folder / "runs", trainer={"epochs": 1, "steps": 3, "device": "cpu"})
+    (folder / "small.toml").write_text(tomli_w.dumps(tree))
+    return folder / "small.toml"
+
+
+@pytest.fixture(scope="module")
+def folder(config: Path) -> Path:
+    """The folder of a finished run, made by the verbs one after the other."""
+    for verb in ("ingest", "train", "evaluate", "export"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["recsys", verb, str(config)])
+            with pytest.raises(SystemExit) as leave:
+                cli.main()
+            assert leave.value.code == 0
+    return config.parent / "runs" / "small"
+
+
+def assert_refused(answer: tuple[Any, str, str], *fragments: str) -> None:
+    """`sys.exit(text)` prints the text to stderr and ends with status 1."""
+    message, _, errors = answer
+    assert isinstance(message, str) and message.startswith("recsys: "), answer
+    assert "\n" not in message and "Traceback" not in errors
+    for fragment in fragments:
+        assert fragment in message
+
+
+def test_a_mistake_is_one_line_on_stderr_and_status_1(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipelines.cli", "run", str(tmp_path / "no.toml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == f"recsys: cannot read {tmp_path}/no.toml: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("override", "fragments"),
+    [
+        ("trainer.epoch=3", ["unknown key trainer.epoch", "did you mean epochs?"]),
+        ("retriever.blokcs=1", ["unknown key retriever.blokcs", "did you mean blocks?"]),
+        ("colour=1", ["unknown key colour", "known: ", "retriever"]),
+        ("trainer.epochs=0", ["trainer.epochs", "greater than or equal to 1", "got 0"]),
+        ("trainer.epochs=many", ["trainer.epochs", "integer", "'many'"]),
+        ("retriever.name=magic", ["retriever", "sasrec", "two_tower"]),
+        ("data.source=nowhere", ["data", "movielens", "synthetic"]),
+        ("evaluation.ks=[5,1]", ["evaluation.ks", "ascending"]),
+        ("trainer.metric=NDCG@7", ["trainer.metric", "NDCG@7", "NDCG@10"]),
+        ('evaluation.baselines=["magic"]', ["evaluation.baselines", "magic", "popularity"]),
+        ("name=a/b", ["name", "a/b"]),
+        ("nonsense", ["'nonsense' is not an override", "section.key=value"]),
+    ],
+)
+def test_configs_that_cannot_be_meant(
+    recsys: Ask, config: Path, override: str, fragments: list[str]
+) -> None:
+    assert_refused(recsys("config", config, override), *fragments)
+
+
+def test_input_that_is_not_there(recsys: Ask, config: Path, folder: Path, tmp_path: Path) -> None:
+    elsewhere = f"output={tmp_path}"
+    assert_refused(recsys("config", tmp_path), "cannot read", "config.toml")
+    (tmp_path / "torn.toml").write_text("name = ")
+    assert_refused(recsys("run", tmp_path / "torn.toml"), "torn.toml is not TOML")
+    (tmp_path / "ml.toml").write_text(
+        'name = "x"\n[data]\nsource = "movielens"\npath = "nowhere"\n'
+        '[retriever]\nname = "popularity"\n[tracking]\nenabled = false\n'
+    )
+    assert_refused(recsys("run", tmp_path / "ml.toml", elsewhere), "nowhere")
+    assert_refused(recsys("train", config, elsewhere), "recsys ingest")
+    store = f"store={load_config(config).store_folder}"
+    assert_refused(recsys("evaluate", config, elsewhere, store), "best", "recsys train")
+    assert_refused(recsys("recommend", tmp_path, "--user", 1), "is not a bundle")
+    assert_refused(recsys("recommend", folder, "--user", 999_999), "unknown users: 999999")
+    assert_refused(recsys("recommend", folder, "--user", "x"), "users must be of type int64")
+    assert_refused(recsys("recommend", folder), "give either users or requests")
+    missing = tmp_path / "no.parquet"
+    assert_refused(recsys("recommend", folder, "--requests", missing), str(missing))
+    missing.write_text("text")
+    assert_refused(recsys("recommend", folder, "--requests", missing), str(missing))
+    assert_refused(recsys("config"), "name a config, or ask for --schema")
+
+
+def test_weights_of_another_model_are_refused(recsys: Ask, folder: Path) -> None:
+    before = (folder / "config.toml").read_bytes()
+    answer = recsys("evaluate", folder, "retriever.width=24")
+    (folder / "config.toml").write_bytes(before)
+    assert_refused(answer, "cannot be loaded")
+
+
+@pytest.mark.parametrize("words", [["recommend", ".", "-k", "0"], ["bake"], ["run"], ["run", "-x"]])
+def test_wrong_usage_ends_with_status_2(recsys: Ask, words: list[str]) -> None:
+    status, _, errors = recsys(*words)
+    assert status == 2 and "Traceback" not in errors and "recsys" in errors.lower()
+
+
+def test_help_says_what_each_verb_does(recsys: Ask) -> None:
+    status, out, _ = recsys("--help")
+    assert status == 0
+    for verb, meaning in VERBS.items():
+        assert verb in out
+        status, own, _ = recsys(verb, "--help")
+        assert status == 0 and meaning in " ".join(own.replace("\n", " ").split())
+
+
+def test_config_prints_what_loads_again(recsys: Ask, config: Path, tmp_path: Path) -> None:
+    status, out, _ = recsys("config", config, "trainer.epochs=7", "retriever.dropout=0.5")
+    assert status == 0
+    (tmp_path / "again.toml").write_text(out)
+    again = load_config(tmp_path / "again.toml")
+    assert again == load_config(config, ["trainer.epochs=7", "retriever.dropout=0.5"])
+    assert again.trainer.epochs == 7
+
+
+def test_the_schema_of_configs_is_json(recsys: Ask) -> None:
+    status, out, _ = recsys("config", "--schema")
+    schema = json.loads(out)
+    assert status == 0 and {"data", "retriever", "trainer"} <= set(schema["properties"])
+
+
+def test_recommend_prints_a_table_or_writes_parquet(
+    recsys: Ask, folder: Path, tmp_path: Path
+) -> None:
+    status, table, _ = recsys("recommend", folder, "--user", 2, "-u", 5, "-k", 3)
+    assert status == 0 and "title" in table
+    out = tmp_path / "out.parquet"
+    status, printed, _ = recsys("recommend", folder, "--user", 2, "-u", 5, "-k", 3, "--out", out)
+    found = pd.read_parquet(out)
+    assert status == 0 and "title" not in printed
+    assert found["user"].tolist() == [2] * 3 + [5] * 3
+    assert all(str(item) in table for item in found["item"])
+    seen = pd.read_parquet(folder / "bundle" / "users.parquet").set_index("user_id")["history"]
+    requests = tmp_path / "requests.parquet"
+    pd.DataFrame({"user_id": [70_001], "history": [seen[2][:3]]}).to_parquet(requests)
+    words = ["--requests", requests, "-k", 100, "--include-seen", "--out", out]
+    assert recsys("recommend", folder / "bundle", *words)[0] == 0
+    found = pd.read_parquet(out)
+    assert set(found["user"]) == {70_001} and set(seen[2][:3]) <= set(found["item"])
+
+
+def test_doctor_reports_by_its_status(recsys: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    for status in (0, 1):
+        monkeypatch.setattr("recsys.doctor.doctor", lambda status=status: status)
+        assert recsys("doctor")[0] == status
