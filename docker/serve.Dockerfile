@@ -21,6 +21,6 @@ COPY ${BUNDLE} bundle
 RUN useradd --create-home recsys
 USER recsys
 
-EXPOSE 8000
-ENTRYPOINT ["recsys"]
-CMD ["serve", "bundle", "--host", "0.0.0.0", "--port", "8000"]
+# docker run recsys-serve --user 7 -k 10
+ENTRYPOINT ["recsys", "recommend", "bundle"]
+CMD ["--help"]

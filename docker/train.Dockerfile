@@ -22,7 +22,7 @@ RUN make setup DEVICE=${DEVICE}
 ENV PATH=/app/.venv/bin:${PATH}
 
 # Folders that volumes are mounted on take their owner from here.
-RUN useradd --create-home recsys && install --directory --owner=recsys data runs
+RUN useradd --create-home recsys && install --directory --owner=recsys runs
 USER recsys
 
 ENTRYPOINT ["recsys"]

@@ -67,6 +67,8 @@ class Feature(_Frozen):
             raise ValueError(f"feature {self.name!r}: ids are int64 or string")
         if self.name in RESERVED:
             raise ValueError(f"{self.name!r} is a column of logs or examples: rename the feature")
+        if "." in self.name or "#" in self.name:  # they join names of weights and of lookups
+            raise ValueError(f"{self.name!r} holds a '.' or '#': rename the feature")
         return self
 
 

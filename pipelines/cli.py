@@ -88,13 +88,13 @@ def ingest(
 def train(config: Config, overrides: Overrides = None, resume: Resume = False) -> None:
     """Train on an ingested log; leaves checkpoints in the run's folder."""
     from pipelines.run import tracked
-    from pipelines.train import check_resumable
+    from pipelines.train import check_same_training
     from pipelines.train import train as job
     from recsys.training.distributed import join
 
     loaded = _load(config, overrides)
     if resume:
-        check_resumable(loaded)
+        check_same_training(loaded)
     with (
         join(loaded.trainer.device) as group,
         tracked(loaded, group, new=not resume) as tracker,
@@ -111,9 +111,11 @@ def evaluate(config: Config, overrides: Overrides = None) -> None:
     from pipelines.evaluate import evaluate as job
     from pipelines.evaluate import metrics_table
     from pipelines.run import tracked
+    from pipelines.train import check_same_training
     from recsys.training.distributed import join
 
     loaded = _load(config, overrides)
+    check_same_training(loaded)
     with join(loaded.trainer.device) as group, tracked(loaded, group) as tracker:
         results = job(loaded, group, tracker)
         if group.leads:
@@ -125,9 +127,11 @@ def export(config: Config, overrides: Overrides = None) -> None:
     """Write and verify the bundle of a trained and evaluated run."""
     from pipelines.export import export as job
     from pipelines.run import tracked
+    from pipelines.train import check_same_training
     from recsys.training.distributed import join
 
     loaded = _load(config, overrides)
+    check_same_training(loaded)
     with join("cpu") as group, tracked(loaded, group) as tracker:
         recommender = job(loaded, tracker)
     typer.echo(f"verified: {recommender.bundle.folder}")

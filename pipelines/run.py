@@ -10,7 +10,7 @@ from pipelines.export import export
 from pipelines.ingest import describe, ingest_source
 from pipelines.plots import draw
 from pipelines.progress import console
-from pipelines.train import check_resumable, train
+from pipelines.train import check_same_training, train
 from recsys.config import RunConfig, load_config, parse_config
 from recsys.runs import Run
 from recsys.tracking import Tracker
@@ -30,7 +30,7 @@ def run(
     """
     config = resolve(config, overrides)
     if resume:
-        check_resumable(config)
+        check_same_training(config)
     with join(config.trainer.device) as group, tracked(config, group, new=not resume) as tracker:
         if group.leads:
             report = ingest_source(config.data, config.store_folder, quarantine=config.quarantine)

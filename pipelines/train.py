@@ -35,14 +35,14 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def check_resumable(config: RunConfig) -> None:
+def check_same_training(config: RunConfig) -> None:
     """Raises ConfigError when the run's folder holds a training of another config."""
     folder = config.folder / "checkpoints"
     marker = folder / _MARKER
     if marker.exists() and marker.read_text() != config.fingerprint:
         raise ConfigError(
             f"{folder} holds checkpoints of another config (data, split, retriever, embeddings, "
-            "reader, trainer or seed differ): resume with that config, or choose another name"
+            "reader, trainer or seed differ): use that config, or choose another name"
         )
 
 
@@ -50,7 +50,7 @@ def train(config: RunConfig, group: Group, tracker: Tracker, *, resume: bool = F
     """Train the run's retriever; leaves `checkpoints/` and `training.json` in its folder.
 
     A retriever in closed form has nothing to train here: it is fitted where it is used. Before
-    `resume`, call `check_resumable`.
+    `resume`, call `check_same_training`.
     """
     examples = _prepared(config, group)
     log, _ = open_log(config)

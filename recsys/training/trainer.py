@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from feature_store.errors import ConfigError, RecsysError
+from feature_store.errors import ConfigError, DataError, RecsysError
 from recsys.batch import Batch
 from recsys.optimizers import Optimizer, OptimizerConfig, fuse
 from recsys.reader import Reader
@@ -224,5 +224,8 @@ class Trainer:
 
     def _load(self, folder: Path) -> None:
         state = checkpoint.load(folder, self.model, self.optimizer, self.group)
+        known = {f.name for f in fields(Progress)}
+        if set(state["progress"]) != known:
+            raise DataError(f"{folder} was written by another version: train without --resume")
         self.progress = Progress(**state["progress"])
         self.reader.load_state_dict(state["reader"])
