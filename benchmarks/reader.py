@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--large", type=int, default=8_000_000, help="rows of the memory check")
     parser.add_argument("--batch-size", type=int, default=4096)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where to generate (default: a new folder)")
     parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pyarrow as pa
+from rich import box
 from rich.progress import track
 from rich.table import Table
 
@@ -67,6 +68,7 @@ def evaluate(config: RunConfig, group: Group, tracker: Tracker) -> dict[str, Any
         result = evaluator.evaluate(one.to(group.device), batches, group)
         found[name] = {
             "metrics": result.metrics,
+            "ci95": result.ci95,
             "users": result.per_user.num_rows,
             "without_history": result.without_history,
             "without_targets": result.without_targets,
@@ -107,13 +109,19 @@ def metrics_table(results: dict[str, Any]) -> Table:
     table = Table(
         title=f"{results['name']}, test, {results['protocol']} "
         f"({results['protocol_fingerprint']}), {results['candidates']:,} candidates",
+        box=box.SIMPLE,
     )
     table.add_column("retriever")
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for name, found in results["retrievers"].items():
-        table.add_row(name, *(f"{found['metrics'][one]:.4f}" for one in names))
+        table.add_row(name, *(_figure(found, one) for one in names))
     return table
+
+
+def _figure(found: dict[str, Any], name: str) -> str:
+    interval = f" ±{found['ci95'][name]:.4f}" if name.startswith("NDCG") else ""
+    return f"{found['metrics'][name]:.4f}{interval}"
 
 
 def _with_raw_ids(result: Result, examples: Examples) -> pa.Table:

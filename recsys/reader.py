@@ -11,8 +11,10 @@ process and several see the same batches.
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,9 +38,9 @@ class ReaderConfig(BaseModel):
 
     batch_size: int = Field(128, ge=1, description="Rows of a batch, over all processes.")
     buffer_row_groups: int = Field(
-        16, ge=1, description="Row groups in memory per lane and worker; rows shuffle within them."
+        4, ge=1, description="Row groups in memory per lane and worker; rows shuffle within them."
     )
-    workers: int = Field(1, ge=1, description="Threads that prepare blocks ahead.")
+    workers: int = Field(2, ge=1, description="Threads that prepare blocks ahead.")
     lanes: int = Field(
         0,
         ge=0,
@@ -194,28 +196,42 @@ class Reader:
     def _lane(self, lane: int, first_batch: int) -> Iterator[Rows]:
         """The lane's slice of every batch from `first_batch` on, blocks prepared in threads."""
         blocks = [b for b in self._blocks(lane) if b.first_batch + len(b.sizes) > first_batch]
-        with ThreadPoolExecutor(self.config.workers) as pool:
-            ahead = [pool.submit(self._load, b, lane) for b in blocks[: self.config.workers]]
-            for place, block in enumerate(blocks):
-                rows = ahead.pop(0).result()
-                if place + self.config.workers < len(blocks):
-                    upcoming = blocks[place + self.config.workers]
-                    ahead.append(pool.submit(self._load, upcoming, lane))
+        with (
+            ThreadPoolExecutor(self.config.workers) as decoders,
+            ThreadPoolExecutor(self.config.workers) as shufflers,
+        ):
+            loading = self._loading(blocks, lane, decoders, shufflers)
+            ahead = deque(itertools.islice(loading, self.config.workers))
+            for block in blocks:
+                rows = ahead.popleft().result()
+                ahead.extend(itertools.islice(loading, 1))
                 start = 0
                 for number, size in enumerate(block.sizes, block.first_batch):
                     if number >= first_batch:
                         yield rows[start : start + size]
                     start += size
 
-    def _load(self, block: _Block, lane: int) -> Rows:
+    def _loading(
+        self, blocks: list[_Block], lane: int, decoders: Executor, shufflers: Executor
+    ) -> Iterator[Future[Rows]]:
+        """Each block's rows to come. Neighbours share a row group; it is decoded once."""
+        tables: dict[int, Future[pa.Table]] = {}
+        for block in blocks:
+            tables = {
+                group: tables.get(group) or decoders.submit(self._decode, group)
+                for group, _, _ in block.parts
+            }
+            yield shufflers.submit(self._shuffle, block, lane, tables)
+
+    def _decode(self, group: int) -> pa.Table:
+        path, index, _ = self._row_groups[group]
+        with _readable(path), pq.ParquetFile(path, metadata=self._footers[path]) as file:
+            return file.read_row_group(index, columns=self.schema.names, use_threads=False)
+
+    def _shuffle(self, block: _Block, lane: int, tables: dict[int, Future[pa.Table]]) -> Rows:
         """A block's rows, permuted."""
-        pieces = []
-        for group, start, stop in block.parts:
-            path, index, _ = self._row_groups[group]
-            with _readable(path), pq.ParquetFile(path, metadata=self._footers[path]) as file:
-                table = file.read_row_group(index, columns=self.schema.names)
-            pieces.append(table.slice(start, stop - start))
-        rows = Rows.of(pa.concat_tables(pieces), self.max_lengths)
+        parts = [tables[group].result().slice(a, b - a) for group, a, b in block.parts]
+        rows = Rows.of(pa.concat_tables(parts), self.max_lengths)
         if not self.shuffle:
             return rows
         rng = self._rng(1, lane, block.first_batch)

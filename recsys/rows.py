@@ -1,4 +1,8 @@
-"""Rows: a block of examples as tensors that can be permuted and sliced into batches."""
+"""Rows: a block of examples as tensors that can be permuted and sliced into batches.
+
+Their small arithmetic is numpy's: torch would wake a team of threads for it, which then wait
+for work on the cores that decode.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +50,7 @@ class Jagged:
     @property
     def lengths(self) -> Tensor:
         """Lengths of the lists [n]."""
-        return self.offsets.diff()
+        return torch.from_numpy(np.diff(self.offsets.numpy()))
 
     def __getitem__(self, rows: slice) -> Jagged:
         offsets = self.offsets[rows.start : rows.stop + 1]
@@ -109,7 +113,11 @@ class Rows:
         """The rows in another order."""
         index = torch.from_numpy(order)
         lists = {name: column.permute(index) for name, column in self.lists.items()}
-        return Rows(self.ids[index], self.id_names, self.dense[index], self.dense_names, lists)
+        ids, dense = (
+            torch.from_numpy(np.take(matrix.numpy(), order, axis=0))
+            for matrix in (self.ids, self.dense)
+        )
+        return Rows(ids, self.id_names, dense, self.dense_names, lists)
 
     @staticmethod
     def concat(parts: list[Rows]) -> Rows:
@@ -119,13 +127,13 @@ class Rows:
             return first
         lists = {
             name: Jagged(
-                torch.cat([part.lists[name].values for part in parts]),
-                _offsets(torch.cat([part.lists[name].lengths for part in parts])),
+                _joined([part.lists[name].values for part in parts]),
+                _offsets(_joined([part.lists[name].lengths for part in parts])),
             )
             for name in first.lists
         }
-        ids = torch.cat([part.ids for part in parts])
-        dense = torch.cat([part.dense for part in parts])
+        ids = _joined([part.ids for part in parts])
+        dense = _joined([part.dense for part in parts])
         return Rows(ids, first.id_names, dense, first.dense_names, lists)
 
     def to_batch(self, bags: tuple[str, ...] = ()) -> Batch:
@@ -166,17 +174,24 @@ def _matrix(table: pa.Table, names: list[str], dtype: type) -> Tensor:
 
 
 def _offsets(lengths: Tensor) -> Tensor:
-    return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths.numpy(), out=offsets[1:])
+    return torch.from_numpy(offsets)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Tensors one behind the other; one alone is passed through."""
+    if len(parts) == 1:
+        return parts[0]
+    return torch.from_numpy(np.concatenate([part.numpy() for part in parts]))
 
 
 def _kjt(lists: dict[str, Jagged]) -> KeyedJaggedTensor | None:
     """One list shares Arrow's memory; several are joined, as a KeyedJaggedTensor lies in one."""
     if not lists:
         return None
-    columns = list(lists.values())
-    alone = len(columns) == 1
     return KeyedJaggedTensor(
         list(lists),
-        columns[0].values if alone else torch.cat([column.values for column in columns]),
-        lengths=torch.cat([column.lengths for column in columns]),
+        _joined([column.values for column in lists.values()]),
+        lengths=_joined([column.lengths for column in lists.values()]),
     )

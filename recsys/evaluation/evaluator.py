@@ -47,11 +47,14 @@ class EvaluationConfig(BaseModel):
 class Result:
     """Means over users, the users behind them, and who was left out.
 
+    `ci95` holds half the width of each mean's 95 % interval over users, by the normal
+    approximation `1.96 s / sqrt(users)`.
     `per_user` has one row a user: `user` and `recommended` are vocabulary rows, `targets` and
     `history` count items, and there is a column for each metric.
     """
 
     metrics: dict[str, float]
+    ci95: dict[str, float]
     per_user: pa.Table
     without_history: int
     without_targets: int
@@ -127,7 +130,10 @@ class Evaluator:
         if not kept.any():
             raise DataError("no user has both a history and a target: nothing to evaluate")
         lists = users["recommended"][kept]
-        metrics = {name: float(v[kept].mean()) for name, v in users.items() if "@" in name}
+        values = {name: v[kept] for name, v in users.items() if "@" in name}
+        metrics = {name: float(v.mean()) for name, v in values.items()}
+        root = int(kept.sum()) ** 0.5
+        ci95 = {n: 1.96 * float(v.std(correction=0)) / root for n, v in values.items()}
         for cut in self.config.ks:
             metrics[f"Coverage@{cut}"] = coverage(lists[:, :cut], len(self.candidates))
         columns = {
@@ -136,6 +142,7 @@ class Evaluator:
         }
         return Result(
             metrics=metrics,
+            ci95=ci95,
             per_user=pa.table(columns),
             without_history=int((~has_history).sum()),
             without_targets=int((has_history & ~has_targets).sum()),

@@ -161,3 +161,10 @@ def test_a_model_is_left_in_the_mode_it_was_in() -> None:
 def test_cut_offs_ascend_from_1(ks: tuple[int, ...]) -> None:
     with pytest.raises(ValidationError, match="ascending positive"):
         EvaluationConfig(ks=ks)
+
+
+def test_intervals_are_those_of_a_mean_over_users() -> None:
+    result = evaluate()
+    users = result.per_user.column("NDCG@3").to_numpy()
+    expected = 1.96 * users.std() / len(users) ** 0.5
+    assert result.ci95["NDCG@3"] == pytest.approx(expected)
