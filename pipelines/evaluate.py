@@ -105,13 +105,13 @@ def metrics_table(results: dict[str, Any]) -> Table:
     first = next(iter(results["retrievers"].values()))["metrics"]
     ks = sorted({int(name.split("@")[1]) for name in first})
     k = 10 if 10 in ks else ks[-1]
-    names = [f"{m}@{k}" for m in ("Recall", "HR", "NDCG", "MRR", "Coverage")]
+    names = [f"{m}@{k}" for m in ("Recall", "HR", "NDCG", "Coverage")]
     table = Table(
         title=f"{results['name']}, test, {results['protocol']} "
         f"({results['protocol_fingerprint']}), {results['candidates']:,} candidates",
         box=box.SIMPLE,
     )
-    table.add_column("retriever")
+    table.add_column("retriever", no_wrap=True)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for name, found in results["retrievers"].items():
