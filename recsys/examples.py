@@ -36,7 +36,7 @@ class Examples:
         self.folder = Path(folder)
         self.summary = ExamplesSummary.load(self.folder)
         self.schema = Schema.load(self.folder / "schema.json")
-        self._items = pq.read_table(self.folder / "items.parquet")
+        self._items = pq.read_table(self.folder / "items.parquet", partitioning=None)
 
     @property
     def num_items(self) -> int:
@@ -78,7 +78,7 @@ class Examples:
 
     def interactions(self) -> Interactions:
         """The training events."""
-        table = pq.read_table(self.folder / "interactions.parquet")
+        table = pq.read_table(self.folder / "interactions.parquet", partitioning=None)
         columns = (table.column(name).to_numpy().copy() for name in ("user", "item", "time"))
         return Interactions(*(torch.from_numpy(column) for column in columns))
 

@@ -112,7 +112,7 @@ class TwoTower(TrainedRetriever):
         everywhere = group.concat(targets)
         items = torch.unique(everywhere)
         labels = torch.searchsorted(items, targets)
-        history, size = inputs[HISTORY], len(items)
+        history = inputs[HISTORY]
         ids, bags = self._item_ids(items)
         own = ids.get(self.item, items.new_empty(0))
         ids[self.item] = torch.cat([own, history.flatten()])
@@ -123,13 +123,12 @@ class TwoTower(TrainedRetriever):
         users = self._user(
             inputs, {**vectors, self.item: both[len(own) :].view(*history.shape, -1)}
         )
-        items_vectors = self._item(items, {**vectors, self.item: both[: len(own)]})
+        item_vectors = self._item(items, {**vectors, self.item: both[: len(own)]})
         log_q = None
         if self.config.log_q:
             chance = -torch.expm1(len(everywhere) * torch.log1p(-self.probability[items]))
             log_q = chance.clamp(min=1e-12).log().to(users.dtype)
-        assert size == len(items_vectors)
-        losses = in_batch_softmax(users / self.config.temperature, items_vectors, labels, log_q)
+        losses = in_batch_softmax(users / self.config.temperature, item_vectors, labels, log_q)
         return Loss(losses.sum(), losses.new_tensor(len(losses)))
 
     def _item_ids(self, rows: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -103,7 +103,7 @@ class Bundle:
 
     def golden(self) -> pa.Table:
         """Requests and the training stack's answers to them."""
-        return pq.read_table(self.folder / "golden.parquet")
+        return pq.read_table(self.folder / "golden.parquet", partitioning=None)
 
     def check_golden(self, inputs: dict[str, Tensor], exclude: Tensor) -> None:
         """Replay the golden requests by exact search.

@@ -141,7 +141,7 @@ def _golden_requests(
 ) -> tuple[Batch, pa.Table]:
     """The first test requests that can be answered, as a batch and with raw ids."""
     schema = examples.schema
-    table = pq.read_table(examples.folder / "test.parquet")
+    table = pq.read_table(examples.folder / "test.parquet", partitioning=None)
     if retriever.needs_history:
         lengths = np.diff(table.column(HISTORY).combine_chunks().offsets)
         table = table.take(pa.array(np.flatnonzero(lengths)))

@@ -105,7 +105,7 @@ class Recommender:
 
     def _known(self) -> pa.Table:
         if self._users is None:
-            self._users = pq.read_table(self.bundle.folder / "users.parquet")
+            self._users = pq.read_table(self.bundle.folder / "users.parquet", partitioning=None)
         return self._users
 
     def encode(self, requests: pa.Table) -> tuple[dict[str, Tensor], Tensor]:
@@ -183,7 +183,7 @@ class Recommender:
             schema, path = self.bundle.schema, self.bundle.folder / "catalogue.parquet"
             self._titles = {}
             if schema.title and path.exists():
-                table = pq.read_table(path, columns=[schema.item, schema.title])
+                table = pq.read_table(path, columns=[schema.item, schema.title], partitioning=None)
                 ids, titles = (column.to_pylist() for column in table.columns)
                 self._titles = dict(zip(ids, (title or "" for title in titles), strict=True))
         return self._titles
