@@ -65,6 +65,7 @@ class _SharedNegatives(torch.autograd.Function):
         hit: Tensor,
         place: Tensor,
     ) -> Tensor:
+        """Losses [P]; keeps the log of each row's normaliser, and no scores."""
         total = torch.empty_like(positive)
         with torch.autocast(queries.device.type, enabled=False):
             for rows, scores in _chunks(queries, negatives, bias, hit, place):
@@ -75,6 +76,7 @@ class _SharedNegatives(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """Gradients from the scores computed again: softmax shares times `grad` [P]."""
         queries, positive, negatives, bias, hit, place, total = ctx.saved_tensors
         of_queries = torch.empty_like(queries)
         of_negatives = torch.zeros_like(negatives)
