@@ -2,6 +2,7 @@
 # make quickstart  the main job end to end on synthetic data
 # make test lint   what CI runs
 # make bench       every benchmark that needs no data set
+# make results     the README's tables: DATA=folder of the data sets; without it, the tables alone
 PYTHON ?= python3
 DEVICE ?= cpu
 BIN := .venv/bin
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 cpu_alias := ./requirements/fbgemm-gpu-alias
 cuda_alias :=
 
-.PHONY: setup quickstart test lint bench peers clean
+.PHONY: setup quickstart test browser lint bench results peers clean
 
 # Asked for by name it always brings the environment back to the pins; as a prerequisite it
 # runs when they changed.
@@ -33,8 +34,17 @@ install:
 quickstart: $(STAMP)
 	$(BIN)/recsys run pipelines/configs/synthetic_quickstart.toml
 
-test: $(STAMP)
+test: $(STAMP) browser
 	$(BIN)/python -m pytest
+
+# One test opens a report in a browser; root on Debian gets one, others do without.
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { \
+		test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+		&& echo "installing chromium for the test of the report" \
+		&& apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+			apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	} || echo "no chromium: the test that opens a report in a browser is skipped"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -43,6 +53,10 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.reader
+	$(BIN)/python -m benchmarks.evaluation
+
+results: $(STAMP)
+	$(BIN)/python -m benchmarks.results $(if $(DATA),--data $(DATA))
 
 peers: .venv-peers/.installed
 .venv-peers/.installed: benchmarks/peers/requirements-rectools.txt

@@ -9,6 +9,7 @@ A folder of examples holds
     train.parquet            one row a user (shape "sequences") or one row an event ("events")
     validation.parquet       one row a user: full history, targets, time of the request
     test.parquet             the same, with validation events in the history
+                             targets are distinct; with prices, what each was worth
     serving.parquet          one row a user: all events as history, as raw ids, for the bundle
 Ids are vocabulary rows; times are whole seconds since 1970.
 """
@@ -21,7 +22,7 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import ibis
 import ibis.expr.types as ir
@@ -32,6 +33,8 @@ from ibis.backends.duckdb import Backend
 
 from feature_store.catalogue import Catalogue
 from feature_store.event_log import write_parquet
+from feature_store.money import LAST_PRICE, VALUE, last_prices, with_money
+from feature_store.protocols import LEARNT, SHOWN, TRAIN
 from feature_store.schema import POSITION, Feature, Schema
 from feature_store.splits import ROLE, Split
 from feature_store.timeline import histories, order, seconds, sequences
@@ -40,7 +43,9 @@ from feature_store.vocabulary import Vocabulary
 Shape = Literal["sequences", "events"]
 
 HISTORY, HISTORY_TIME, TARGET, TIME, LABEL = "history", "history_time", "target", "time", "label"
+TARGET_VALUE = "target_value"  # net money of a target in millionths, beside `target`
 TRAIN_EVENTS = "train_events"  # of an item: 0 means that it cannot have been learned
+KNOWN_EVENTS = "known_events"  # of an item: events before the test, validation included
 _ITEM_ROW, _USER_ROW, _SECONDS = "_item_row", "_user_row", "_seconds"
 _ROW_GROUP_ROWS = {"sequences": 1024, "events": 1 << 16}
 
@@ -51,6 +56,7 @@ class ExamplesSummary:
 
     protocol: str
     fingerprint: str
+    parts: dict[str, Any]
     shape: Shape
     history_length: int
     train_roles: tuple[str, ...]
@@ -71,13 +77,13 @@ def write_examples(
     *,
     shape: Shape = "sequences",
     history_length: int = 50,
-    train_roles: tuple[str, ...] = ("train",),
+    train_roles: tuple[str, ...] = (TRAIN,),
 ) -> ExamplesSummary:
     """Write the examples of a split; the folder appears whole or not at all.
 
     `history_length` bounds the histories of shape "events"; other histories are whole, since
-    they also say what a user has seen. With validation among `train_roles` (to refit once the
-    epochs are chosen) there is no validation file.
+    they also say what a user has seen. With `train_roles = LEARNT` (to refit once the epochs are
+    chosen) there is no validation file.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
@@ -87,15 +93,21 @@ def write_examples(
         vocabularies = _fit(split, catalogue)
         for table, vocabulary in vocabularies.items():
             vocabulary.save(aside / "vocabulary" / f"{table}.arrow")
-        events = _encode_events(engine, split, vocabularies)
+        events = _encode_events(engine, split, catalogue, vocabularies)
         train = events.filter(events[ROLE].isin(train_roles))
 
         users = _encode_side(schema, "user", catalogue, vocabularies)
         items = _encode_side(schema, "item", catalogue, vocabularies)
-        counts = train.group_by(_ITEM_ROW).aggregate(n=train.count()).to_pyarrow()
-        seen = np.zeros(items.num_rows, dtype=np.int64)
-        seen[np.asarray(counts[_ITEM_ROW])] = np.asarray(counts["n"])
-        items = items.append_column(TRAIN_EVENTS, pa.array(seen))
+        learnt = events.filter(events[ROLE].isin(LEARNT))
+        for name, part in ((TRAIN_EVENTS, train), (KNOWN_EVENTS, learnt)):
+            counts = part.group_by(_ITEM_ROW).aggregate(n=part.count()).to_pyarrow()
+            seen = np.zeros(items.num_rows, dtype=np.int64)
+            seen[np.asarray(counts[_ITEM_ROW])] = np.asarray(counts["n"])
+            items = items.append_column(name, pa.array(seen))
+        if schema.price is not None:
+            items = items.append_column(
+                LAST_PRICE, last_prices(learnt, schema, _ITEM_ROW, len(seen))
+            )
         write_parquet(users, aside / "users.parquet")
         write_parquet(items, aside / "items.parquet")
         user_features = engine.create_table(f"users_{uuid.uuid4().hex}", users, temp=True)
@@ -111,9 +123,9 @@ def write_examples(
                 _ROW_GROUP_ROWS[shape],
             )
         }
-        for role, seen_roles in (("validation", ("train",)), ("test", ("train", "validation"))):
+        for role in SHOWN:
             if role not in train_roles:
-                requests = _requests(events, schema, role, seen_roles)
+                requests = _requests(events, schema, role)
                 rows[role] = _write(
                     _join_users(requests, user_features, schema),
                     aside / f"{role}.parquet",
@@ -123,6 +135,7 @@ def write_examples(
         summary = ExamplesSummary(
             protocol=split.protocol,
             fingerprint=split.fingerprint,
+            parts=split.parts,
             shape=shape,
             history_length=history_length,
             train_roles=train_roles,
@@ -160,9 +173,13 @@ def _fit(split: Split, catalogue: Catalogue) -> dict[str, Vocabulary]:
     return {table: Vocabulary.fit(*found) for table, found in columns.items()}
 
 
-def _encode_events(engine: Backend, split: Split, vocabularies: dict[str, Vocabulary]) -> ir.Table:
-    """The events with rows in place of ids and seconds in place of times."""
+def _encode_events(
+    engine: Backend, split: Split, catalogue: Catalogue, vocabularies: dict[str, Vocabulary]
+) -> ir.Table:
+    """The events with rows in place of ids, seconds in place of times, and their money."""
     schema, events = split.schema, split.events
+    if schema.price is not None:
+        events = with_money(engine, split, catalogue)
     encoded = {schema.user: _USER_ROW, schema.item: _ITEM_ROW}
     for feature in schema.of_side("context"):
         if feature.kind == "id":
@@ -237,17 +254,25 @@ def _train(train: ir.Table, schema: Schema, shape: Shape, history_length: int) -
     return found.select(**columns)
 
 
-def _requests(events: ir.Table, schema: Schema, role: str, seen_roles: tuple[str, ...]) -> ir.Table:
-    """One row a user: what was known before the role's first event, and what came after."""
+def _requests(events: ir.Table, schema: Schema, role: str) -> ir.Table:
+    """One row a user: what was known before the role's first event, and what came after.
 
-    def lists(roles: tuple[str, ...], item: str, time: str) -> ir.Table:
-        part = events.filter(events[ROLE].isin(roles))
-        part = part.mutate(**{schema.user: part[_USER_ROW]})
-        columns = {item: part[_ITEM_ROW].cast("int32"), time: part[_SECONDS]}
-        return sequences(part, schema, columns)
-
-    targets = lists((role,), TARGET, "_target_time")
-    history = lists(seen_roles, HISTORY, HISTORY_TIME).rename(_history_user=schema.user)
+    An item that occurs again among the targets is one target, worth the sum.
+    """
+    events = events.mutate(**{schema.user: events[_USER_ROW]})
+    asked = events.filter(events[ROLE] == role)
+    pair = [asked[schema.user], asked[_ITEM_ROW]]
+    worth = {VALUE: asked[VALUE].sum().over(group_by=pair)} if schema.price else {}
+    again = ibis.row_number().over(group_by=pair, order_by=order(asked, schema))
+    asked = asked.mutate(**worth, _again=again)
+    asked = asked.filter(asked["_again"] == 0)
+    columns = {TARGET: asked[_ITEM_ROW].cast("int32"), "_target_time": asked[_SECONDS]}
+    if schema.price:
+        columns[TARGET_VALUE] = (asked[VALUE].fill_null(0) * 1e6).round().cast("int64")
+    targets = sequences(asked, schema, columns)
+    shown = events.filter(events[ROLE].isin(SHOWN[role]))
+    lists = {HISTORY: shown[_ITEM_ROW].cast("int32"), HISTORY_TIME: shown[_SECONDS]}
+    history = sequences(shown, schema, lists).rename(_history_user=schema.user)
     joined = targets.left_join(history, targets[schema.user] == history["_history_user"])
     empty = {
         HISTORY: ibis.literal([], type="array<int32>"),
@@ -256,6 +281,7 @@ def _requests(events: ir.Table, schema: Schema, role: str, seen_roles: tuple[str
     return joined.select(
         schema.user,
         TARGET,
+        *([TARGET_VALUE] if schema.price else []),
         **{TIME: joined["_target_time"][0]},
         **{name: ibis.coalesce(joined[name], none) for name, none in empty.items()},
     )

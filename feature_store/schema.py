@@ -15,10 +15,14 @@ from feature_store.errors import DataError
 Kind = Literal["id", "bag", "sequence", "dense", "text"]
 Side = Literal["user", "item", "context"]
 Dtype = Literal["int64", "string", "float32"]
+Clock = Literal["time", "order", "none"]
 
 POSITION = "position"  # the order of the log: breaks ties in time, always the same way
 # columns that examples add beside the features
-RESERVED = (POSITION, "history", "history_time", "target", "time", "train_events")
+RESERVED = (
+    *(POSITION, "history", "history_time", "target", "target_value", "time"),
+    *("train_events", "known_events", "last_price"),
+)
 TIME_TYPE = pa.timestamp("us")  # UTC
 _ARROW = {"int64": pa.int64(), "string": pa.string(), "float32": pa.float32()}
 
@@ -78,7 +82,11 @@ class Schema(_Frozen):
     `user`, `item` and `time` name the columns of every event; `label`, `price`, `quantity`,
     `event_type`, `propensity` name context features that carry those meanings. `title` names
     the text feature of items that people read. `unique` lists event columns whose combination
-    may occur only once.
+    may occur only once. `published_role` names a context column of kind `text` that says, with
+    the words train, validation and test, how the publisher split the data.
+
+    `clock` says what the time column is worth: moments; only the order of a user's events; or
+    nothing at all, since the publisher gives neither.
     """
 
     user: str
@@ -90,6 +98,8 @@ class Schema(_Frozen):
     event_type: str | None = None
     propensity: str | None = None
     title: str | None = None
+    published_role: str | None = None
+    clock: Clock = "time"
     unique: tuple[str, ...] = ()
     features: tuple[Feature, ...]
 
@@ -109,7 +119,7 @@ class Schema(_Frozen):
         if self.time in (*names, POSITION):
             raise ValueError(f"the time column {self.time!r} cannot be a feature as well")
         context = {f.name for f in self.features if f.side == "context"}
-        for role in ("label", "price", "quantity", "event_type", "propensity"):
+        for role in ("label", "price", "quantity", "event_type", "propensity", "published_role"):
             name = getattr(self, role)
             if name is not None and name not in context and not (role == "price" and name in names):
                 raise ValueError(f"role {role!r} names {name!r}: not among {sorted(context)}")

@@ -1,6 +1,8 @@
 """Events of a user in time order, and histories that hold only strictly earlier events.
 
-The order is (time, position): ties in time are broken by the order of the log, always alike.
+The order is (time, position): ties in time are broken by the order of the log, always alike. A
+log whose publisher gives no order is shuffled instead, always alike too: the order of its lines,
+often that of item ids, would tell a sequence model what it cannot know.
 """
 
 from __future__ import annotations
@@ -25,7 +27,14 @@ def read_events(engine: Backend, log: EventLog) -> ir.Table:
 
 def order(events: ir.Table, schema: Schema) -> list[ir.Column]:
     """The sort keys of the one order of events."""
+    if schema.clock == "none":
+        return [shuffle(events[POSITION])]
     return [events[schema.time], events[POSITION]]
+
+
+def shuffle(column: ir.Column, seed: int = 0) -> ir.StringColumn:
+    """A key whose order is random, the same for the same seed on every engine."""
+    return (ibis.literal(f"{seed}:") + column.cast("string")).hexdigest("md5")
 
 
 def seconds(column: ir.Column) -> ir.IntegerColumn:

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -70,7 +70,7 @@ def ingest(
 ) -> None:
     """Raw input to event log: validated, nothing dropped silently.
 
-    Reads [data] of the config; the log lies where `store` says.
+    Reads the config's section `data`; the log lies where `store` says.
     """
     from pipelines.ingest import describe, ingest_source
 
@@ -82,6 +82,53 @@ def ingest(
         replace=replace,
     )
     typer.echo(f"{loaded.store_folder}: {describe(report)}")
+
+
+@app.command()
+def tune(
+    config: Config,
+    overrides: Overrides = None,
+    retriever: Annotated[
+        str | None,
+        typer.Option(help="Tune this one over the config's data and split, from its defaults."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a search after a stop or kill.")
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Begin anew, over a search that is there.")
+    ] = False,
+) -> None:
+    """Search for a retriever's best options, judged on validation alone.
+
+    Searches as the section tune of the config says. Without tune.space in it
+    the retriever's own search space is used. Options are given by low and high
+    (log = true: even over orders of magnitude), or by choices:
+
+    recsys tune CONFIG 'tune.space.retriever.dropout={low=0.0, high=0.5}'
+
+    Writes tuning.json, tuned.toml (for `recsys run`) and plots/tuning.png into
+    the run's folder; with --retriever into tuning/RETRIEVER below it, and prints
+    the best as a baseline.
+
+    More trials: recsys tune CONFIG tune.trials=60 --resume
+    """
+    from rich.console import Console
+
+    from pipelines.tune import for_retriever
+    from pipelines.tune import tune as job
+    from pipelines.tuning_report import baseline_snippet, trials_table
+
+    if retriever is None:
+        loaded = _load(config, overrides)
+        folder = loaded.folder
+    else:
+        loaded, folder = for_retriever(_load(config, None), retriever, overrides)
+    found = job(loaded, folder, resume=resume, replace=replace)
+    Console().print(trials_table(found))
+    if retriever is not None and (snippet := baseline_snippet(found)):
+        typer.echo(snippet)
+    typer.echo(f"tuned: {folder / 'tuned.toml'}")
 
 
 @app.command()
@@ -104,22 +151,86 @@ def train(config: Config, overrides: Overrides = None, resume: Resume = False) -
 
 
 @app.command()
-def evaluate(config: Config, overrides: Overrides = None) -> None:
-    """Full-catalogue test figures of a trained run beside its baselines."""
+def evaluate(
+    config: Config,
+    overrides: Overrides = None,
+    recommendations: Annotated[
+        Path | None,
+        typer.Option(help="Parquet of lists made elsewhere: user, item, and rank or score."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What to call those lists; by default the file's name.")
+    ] = None,
+) -> None:
+    """Full-catalogue test figures of a trained run beside its baselines.
+
+    With --recommendations no model is needed: lists that any other system made for the users of
+    the log are measured under the config's protocol, and stand beside the run's own figures.
+
+    Example: recsys evaluate CONFIG --recommendations theirs.parquet
+    """
     from rich.console import Console
 
     from pipelines.evaluate import evaluate as job
-    from pipelines.evaluate import metrics_table
-    from pipelines.run import tracked
+    from pipelines.evaluate import metrics_table, report
+    from pipelines.run import evaluate_lists, tracked
     from pipelines.train import check_same_training
     from recsys.training.distributed import join
 
     loaded = _load(config, overrides)
+    if recommendations is not None:
+        evaluate_lists(loaded, recommendations, name=name)
+        return
     check_same_training(loaded)
     with join(loaded.trainer.device) as group, tracked(loaded, group) as tracker:
         results = job(loaded, group, tracker)
         if group.leads:
+            report(loaded, tracker)
             Console().print(metrics_table(results))
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="Folders of evaluated runs; RUN:RETRIEVER for a baseline in one."),
+    ],
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", "-m", help="NDCG@10, or NDCG at every cut-off; may be repeated."),
+    ] = None,
+    test: Annotated[
+        Literal["randomisation", "bootstrap"], typer.Option(help="Paired test of the p-values.")
+    ] = "randomisation",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Write an HTML report of the runs side by side, too.")
+    ] = None,
+) -> None:
+    """Runs side by side: differences from the first, intervals and paired p-values.
+
+    Refuses runs of different protocols, and says what differs.
+
+    Example: recsys compare runs/sasrec runs/two_tower runs/sasrec:popularity -m NDCG@10 -m Recall
+    """
+    from rich.console import Console
+
+    from pipelines.compare import comparison_table
+    from recsys.evaluation.comparison import compare as job
+
+    comparison = job(runs, metric or (), test=test)
+    if out is not None:
+        from recsys.evaluation.report import write_comparison
+
+        write_comparison(comparison, out)
+    if as_json:
+        typer.echo(json.dumps(comparison.to_dict(), indent=2, allow_nan=False))
+        return
+    Console().print(comparison_table(comparison))
+    for note in comparison.notes:
+        typer.echo(f"note: {note}")
+    if out is not None:
+        typer.echo(f"report: {out}")
 
 
 @app.command()
@@ -228,7 +339,7 @@ def _show(finished: Any) -> None:
     typer.echo(
         f"bundle:       {finished.bundle}\n"
         f"figures:      {folder / 'metrics.json'}, per user in {folder / 'per_user'}\n"
-        f"pictures:     {folder / 'plots'}\n"
+        f"report:       {folder / 'report.html'}, its pictures in {folder / 'plots'}\n"
         f"ask more:     {here}recsys recommend {folder} --user {user} -k 10\n"
         f"MLflow UI:    {here}mlflow ui --backend-store-uri {uri}\n"
         f"MovieLens-1M: {here}recsys run pipelines/configs/movielens_1m_sasrec.toml "

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import json
+import time
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 from rich import box
 from rich.progress import track
 from rich.table import Table
 
-from feature_store.errors import DataError
+from feature_store.errors import ConfigError, DataError
 from feature_store.event_log import write_parquet
+from feature_store.protocols import TEST
 from pipelines.prepare import prepare
 from pipelines.progress import console
 from pipelines.train import make_evaluator, request_reader, seed_all, trained_folder
 from recsys.config import RunConfig
-from recsys.evaluation.evaluator import Result
+from recsys.evaluation.evaluator import Evaluator, Result
+from recsys.evaluation.item_facts import ItemFacts
+from recsys.evaluation.recommendations import GivenLists
+from recsys.evaluation.report import write_report
+from recsys.evaluation.summary import summarise
+from recsys.evaluation.user_slices import user_slices
 from recsys.examples import Examples
-from recsys.retrievers import BY_NAME, build
-from recsys.retrievers.base import FittedRetriever, VectorRetriever
-from recsys.runs import METRICS_FILE
+from recsys.retrievers import build
+from recsys.retrievers.base import FittedRetriever, RetrieverConfig, VectorRetriever
+from recsys.retrievers.popularity import PopularityConfig, RecentPopularityConfig
+from recsys.runs import METRICS_FILE, SECONDS_FILE, Run
 from recsys.tracking import Tracker
 from recsys.training.checkpoint import load_unsharded
 from recsys.training.distributed import Group
@@ -49,55 +60,182 @@ def evaluate(config: RunConfig, group: Group, tracker: Tracker) -> dict[str, Any
 
     Writes `metrics.json` and `per_user/<retriever>.parquet`; returns what `metrics.json` holds.
     """
+    started = time.perf_counter()
     retriever, examples = trained_retriever(config)
-    measured: dict[str, VectorRetriever] = {config.retriever.name: retriever}
-    for name in config.evaluation.baselines:
-        if name not in measured:
-            baseline = build(BY_NAME[name](), config.embeddings, examples, config.seed)
-            assert isinstance(baseline, FittedRetriever)
-            baseline.fit(examples.interactions(), examples)
-            measured[name] = baseline
-    evaluator = make_evaluator(config, examples)
-    found: dict[str, Any] = {}
-    for name, one in measured.items():
-        reader = request_reader(config, examples, one, "test", group)
+    learnt = not isinstance(retriever, FittedRetriever)
+    fit = _training_seconds(config) if learnt else time.perf_counter() - started
+    bench = _Bench(config, examples, group)
+    name: str = config.retriever.name
+    found: dict[str, Any] = {name: bench.measure(name, retriever, config.retriever, fit)}
+    for baseline in _baselines(config, examples):
+        name = _unused(baseline.name, found)
+        started = time.perf_counter()
+        seed_all(config.seed)
+        fitted = build(baseline, config.embeddings, examples, config.seed)
+        assert isinstance(fitted, FittedRetriever)
+        fitted.fit(examples.interactions(), examples)
+        found[name] = bench.measure(name, fitted, baseline, time.perf_counter() - started)
+    results = _describe(config, examples, bench.evaluator) | {"retrievers": found}
+    if group.leads:
+        _write(config, results, tracker)
+    group.barrier()
+    return results
+
+
+def evaluate_recommendations(
+    config: RunConfig,
+    lists_of: Path | pd.DataFrame,
+    group: Group,
+    tracker: Tracker,
+    name: str | None = None,
+) -> dict[str, Any]:
+    """Measure lists that someone else made, under the run's protocol.
+
+    The figures join those in the run's `metrics.json`, if there are any, as retriever `name` (by
+    default the file's name). Raises DataError for what holds no such lists.
+    """
+    name = name or (lists_of.stem if isinstance(lists_of, Path) else "recommendations")
+    examples = prepare(config, refit=config.trainer.refit)
+    lists = GivenLists.read(lists_of, examples)
+    bench = _Bench(config, examples, group)
+    results = _describe(config, examples, bench.evaluator)
+    known = _earlier(config, results["protocol_fingerprint"])
+    if known.get(name, {}).get("config"):
+        raise ConfigError(f"{config.folder} has a retriever {name!r}: choose another with --name")
+    known[name] = bench.measure(name, lists, None, None)
+    for note, count in lists.notes.items():
+        console.print(f"{name}: {count:,} {note}", soft_wrap=True)
+    results |= {"retrievers": known}
+    if group.leads:
+        _write(config, results, tracker)
+    return results
+
+
+class _Bench:
+    """Measures one retriever after the other on the same requests."""
+
+    def __init__(self, config: RunConfig, examples: Examples, group: Group) -> None:
+        self.config, self.examples, self.group = config, examples, group
+        options = config.evaluation
+        facts = ItemFacts.of(
+            examples,
+            category=options.category,
+            columns=options.slice_columns,
+            power=options.popularity_power,
+        ).to(group.device)
+        self.evaluator = make_evaluator(config, examples, TEST, facts)
+
+    def measure(
+        self,
+        name: str,
+        retriever: VectorRetriever | GivenLists,
+        config: RetrieverConfig | None,
+        fit_seconds: float | None,
+    ) -> dict[str, Any]:
+        """Rank the test, write the users' part, and return the retriever's part of the results."""
+        options, group = self.config.evaluation, self.group
+        reader = request_reader(self.config, self.examples, retriever, TEST, group)
         batches = track(
             reader, f"evaluate {name}", len(reader), console=console, transient=True,
             disable=not (group.leads and console.is_terminal),
         )  # fmt: skip
-        result = evaluator.evaluate(one.to(group.device), batches, group)
-        found[name] = {
-            "metrics": result.metrics,
-            "ci95": result.ci95,
-            "users": result.per_user.num_rows,
-            "without_history": result.without_history,
-            "without_targets": result.without_targets,
-        }
+        started = time.perf_counter()
+        result = self.evaluator.evaluate(retriever.to(group.device), batches, group)
+        seconds = {"evaluate": time.perf_counter() - started}
+        if fit_seconds is not None:
+            seconds["fit"] = fit_seconds
+        labels = user_slices(result, self.examples, options.slice_columns)
         if group.leads:
-            folder = config.folder / "per_user"
+            folder = self.config.folder / "per_user"
             folder.mkdir(parents=True, exist_ok=True)
-            write_parquet(_with_raw_ids(result, examples), folder / f"{name}.parquet")
+            write_parquet(_per_user(result, labels, self.examples), folder / f"{name}.parquet")
+        return {
+            **summarise(result, k=options.slice_cut, replicates=options.replicates, labels=labels),
+            "seconds": {what: round(value, 3) for what, value in seconds.items()},
+            "config": config.model_dump(mode="json") if config else {},
+        }
+
+
+def _training_seconds(config: RunConfig) -> float | None:
+    """Seconds of all epochs, those of a refit included, without validation; None: not known."""
+    path = config.folder / "training.json"
+    if not path.exists():  # stopped between the last epoch and its record
+        return None
+    record = json.loads(path.read_text())
+    epochs = record["history"] + record.get("refit_history", [])
+    return sum(epoch["seconds"] for epoch in epochs)
+
+
+def _baselines(config: RunConfig, examples: Examples) -> list[RetrieverConfig]:
+    """The configured baselines but for the model itself."""
+    found: tuple[RetrieverConfig, ...] | None = config.baselines
+    if found is None:
+        found = (PopularityConfig(), RecentPopularityConfig())
+        found = found if examples.schema.clock == "time" else found[:1]
+    return [baseline for baseline in found if baseline != config.retriever]
+
+
+def _unused(name: str, known: dict[str, Any]) -> str:
+    """The name, numbered from the second on: a retriever may be measured with several options."""
+    numbered = (f"{name}_{number}" for number in range(2, len(known) + 3))
+    return next(one for one in (name, *numbered) if one not in known)
+
+
+def _describe(config: RunConfig, examples: Examples, evaluator: Evaluator) -> dict[str, Any]:
     summary = examples.summary
-    results = {
+    return {
         "name": config.name,
+        "seed": config.seed,
         "protocol": summary.protocol,
         "protocol_fingerprint": summary.fingerprint,
-        "seed": config.seed,
+        "protocol_parts": summary.parts,
         "candidates": len(evaluator.candidates),
         "events": summary.events,
-        "retrievers": found,
+        "data": {
+            "source": config.data.source,
+            "users": len(examples.vocabulary(examples.schema.user)) - 1,
+            "items": examples.num_items - 1,
+        },
     }
-    if group.leads:
-        path = config.folder / METRICS_FILE
-        path.write_text(json.dumps(results, indent=2) + "\n")
-        tracker.log_metrics(
-            {f"test/{metric}": v for metric, v in found[config.retriever.name]["metrics"].items()}
+
+
+def _earlier(config: RunConfig, fingerprint: str) -> dict[str, Any]:
+    """What the run has measured under the same protocol."""
+    if not (config.folder / METRICS_FILE).exists():
+        return {}
+    results = Run(config.folder).results
+    if results["protocol_fingerprint"] != fingerprint:
+        raise ConfigError(
+            f"{config.folder} holds figures of another protocol ({results['protocol']}, "
+            f"{results['protocol_fingerprint']}): choose another name with name=..."
         )
-        for name in config.evaluation.baselines:
-            tracker.log_metrics({f"test_{name}/{m}": v for m, v in found[name]["metrics"].items()})
-        tracker.log_files(path, config.folder / "per_user")
-    group.barrier()
-    return results
+    return results["retrievers"]
+
+
+def _write(config: RunConfig, results: dict[str, Any], tracker: Tracker) -> None:
+    path, retrievers = config.folder / METRICS_FILE, results["retrievers"]
+    seconds = {name: found["seconds"] for name, found in retrievers.items()}
+    (config.folder / SECONDS_FILE).write_text(json.dumps(seconds, indent=2) + "\n")
+    timeless = {
+        name: {key: value for key, value in found.items() if key != "seconds"}
+        for name, found in retrievers.items()
+    }
+    written = results | {"retrievers": timeless}
+    path.write_text(json.dumps(written, indent=2, allow_nan=False) + "\n")
+    # the protocol's name is part of every figure's: one must not be read for another
+    protocol = results["protocol"]
+    for name, found in results["retrievers"].items():
+        whose = "" if name == config.retriever.name else f"{name}/"
+        figures = {f"test/{protocol}/{whose}{m}": v for m, v in found["metrics"].items()}
+        tracker.log_metrics({name: v for name, v in figures.items() if v is not None})
+    tracker.log_files(path, config.folder / "per_user")
+
+
+def report(config: RunConfig, tracker: Tracker) -> Path:
+    """Write the run's HTML report and its pictures, and keep them as artifacts."""
+    path = write_report(config.folder)
+    tracker.log_files(path, config.folder / "plots")
+    return path
 
 
 def metrics_table(results: dict[str, Any]) -> Table:
@@ -105,7 +243,8 @@ def metrics_table(results: dict[str, Any]) -> Table:
     first = next(iter(results["retrievers"].values()))["metrics"]
     ks = sorted({int(name.split("@")[1]) for name in first})
     k = 10 if 10 in ks else ks[-1]
-    names = [f"{m}@{k}" for m in ("Recall", "HR", "NDCG", "Coverage")]
+    names = [f"{m}@{k}" for m in ("Recall", "HR", "NDCG", "Coverage", "GMVCapture")]
+    names = [name for name in names if name in first]
     table = Table(
         title=f"{results['name']}, test, {results['protocol']} "
         f"({results['protocol_fingerprint']}), {results['candidates']:,} candidates",
@@ -120,15 +259,23 @@ def metrics_table(results: dict[str, Any]) -> Table:
 
 
 def _figure(found: dict[str, Any], name: str) -> str:
-    interval = f" ±{found['ci95'][name]:.4f}" if name.startswith("NDCG") else ""
-    return f"{found['metrics'][name]:.4f}{interval}"
+    value = found["metrics"].get(name)
+    if value is None:
+        return "-"
+    low, high = found["ci95"][name]
+    interval = f" ±{(high - low) / 2:.4f}" if name.startswith("NDCG") else ""
+    return f"{value:.4f}{interval}"
 
 
-def _with_raw_ids(result: Result, examples: Examples) -> pa.Table:
+def _per_user(result: Result, labels: dict[str, np.ndarray], examples: Examples) -> pa.Table:
+    """What every user got, with raw ids and the slices the user is in."""
     schema, table = examples.schema, result.per_user
     users = examples.vocabulary(schema.user).decode(table.column("user").to_numpy())
     lists = table.column("recommended").combine_chunks()
     items = examples.vocabulary(schema.item).decode(lists.values.to_numpy())
-    table = table.set_column(0, "user", users)
+    table = table.set_column(table.column_names.index("user"), "user", users)
     place = table.column_names.index("recommended")
-    return table.set_column(place, "recommended", pa.ListArray.from_arrays(lists.offsets, items))
+    table = table.set_column(place, "recommended", pa.ListArray.from_arrays(lists.offsets, items))
+    for name, of_user in labels.items():
+        table = table.append_column(f"slice:{name}", pa.array(of_user.tolist(), pa.string()))
+    return table

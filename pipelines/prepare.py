@@ -9,12 +9,11 @@ from feature_store.catalogue import Catalogue
 from feature_store.engine import connect
 from feature_store.event_log import EventLog
 from feature_store.examples import write_examples
+from feature_store.protocols import LEARNT, TRAIN
 from feature_store.splits import make_split
 from recsys.config import RunConfig
 from recsys.examples import Examples
 from recsys.retrievers import RETRIEVERS
-
-_TRAINED, _REFIT = ("train",), ("train", "validation")
 
 
 def open_log(config: RunConfig) -> tuple[EventLog, Catalogue]:
@@ -45,7 +44,7 @@ def prepare(config: RunConfig, *, refit: bool = False) -> Examples:
             folder,
             shape=shape,
             history_length=length,
-            train_roles=_REFIT if refit else _TRAINED,
+            train_roles=LEARNT if refit else (TRAIN,),
         )
         marker.write_text(json.dumps(wanted, indent=2) + "\n")
     return Examples(folder)

@@ -25,8 +25,11 @@ console = Console(stderr=True, highlight=False)
 class TrainingProgress:
     """A bar with loss and rows/s on a terminal, a line an epoch everywhere, and the tracker."""
 
-    def __init__(self, group: Group, tracker: Tracker, phase: str, metric: str) -> None:
-        self.group, self.tracker, self.phase, self.metric = group, tracker, phase, metric
+    def __init__(
+        self, group: Group, tracker: Tracker, phase: str, metric: str, protocol: str
+    ) -> None:
+        self.group, self.tracker, self.phase = group, tracker, phase
+        self.metric, self.protocol = metric, protocol
         self._rows = 0
         self._since = time.perf_counter()
         columns = (
@@ -72,7 +75,7 @@ class TrainingProgress:
         if not self.group.leads:
             return
         found = (
-            f"  validation {self.metric} {metrics[self.metric]:.4f}"
+            f"  validation {self.protocol} {self.metric} {metrics[self.metric]:.4f}"
             if self.metric in metrics
             else ""
         )
@@ -81,5 +84,6 @@ class TrainingProgress:
             f"({metrics['seconds']:.1f} s)",
             soft_wrap=True,
         )
-        names = {n: f"{self.phase}/{n}" if "@" not in n else f"validation/{n}" for n in metrics}
+        figures = f"validation/{self.protocol}"
+        names = {n: f"{figures if '@' in n else self.phase}/{n}" for n in metrics}
         self.tracker.log_metrics({names[n]: v for n, v in metrics.items()}, step)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipelines.evaluate import evaluate, metrics_table
+import pandas as pd
+from rich.console import Console
+
+from pipelines.evaluate import evaluate, evaluate_recommendations, metrics_table, report
 from pipelines.export import export
 from pipelines.ingest import describe, ingest_source
-from pipelines.plots import draw
 from pipelines.progress import console
 from pipelines.train import check_same_training, train
 from recsys.config import RunConfig, load_config, parse_config
@@ -33,17 +35,38 @@ def run(
         check_same_training(config)
     with join(config.trainer.device) as group, tracked(config, group, new=not resume) as tracker:
         if group.leads:
-            report = ingest_source(config.data, config.store_folder, quarantine=config.quarantine)
-            console.print(f"event log {config.store_folder}: {describe(report)}", soft_wrap=True)
+            ingested = ingest_source(config.data, config.store_folder, quarantine=config.quarantine)
+            console.print(f"event log {config.store_folder}: {describe(ingested)}", soft_wrap=True)
         group.barrier()
         train(config, group, tracker, resume=resume)
         results = evaluate(config, group, tracker)
         if group.leads:
             console.print(metrics_table(results))
-            tracker.log_files(*draw(config.folder, results, config.trainer.metric), folder="plots")
+            console.print(f"report {report(config, tracker)}", soft_wrap=True)
             export(config, tracker)
             console.print(f"bundle {Run(config.folder).bundle}: verified", soft_wrap=True)
         group.barrier()
+    return Run(config.folder)
+
+
+def evaluate_lists(
+    config: RunConfig | dict[str, Any] | Path | str,
+    recommendations: Path | pd.DataFrame,
+    overrides: list[str] | None = None,
+    *,
+    name: str | None = None,
+) -> Run:
+    """Measure lists made elsewhere under a config's data and protocol; nothing is trained.
+
+    They become retriever `name` of the run, beside what it has measured itself.
+    """
+    config = resolve(config, overrides)
+    check_same_training(config)
+    with join("cpu") as group, tracked(config, group) as tracker:
+        ingest_source(config.data, config.store_folder, quarantine=config.quarantine)
+        results = evaluate_recommendations(config, recommendations, group, tracker, name)
+        report(config, tracker)
+        Console().print(metrics_table(results))
     return Run(config.folder)
 
 

@@ -12,13 +12,16 @@ import numpy as np
 import torch
 
 from feature_store.errors import ConfigError
-from feature_store.examples import HISTORY, TARGET
+from feature_store.examples import HISTORY, TARGET, TARGET_VALUE
+from feature_store.protocols import TEST, VALIDATION
 from pipelines.prepare import open_log, prepare
 from pipelines.progress import TrainingProgress
 from recsys.config import RunConfig
 from recsys.evaluation.evaluator import Evaluator
+from recsys.evaluation.item_facts import ItemFacts
+from recsys.evaluation.recommendations import GivenLists
 from recsys.examples import Examples
-from recsys.reader import ReaderConfig
+from recsys.reader import Reader, ReaderConfig
 from recsys.retrievers import RETRIEVERS, build
 from recsys.retrievers.base import TrainedRetriever, VectorRetriever
 from recsys.tracking import Tracker
@@ -62,6 +65,9 @@ def train(config: RunConfig, group: Group, tracker: Tracker, *, resume: bool = F
             "protocol_fingerprint": examples.summary.fingerprint,
         }
     )
+    record_file = config.folder / "training.json"
+    if group.leads and not resume:
+        record_file.unlink(missing_ok=True)  # of another retriever, perhaps
     if not issubclass(RETRIEVERS[type(config.retriever)], TrainedRetriever):
         return
     retriever = trainable(config, examples)
@@ -70,16 +76,21 @@ def train(config: RunConfig, group: Group, tracker: Tracker, *, resume: bool = F
         _claim(config, folder, resume)
     group.barrier()
     validate = validator(config, examples, group)
-    listener = TrainingProgress(group, tracker, "train", config.trainer.metric)
+    watched = config.trainer.metric, config.split.short_name
+    listener = TrainingProgress(group, tracker, "train", *watched)
     with listener:
         progress = _trainer(
             config, config.trainer, retriever, examples, group, folder, listener, validate
         ).fit(resume=resume)
-    record = {"best_epoch": progress.best_epoch, "best": progress.best, "history": progress.history}
+    record: dict[str, Any] = {
+        "best_epoch": progress.best_epoch,
+        "best": progress.best,
+        "history": progress.history,
+    }
     if config.trainer.refit:
         refit = config.trainer.model_copy(update={"epochs": progress.best_epoch})
         everything = _prepared(config, group, refit=True)
-        with TrainingProgress(group, tracker, "refit", config.trainer.metric) as listener:
+        with TrainingProgress(group, tracker, "refit", *watched) as listener:
             again = _trainer(
                 config,
                 refit,
@@ -92,7 +103,7 @@ def train(config: RunConfig, group: Group, tracker: Tracker, *, resume: bool = F
             ).fit(resume=resume)
         record["refit_history"] = again.history
     if group.leads:
-        (config.folder / "training.json").write_text(json.dumps(record, indent=2) + "\n")
+        record_file.write_text(json.dumps(record, indent=2) + "\n")
     group.barrier()
 
 
@@ -103,36 +114,44 @@ def trained_folder(config: RunConfig) -> Path:
 
 def validator(config: RunConfig, examples: Examples, group: Group) -> Validate:
     """Full ranking of the validation events by whatever retriever is passed."""
-    evaluator = make_evaluator(config, examples)
+    evaluator = make_evaluator(config, examples, VALIDATION)
 
     def validate(retriever: VectorRetriever) -> dict[str, float]:
-        reader = request_reader(config, examples, retriever, "validation", group)
+        reader = request_reader(config, examples, retriever, VALIDATION, group)
         return evaluator.evaluate(retriever, reader, group).metrics
 
     return validate
 
 
-def make_evaluator(config: RunConfig, examples: Examples) -> Evaluator:
-    """The evaluator of the run's protocol."""
-    return Evaluator(
+def make_evaluator(
+    config: RunConfig, examples: Examples, role: str, facts: ItemFacts | None = None
+) -> Evaluator:
+    """The evaluator of the run's protocol for the events of a role."""
+    return Evaluator.under(
+        config.split,
         config.evaluation,
-        examples.candidates(config.split.candidates),
-        exclude_seen=config.split.seen == "exclude",
+        examples.candidates(config.split.candidates, role),
         user=examples.schema.user,
+        facts=facts,
     )
 
 
 def request_reader(
-    config: RunConfig, examples: Examples, retriever: VectorRetriever, role: str, group: Group
-) -> Any:
+    config: RunConfig,
+    examples: Examples,
+    retriever: VectorRetriever | GivenLists,
+    role: str,
+    group: Group,
+) -> Reader:
     """Batches of requests of a role."""
+    worth = (TARGET_VALUE,) if role == TEST and examples.schema.price else ()
     rows = examples.summary.rows[role]
     size = max(group.world, min(config.evaluation.batch_size, rows))
     return examples.reader(
         role,
         retriever.inputs,
         ReaderConfig(batch_size=size, lanes=group.world),
-        extra=(examples.schema.user, HISTORY, TARGET),
+        extra=(examples.schema.user, HISTORY, TARGET, *worth),
         rank=group.rank,
         world=group.world,
     )

@@ -5,6 +5,7 @@ run = recsys.run("pipelines/configs/synthetic_quickstart.toml")
 print(run.metrics)
 print(run.recommend([1, 2, 3], k=5))
 run = recsys.open_run("runs/synthetic_quickstart")
+run = recsys.evaluate("config.toml", frame_of_user_item_rank)
 """
 
 from __future__ import annotations
@@ -26,6 +27,18 @@ def run(config: Any, *overrides: str, resume: bool = False) -> Run:
     from pipelines.run import run as run_pipeline
 
     return run_pipeline(config, list(overrides), resume=resume)
+
+
+def evaluate(config: Any, recommendations: Any, *overrides: str, name: str | None = None) -> Run:
+    """Measure lists made elsewhere, under the data and protocol of a config; nothing is trained.
+
+    `recommendations` is a Parquet file or a frame with the columns user, item, and rank or score.
+    The run's metrics then hold them as retriever `name`, beside what it has measured before.
+    """
+    from pipelines.run import evaluate_lists
+
+    found = Path(recommendations) if isinstance(recommendations, str) else recommendations
+    return evaluate_lists(config, found, list(overrides), name=name)
 
 
 def open_run(folder: Path | str) -> Run:

@@ -33,6 +33,13 @@ class Batch(Pipelineable):
     def __len__(self) -> int:
         return len(self.ids)
 
+    def has(self, name: str) -> bool:
+        """Whether there is a list of that name."""
+        return any(
+            lists is not None and name in lists.keys()  # noqa: SIM118 (not a dict)
+            for lists in (self.sequences, self.bags)
+        )
+
     def id(self, name: str) -> Tensor:
         """A single id [B]."""
         return self.ids[:, self.id_names.index(name)]

@@ -10,10 +10,10 @@ import os
 import tomllib
 import typing
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from feature_store.errors import ConfigError
 from feature_store.sources import SourceConfig
@@ -22,9 +22,10 @@ from recsys.embeddings.layout import EmbeddingsConfig
 from recsys.evaluation.evaluator import EvaluationConfig
 from recsys.reader import ReaderConfig
 from recsys.retrievers import BY_NAME, RETRIEVERS, AnyRetrieverConfig
-from recsys.retrievers.base import FittedRetriever, TrainedRetriever
+from recsys.retrievers.base import FittedRetriever, ScoringRetriever, TrainedRetriever
 from recsys.serving.index import IndexConfig
 from recsys.training.trainer import TrainerConfig
+from recsys.tuning import TuneConfig
 
 
 class TrackingConfig(BaseModel):
@@ -49,6 +50,10 @@ class ExportConfig(BaseModel):
     golden: int = Field(16, ge=1, description="Requests kept with their answers, and replayed.")
 
 
+def _named(baseline: Any) -> Any:
+    return {"name": baseline} if isinstance(baseline, str) else baseline
+
+
 class RunConfig(BaseModel):
     """A whole run: raw log -> event log -> examples -> model -> figures -> bundle."""
 
@@ -66,12 +71,18 @@ class RunConfig(BaseModel):
     )
     split: SplitConfig = LeaveOneOut()
     retriever: AnyRetrieverConfig
+    baselines: tuple[Annotated[AnyRetrieverConfig, BeforeValidator(_named)], ...] | None = Field(
+        None,
+        description="Retrievers in closed form, measured beside the model: names, or tables with "
+        "their options. By default popularity and, where the log has times, recent popularity.",
+    )
     embeddings: EmbeddingsConfig = EmbeddingsConfig()
     reader: ReaderConfig = ReaderConfig()
     trainer: TrainerConfig = TrainerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     export: ExportConfig = ExportConfig()
     tracking: TrackingConfig = TrackingConfig()
+    tune: TuneConfig = TuneConfig()
 
     @property
     def folder(self) -> Path:
@@ -149,13 +160,21 @@ def _check(config: RunConfig, where: str) -> None:
     """What one section asks of another."""
     kinds = {name: RETRIEVERS[kind] for name, kind in BY_NAME.items()}
     fitted = [name for name, kind in kinds.items() if issubclass(kind, FittedRetriever)]
-    for name in config.evaluation.baselines:
+    for baseline in config.baselines or ():
+        name = baseline.name
         if name not in fitted:
             raise ConfigError(
-                f"{where}: evaluation.baselines: {name!r} is none; known: {', '.join(fitted)}"
+                f"{where}: baselines: {name!r} learns by gradient: make it the retriever of a run "
+                f"of its own; known: {', '.join(fitted)}"
             )
+    chosen = kinds[config.retriever.name]
+    if issubclass(chosen, ScoringRetriever) and config.export.index.kind == "faiss":
+        raise ConfigError(
+            f"{where}: export.index.kind: {config.retriever.name} gives every item a score and has "
+            "no vectors that FAISS could search: choose 'exact'"
+        )
     metric, known = config.trainer.metric, config.evaluation.figures
-    if metric not in known and issubclass(kinds[config.retriever.name], TrainedRetriever):
+    if metric not in known and issubclass(chosen, TrainedRetriever):
         raise ConfigError(
             f"{where}: trainer.metric: {metric!r} is not measured with these evaluation.ks; "
             f"choose one of: {', '.join(known)}"

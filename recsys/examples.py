@@ -7,12 +7,15 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from feature_store.examples import HISTORY, TRAIN_EVENTS, ExamplesSummary
+from feature_store.examples import HISTORY, KNOWN_EVENTS, TRAIN_EVENTS, ExamplesSummary
+from feature_store.money import LAST_PRICE
+from feature_store.protocols import TEST
 from feature_store.schema import Feature, Schema
 from feature_store.vocabulary import Vocabulary
 from recsys.embeddings.layout import FeatureSpec
@@ -48,11 +51,28 @@ class Examples:
         """Training events of every item row [N]."""
         return torch.from_numpy(self._items.column(TRAIN_EVENTS).to_numpy().copy())
 
-    def candidates(self, which: str = "trained") -> Tensor:
-        """Item rows that may be recommended: those with training events, or all of them."""
-        if which == "trained":
-            return self.train_events.nonzero().squeeze(1)
-        return torch.arange(1, self.num_items)
+    @cached_property
+    def known_events(self) -> Tensor:
+        """Events of every item row [N] before the test: training, and validation."""
+        return torch.from_numpy(self._items.column(KNOWN_EVENTS).to_numpy().copy())
+
+    @cached_property
+    def last_prices(self) -> Tensor | None:
+        """The newest price of every item row [N] before the test, 0 where none is known; None
+        for logs without prices."""
+        if LAST_PRICE not in self._items.column_names:
+            return None
+        return torch.from_numpy(self._items.column(LAST_PRICE).fill_null(0).to_numpy().copy())
+
+    def candidates(self, which: str = "known", role: str = TEST) -> Tensor:
+        """Item rows that may be recommended: those known before the role's events, or all.
+
+        The same for every model and for a refit, so that all rank the same.
+        """
+        if which == "catalogue":
+            return torch.arange(1, self.num_items)
+        events = self.known_events if role == TEST else self.train_events
+        return events.nonzero().squeeze(1)
 
     def vocabulary(self, feature: str) -> Vocabulary:
         """The vocabulary of a feature's table."""
@@ -68,13 +88,12 @@ class Examples:
 
     def item_column(self, feature: Feature) -> Tensor:
         """A feature of every item row: ids [N], bags [N, L] padded with 0, dense [N]."""
-        column = self._items.column(feature.name).combine_chunks()
-        if feature.kind != "bag":
-            return torch.from_numpy(column.to_numpy().copy())
-        lengths = pc.list_value_length(column).to_numpy()
-        padded = np.zeros((len(lengths), max(1, int(lengths.max(initial=0)))), dtype=np.int64)
-        padded[np.arange(padded.shape[1]) < lengths[:, None]] = column.flatten().to_numpy()
-        return torch.from_numpy(padded)
+        return _feature(self._items.column(feature.name).combine_chunks(), feature)
+
+    def user_column(self, feature: Feature) -> Tensor:
+        """A feature of every user row, as `item_column`."""
+        table = pq.read_table(self.folder / "users.parquet", partitioning=None)
+        return _feature(table.column(feature.name).combine_chunks(), feature)
 
     def interactions(self) -> Interactions:
         """The training events."""
@@ -108,3 +127,13 @@ class Examples:
             rank=rank,
             world=world,
         )
+
+
+def _feature(column: pa.Array, feature: Feature) -> Tensor:
+    """A column as a tensor; bags are padded with 0."""
+    if feature.kind != "bag":
+        return torch.from_numpy(column.to_numpy().copy())
+    lengths = pc.list_value_length(column).to_numpy()
+    padded = np.zeros((len(lengths), max(1, int(lengths.max(initial=0)))), dtype=np.int64)
+    padded[np.arange(padded.shape[1]) < lengths[:, None]] = column.flatten().to_numpy()
+    return torch.from_numpy(padded)

@@ -15,13 +15,14 @@ from feature_store.errors import DataError
 from recsys.serving.recommender import Recommender
 
 METRICS_FILE = "metrics.json"
+SECONDS_FILE = "seconds.json"  # beside the figures: they repeat to the last digit, times do not
 
 
 class Run:
     """What a run left behind.
 
     A folder holds `config.toml`, `examples/`, `checkpoints/`, `training.json`, `metrics.json`,
-    `per_user/*.parquet`, `plots/*.png` and `bundle/`.
+    `seconds.json`, `per_user/*.parquet`, `report.html`, `plots/*.png` and `bundle/`.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -41,13 +42,19 @@ class Run:
 
     @cached_property
     def results(self) -> dict[str, Any]:
-        """Protocol, users and figures of every retriever measured, as in `metrics.json`."""
+        """Protocol, users and figures of every retriever measured, as in `metrics.json`, with
+        the seconds that it took."""
         try:
-            return json.loads((self.folder / METRICS_FILE).read_text())
+            found = json.loads((self.folder / METRICS_FILE).read_text())
         except FileNotFoundError:
             raise DataError(
                 f"{self.folder} was not evaluated: run `recsys evaluate {self.folder}`"
             ) from None
+        times = self.folder / SECONDS_FILE
+        seconds = json.loads(times.read_text()) if times.exists() else {}
+        for name, part in found["retrievers"].items():
+            part["seconds"] = seconds.get(name, {})
+        return found
 
     @property
     def metrics(self) -> pd.DataFrame:

@@ -2,57 +2,129 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import max_pool1d
+
+from recsys.membership import Pairs
+
+# Scores and users at a time: on a processor what is computed has to stay in its cache.
+SCORES, USERS = 1 << 21, 128
+SCORES_CUDA = 1 << 28
 
 
 def stable_top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k best of `scores` [B, N] as (scores [B, k], columns [B, k]).
+    """The k best of `scores` [B, N] as (scores [B, k], columns [B, k]); k is cut to N.
 
-    Ties are broken by the lower column. `torch.topk` promises no order among ties, so rows
-    where a tie crosses the k-th place are sorted in full; the others cost one pass.
+    Ties are broken by the lower column. Of a long row only the k blocks of neighbouring columns
+    with the best maxima are looked at, ties between blocks broken by the lower one. The k best
+    columns lie in them: a block ahead of a column's own holds a score that is higher, or as high
+    in a lower column, so k such blocks would hold k columns ahead of it.
+
+    Raises ValueError where a score is NaN, which has no place in an order.
     """
     k = min(k, scores.shape[1])
-    values, columns = scores.topk(min(k + 1, scores.shape[1]), dim=1)
-    crossing = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
-    if values.shape[1] > k:
-        crossing = values[:, k] == values[:, k - 1]
-    values, columns = values[:, :k], columns[:, :k]
-    # order by column, then stably by score: equal scores stay in the order of their columns
-    columns, by_column = columns.sort(dim=1)
-    values, by_score = values.gather(1, by_column).sort(dim=1, descending=True, stable=True)
-    columns = columns.gather(1, by_score)
-    if crossing.any():
-        rows = crossing.nonzero().squeeze(1)
-        full, order = scores[rows].sort(dim=1, descending=True, stable=True)
-        values[rows], columns[rows] = full[:, :k], order[:, :k]
-    return values, columns
+    if scores.dtype in (torch.float32, torch.float16, torch.bfloat16):
+        places = _places(scores.detach().float(), k)
+    else:
+        _refuse_nan(scores)
+        places = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
+    return scores.gather(1, places), places
+
+
+def _places(scores: Tensor, k: int) -> Tensor:
+    """The columns of `stable_top_k` for float32 scores."""
+    columns = torch.arange(scores.shape[1], device=scores.device)
+    if len(columns) <= 16 * k:
+        _refuse_nan(scores)
+        return _first(_keys(scores, columns), k)
+    # many blocks cost time at the first level, wide ones at the second
+    width = 8 if len(columns) < 128 * k else 32
+    end = len(columns) // width * width  # the few columns behind the last block all stay in
+    blocks, tail = scores[:, :end].unflatten(1, (-1, width)), scores[:, end:]
+    # torch vectorises maxima of long rows only, and pooling of short ones
+    maxima = blocks.amax(2) if width == 32 else max_pool1d(scores, width)
+    _refuse_nan(maxima)
+    _refuse_nan(tail)
+    best = _first(_keys(maxima, columns[: blocks.shape[1]]), k)
+    rows = torch.arange(len(scores), device=scores.device).unsqueeze(1)
+    keys = _keys(blocks[rows, best], best.unsqueeze(2) * width + columns[:width]).flatten(1)
+    return _first(torch.cat([keys, _keys(tail, columns[end:])], dim=1), k)
+
+
+def _keys(scores: Tensor, columns: Tensor) -> Tensor:
+    """Distinct int64 that ascend as scores descend and, among equals, as columns ascend.
+
+    The score fills the upper half: a float's bits, read as an integer, ascend with it where it
+    is positive and descend where it is negative. The column fills the lower half.
+    """
+    bits = (0.0 - scores).view(torch.int32)  # 0 - x is +0 for both zeros
+    bits ^= (bits >> 31) & 0x7FFFFFFF
+    keys = bits.long()
+    keys <<= 32
+    keys |= columns
+    return keys
+
+
+def _first(keys: Tensor, k: int) -> Tensor:
+    """The columns [B, k] in the k lowest keys, in their order."""
+    if keys.is_cuda:
+        return keys.topk(k, dim=1, largest=False).values & 0xFFFFFFFF
+    found = keys.numpy()  # whose selection and sort are vectorised, and torch's are not
+    if k < found.shape[1]:
+        found = np.partition(found, k - 1, axis=1)[:, :k]
+    return torch.from_numpy(np.sort(found, axis=1)) & 0xFFFFFFFF
+
+
+def _refuse_nan(scores: Tensor) -> None:
+    if scores.numel() and scores.amax().isnan():  # a maximum over NaN is NaN
+        raise ValueError("a score is NaN: vectors hold NaN or values too large to multiply")
 
 
 def search(
-    queries: Tensor, weights: Tensor, items: Tensor, k: int, exclude: Tensor | None = None
+    queries: Tensor, weights: Tensor, items: Tensor, k: int, exclude: Pairs | Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Exact maximum inner product search: (scores [B, k], places [B, k] in `items`).
 
     Args:
         queries: interest vectors [B, K, D].
         weights: [B, K]; an interest of weight 0 is not there.
-        items: [N, D].
-        exclude: places [B, L] never to return, padded with -1.
+        items: [N, D]; or [N] int64 for unit vectors, the places of their 1.
+        exclude: places never to return: pairs, or lists [B, L] padded with -1.
 
     An item's score is that of its best interest. A place of -1 with score -inf means that
-    fewer than k items were left.
+    fewer than k items were left. Raises ValueError where a score is NaN.
     """
-    best: Tensor | None = None
-    for interest in range(queries.shape[1]):
-        scores = queries[:, interest] @ items.T
-        absent = weights[:, interest, None] <= 0
-        if absent.any():
-            scores = scores.masked_fill(absent, float("-inf"))
-        best = scores if best is None else torch.maximum(best, scores)
-    assert best is not None
-    if exclude is not None and exclude.numel():
-        rows, columns = (exclude >= 0).nonzero(as_tuple=True)
-        best[rows, exclude[rows, columns]] = float("-inf")
+    per_user = max(1, queries.shape[1] * len(items))
+    users = max(1, SCORES_CUDA // per_user if items.is_cuda else min(USERS, SCORES // per_user))
+    if isinstance(exclude, Tensor):
+        exclude = Pairs.of_padded(exclude, padding=-1)
+    parts = []
+    for first in range(0, max(1, len(queries)), users):
+        chunk = slice(first, first + users)
+        hidden = None
+        if exclude is not None:
+            bounds = exclude.users.new_tensor([first, first + users])
+            start, end = torch.searchsorted(exclude.users, bounds).tolist()
+            hidden = Pairs(exclude.users[start:end] - first, exclude.items[start:end])
+        parts.append(_search(queries[chunk], weights[chunk], items, k, hidden))
+    values, places = (torch.cat(found) for found in zip(*parts, strict=True))
+    return values, places
+
+
+def _search(
+    queries: Tensor, weights: Tensor, items: Tensor, k: int, exclude: Pairs | None
+) -> tuple[Tensor, Tensor]:
+    if items.dim() == 1:
+        scores = queries.index_select(2, items)
+    else:
+        scores = (queries.flatten(0, 1) @ items.T).unflatten(0, queries.shape[:2])  # [B, K, N]
+    absent = weights <= 0
+    if absent.any():
+        scores[absent] = float("-inf")
+    best = scores.squeeze(1) if scores.shape[1] == 1 else scores.amax(1)
+    if exclude is not None:
+        best[exclude.users, exclude.items] = float("-inf")
     values, places = stable_top_k(best, k)
     return values, places.masked_fill(values == float("-inf"), -1)

@@ -97,6 +97,17 @@ class Tracker:
                 tracker._warn("start a run", error)
         return tracker
 
+    def child(self, name: str) -> Tracker:
+        """Begin a run below this one, such as a trial of a search; off where this tracker is off.
+
+        It is finished like any other, and before this one.
+        """
+        below = Tracker(self._uri)
+        below.run_id = self._attempt(f"start {name}", lambda c, run: _child(c, run, name))
+        below._client = None if below.run_id is None else self._client
+        below._warned = self._warned
+        return below
+
     def log_config(self, config: Mapping[str, Any]) -> None:
         """Write the configuration as parameters, one per leaf, named like `trainer.epochs`.
 
@@ -247,6 +258,13 @@ def _run(client: MlflowClient, uri: str, experiment: str, name: str, run_id: str
     if found is None:
         raise LookupError(f"experiment {experiment} was made but is not found")
     return str(client.create_run(found.experiment_id, run_name=name).info.run_id)
+
+
+def _child(client: MlflowClient, parent: str, name: str) -> str:
+    """The id of a new run that MLflow shows below its parent."""
+    experiment = client.get_run(parent).info.experiment_id
+    tags = {"mlflow.parentRunId": parent}
+    return str(client.create_run(experiment, tags=tags, run_name=name).info.run_id)
 
 
 def _unless_it_exists(make: Callable[[], object]) -> None:

@@ -4,16 +4,27 @@ from typing import Annotated
 
 from pydantic import Field
 
+from feature_store.sources.amazon import Amazon
 from feature_store.sources.base import BadRow, RawChunk, Source
+from feature_store.sources.book_crossing import BookCrossing
+from feature_store.sources.edge_list import EdgeList
 from feature_store.sources.movielens import MovieLens
+from feature_store.sources.online_retail import OnlineRetail
 from feature_store.sources.parquet import ParquetLog
 from feature_store.sources.synthetic import Synthetic
 
 SOURCES: dict[str, type[Source]] = {
+    "amazon": Amazon,
+    "book_crossing": BookCrossing,
+    "edge_list": EdgeList,
     "movielens": MovieLens,
+    "online_retail": OnlineRetail,
     "parquet": ParquetLog,
     "synthetic": Synthetic,
 }
-SourceConfig = Annotated[MovieLens | ParquetLog | Synthetic, Field(discriminator="source")]
+SourceConfig = Annotated[
+    Amazon | BookCrossing | EdgeList | MovieLens | OnlineRetail | ParquetLog | Synthetic,
+    Field(discriminator="source"),
+]
 
 __all__ = ["SOURCES", "BadRow", "RawChunk", "Source", "SourceConfig"]

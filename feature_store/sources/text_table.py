@@ -29,6 +29,8 @@ class TextFormat:
         quoted: values may stand in double quotes, a quote within them doubled.
         escape: a character that makes the next one literal within quotes.
         final_newline: the format promises that the last line ends with a newline.
+        line_end: what ends a line. With "\\r\\n" a lone line feed is part of the value it stands
+            in, and line numbers do not count it.
     """
 
     columns: tuple[str, ...]
@@ -38,6 +40,7 @@ class TextFormat:
     quoted: bool = False
     escape: str | None = None
     final_newline: bool = True
+    line_end: Literal["\n", "\r\n"] = "\n"
 
 
 def read_text(
@@ -50,11 +53,11 @@ def read_text(
     """
     names = layout.columns
     line = 1
-    for block, torn in _blocks(stream, file, block_bytes):
+    for block, torn in _blocks(stream, file, block_bytes, layout.line_end.encode()):
         size = len(block)
         if line == 1:
             block = block.removeprefix(b"\xef\xbb\xbf") if layout.encoding == "utf-8" else block
-        lines, undecodable = _lines(block, layout.encoding)
+        lines, undecodable = _lines(block, layout.encoding, layout.line_end)
         numbers = np.arange(line, line + len(lines))
         bad = [BadRow(line + at, "", f"is not {layout.encoding}", raw) for at, raw in undecodable]
         keep = np.asarray(pc.not_equal(lines, ""))
@@ -82,17 +85,20 @@ def read_text(
         yield RawChunk(table, file, numbers, sorted(bad, key=lambda b: b.line), size)
 
 
-def _blocks(stream: IO[bytes], file: str, block_bytes: int) -> Iterator[tuple[bytes, bool]]:
+def _blocks(
+    stream: IO[bytes], file: str, block_bytes: int, end: bytes
+) -> Iterator[tuple[bytes, bool]]:
     """Blocks of whole lines, and whether the last of them lacks its newline."""
     rest, empty = b"", True
     while piece := stream.read(block_bytes):
         empty = False
-        cut = piece.rfind(b"\n") + 1
-        if cut:
-            yield rest + piece[: cut - 1], False
-            rest = piece[cut:]
+        whole = rest + piece
+        cut = whole.rfind(end, max(0, len(rest) - 1))  # an end may lie across two pieces
+        if cut >= 0:
+            yield whole[:cut], False
+            rest = whole[cut + len(end) :]
         else:
-            rest += piece
+            rest = whole
             if len(rest) > 2 * block_bytes:
                 raise DataError(f"{file}: no line ends within {len(rest):,} bytes: is it text?")
     if empty:
@@ -101,21 +107,21 @@ def _blocks(stream: IO[bytes], file: str, block_bytes: int) -> Iterator[tuple[by
         yield rest, True
 
 
-def _lines(block: bytes, encoding: str) -> tuple[pa.Array, list[tuple[int, str]]]:
+def _lines(block: bytes, encoding: str, end: str) -> tuple[pa.Array, list[tuple[int, str]]]:
     """The lines of a block without their ends, and which of them do not decode."""
     undecodable = []
     try:
         text = block.decode(encoding)
     except UnicodeDecodeError:
         text = block.decode(encoding, "replace")
-        raws = block.split(b"\n")
-        for at, shown in enumerate(text.split("\n")):
+        raws = block.split(end.encode())
+        for at, shown in enumerate(text.split(end)):
             if "\ufffd" in shown:  # the replacement mark, which the file itself may hold as well
                 try:
                     raws[at].decode(encoding)
                 except UnicodeDecodeError:
                     undecodable.append((at, raws[at].decode(encoding, "backslashreplace")))
-    lines = pc.split_pattern(pa.array([text]), "\n").flatten()
+    lines = pc.split_pattern(pa.array([text]), end).flatten()
     return (pc.utf8_rtrim(lines, "\r") if "\r" in text else lines), undecodable
 
 

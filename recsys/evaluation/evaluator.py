@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +13,21 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from feature_store.errors import DataError
-from feature_store.examples import HISTORY, TARGET
+from feature_store.examples import HISTORY, TARGET, TARGET_VALUE
+from feature_store.protocols import AnyProtocol
 from recsys.batch import Batch
-from recsys.evaluation.metrics import METRICS, coverage
-from recsys.retrievers.base import VectorRetriever
+from recsys.evaluation.aggregates import aggregate
+from recsys.evaluation.beyond_accuracy import diversity, novelty, stratified_recall
+from recsys.evaluation.item_facts import ItemFacts
+from recsys.evaluation.metrics import METRICS
+from recsys.evaluation.money import expected_revenue, gmv, price_ndcg
+from recsys.evaluation.recommendations import GivenLists
+from recsys.membership import Pairs, contains
+from recsys.retrievers.base import Candidates, VectorRetriever
 from recsys.training.distributed import Group
+
+MILLIONTH = 1e-6
+_RARITY = "rarity"
 
 
 class EvaluationConfig(BaseModel):
@@ -26,9 +37,18 @@ class EvaluationConfig(BaseModel):
 
     ks: tuple[int, ...] = Field((1, 5, 10, 20, 50, 100), description="Cut-offs of the lists.")
     batch_size: int = Field(512, ge=1, description="Users ranked at a time.")
-    baselines: tuple[str, ...] = Field(
-        ("popularity", "recent_popularity"), description="Retrievers measured beside the model."
+    slice_k: int = Field(10, ge=1, description="Cut-off of the figures in slices, one of ks.")
+    slice_columns: tuple[str, ...] = Field(
+        (), description="Columns of users or items in the catalogue to slice by."
     )
+    category: str | None = Field(
+        None,
+        description="Item column whose values make CategoryDiversity; the first bag by default.",
+    )
+    popularity_power: float = Field(
+        0.5, ge=0, le=1, description="StratifiedRecall weighs targets by popularity to minus this."
+    )
+    replicates: int = Field(1000, ge=100, description="Bootstrap replicates of the intervals.")
 
     @field_validator("ks")
     @classmethod
@@ -38,47 +58,113 @@ class EvaluationConfig(BaseModel):
         return ks
 
     @property
+    def slice_cut(self) -> int:
+        """`slice_k`, or the last cut-off where it is not among `ks`."""
+        return self.slice_k if self.slice_k in self.ks else self.ks[-1]
+
+    @property
     def figures(self) -> list[str]:
-        """Names of all that is measured, such as NDCG@10."""
-        return [f"{name}@{k}" for k in self.ks for name in (*METRICS, "Coverage")]
+        """Names of all that is measured of every log, such as NDCG@10."""
+        names = (*METRICS, "F1OfMeans", "Coverage", "Gini")
+        return [f"{name}@{k}" for k in self.ks for name in names]
 
 
 @dataclass(frozen=True)
 class Result:
-    """Means over users, the users behind them, and who was left out.
+    """What every user got, and who was left out.
 
-    `ci95` holds half the width of each mean's 95 % interval over users, by the normal
-    approximation `1.96 s / sqrt(users)`.
-    `per_user` has one row a user: `user` and `recommended` are vocabulary rows, `targets` and
-    `history` count items, and there is a column for each metric.
+    `users` holds arrays with one row a user: `user` (a vocabulary row), counts of `history` and
+    `targets`, `recommended` [U, K] item rows and their `scores`, a column for each figure such
+    as `NDCG@10`, and `Recall@10|slice=label` for slices of items (NaN: no such target).
     """
 
-    metrics: dict[str, float]
-    ci95: dict[str, float]
-    per_user: pa.Table
+    users: dict[str, np.ndarray]
+    ks: tuple[int, ...]
+    candidates: np.ndarray
     without_history: int
     without_targets: int
+
+    @property
+    def figures(self) -> list[str]:
+        """Names of the columns that are averaged over all users."""
+        return [name for name in self.users if "@" in name and "|" not in name]
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """Means over users, and figures of all lists together."""
+        means = {name: _mean(self.users[name]) for name in self.figures}
+        return means | aggregate(self.users, self.ks, self.candidates)
+
+    @property
+    def per_user(self) -> pa.Table:
+        """The same as a table; lists end where their user's did."""
+        columns = {}
+        for name, values in self.users.items():
+            if values.ndim == 2:
+                kept = self.users["recommended"] != 0
+                offsets = np.concatenate([[0], np.cumsum(kept.sum(1))]).astype(np.int32)
+                columns[name] = pa.ListArray.from_arrays(pa.array(offsets), pa.array(values[kept]))
+            else:
+                columns[name] = pa.array(values, from_pandas=values.dtype.kind == "f")
+        return pa.table(columns)
 
 
 class Evaluator:
     """Full ranking under one protocol.
 
     A target that the user has already seen cannot be recommended when seen items are excluded,
-    and is no target; users left without targets, and users without a history where the retriever
-    needs one, are counted and not averaged. A target outside the candidates is a miss.
+    and is no target; users left without targets are counted and not averaged. Users without a
+    history are left out for every retriever alike, or counted for all, as the protocol says. A
+    target outside the candidates is a miss.
+
+    With `facts` the figures beyond list accuracy are measured too.
     """
 
     def __init__(
-        self, config: EvaluationConfig, candidates: Tensor, *, exclude_seen: bool, user: str
+        self,
+        config: EvaluationConfig,
+        candidates: Tensor,
+        *,
+        user: str,
+        exclude_seen: bool = True,
+        cold_users: str = "leave_out",
+        sampled: int | None = None,
+        seed: int = 0,
+        facts: ItemFacts | None = None,
     ) -> None:
         self.config = config
         self.candidates = candidates
-        self.exclude_seen = exclude_seen
         self.user = user
+        self.exclude_seen = exclude_seen
+        self.cold_users = cold_users
+        self.sampled = sampled
+        self.seed = seed
+        self.facts = facts
+
+    @classmethod
+    def under(
+        cls,
+        protocol: AnyProtocol,
+        config: EvaluationConfig,
+        candidates: Tensor,
+        *,
+        user: str,
+        facts: ItemFacts | None = None,
+    ) -> Evaluator:
+        """The evaluator that a protocol asks for."""
+        return cls(
+            config,
+            candidates,
+            user=user,
+            exclude_seen=protocol.seen == "exclude",
+            cold_users=protocol.cold_users,
+            sampled=protocol.sampled_candidates,
+            facts=facts,
+        )
 
     def evaluate(
         self,
-        retriever: VectorRetriever,
+        retriever: VectorRetriever | GivenLists,
         batches: Iterable[Batch],
         group: Group,
         progress: Callable[[int], None] | None = None,
@@ -92,84 +178,146 @@ class Evaluator:
         retriever.prepare(self.candidates.to(group.device))
         parts = []
         for batch in batches:
-            parts.append(self._rank(retriever, batch.to(group.device)))
+            parts.append(self._judge(retriever, batch.to(group.device)))
             if progress is not None:
                 progress(len(batch))
         retriever.train(training)
         mine = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         whole = group.gather({name: value.cpu() for name, value in mine.items()})
-        users = {name: torch.cat([part[name] for part in whole]) for name in mine}
-        return self._result(users, retriever.needs_history)
-
-    def _rank(self, retriever: VectorRetriever, batch: Batch) -> dict[str, Tensor]:
-        k = self.config.ks[-1]
-        seen, targets = batch.padded(HISTORY), batch.padded(TARGET)
-        found = retriever.retrieve(batch, k, seen if self.exclude_seen else None)
-        if self.exclude_seen:
-            targets = targets.masked_fill(_contains(seen, targets), 0)
-        targets = _distinct(targets)
-        relevant = _contains(targets, found.ids) & (found.ids != 0)
-        total = (targets != 0).sum(1)
-        out = {
-            "user": batch.id(self.user),
-            "history": (seen != 0).sum(1),
-            "targets": total,
-            "recommended": _fill(found.ids, k),
-            "scores": _fill(found.scores, k),
-        }
-        for cut in self.config.ks:
-            for name, metric in METRICS.items():
-                values = metric(relevant, total.clamp(min=1), cut)
-                out[f"{name}@{cut}"] = values.double()
-        return out
-
-    def _result(self, users: dict[str, Tensor], needs_history: bool) -> Result:
-        has_history = (users["history"] > 0) | (not needs_history)
+        users = {name: torch.cat([part[name] for part in whole]).numpy() for name in mine}
+        has_history = (users["history"] > 0) | (self.cold_users == "count")
         has_targets = users["targets"] > 0
         kept = has_history & has_targets
         if not kept.any():
             raise DataError("no user has both a history and a target: nothing to evaluate")
-        lists = users["recommended"][kept]
-        values = {name: v[kept] for name, v in users.items() if "@" in name}
-        metrics = {name: float(v.mean()) for name, v in values.items()}
-        root = int(kept.sum()) ** 0.5
-        ci95 = {n: 1.96 * float(v.std(correction=0)) / root for n, v in values.items()}
-        for cut in self.config.ks:
-            metrics[f"Coverage@{cut}"] = coverage(lists[:, :cut], len(self.candidates))
-        columns = {
-            name: _lists(v[kept]) if v.dim() == 2 else pa.array(v[kept].numpy())
-            for name, v in users.items()
-        }
+        if not kept.all():  # copies are large
+            users = {name: values[kept] for name, values in users.items()}
         return Result(
-            metrics=metrics,
-            ci95=ci95,
-            per_user=pa.table(columns),
+            users=_weighted(users),
+            ks=self.config.ks,
+            candidates=self.candidates.cpu().numpy(),
             without_history=int((~has_history).sum()),
             without_targets=int((has_history & ~has_targets).sum()),
         )
 
+    def _judge(self, retriever: VectorRetriever | GivenLists, batch: Batch) -> dict[str, Tensor]:
+        k = self.config.ks[-1]
+        ks = torch.tensor(self.config.ks, device=batch.ids.device)
+        history, targets = batch.jagged(HISTORY), batch.padded(TARGET)
+        seen = Pairs.of_lists(history.values(), history.lengths())
+        events = seen.counts(len(batch))
+        if self.exclude_seen:
+            targets = targets.masked_fill(seen.contains(targets), 0)
+        found = retriever.retrieve(batch, k, self._hidden(batch, seen, targets))
+        if retriever.needs_history:
+            cold = (events == 0).unsqueeze(1)
+            found = Candidates(found.ids.masked_fill(cold, 0), found.scores.masked_fill(cold, 0))
+        relevant = contains(targets, found.ids) & (found.ids != 0)
+        total = (targets != 0).sum(1)
+        users = {
+            "user": batch.id(self.user),
+            "history": events,
+            "targets": total,
+            "recommended": _fill(found.ids.int(), k),
+            "scores": _fill(found.scores, k),
+        }
+        columns = {
+            name: metric(relevant, total.clamp(min=1), ks) for name, metric in METRICS.items()
+        }
+        if self.facts is not None:
+            users[_RARITY] = self.facts.rarity[targets].masked_fill(targets == 0, 0).sum(1)
+            columns |= self._beyond(self.facts, found, relevant, users[_RARITY], ks)
+            if batch.has(TARGET_VALUE):
+                values = batch.padded(TARGET_VALUE).double() * MILLIONTH
+                values = values.masked_fill(targets == 0, 0.0)
+                users["value"] = values.sum(1)
+                columns |= _money(found, relevant, targets, values, ks)
+            if (
+                self.facts.prices is not None
+                and isinstance(retriever, GivenLists)
+                and retriever.probabilities
+            ):
+                prices = self.facts.prices[found.ids]
+                columns["ExpectedRevenue"] = expected_revenue(found.scores.double(), prices, ks)
+            for name, values in self._slices(self.facts, found, relevant, targets).items():
+                users[name] = values
+        for place, cut in enumerate(self.config.ks):
+            users |= {f"{name}@{cut}": values[:, place] for name, values in columns.items()}
+        return users
 
-def _contains(sets: Tensor, values: Tensor) -> Tensor:
-    """Whether each of `values` [B, L] is among the row's `sets` [B, M]."""
-    base = torch.arange(len(sets), device=sets.device).unsqueeze(1) * (
-        int(max(sets.max(), values.max())) + 1
-    )
-    return torch.isin(values + base, sets + base)
+    def _hidden(self, batch: Batch, seen: Pairs, targets: Tensor) -> Pairs | None:
+        """Item rows that must not be ranked."""
+        if self.sampled is None:
+            return seen if self.exclude_seen else None
+        rows = []
+        candidates = self.candidates.cpu().numpy()
+        users = batch.id(self.user).tolist()
+        histories = seen.items.split(seen.counts(len(batch)).tolist())
+        for user, known, wanted in zip(users, histories, targets.tolist(), strict=True):
+            # by user, so that the draw is the same for every model and batch size
+            random = np.random.default_rng([self.seed, user])
+            pool = np.setdiff1d(candidates, [*known.tolist(), *wanted])
+            drawn = random.choice(pool, min(self.sampled, len(pool)), replace=False)
+            rows.append(torch.from_numpy(np.setdiff1d(candidates, [*drawn, *wanted])))
+        lengths = torch.tensor([len(found) for found in rows])
+        hidden = Pairs.of_lists(torch.cat(rows), lengths)
+        return Pairs(*(part.to(targets.device) for part in hidden))
+
+    def _beyond(
+        self, facts: ItemFacts, found: Candidates, relevant: Tensor, rarity: Tensor, ks: Tensor
+    ) -> dict[str, Tensor]:
+        ids = found.ids
+        columns = {
+            "Novelty": novelty(ids, facts.information, ks),
+            "StratifiedRecall": stratified_recall(relevant, facts.rarity[ids], rarity, ks),
+            "VectorDiversity": diversity(ids, facts.vectors, ks),
+        }
+        if facts.categories is not None:
+            columns["CategoryDiversity"] = diversity(ids, facts.categories, ks)
+        return columns
+
+    def _slices(
+        self, facts: ItemFacts, found: Candidates, relevant: Tensor, targets: Tensor
+    ) -> dict[str, Tensor]:
+        """Recall of the targets in each slice of items, NaN for users without one."""
+        k = self.config.slice_cut
+        hits = (facts.members[found.ids[:, :k]] * relevant[:, :k, None]).sum(1)  # [B, G]
+        totals = facts.members[targets].sum(1)  # members of row 0 are none
+        recall = (hits / totals).double()  # 0 / 0 is NaN
+        return {f"Recall@{k}|{label}": recall[:, g] for g, label in enumerate(facts.slices)}
 
 
-def _distinct(values: Tensor) -> Tensor:
-    """The values [B, L] with repetitions in a row set to 0."""
-    ordered, _ = values.sort(dim=1)
-    again = torch.zeros_like(ordered, dtype=torch.bool)
-    again[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
-    return ordered.masked_fill(again, 0)
+def _money(
+    found: Candidates, relevant: Tensor, targets: Tensor, values: Tensor, ks: Tensor
+) -> dict[str, Tensor]:
+    """GMV and PriceNDCG from the money [B, L] of the targets [B, L]."""
+    ordered, order = targets.sort(dim=1)
+    place = torch.searchsorted(ordered, found.ids.to(ordered.dtype)).clamp(max=targets.shape[1] - 1)
+    values_at = values.gather(1, order).gather(1, place) * relevant
+    return {"GMV": gmv(values_at, ks), "PriceNDCG": price_ndcg(values_at, values, ks)}
+
+
+def _weighted(users: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Weigh StratifiedRecall by the rarity of each user's targets.
+
+    Its mean over users is then found / wanted over all targets alike; a plain mean of ratios
+    would weigh nothing where users have one target each.
+    """
+    if _RARITY in users:
+        weight = users.pop(_RARITY)
+        weight = weight / weight.mean()
+        for name in users:
+            if name.startswith("StratifiedRecall@"):
+                users[name] = users[name] * weight
+    return users
+
+
+def _mean(values: np.ndarray) -> float:
+    """The mean of those who have a value: nobody has a diversity at k = 1."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def _fill(values: Tensor, k: int) -> Tensor:
     """[B, <= k] -> [B, k]: lists shorter than k end in zeros."""
     return torch.nn.functional.pad(values, (0, k - values.shape[1]))
-
-
-def _lists(values: Tensor) -> pa.Array:
-    offsets = np.arange(0, values.numel() + 1, values.shape[1], dtype=np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.reshape(-1).numpy()))

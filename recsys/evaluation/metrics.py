@@ -1,51 +1,149 @@
-"""Metrics of ranked lists: each gives one value per user.
+"""Metrics of ranked lists: each gives a value per user and cut-off.
 
-B users, K places; `relevant` [B, K] says which places of the list hold a relevant item, best
-first; `total` [B] counts each user's relevant items, at least one.
+Legend: B users, K places of a list, C cut-offs. Every metric takes
+
+    relevant  [B, K] bool: which places hold a relevant item, best place first;
+    total     [B] int64: how many relevant items each user has, at least one;
+    ks        [C] int64: the cut-offs, ascending,
+
+and returns [B, C] float64. A k past the end of the list is allowed: the list simply ended, and
+the places that it lacks are misses. In the formulas `hits@k` counts the relevant items among the
+first k places, and r runs over the ranks 1..k.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
-Metric = Callable[[Tensor, Tensor, int], Tensor]
+Metric = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def recall(relevant: Tensor, total: Tensor, k: int) -> Tensor:
-    """Recall@k: hits in the top k / relevant items."""
-    return relevant[:, :k].sum(1) / total
+def precision(relevant: Tensor, total: Tensor, ks: Tensor) -> Tensor:
+    """Precision@k: `hits@k / k`, also where the list is shorter than k.
 
-
-def hit_rate(relevant: Tensor, total: Tensor, k: int) -> Tensor:
-    """HR@k: 1 if the top k hold any relevant item, else 0."""
-    return relevant[:, :k].any(1).double()
-
-
-def ndcg(relevant: Tensor, total: Tensor, k: int) -> Tensor:
-    """NDCG@k with binary gains: `sum_r rel_r / log2(r + 1)`, r = 1..k, over its ideal.
-
-    The ideal list holds min(total, k) relevant items first. Source: Järvelin & Kekäläinen, 2002.
+    Source: Manning, Raghavan & Schütze, Introduction to Information Retrieval, 2008, chapter 8.
     """
-    discounts = 1 / torch.log2(torch.arange(2, k + 2, dtype=torch.float64, device=total.device))
-    ideal = torch.cat([discounts.new_zeros(1), discounts.cumsum(0)])
-    gains = relevant[:, :k].double() @ discounts[: relevant[:, :k].shape[1]]
-    return gains / ideal[total.clamp(max=k).long()]
+    return Hits(relevant, ks).counts() / ks
 
 
-def mrr(relevant: Tensor, total: Tensor, k: int) -> Tensor:
-    """MRR@k: 1 / rank of the first relevant item in the top k, else 0. Voorhees, TREC-8, 1999."""
-    top = relevant[:, :k]
-    rank = top.to(torch.int8).argmax(1) + 1
-    return top.any(1).double() / rank
+def recall(relevant: Tensor, total: Tensor, ks: Tensor) -> Tensor:
+    """Recall@k: `hits@k / total`. Source: Manning et al., 2008, chapter 8."""
+    return Hits(relevant, ks).counts() / total.unsqueeze(1)
 
 
-METRICS: dict[str, Metric] = {"Recall": recall, "HR": hit_rate, "NDCG": ndcg, "MRR": mrr}
+def hit_rate(relevant: Tensor, total: Tensor, ks: Tensor) -> Tensor:
+    """HR@k: 1 if the first k places hold any relevant item, else 0.
+
+    Source: Deshpande & Karypis, TOIS 2004, whose users have one relevant item each.
+    """
+    return (Hits(relevant, ks).counts() > 0).double()
 
 
-def coverage(recommended: Tensor, candidates: int) -> float:
-    """Catalogue coverage: distinct recommended items [any shape, 0 = none] / candidates."""
-    distinct = torch.unique(recommended)
-    return int((distinct != 0).sum()) / candidates
+def f1(relevant: Tensor, total: Tensor, ks: Tensor) -> Tensor:
+    """F1@k of a user: harmonic mean of its precision and recall, `2 hits@k / (k + total)`.
+
+    Source: van Rijsbergen, Information Retrieval, 1979, chapter 7. Its mean over users is not
+    the F1 of mean precision and mean recall: see `f1_of_means`.
+    """
+    return 2 * Hits(relevant, ks).counts() / (ks + total.unsqueeze(1))
+
+
+def ndcg(relevant: Tensor, total: Tensor, ks: Tensor) -> Tensor:
+    """NDCG@k with binary gains: `sum_r rel_r / log2(r + 1)`, over the same sum of the ideal list.
+
+    The ideal list holds min(total, k) relevant items first, however many the list found.
+    Source: Järvelin & Kekäläinen, TOIS 2002.
+    """
+    hits = Hits(relevant, ks)
+    found = hits.sums(1 / torch.log2(hits.rank + 1))
+    ranks = torch.arange(1, int(ks[-1]) + 1, dtype=torch.float64, device=ks.device)
+    ideal = (1 / torch.log2(ranks + 1)).cumsum(0)
+    return found / ideal[torch.minimum(total.unsqueeze(1), ks) - 1]
+
+
+def mrr(relevant: Tensor, total: Tensor, ks: Tensor) -> Tensor:
+    """MRR@k: 1 / rank of the first relevant item in the first k places, else 0.
+
+    Source: Voorhees, The TREC-8 Question Answering Track Report, 1999.
+    """
+    hits = Hits(relevant, ks)
+    return hits.sums((hits.ordinals() == 1) / hits.rank)
+
+
+def mean_average_precision(relevant: Tensor, total: Tensor, ks: Tensor) -> Tensor:
+    """MAP@k: `sum_r rel_r precision@r / min(total, k)`; its mean over users is the MAP.
+
+    Source: Manning et al., 2008, chapter 8, cut off at k. The normaliser is the number of hits
+    that a perfect list of k places has, so that a perfect list scores 1 at every k. Libraries
+    differ: ranx and, unless told to divide by k, RecTools divide by `total`, where a perfect list
+    scores k / total.
+    """
+    hits = Hits(relevant, ks)
+    return hits.sums(hits.ordinals() / hits.rank) / torch.minimum(total.unsqueeze(1), ks)
+
+
+METRICS: dict[str, Metric] = {
+    "Precision": precision,
+    "Recall": recall,
+    "HR": hit_rate,
+    "F1": f1,
+    "NDCG": ndcg,
+    "MRR": mrr,
+    "MAP": mean_average_precision,
+}
+
+
+def f1_of_means(
+    precision: float | np.ndarray, recall: float | np.ndarray
+) -> np.float64 | np.ndarray:
+    """F1OfMeans@k: `2 P R / (P + R)` of precision P and recall R already averaged over users.
+
+    Any equal shapes; 0 where both are 0. Source: as `f1`, macro-averaged before combining.
+    """
+    both = np.add(precision, recall)
+    return 2 * np.multiply(precision, recall) / np.where(both == 0, 1.0, both)
+
+
+def sums_at(values: Tensor, ks: Tensor) -> Tensor:
+    """Sums of `values` [B, K] over the first k places, for each k of `ks` [C]: [B, C] float64."""
+    return values.cumsum(1, dtype=torch.float64)[:, ks.clamp(max=values.shape[1]) - 1]
+
+
+class Hits:
+    """The relevant places of all lists: H pairs of user and rank, in order of both.
+
+    Hits are few among the places, so everything below costs one pass over the bytes of
+    `relevant`, and the rest is in proportion to H.
+
+    Attributes:
+        rank: [H] float64, from 1.
+    """
+
+    def __init__(self, relevant: Tensor, ks: Tensor) -> None:
+        user, place = relevant.nonzero(as_tuple=True)
+        self.rank = (place + 1).double()
+        self._user = user
+        # the first cut-off that takes the hit in; hits past the last one get a column to drop
+        self._shape = (len(relevant), len(ks) + 1)
+        self._cell = user * self._shape[1] + torch.searchsorted(ks, place + 1)
+
+    def ordinals(self) -> Tensor:
+        """How many hits its user has up to and with this one: [H], from 1."""
+        counts = torch.bincount(self._user, minlength=self._shape[0])
+        before = counts.cumsum(0) - counts
+        every = torch.arange(1, len(self._user) + 1, device=self._user.device)
+        return every - before[self._user]
+
+    def sums(self, values: Tensor) -> Tensor:
+        """Sums of `values` [H] over a user's hits up to each cut-off: [B, C]."""
+        parts = self.rank.new_zeros(self._shape)
+        parts.view(-1).index_add_(0, self._cell, values)
+        return parts[:, :-1].cumsum(1)
+
+    def counts(self) -> Tensor:
+        """hits@k: [B, C] float64."""
+        return self.sums(torch.ones_like(self.rank))

@@ -8,7 +8,12 @@ from pydantic import Field
 
 from recsys.embeddings.layout import EmbeddingsConfig
 from recsys.examples import Examples
+from recsys.retrievers.als import ALS, ALSConfig
 from recsys.retrievers.base import RetrieverConfig, TrainedRetriever, VectorRetriever
+from recsys.retrievers.bpr import BPR, BPRConfig
+from recsys.retrievers.ease import EASE, EASEConfig
+from recsys.retrievers.gf_cf import GFCF, GFCFConfig
+from recsys.retrievers.item_knn import ItemKNN, ItemKNNConfig
 from recsys.retrievers.popularity import Popularity, PopularityConfig, RecentPopularityConfig
 from recsys.retrievers.sasrec import SASRec, SASRecConfig
 from recsys.retrievers.two_tower import TwoTower, TwoTowerConfig
@@ -16,11 +21,24 @@ from recsys.retrievers.two_tower import TwoTower, TwoTowerConfig
 RETRIEVERS: dict[type[RetrieverConfig], type[VectorRetriever]] = {
     PopularityConfig: Popularity,
     RecentPopularityConfig: Popularity,
+    ItemKNNConfig: ItemKNN,
+    EASEConfig: EASE,
+    GFCFConfig: GFCF,
+    ALSConfig: ALS,
+    BPRConfig: BPR,
     SASRecConfig: SASRec,
     TwoTowerConfig: TwoTower,
 }
 AnyRetrieverConfig = Annotated[
-    PopularityConfig | RecentPopularityConfig | SASRecConfig | TwoTowerConfig,
+    PopularityConfig
+    | RecentPopularityConfig
+    | ItemKNNConfig
+    | EASEConfig
+    | GFCFConfig
+    | ALSConfig
+    | BPRConfig
+    | SASRecConfig
+    | TwoTowerConfig,
     Field(discriminator="name"),
 ]
 BY_NAME = {config.model_fields["name"].default: config for config in RETRIEVERS}
@@ -33,4 +51,4 @@ def build(
     kind = RETRIEVERS[type(config)]
     if issubclass(kind, TrainedRetriever):
         return kind(config, embeddings, examples, seed)  # type: ignore[call-arg, arg-type]
-    return kind(config, examples.num_items)  # type: ignore[call-arg, arg-type]
+    return kind(config, examples, seed)  # type: ignore[call-arg, arg-type]

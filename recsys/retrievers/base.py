@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
+import scipy.sparse as sp
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
@@ -14,14 +16,21 @@ from feature_store.examples import HISTORY, TARGET, Shape
 from recsys.batch import Batch
 from recsys.examples import Examples, Interactions
 from recsys.inputs import Input
+from recsys.membership import Pairs
 from recsys.reader import Reader, ReaderConfig
 from recsys.topk import search
 
 
 class RetrieverConfig(BaseModel):
-    """A retriever's own options; `name` chooses it."""
+    """A retriever's own options; `name` chooses it.
+
+    `search_space` is what `recsys tune` tries by default, by option: low and high, or choices.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    search_space: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    name: str
 
 
 class Queries(NamedTuple):
@@ -66,7 +75,7 @@ class VectorRetriever(nn.Module, ABC):
 
     @abstractmethod
     def embed_items(self, rows: Tensor) -> Tensor:
-        """Vectors [n, D] of item rows [n]."""
+        """Vectors [n, D] of item rows [n]; or [n] places of the 1 in unit vectors."""
 
     def inputs_of(self, batch: Batch) -> dict[str, Tensor]:
         """The tensors that `encode` wants, cut and padded from a batch."""
@@ -84,7 +93,7 @@ class VectorRetriever(nn.Module, ABC):
 
     @torch.no_grad()
     def item_matrix(self, rows: Tensor, chunk: int = 65_536) -> Tensor:
-        """Vectors [n, D] of many item rows, computed in chunks."""
+        """What `embed_items` says of many item rows, computed in chunks."""
         return torch.cat([self.embed_items(part) for part in rows.split(chunk)])
 
     def prepare(self, candidates: Tensor) -> None:
@@ -94,8 +103,8 @@ class VectorRetriever(nn.Module, ABC):
         self._prepared = (candidates, self.item_matrix(candidates), place)
 
     @torch.no_grad()
-    def retrieve(self, batch: Batch, k: int, exclude: Tensor | None = None) -> Candidates:
-        """The k best candidates of each user, without the item rows `exclude` [B, L] (0 = none).
+    def retrieve(self, batch: Batch, k: int, exclude: Pairs | None = None) -> Candidates:
+        """The k best candidates of each user, without the item rows that `exclude` pairs it with.
 
         Raises RuntimeError before `prepare`.
         """
@@ -103,8 +112,9 @@ class VectorRetriever(nn.Module, ABC):
             raise RuntimeError("call prepare(candidates) before retrieve()")
         candidates, items, place = self._prepared
         if exclude is not None:
-            inside = exclude.clamp(max=len(place) - 1)
-            exclude = place[inside].masked_fill((exclude == 0) | (exclude != inside), -1)
+            exclude = exclude.where(exclude.items < len(place))
+            exclude = Pairs(exclude.users, place[exclude.items])
+            exclude = exclude.where(exclude.items >= 0)
         queries = self.embed_users(batch)
         scores, places = search(queries.vectors, queries.weights, items, k, exclude)
         ids = candidates[places.clamp(min=0)].masked_fill(places < 0, 0)
@@ -132,11 +142,56 @@ class TrainedRetriever(VectorRetriever):
 
 
 class FittedRetriever(VectorRetriever):
-    """A vector retriever in closed form."""
+    """A vector retriever that learns from all training events at once, without the trainer.
+
+    It is fitted where it is used: the same events and seed make the same retriever.
+    """
+
+    def __init__(self, config: RetrieverConfig, examples: Examples, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.items = examples.num_items
+        self.seed = seed
 
     @abstractmethod
     def fit(self, interactions: Interactions, examples: Examples) -> None:
         """Learn from all training events at once."""
+
+
+class ScoringRetriever(FittedRetriever):
+    """A fitted retriever that scores all items at once from what a user has had.
+
+    The scores are the user's vector [N] and items are the unit vectors, so that the inner
+    product picks an item's score; a unit vector is told by the place of its 1, the item's row.
+    """
+
+    inputs = (Input(HISTORY, "sequence"),)
+
+    @abstractmethod
+    def score(self, histories: Tensor) -> Tensor:
+        """Scores [B, N] of all item rows from histories [B, N] that hold 1 where an item is."""
+
+    def encode(self, inputs: dict[str, Tensor]) -> Queries:
+        """Scores [B, 1, N]; how often or when an item was had does not matter."""
+        history = inputs[HISTORY].long()
+        none = torch.zeros(history.shape[0], self.items, device=history.device)
+        histories = none.scatter(1, history, 1.0)
+        histories[:, 0] = 0  # padding
+        return single_interest(self.score(histories))
+
+    def embed_items(self, rows: Tensor) -> Tensor:
+        """The rows themselves [n]."""
+        return rows
+
+
+def binary_matrix(interactions: Interactions, items: int) -> sp.csr_array:
+    """[U, N] float32, U user rows: 1 where a user has had an item, however often."""
+    users, rows = interactions.users.numpy(), interactions.items.numpy()
+    shape = (int(users.max(initial=-1)) + 1, items)
+    matrix = sp.csr_array((np.ones(len(users), np.float32), (users, rows)), shape=shape)
+    matrix.sum_duplicates()
+    matrix.data[:] = 1
+    return matrix
 
 
 def _one_longer(one: Input) -> Input:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from feature_store.errors import DataError
 from feature_store.examples import HISTORY
 from recsys.examples import Examples, Interactions
 from recsys.retrievers.base import FittedRetriever, Queries, RetrieverConfig, single_interest
@@ -25,21 +26,30 @@ class RecentPopularityConfig(RetrieverConfig):
     name: Literal["recent_popularity"] = "recent_popularity"
     days: float = Field(30, gt=0, description="Days before the last training event.")
 
+    search_space: ClassVar[dict[str, dict[str, Any]]] = {
+        "days": {"low": 1.0, "high": 365.0, "log": True}
+    }
+
 
 class Popularity(FittedRetriever):
     """The same list for everyone: user vector [1], item vector [events of the item]."""
 
     needs_history = False
+    events: Tensor
 
-    def __init__(self, config: PopularityConfig | RecentPopularityConfig, items: int) -> None:
-        super().__init__()
-        self.config = config
-        self.register_buffer("events", torch.zeros(items))
+    def __init__(self, config: RetrieverConfig, examples: Examples, seed: int = 0) -> None:
+        super().__init__(config, examples, seed)
+        self.register_buffer("events", torch.zeros(self.items))
 
     def fit(self, interactions: Interactions, examples: Examples) -> None:
-        """Count events; of the last days only where the config says so."""
+        """Count events; of the last days only where the config says so.
+
+        Raises DataError when it does and the log has no times.
+        """
         items = interactions.items
         if isinstance(self.config, RecentPopularityConfig):
+            if examples.schema.clock != "time":
+                raise DataError("recent_popularity needs times; this log has none: leave it out")
             since = interactions.times.max() - self.config.days * 86_400
             items = items[interactions.times >= since]
         self.events = torch.bincount(items, minlength=examples.num_items).float()

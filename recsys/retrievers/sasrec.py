@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -43,6 +43,13 @@ class SASRecConfig(RetrieverConfig):
     log_q: bool = Field(False, description="Correct the logits for how often items are drawn.")
     temperature: float = Field(0.05, gt=0)
     normalise: bool = Field(True, description="Cosine similarity instead of inner product.")
+
+    search_space: ClassVar[dict[str, dict[str, Any]]] = {
+        "width": {"choices": [32, 64, 128]},
+        "blocks": {"low": 1, "high": 3},
+        "dropout": {"low": 0.0, "high": 0.5},
+        "temperature": {"low": 0.02, "high": 0.2, "log": True},
+    }
 
 
 class SASRec(TrainedRetriever):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -37,6 +37,13 @@ class TwoTowerConfig(RetrieverConfig):
     temperature: float = Field(0.05, gt=0)
     log_q: bool = Field(True, description="Correct for how often items are in a batch.")
     dropout: float = Field(0.1, ge=0, lt=1)
+
+    search_space: ClassVar[dict[str, dict[str, Any]]] = {
+        "width": {"choices": [32, 64, 128]},
+        "hidden": {"choices": [[], [128], [256, 128]]},
+        "temperature": {"low": 0.02, "high": 0.2, "log": True},
+        "dropout": {"low": 0.0, "high": 0.5},
+    }
 
 
 class TwoTower(TrainedRetriever):

@@ -4,7 +4,8 @@ manifest.json       what is in here, checksums, versions, figures
 schema.json         the log's schema
 vocabulary/*.arrow  raw ids of every input
 user_tower.pt2      torch.export: request tensors -> vectors and weights of interests
-items.npy           vectors [n, D] of the candidates, and item_ids.arrow their raw ids
+items.npy           vectors [n, D] of the candidates, and item_ids.arrow their raw ids; where
+                    the tower scores all D item rows itself, the rows [n] of the candidates
 catalogue.parquet   what people read about items
 users.parquet       the newest history and features of known users
 golden.parquet      requests with the training stack's answers, replayed on loading

@@ -29,6 +29,7 @@ from recsys.batch import Batch
 from recsys.embeddings.tables import Embeddings
 from recsys.examples import Examples
 from recsys.inputs import Input
+from recsys.membership import Pairs
 from recsys.retrievers.base import Candidates, VectorRetriever
 from recsys.rows import Rows
 from recsys.serving.bundle import EXPECTED_ITEMS, EXPECTED_SCORES, FORMAT, MANIFEST, digest
@@ -85,7 +86,8 @@ def write_bundle(
             )
         ids = examples.vocabulary(schema.item).decode(candidates.numpy())
         Vocabulary(ids).save(aside / "item_ids.arrow")
-        items = retriever.item_matrix(candidates).float()
+        items = retriever.item_matrix(candidates)
+        items = items.float() if items.is_floating_point() else items
         np.save(aside / "items.npy", items.numpy())
         if catalogue.path("item").exists():
             shutil.copyfile(catalogue.path("item"), aside / "catalogue.parquet")
@@ -93,13 +95,16 @@ def write_bundle(
         batch, requests = _golden_requests(examples, retriever, golden)
         _export_tower(retriever, batch, aside / "user_tower.pt2")
         retriever.prepare(candidates)
-        answers = retriever.retrieve(batch, min(100, len(candidates)), batch.padded(HISTORY))
+        answers = retriever.retrieve(
+            batch, min(100, len(candidates)), Pairs.of_padded(batch.padded(HISTORY))
+        )
         write_parquet(_with_answers(requests, answers, examples), aside / "golden.parquet")
 
         space = uuid.uuid5(uuid.NAMESPACE_OID, digest(aside / "items.npy")).hex[:16]
         built = build_index(items, space, index)
         built.save(aside)
-        recall = recall_against_exact(built, retriever.embed_users(batch).vectors.detach())
+        users = retriever.embed_users(batch).vectors.detach()
+        recall = recall_against_exact(built, users)
         if recall < index.recall_target:
             raise DataError(
                 f"the index {index.factory} finds {recall:.3f} of the exact top 100, less than "
@@ -117,7 +122,8 @@ def write_bundle(
             "vocabularies": names,
             "embeddings": layout.to_dict() if layout else None,
             "candidates": len(candidates),
-            "width": items.shape[1],
+            "items": "vectors" if items.dim() == 2 else "rows",
+            "width": users.shape[2],
             "index": {"config": index.model_dump(), "recall_at_100": recall},
             "versions": {name: version(name) for name in ("recsys", "torch")},
             "files": {

@@ -138,9 +138,17 @@ class FaissIndex:
 
 
 def build_index(vectors: Tensor, space: str, config: IndexConfig) -> ExactIndex | FaissIndex:
-    """An index over item vectors [N, D]."""
+    """An index over item vectors [N, D], or unit vectors as in `recsys.topk.search`.
+
+    Raises ConfigError where the items are unit vectors and the index is not exact.
+    """
     if config.kind == "exact":
         return ExactIndex(vectors, space)
+    if vectors.dim() == 1:
+        raise ConfigError(
+            f"export.index.kind = {config.kind!r} searches item vectors, and this retriever scores "
+            "all items without them: set export.index.kind = 'exact'"
+        )
     return FaissIndex(vectors, space, config.factory)
 
 

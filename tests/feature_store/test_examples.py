@@ -138,6 +138,7 @@ def test_items_and_users_lie_at_their_rows_and_unknown_values_are_row_0(
         "tags": [[], [], [], [2], [], [], [1, 2]],
         "cost": [0.0, 1.0, 0.0, 3.0, 0.0, 0.0, 9.0],
         "train_events": [0, 2, 2, 1, 0, 0, 0],  # d and e are only tested on, z never sold
+        "known_events": [0, 2, 2, 2, 0, 1, 0],  # before the test: c and e in validation
     }
     users = pq.read_table(tmp_path / "e" / "users.parquet").to_pydict()
     assert users == {"u": [0, 1, 2, 3], "country": [0, 0, 1, 0]}
@@ -271,7 +272,7 @@ def test_requests_of_a_random_log_agree_with_pandas(engine: Backend, tmp_path: P
         seen = ordered[ordered["time"] < since].groupby("user")["row"].agg(list).to_dict()
         later = ordered[(ordered["time"] >= since) & (ordered["time"] < until)]
         expected = [
-            (user, seen.get(user, []), part["row"].tolist(), part["second"].iloc[0])
+            (user, seen.get(user, []), list(dict.fromkeys(part["row"])), part["second"].iloc[0])
             for user, part in later.groupby("user")
         ]
         found = rows(tmp_path / "e" / f"{role}.parquet", "u", "history", "target", "time")

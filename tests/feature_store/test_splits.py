@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -19,7 +21,15 @@ from feature_store.engine import connect
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.schema import Feature, Schema
-from feature_store.splits import GlobalTime, LeaveOneOut, Split, make_split
+from feature_store.splits import (
+    Fixed,
+    GlobalTime,
+    LeaveOneOut,
+    Random,
+    Split,
+    UserHoldout,
+    make_split,
+)
 
 FEATURES = (
     Feature(name="u", kind="id", side="user", dtype="int64"),
@@ -165,6 +175,8 @@ OPTIONS: list[dict[str, Any]] = [
     {"min_item_events": 2},
     {"seen": "include"},
     {"candidates": "catalogue"},
+    {"sampled_candidates": 100},
+    {"cold_users": "count"},
 ]
 
 
@@ -174,6 +186,7 @@ def test_any_option_and_any_change_of_the_log_changes_the_fingerprint(
     assert {name for one in OPTIONS for name in one} == set(LeaveOneOut.model_fields) - {"protocol"}
     configs = [LeaveOneOut(), *(LeaveOneOut(**one) for one in OPTIONS)]
     configs += [GlobalTime(test_days=1, validation_days=days) for days in (1, 2)]
+    configs += [Random(folds=2, fold=fold, validation=0.3) for fold in (0, 1)]
     prints = [make_split(engine, log, config).fingerprint for config in configs]
     altered = [*EVENTS[:-1], (3, "b", 96, "buy", None)]
     prints.append(make_split(engine, make_log(tmp_path / "b", altered), LeaveOneOut()).fingerprint)
@@ -238,3 +251,179 @@ def test_training_precedes_validation_precedes_test(
         assert (len(own["validation"]), len(own["test"])) == (last, last)
         if last:
             assert max(own["train"]) < own["validation"][0] < own["test"][0]
+
+
+FEW_TO_MANY = [1, 2, 3, 5, 8, 13, 21, 34, 55, 89]
+
+
+def many_users(engine: Backend, counts: list[int]) -> Any:
+    """User n has counts[n] events, a second apart; positions are shuffled over users."""
+    users = np.repeat(np.arange(len(counts)), counts)
+    table = pa.table(
+        {
+            "u": users,
+            "i": [f"i{n}" for n in range(len(users))],
+            "time": [START + timedelta(seconds=second) for second in range(len(users))],
+            "position": np.random.default_rng(3).permutation(len(users)),
+        }
+    )
+    return engine.create_table("many", table, temp=True, overwrite=True)
+
+
+def by_user(engine: Backend, config: Any, counts: list[int]) -> list[Counter[str]]:
+    events = many_users(engine, counts)
+    frame = events.mutate(role=config.role(events, SCHEMA)).to_pandas()
+    return [Counter(frame.role[frame.u == user]) for user in range(len(counts))]
+
+
+def test_whole_users_are_held_out_and_their_first_events_are_inputs(engine: Backend) -> None:
+    counts = [10, 7, 4, 1, 25] * 20
+    found = by_user(engine, UserHoldout(seed=5), counts)
+    kinds = [frozenset(roles) for roles in found]
+    held = {"test": 0, "validation": 0}
+    for roles, count in zip(found, counts, strict=True):
+        for role in held:
+            if role in roles or f"{role}_input" in roles:
+                assert set(roles) <= {role, f"{role}_input"}
+                assert roles[f"{role}_input"] == int(0.8 * count)
+                held[role] += 1
+    assert held == {"test": 10, "validation": 10}
+    assert kinds.count(frozenset({"train"})) == 80
+    assert by_user(engine, UserHoldout(seed=5), counts) == found
+    assert by_user(engine, UserHoldout(seed=6), counts) != found
+
+
+def test_the_inputs_of_a_held_out_user_come_before_its_targets(engine: Backend) -> None:
+    events = many_users(engine, [10] * 30)
+    frame = events.mutate(role=UserHoldout().role(events, SCHEMA)).to_pandas()
+    for _, part in frame[frame.role.str.startswith("test")].groupby("u"):
+        inputs, targets = part[part.role == "test_input"], part[part.role == "test"]
+        assert (len(inputs), len(targets)) == (8, 2)
+        assert inputs.time.max() < targets.time.min()
+
+
+def test_every_event_is_the_test_of_exactly_one_fold(engine: Backend) -> None:
+    folds = [Random(folds=5, fold=fold) for fold in range(5)]
+    events = many_users(engine, FEW_TO_MANY)
+    roles = [events.mutate(role=f.role(events, SCHEMA)).to_pandas().role for f in folds]
+    tests = np.stack([role == "test" for role in roles])
+    assert (tests.sum(0) == 1).all()
+    for config, role in zip(folds, roles, strict=True):
+        assert abs((role == "validation").mean() - config.validation) < 0.02
+        for roles_of_user, count in zip(
+            by_user(engine, config, FEW_TO_MANY), FEW_TO_MANY, strict=True
+        ):
+            assert abs(roles_of_user["test"] - count / 5) < 1  # each user's share, not the log's
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    counts=st.lists(st.integers(1, 60), min_size=1, max_size=12),
+    test=st.floats(0.05, 0.45),
+    seed=st.integers(0, 9),
+)
+def test_random_shares_hold_for_every_user(
+    engine: Backend, counts: list[int], test: float, seed: int
+) -> None:
+    config = Random(test=test, validation=0.2, seed=seed)
+    for roles, count in zip(by_user(engine, config, counts), counts, strict=True):
+        # the golden ratio's multiples are spread more evenly than any other number's
+        assert abs(roles["test"] - test * count) < 3
+        assert abs(roles["validation"] - 0.2 * count) < 3
+
+
+def test_the_published_split_is_taken_as_it_is_and_validation_from_training(
+    engine: Backend, tmp_path: Path
+) -> None:
+    schema = Schema(
+        user="u",
+        item="i",
+        published_role="part",
+        clock="none",
+        features=(*FEATURES, Feature(name="part", kind="text", side="context")),
+    )
+    log = EventLog.create(tmp_path / "log", schema)
+    count = 200
+    table = {"u": [n % 10 for n in range(count)], "i": [f"i{n}" for n in range(count)]}
+    rest = {"time": [START] * count, "kind": ["x"] * count, "stars": [1.0] * count}
+    parts = ["test" if n >= 150 else "train" for n in range(count)]
+    log.append(pa.table({**table, **rest, "part": parts}))
+    split = make_split(engine, log, Fixed())
+    assert split.counts == {"test": 50, "train": 135, "validation": 15}
+    frame = split.events.to_pandas()
+    assert ((frame.role == "test") == (frame.part == "test")).all()
+    assert make_split(engine, log, Fixed(seed=1)).fingerprint != split.fingerprint
+
+    whole = EventLog.create(tmp_path / "whole", schema)
+    parts = ["test" if n >= 150 else "validation" if n >= 130 else "train" for n in range(count)]
+    whole.append(pa.table({**table, **rest, "part": parts}))
+    assert make_split(engine, whole, Fixed()).counts == {
+        "test": 50,
+        "train": 130,
+        "validation": 20,
+    }
+
+
+@pytest.mark.parametrize(
+    ("clock", "config", "refused"),
+    [
+        ("order", GlobalTime(test_days=1), "no times"),
+        ("none", GlobalTime(test_days=1), "neither times nor an order"),
+        ("none", LeaveOneOut(), "neither times nor an order"),
+        ("none", UserHoldout(), "neither times nor an order"),
+        ("time", Fixed(), "published"),
+    ],
+)
+def test_a_log_without_what_a_protocol_needs_is_refused(
+    engine: Backend, tmp_path: Path, clock: Any, config: Any, refused: str
+) -> None:
+    schema = Schema(user="u", item="i", clock=clock, features=FEATURES)
+    with pytest.raises(DataError, match=refused):
+        make_split(engine, make_log(tmp_path / "log", EVENTS, schema), config)
+
+
+def test_the_name_of_a_protocol_says_what_figures_must_not_hide() -> None:
+    names = {
+        LeaveOneOut().short_name,
+        LeaveOneOut(sampled_candidates=100).short_name,
+        Random(folds=5, fold=2).short_name,
+        Random(test=0.2).short_name,
+        Fixed().short_name,
+    }
+    assert names == {
+        "leave_one_out",
+        "leave_one_out-sampled100",
+        "random-5fold-2",
+        "random-70-10-20",
+        "fixed",
+    }
+
+
+@pytest.mark.parametrize(
+    "options", [{"folds": 5, "fold": 5}, {"validation": 0.5, "test": 0.5}, {"folds": 1}]
+)
+def test_impossible_random_splits_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Random(**options)
+
+
+def test_returns_are_nobodys_interest(engine: Backend, tmp_path: Path) -> None:
+    schema = Schema(
+        user="u",
+        item="i",
+        quantity="n",
+        features=(*FEATURES[:2], Feature(name="n", kind="dense", side="context", dtype="int64")),
+    )
+    log = EventLog.create(tmp_path / "log", schema)
+    times = [START + timedelta(hours=hour) for hour in range(5)]
+    log.append(
+        pa.table({"u": [1] * 5, "i": list("abcad"), "time": times, "n": [1, 2, 1, -1, None]})
+    )
+    split = make_split(engine, log, LeaveOneOut())
+    assert roles(split) == {
+        "train": [(1, "a"), (1, "b")],
+        "validation": [(1, "c")],
+        "test": [(1, "d")],
+    }
+    assert split.returns is not None
+    assert split.returns.to_pyarrow().column("i").to_pylist() == ["a"]

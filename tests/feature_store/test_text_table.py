@@ -70,6 +70,13 @@ def test_escaped_quotes() -> None:
     assert read(b'"x \\"y\\"";"1"\r\n', layout)[0] == {1: ('x "y"', "1")}
 
 
+@pytest.mark.parametrize("block", [1 << 20, 13])
+def test_a_lone_line_feed_is_part_of_a_value_where_lines_end_with_both(block: int) -> None:
+    layout = TextFormat(("a", "b"), quoted=True, line_end="\r\n")
+    rows, bad = read(b'"1\n2",3\r\n4,5\r\n6\n7,8\r\n', layout, block)
+    assert rows == {1: ("1\n2", "3"), 2: ("4", "5"), 3: ("6\n7", "8")} and not bad
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 import ibis.expr.types as ir
@@ -111,3 +112,20 @@ def test_events_of_all_appends_are_read_whatever_the_folder_is_called(
 def test_an_empty_log_is_an_error_of_one_line(engine: Backend, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no events"):
         read_events(engine, EventLog.create(tmp_path / "log", SCHEMA))
+
+
+def test_a_log_without_order_is_shuffled_and_always_alike(engine: Backend) -> None:
+    """The order of its lines, often that of ids, must not look like what came after what."""
+    log = [(user, 0) for user in range(3) for _ in range(40)]
+    unordered = SCHEMA.model_copy(update={"clock": "none"})
+    found = []
+    for stored in (list(range(120)), list(range(119, -1, -1))):
+        events = as_table(engine, log, stored)
+        rows = sequences(events, unordered, {"history": events["i"]}).order_by("u")
+        found.append(rows.to_pyarrow()["history"].to_pylist())
+    assert found[0] == found[1]
+    for user, items in enumerate(found[0]):
+        expected = [100 + 40 * user + n for n in range(40)]
+        assert sorted(items) == expected
+        ascents = sum(b > a for a, b in pairwise(items))
+        assert 10 < ascents < 30  # of 39; a sorted list has 39

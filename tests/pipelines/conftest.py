@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipelines import cli
+
 Tree = dict[str, Any]
+Ask = Callable[..., tuple[Any, str, str]]
+
+
+@pytest.fixture(scope="session")
+def recsys() -> Ask:
+    """Runs the program in this process: (exit status or message, stdout, stderr)."""
+
+    def recsys(*words: object) -> tuple[Any, str, str]:
+        status: Any = 0
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            redirect_stdout(StringIO()) as out,
+            redirect_stderr(StringIO()) as errors,
+        ):
+            patch.setattr(sys, "argv", ["recsys", *map(str, words)])
+            try:
+                cli.main()
+            except SystemExit as leave:
+                status = leave.code
+        return status, out.getvalue(), errors.getvalue()
+
+    return recsys
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 import tomli_w
 
-from pipelines import cli
 from recsys.config import load_config
 
 Tree = dict[str, Any]
@@ -23,27 +22,13 @@ VERBS = {
     "ingest": "Raw input to event log",
     "train": "Train on an ingested log",
     "evaluate": "test figures of a trained run",
+    "compare": "Runs side by side",
+    "tune": "judged on validation alone",
     "export": "Write and verify the bundle",
     "recommend": "Ask a bundle",
     "doctor": "Can training run here?",
     "config": "full resolved config",
 }
-
-
-@pytest.fixture
-def recsys(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
-    """Runs the program in this process: (exit status or message, stdout, stderr)."""
-
-    def recsys(*words: object) -> tuple[Any, str, str]:
-        monkeypatch.setattr(sys, "argv", ["recsys", *map(str, words)])
-        capsys.readouterr()
-        try:
-            cli.main()
-        except SystemExit as leave:
-            return leave.code, *capsys.readouterr()
-        return 0, *capsys.readouterr()
-
-    return recsys
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +41,10 @@ def config(tree_of: Callable[..., Tree], tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def folder(config: Path) -> Path:
+def folder(config: Path, recsys: Ask) -> Path:
     """The folder of a finished run, made by the verbs one after the other."""
     for verb in ("ingest", "train", "evaluate", "export"):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", ["recsys", verb, str(config)])
-            with pytest.raises(SystemExit) as leave:
-                cli.main()
-            assert leave.value.code == 0
+        assert recsys(verb, config)[0] == 0
     return config.parent / "runs" / "small"
 
 
@@ -95,7 +76,9 @@ def test_a_mistake_is_one_line_on_stderr_and_status_1(tmp_path: Path) -> None:
         ("data.source=nowhere", ["data", "movielens", "synthetic"]),
         ("evaluation.ks=[5,1]", ["evaluation.ks", "ascending"]),
         ("trainer.metric=NDCG@7", ["trainer.metric", "NDCG@7", "NDCG@10"]),
-        ('evaluation.baselines=["magic"]', ["evaluation.baselines", "magic", "popularity"]),
+        ('baselines=["magic"]', ["baselines", "magic", "popularity"]),
+        ('baselines=["sasrec"]', ["baselines", "sasrec", "learns by gradient", "ease"]),
+        ("baselines=[{name='ease', l3=1}]", ["baselines", "l3", "l2"]),
         ("name=a/b", ["name", "a/b"]),
         ("nonsense", ["'nonsense' is not an override", "section.key=value"]),
     ],
@@ -104,6 +87,11 @@ def test_configs_that_cannot_be_meant(
     recsys: Ask, config: Path, override: str, fragments: list[str]
 ) -> None:
     assert_refused(recsys("config", config, override), *fragments)
+
+
+def test_options_that_do_not_go_together(recsys: Ask, config: Path) -> None:
+    overrides = ("retriever={name='ease'}", "export.index.kind=faiss")
+    assert_refused(recsys("config", config, *overrides), "export.index.kind", "ease", "'exact'")
 
 
 def test_input_that_is_not_there(recsys: Ask, config: Path, folder: Path, tmp_path: Path) -> None:

@@ -53,11 +53,19 @@ def test_figures_are_averages_over_the_users_beside_them(finished: Run) -> None:
         users = per_user(finished.folder, name)
         assert len(users) == found["users"] and users["user"].is_unique
         for metric, value in found["metrics"].items():
+            low, high = found["ci95"][metric]
+            if value is None:  # a list of one item has no diversity
+                assert metric.endswith("Diversity@1") and users[metric].isna().all()
+                continue
+            assert low <= value <= high
             if metric.startswith("Coverage"):
                 lists = users["recommended"].str[: int(metric.split("@")[1])]
                 value *= finished.results["candidates"]
                 assert lists.explode().nunique() == pytest.approx(value)
-            else:
+            elif metric.startswith("GMVCapture"):
+                money = users[metric.replace("Capture", "")].sum() / users["value"].sum()
+                assert money == pytest.approx(value)
+            elif not metric.startswith(("Gini", "F1OfMeans")):
                 assert users[metric].mean() == pytest.approx(value, abs=1e-12)
     random = 10 / finished.results["candidates"]
     assert results["sasrec"]["metrics"]["Recall@10"] > 1.2 * random
@@ -66,10 +74,10 @@ def test_figures_are_averages_over_the_users_beside_them(finished: Run) -> None:
 def test_the_folder_holds_what_is_promised(finished: Run) -> None:
     here = {path.name for path in finished.folder.iterdir()}
     assert here >= {"config.toml", "examples", "checkpoints", "training.json", "metrics.json"}
-    assert here >= {"per_user", "plots", "bundle"}
-    assert {p.name for p in (finished.folder / "plots").iterdir()} == {
-        "training.png",
-        "metrics.png",
+    assert here >= {"per_user", "plots", "report.html", "bundle"}
+    assert {p.stem for p in (finished.folder / "plots").iterdir()} >= {
+        *("recall_over_k", "ndcg_over_k", "coverage_against_recall", "gmvcapture_over_k"),
+        *("training_loss", "validation", "slice_activity"),
     }
     assert load_config(finished.folder / "config.toml").name == "small"
 
@@ -96,7 +104,7 @@ def test_refit_trains_anew_on_validation_events_too(finished: Run) -> None:
         name: json.loads((finished.folder / name / "examples.json").read_text())
         for name in ("examples", "examples_refit")
     }
-    assert counts["examples_refit"]["train_roles"] == ["train", "validation"]
+    assert counts["examples_refit"]["train_roles"] == ["train", "validation", "validation_input"]
     trained = [pd.read_parquet(finished.folder / n / "interactions.parquet") for n in counts]
     assert len(trained[1]) - len(trained[0]) == counts["examples"]["events"]["validation"]
 
@@ -110,11 +118,14 @@ def test_the_run_is_tracked_and_its_bundle_registered(finished: Run) -> None:
     assert tracked.data.params["retriever.name"] == "sasrec"
     assert tracked.data.params["trainer.epochs"] == "4"
     value = finished.metrics.loc["sasrec", "NDCG@10"]
-    assert tracked.data.metrics["test/NDCG_at_10"] == pytest.approx(value)
+    assert tracked.data.metrics["test/leave_one_out/NDCG_at_10"] == pytest.approx(value)
+    assert all(
+        "leave_one_out" in name for name in tracked.data.metrics if "_at_" in name
+    )  # no figure without its protocol
     losses = client.get_metric_history(tracked.info.run_id, "train/loss")
     assert len(losses) == 4 and losses[-1].value < losses[0].value
     names = {file.path for file in client.list_artifacts(tracked.info.run_id)}
-    assert {"bundle", "metrics.json", "per_user", "plots"} <= names
+    assert {"bundle", "metrics.json", "per_user", "plots", "report.html"} <= names
     source = str(version.source).removeprefix("file://")
     assert (Path(source) / "manifest.json").exists()
 
@@ -194,7 +205,8 @@ def test_other_retrievers_and_protocols_run_too(
             "candidates": "catalogue",
         },
         trainer={"epochs": 1, "metric": "NDCG@5"},
-        evaluation={"ks": [5, 100], "baselines": ["popularity"]},
+        evaluation={"ks": [5, 100]},
+        baselines=["popularity"],
         export={"index": {"kind": "faiss"}},
     )
     done = run(tree)

@@ -16,6 +16,7 @@ from recsys.batch import Batch
 from recsys.embeddings.layout import EmbeddingsConfig
 from recsys.evaluation.evaluator import EvaluationConfig, Evaluator, Result
 from recsys.examples import Examples
+from recsys.membership import Pairs
 from recsys.optimizers import OptimizerConfig
 from recsys.reader import ReaderConfig
 from recsys.retrievers import BY_NAME, RETRIEVERS, build
@@ -32,7 +33,17 @@ from recsys.training.distributed import Group
 from recsys.training.trainer import Trainer, TrainerConfig, Validate
 
 # Options that make any retriever small and its training a function of its batches alone.
-_SMALL = {"width": 16, "hidden": (16,), "dropout": 0.0, "max_length": 8, "negatives": 64}
+_SMALL = {
+    "width": 16,
+    "hidden": (16,),
+    "dropout": 0.0,
+    "max_length": 8,
+    "negatives": 64,
+    "neighbours": 10,
+    "components": 8,
+    "factors": 16,
+    "learning_rate": 0.05,
+}
 LAYOUTS = {
     "per_feature": EmbeddingsConfig(),
     "hashed": EmbeddingsConfig(layout="hashed", budget_mb=0.006),
@@ -178,7 +189,7 @@ def batch_from(retriever: VectorRetriever, table: pa.Table) -> Batch:
 def answer(retriever: VectorRetriever, table: pa.Table, k: int = 10) -> Candidates:
     """The k best of every request, without what was seen."""
     batch = batch_from(retriever, table)
-    return retriever.retrieve(batch, k, batch.padded(HISTORY))
+    return retriever.retrieve(batch, k, Pairs.of_padded(batch.padded(HISTORY)))
 
 
 def assert_same_answers(one: Candidates, other: Candidates, tolerance: float = 1e-4) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from math import log2
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 from feature_store.errors import DataError
 from recsys.batch import Batch
 from recsys.evaluation.evaluator import EvaluationConfig, Evaluator, Result
+from recsys.evaluation.item_facts import ItemFacts
 from recsys.inputs import Input
 from recsys.retrievers.base import Queries, VectorRetriever, single_interest
 from recsys.rows import Rows
@@ -35,8 +38,8 @@ REQUESTS = pa.table(
     {
         "u": [1, 2, 3, 4, 5],
         "history": pa.array([[1], [6, 6], [2, 1], [], [6, 3]], pa.list_(pa.int32())),
-        # user 1 has seen item 1 before; users 3 and 5 repeat a target; user 5 has seen its own
-        "target": pa.array([[4, 1], [4], [6, 3, 6], [6], [3, 3]], pa.list_(pa.int32())),
+        # user 1 has seen item 1 before, user 5 its only target
+        "target": pa.array([[4, 1], [4], [6, 3], [6], [3]], pa.list_(pa.int32())),
     }
 )
 
@@ -72,11 +75,10 @@ def evaluate(
     *,
     candidates: tuple[int, ...] = (1, 2, 3, 4, 5),
     ks: tuple[int, ...] = (1, 3),
-    exclude_seen: bool = True,
     size: int = 5,
+    **options: Any,
 ) -> Result:
-    config = EvaluationConfig(ks=ks)
-    evaluator = Evaluator(config, torch.tensor(candidates), exclude_seen=exclude_seen, user="u")
+    evaluator = Evaluator(EvaluationConfig(ks=ks), torch.tensor(candidates), user="u", **options)
     return evaluator.evaluate(retriever or Planted(), batches(size), ALONE)
 
 
@@ -116,10 +118,20 @@ def test_with_repeats_allowed_seen_items_are_recommended_and_are_targets() -> No
     assert result.without_targets == 0 and set(users) == {1, 2, 3, 5}
 
 
-def test_who_needs_no_history_is_measured_on_everyone() -> None:
-    result = evaluate(ForEveryone(), candidates=(1, 2, 3, 4, 5, 6))
-    assert result.without_history == 0
-    assert set(result.per_user["user"].to_pylist()) == {1, 2, 3, 4}
+def test_all_retrievers_are_averaged_over_the_same_users() -> None:
+    """Whoever could answer a user without a history is not rewarded, or all are asked."""
+    every = (1, 2, 3, 4, 5, 6)
+    for retriever in (Planted(), ForEveryone()):
+        result = evaluate(retriever, candidates=every)
+        assert result.without_history == 1
+        assert set(result.per_user["user"].to_pylist()) == {1, 2, 3}
+        counted = evaluate(retriever, candidates=every, cold_users="count")
+        assert counted.without_history == 0
+        assert set(counted.per_user["user"].to_pylist()) == {1, 2, 3, 4}
+    found = {r["user"]: r for r in counted.per_user.to_pylist()}
+    assert found[4]["recommended"] == [6, 5, 4] and found[4]["HR@1"] == 1
+    empty = evaluate(candidates=every, cold_users="count").per_user.to_pylist()[3]
+    assert (empty["user"], empty["recommended"], empty["HR@3"]) == (4, [], 0)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
@@ -130,11 +142,12 @@ def test_the_size_of_batches_changes_nothing(size: int) -> None:
     assert (parts.without_history, parts.without_targets) == (1, 1)
 
 
-def test_lists_shorter_than_k_end_in_zeros() -> None:
+def test_lists_may_be_shorter_than_k() -> None:
     result = evaluate(ks=(2, 8))
-    assert result.per_user["recommended"].to_pylist()[0] == [2, 3, 4, 5, 0, 0, 0, 0]
+    assert result.per_user["recommended"].to_pylist()[0] == [2, 3, 4, 5]
+    assert [len(scores) for scores in result.per_user["scores"].to_pylist()] == [4, 5, 3]
     assert result.metrics["HR@8"] == 1
-    # the zeros are no hits, also where seen targets were struck out: users have 1, 1 and 2
+    # their end is no hit, also where seen targets were struck out: users have 1, 1 and 2
     assert result.metrics["Recall@8"] == pytest.approx((1 + 1 + 1 / 2) / 3)
     assert result.metrics["Coverage@8"] == 1
 
@@ -145,7 +158,7 @@ def test_the_order_of_candidates_breaks_ties_alike() -> None:
 
 
 def test_nothing_to_evaluate_is_an_error() -> None:
-    evaluator = Evaluator(EvaluationConfig(), torch.tensor([1, 2]), exclude_seen=True, user="u")
+    evaluator = Evaluator(EvaluationConfig(), torch.tensor([1, 2]), user="u")
     with pytest.raises(DataError, match="nothing to evaluate"):
         evaluator.evaluate(Planted(), [Rows.of(REQUESTS.slice(3)).to_batch()], ALONE)
 
@@ -163,8 +176,73 @@ def test_cut_offs_ascend_from_1(ks: tuple[int, ...]) -> None:
         EvaluationConfig(ks=ks)
 
 
-def test_intervals_are_those_of_a_mean_over_users() -> None:
-    result = evaluate()
-    users = result.per_user.column("NDCG@3").to_numpy()
-    expected = 1.96 * users.std() / len(users) ** 0.5
-    assert result.ci95["NDCG@3"] == pytest.approx(expected)
+def test_sampled_candidates_are_the_same_for_every_model_and_batch_size() -> None:
+    scores = torch.rand(6, 200, generator=torch.Generator().manual_seed(0))
+    candidates = tuple(range(1, 200))
+    whole = evaluate(Planted(scores), candidates=candidates, ks=(8,), sampled=4)
+    lists = whole.per_user["recommended"].to_pylist()
+    # the targets that are left and four others, and nothing that was seen
+    assert [len(found) for found in lists] == [5, 5, 6]
+    assert 4 in lists[0] and 1 not in lists[0] and {3, 6} <= set(lists[2])
+    assert whole.metrics["HR@8"] == 1
+    other = evaluate(Planted(-scores), candidates=candidates, ks=(8,), sampled=4, size=2)
+    assert [set(one) for one in other.per_user["recommended"].to_pylist()] == list(map(set, lists))
+    assert (
+        evaluate(Planted(scores), candidates=candidates, ks=(8,), sampled=4, seed=1)
+        .per_user["recommended"]
+        .to_pylist()
+        != lists
+    )
+
+
+FACTS = ItemFacts(
+    information=torch.tensor([0.0, 1, 2, 3, 4, 5, 6], dtype=torch.float64),
+    rarity=torch.tensor([0.0, 1, 1, 0.5, 0.25, 1, 1], dtype=torch.float64),
+    # 2 and 3 share a category, the others have one of their own; 5 has none
+    categories=torch.tensor(
+        [[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0], [1, 0, 0]]
+    ),
+    vectors=torch.nn.functional.pad(torch.eye(6), (0, 0, 1, 0)),
+    prices=None,
+    members=torch.tensor([[0.0, 0], [1, 0], [1, 0], [1, 0], [0, 1], [0, 1], [0, 1]]),
+    slices=("half=low", "half=high"),
+)
+
+
+def test_figures_beyond_accuracy_are_those_computed_by_hand() -> None:
+    result = evaluate(facts=FACTS)
+    # lists [2, 3, 4], [5, 4, 3], [3, 4, 5]; targets {4}, {4}, {6, 3}
+    users = result.per_user.to_pylist()
+    assert [row["Novelty@3"] for row in users] == [3, 4, 4]
+    assert [row["VectorDiversity@3"] for row in users] == pytest.approx([1, 1, 1])
+    assert [row["CategoryDiversity@3"] for row in users] == pytest.approx([2 / 3, 1, 1])
+    # targets weigh 1/4, 1/4, and 1 + 1/2, of which the 1 is missed
+    assert result.metrics["StratifiedRecall@3"] == pytest.approx((0.25 + 0.25 + 0.5) / 2)
+    assert sum(row["StratifiedRecall@3"] for row in users) == pytest.approx(3 * 0.5)
+    assert "rarity" not in users[0]
+    assert [row["Recall@3|half=low"] for row in users] == [None, None, 1]
+    assert [row["Recall@3|half=high"] for row in users] == [1, 1, 0]
+    counts = np.array([0, 1, 3, 3, 2])  # items 1 to 5
+    assert result.metrics["Gini@3"] == pytest.approx(
+        sum((2 * i - 6) * c for i, c in enumerate(np.sort(counts), 1)) / (4 * counts.sum())
+    )
+    precision, recall = result.metrics["Precision@3"], result.metrics["Recall@3"]
+    assert result.metrics["F1OfMeans@3"] == pytest.approx(
+        2 * precision * recall / (precision + recall)
+    )
+
+
+def test_money_is_that_of_the_targets_found() -> None:
+    worth = pa.array([[5_000_000, 9_000_000], [2_500_000], [7_000_000, 0], [1], [1]])
+    requests = REQUESTS.append_column("target_value", worth)
+    evaluator = Evaluator(
+        EvaluationConfig(ks=(1, 3)), torch.tensor([1, 2, 3, 4, 5]), user="u", facts=FACTS
+    )
+    result = evaluator.evaluate(Planted(), [Rows.of(requests).to_batch()], ALONE)
+    users = result.per_user.to_pylist()
+    assert [row["value"] for row in users] == [5, 2.5, 7]  # user 1's seen target counts nowhere
+    assert [row["GMV@3"] for row in users] == [5, 2.5, 0]  # user 3's is no candidate
+    assert [row["GMV@1"] for row in users] == [0, 0, 0]
+    assert [row["PriceNDCG@3"] for row in users] == pytest.approx([1 / 2, 1 / log2(3), 0])
+    assert result.metrics["GMV@3"] == pytest.approx(2.5)
+    assert result.metrics["GMVCapture@3"] == pytest.approx(7.5 / 14.5)

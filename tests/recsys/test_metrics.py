@@ -1,4 +1,4 @@
-"""Metrics: hand-computed values, and agreement with scikit-learn."""
+"""Metrics of lists: hand-computed values, and what must hold of any list."""
 
 from __future__ import annotations
 
@@ -10,69 +10,111 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from sklearn.metrics import ndcg_score
-from torch import Tensor
 
-from recsys.evaluation.metrics import METRICS, coverage
+from recsys.evaluation.metrics import METRICS, f1_of_means
 
 # three users: hits at ranks 1 and 3 of 4 relevant; one hit at rank 2 of 1; none of 2
 RELEVANT = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]], dtype=torch.bool)
 TOTAL = torch.tensor([4, 1, 2])
+KS = torch.tensor([1, 3, 9])  # 9 is past the end of the lists
+DCG4 = 1 + 1 / log2(3) + 1 / 2 + 1 / log2(5)  # of four hits in a row
 
 
 @pytest.mark.parametrize(
-    ("name", "k", "expected"),
+    ("name", "expected"),
     [
-        ("Recall", 1, [1 / 4, 0, 0]),
-        ("Recall", 3, [2 / 4, 1, 0]),
-        ("HR", 1, [1, 0, 0]),
-        ("HR", 3, [1, 1, 0]),
-        ("MRR", 1, [1, 0, 0]),
-        ("MRR", 3, [1, 1 / 2, 0]),
-        ("NDCG", 1, [1, 0, 0]),
-        ("NDCG", 3, [1.5 / (1 + 1 / log2(3) + 1 / 2), 1 / log2(3), 0]),
-        # k past the end of the list: the ideal still holds 4 items
-        ("NDCG", 9, [1.5 / (1 + 1 / log2(3) + 1 / 2 + 1 / log2(5)), 1 / log2(3), 0]),
-        ("Recall", 9, [2 / 4, 1, 0]),
-        ("HR", 9, [1, 1, 0]),
-        ("MRR", 9, [1, 1 / 2, 0]),
+        ("Precision", [[1, 2 / 3, 2 / 9], [0, 1 / 3, 1 / 9], [0, 0, 0]]),
+        ("Recall", [[1 / 4, 2 / 4, 2 / 4], [0, 1, 1], [0, 0, 0]]),
+        ("HR", [[1, 1, 1], [0, 1, 1], [0, 0, 0]]),
+        # 2 P R / (P + R): of 1 and 1/4, of 2/3 and 1/2, of 2/9 and 1/2
+        ("F1", [[2 / 5, 4 / 7, 4 / 13], [0, 1 / 2, 1 / 5], [0, 0, 0]]),
+        ("MRR", [[1, 1, 1], [0, 1 / 2, 1 / 2], [0, 0, 0]]),
+        # the ideal list of user 1 holds 1, 3 and 4 items
+        (
+            "NDCG",
+            [
+                [1, 1.5 / (1 + 1 / log2(3) + 1 / 2), 1.5 / DCG4],
+                [0, 1 / log2(3), 1 / log2(3)],
+                [0, 0, 0],
+            ],
+        ),
+        # precision at ranks 1 and 3 is 1 and 2/3; a perfect list would have 1, 3 and 4 hits
+        ("MAP", [[1, (5 / 3) / 3, (5 / 3) / 4], [0, 1 / 2, 1 / 2], [0, 0, 0]]),
     ],
 )
-def test_values_by_hand(name: str, k: int, expected: list[float]) -> None:
-    assert METRICS[name](RELEVANT, TOTAL, k).tolist() == pytest.approx(expected)
+def test_values_by_hand(name: str, expected: list[list[float]]) -> None:
+    values = METRICS[name](RELEVANT, TOTAL, KS)
+    assert values.dtype == torch.float64
+    torch.testing.assert_close(values, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_every_metric_is_among_those_computed_by_hand() -> None:
+    assert list(METRICS) == ["Precision", "Recall", "HR", "F1", "NDCG", "MRR", "MAP"]
+
+
+def test_f1_of_means_is_not_the_mean_of_f1() -> None:
+    # at 3 the mean precision is (2/3 + 1/3) / 3 = 1/3 and the mean recall (1/2 + 1) / 3 = 1/2
+    combined = f1_of_means(1 / 3, 1 / 2)
+    assert combined == pytest.approx(2 / 5)
+    assert float(METRICS["F1"](RELEVANT, TOTAL, KS)[:, 1].mean()) == pytest.approx(
+        (4 / 7 + 0.5) / 3
+    )
+
+
+def test_f1_of_means_takes_arrays_and_is_0_without_a_hit() -> None:
+    np.testing.assert_allclose(
+        f1_of_means(np.array([0, 1, 0.5]), np.array([0, 1, 1])), [0, 1, 2 / 3]
+    )
+
+
+def test_a_perfect_list_scores_1() -> None:
+    relevant, total = torch.ones(1, 4, dtype=torch.bool), torch.tensor([4])
+    ones = torch.ones(1, 4, dtype=torch.float64)
+    for name in ("Precision", "HR", "NDCG", "MRR", "MAP"):
+        torch.testing.assert_close(METRICS[name](relevant, total, torch.arange(1, 5)), ones)
+    # more would not have fitted into the list
+    torch.testing.assert_close(METRICS["MAP"](relevant, total + 5, torch.arange(1, 5)), ones)
+
+
+@pytest.mark.parametrize("users", [0, 2])
+def test_lists_without_hits_score_0(users: int) -> None:
+    relevant, total = torch.zeros(users, 4, dtype=torch.bool), torch.ones(users, dtype=torch.long)
+    for metric in METRICS.values():
+        values = metric(relevant, total, KS)
+        assert torch.equal(values, torch.zeros(users, 3, dtype=torch.float64))
+        assert values.dtype == torch.float64
+
+
+lists = arrays(np.bool_, st.tuples(st.integers(1, 6), st.integers(1, 12)))
+cut_offs = st.sets(st.integers(1, 15), min_size=1, max_size=4).map(sorted)
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    arrays(np.bool_, st.tuples(st.integers(1, 5), st.integers(2, 12))),
-    st.integers(1, 15),
-)
-def test_ndcg_agrees_with_scikit_learn(relevant: np.ndarray, k: int) -> None:
-    relevant[~relevant.any(1), -1] = True  # a user without relevant items has no NDCG
-    ranks = -np.arange(relevant.shape[1], dtype=float)
-    own = METRICS["NDCG"](torch.from_numpy(relevant), torch.from_numpy(relevant.sum(1)), k)
-    for row, value in zip(relevant, own.tolist(), strict=True):
-        assert value == pytest.approx(ndcg_score([row.astype(int)], [ranks], k=k))
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    arrays(np.bool_, st.tuples(st.integers(1, 5), st.integers(1, 9))),
-    st.integers(0, 3),
-    st.integers(1, 8),
-)
+@given(lists, st.integers(0, 3), cut_offs)
 def test_every_metric_lies_between_0_and_1_and_a_better_list_is_not_worse(
-    relevant: np.ndarray, unseen: int, k: int
+    relevant: np.ndarray, unseen: int, ks: list[int]
 ) -> None:
-    found = torch.from_numpy(relevant)
+    found, cuts = torch.from_numpy(relevant), torch.tensor(ks)
     total = (found.sum(1) + unseen).clamp(min=1)
     best, _ = found.to(torch.int8).sort(dim=1, descending=True)
     for metric in METRICS.values():
-        values, ideal = metric(found, total, k), metric(best.bool(), total, k)
-        assert ((values >= 0) & (values <= ideal) & (ideal <= 1 + 1e-12)).all()
+        values, ideal = metric(found, total, cuts), metric(best.bool(), total, cuts)
+        assert values.shape == (len(found), len(ks))
+        assert ((values >= 0) & (values <= ideal + 1e-12) & (ideal <= 1 + 1e-12)).all()
 
 
-def test_coverage_counts_distinct_items_and_not_the_filling() -> None:
-    lists: Tensor = torch.tensor([[3, 4, 0], [4, 5, 3]])
-    assert coverage(lists, candidates=12) == pytest.approx(3 / 12)
-    assert coverage(torch.zeros(2, 3, dtype=torch.long), candidates=12) == 0
+@settings(max_examples=60, deadline=None)
+@given(lists, st.integers(0, 3), cut_offs)
+def test_a_value_depends_on_no_other_user_and_no_other_cut_off(
+    relevant: np.ndarray, unseen: int, ks: list[int]
+) -> None:
+    found, cuts = torch.from_numpy(relevant), torch.tensor(ks)
+    total = (found.sum(1) + unseen).clamp(min=1)
+    for metric in METRICS.values():
+        whole = metric(found, total, cuts)
+        for user in range(len(found)):
+            one = slice(user, user + 1)
+            assert torch.equal(metric(found[one], total[one], cuts), whole[one])
+        for place in range(len(ks)):
+            alone = metric(found, total, cuts[place : place + 1])
+            torch.testing.assert_close(alone, whole[:, place : place + 1], rtol=1e-15, atol=1e-15)

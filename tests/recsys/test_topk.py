@@ -8,30 +8,84 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from torch import Tensor
 
 from recsys.topk import search, stable_top_k
 
 INF = float("inf")
+DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int32, torch.int64]
 # few distinct values: nearly every row has a tie across the k-th place
 SCORES = arrays(
     np.float32,
-    st.tuples(st.integers(1, 5), st.integers(1, 12)),
-    elements=st.sampled_from([-INF, -1.0, 0.0, -0.0, 0.5, 2.0]),
+    st.tuples(st.integers(0, 5), st.integers(1, 12)),
+    elements=st.sampled_from([-INF, -1.0, -1e-40, 0.0, -0.0, 0.5, 2.0, INF]),
 )
+
+
+def stable_sort(scores: Tensor, k: int) -> Tensor:
+    """Columns of the k best, by numpy's stable sort of the negated scores."""
+    return torch.from_numpy(np.argsort(-scores.double().numpy(), axis=1, kind="stable")[:, :k])
+
+
+def check(scores: Tensor, k: int) -> None:
+    values, columns = stable_top_k(scores, k)
+    assert columns.equal(stable_sort(scores, k))
+    assert values.dtype == scores.dtype
+    assert values.equal(scores.gather(1, columns))
 
 
 @settings(max_examples=200, deadline=None)
 @given(SCORES, st.integers(1, 15))
 def test_it_is_the_beginning_of_a_full_stable_sort(scores: np.ndarray, k: int) -> None:
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    values, columns = stable_top_k(torch.from_numpy(scores), k)
-    assert columns.tolist() == order.tolist()
-    assert values.tolist() == np.take_along_axis(scores, order, 1).tolist()
+    check(torch.from_numpy(scores), k)
 
 
-def test_all_equal_scores_give_the_first_columns() -> None:
-    _, columns = stable_top_k(torch.zeros(2, 10_000), 5)
-    assert columns.tolist() == [[0, 1, 2, 3, 4]] * 2
+@settings(max_examples=200, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    k=st.integers(1, 20),
+    blocks=st.floats(8, 300),
+    levels=st.sampled_from([1, 2, 5, 50, 1000]),
+    hidden=st.sampled_from([0.0, 0.1, 0.999]),
+    dtype=st.sampled_from(DTYPES[:3]),
+)
+def test_long_rows_with_ties_within_and_between_blocks(
+    seed: int, k: int, blocks: float, levels: int, hidden: float, dtype: torch.dtype
+) -> None:
+    random = np.random.default_rng(seed)
+    shape = (3, int(k * blocks))
+    scores = random.integers(-levels, levels, shape) / 2
+    scores[random.random(shape) < hidden] = -INF
+    check(torch.from_numpy(scores).to(dtype), k)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("columns", [1, 7, 100, 1003])
+def test_scores_of_any_kind(dtype: torch.dtype, columns: int) -> None:
+    scores = torch.randint(-5, 5, (4, columns), generator=torch.Generator().manual_seed(columns))
+    check(scores.to(dtype), 7)
+
+
+def test_float64_scores_are_told_apart_beyond_float32() -> None:
+    check(1 + torch.arange(1000, dtype=torch.float64).unsqueeze(0) * 1e-15, 3)
+
+
+@pytest.mark.parametrize("columns", [10, 1000, 10_000])
+def test_all_equal_scores_give_the_first_columns(columns: int) -> None:
+    for value in (0.0, -INF):
+        _, places = stable_top_k(torch.full((2, columns), value), 5)
+        assert places.tolist() == [[0, 1, 2, 3, 4]] * 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+@pytest.mark.parametrize("columns", [10, 1003, 10_003])
+@pytest.mark.parametrize("nan", [float("nan"), -float("nan")])
+def test_nan_is_refused_wherever_it_is(dtype: torch.dtype, columns: int, nan: float) -> None:
+    for place in (0, columns // 2, columns - 1):
+        scores = torch.zeros(3, columns, dtype=dtype)
+        scores[1, place] = nan
+        with pytest.raises(ValueError, match="NaN"):
+            stable_top_k(scores, 5)
 
 
 ITEMS = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.6], [-1.0, 0.0]])
@@ -69,15 +123,28 @@ def test_short_of_items_the_list_ends_in_minus_1() -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.integers(0, 10_000), st.integers(1, 3), st.integers(1, 8))
-def test_search_agrees_with_brute_force(seed: int, interests: int, k: int) -> None:
+@given(
+    seed=st.integers(0, 10_000),
+    users=st.integers(0, 7),
+    interests=st.integers(1, 3),
+    k=st.integers(1, 11),
+    at_a_time=st.integers(1, 4),
+)
+def test_search_agrees_with_brute_force_however_it_is_cut(
+    seed: int, users: int, interests: int, k: int, at_a_time: int
+) -> None:
     generator = torch.Generator().manual_seed(seed)
-    queries = torch.randint(-2, 3, (3, interests, 4), generator=generator).float()
+    queries = torch.randint(-2, 3, (users, interests, 4), generator=generator).float()
+    weights = torch.randint(0, 3, (users, interests), generator=generator).float()
     items = torch.randint(-2, 3, (9, 4), generator=generator).float()
-    exclude = torch.randint(-1, 9, (3, 2), generator=generator)
-    _, places = search(queries, torch.ones(3, interests), items, k, exclude)
-    for user in range(3):
-        best = (queries[user] @ items.T).amax(0).tolist()
-        allowed = [item for item in range(9) if item not in exclude[user].tolist()]
+    exclude = torch.randint(-1, 9, (users, 2), generator=generator)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recsys.topk.USERS", at_a_time)
+        scores, places = search(queries, weights, items, k, exclude)
+    assert places.shape == scores.shape == (users, min(k, 9))
+    for user in range(users):
+        best = (queries[user][weights[user] > 0] @ items.T).tolist()
+        best = [max(of_item) for of_item in zip(*best, strict=True)]
+        allowed = [item for item in range(len(best)) if item not in exclude[user].tolist()]
         expected = sorted(allowed, key=lambda item: (-best[item], item))[:k]
-        assert places[user].tolist() == expected + [-1] * (k - len(expected))
+        assert places[user].tolist() == expected + [-1] * (min(k, 9) - len(expected))

@@ -1,0 +1,247 @@
+"""Every table of the README: run the committed configs, keep the figures, write the tables.
+
+python -m benchmarks.results --data DATA            all data sets below the folder DATA
+python -m benchmarks.results --data DATA --only online_retail
+python -m benchmarks.results                        the tables alone, from benchmarks/results/
+
+A run that was stopped goes on where it stood; one that is finished is not repeated unless its
+folder is removed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recsys import open_run, run
+from recsys.evaluation.bootstrap import ratio_intervals
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+CONFIGS = Path("pipelines") / "configs"
+BEGIN, END = "<!-- results: written by `make results` -->", "<!-- end of results -->"
+MODELS = {
+    "popularity": "popularity",
+    "recent_popularity": "popularity of the last days",
+    "item_knn": "ItemKNN",
+    "ease": "EASE",
+    "gf_cf": "GF-CF",
+    "als": "ALS",
+    "bpr": "BPR",
+    "sasrec": "SASRec",
+    "two_tower": "two towers",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A table: its config, where its data lies below DATA, and what it shows.
+
+    `published` are rows of others, for reference: name, figures in the order of `figures`.
+    """
+
+    config: str
+    title: str
+    data: str
+    figures: tuple[str, ...]
+    about: str
+    folds: int = 1
+    published: tuple[tuple[str, ...], ...] = field(default=())
+
+
+ENTRIES = (
+    Entry(
+        "movielens_1m_sasrec",
+        "MovieLens-1M, leave one out",
+        "ml-1m",
+        ("HR@10", "NDCG@10", "Coverage@10"),
+        "The last event of every user is the test. Timestamps within a session are reconstructed "
+        "in this copy of the data: compare with figures on the same file only.",
+        published=(
+            ("SASRec of RecTools 0.19, same shape and epochs, same file", ".2748", ".1507", ""),
+        ),
+    ),
+    Entry(
+        "movielens_1m_global_time",
+        "MovieLens-1M, global time",
+        "ml-1m",
+        ("Recall@20", "NDCG@20", "Coverage@20"),
+        "What was rated from 2001 on is the test, for users who had rated before.",
+    ),
+    Entry(
+        "movielens_100k_sasrec",
+        "MovieLens-100K, leave one out",
+        "ml-100k",
+        ("HR@10", "NDCG@10", "Coverage@10"),
+        "",
+    ),
+    Entry(
+        "book_crossing",
+        "Book-Crossing, random, 5 folds",
+        "book-crossing",
+        ("Recall@20", "NDCG@20", "Coverage@20"),
+        "Ratings of 6 and more; readers and books with at least five of them. The dump has no "
+        "times, so there is no recent popularity, and SASRec reads each history in an order that "
+        "means nothing. The file used here holds 174,286 of the published 1,149,780 ratings.",
+        folds=5,
+    ),
+    Entry(
+        "online_retail",
+        "Online Retail, global time",
+        "online-retail",
+        ("Recall@20", "NDCG@20", "GMV@20", "GMVCapture@20"),
+        "Purchases of the last 30 days, items bought before included; GMV@20 in pounds per "
+        "customer, net of returns.",
+    ),
+    Entry(
+        "gowalla",
+        "Gowalla, fixed",
+        "gowalla",
+        ("Recall@20", "NDCG@20", "Coverage@20"),
+        "LightGCN's published split. EASE is left out: 40,981 items need a matrix of 13 GB. The "
+        "lists have no times and no order.",
+        published=(
+            ("LightGCN, published", ".1830", ".1554", ""),
+            ("GF-CF, published", ".1849", ".1518", ""),
+        ),
+    ),
+    Entry(
+        "amazon_beauty",
+        "Amazon Beauty, leave one out",
+        "amazon-beauty",
+        ("HR@10", "NDCG@10", "Coverage@10"),
+        "The 5-core; the data gives the order of reviews, not their times.",
+    ),
+)
+
+
+def main() -> None:
+    """Run what was asked for, and write all tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="folder that holds the data sets")
+    parser.add_argument("--only", nargs="*", choices=[entry.config for entry in ENTRIES])
+    parser.add_argument("--output", type=Path, default=Path("runs"))
+    arguments = parser.parse_args()
+    for entry in ENTRIES:
+        if arguments.data and (not arguments.only or entry.config in arguments.only):
+            measured = measure(entry, arguments.data / entry.data, arguments.output)
+            path = RESULTS / f"{entry.config}.json"
+            path.write_text(json.dumps(measured, indent=2) + "\n")
+    tables = [
+        table(e, json.loads(path.read_text())) for e in ENTRIES if (path := _path(e)).exists()
+    ]
+    readme = ROOT / "README.md"
+    before, _, rest = readme.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    readme.write_text(f"{before}{BEGIN}\n\n" + "\n".join(tables) + f"\n{END}{after}")
+
+
+def _path(entry: Entry) -> Path:
+    return RESULTS / f"{entry.config}.json"
+
+
+def measure(entry: Entry, data: Path, output: Path) -> dict[str, Any]:
+    """The figures of every retriever, over all folds."""
+    folders = []
+    for fold in range(entry.folds):
+        name = entry.config if entry.folds == 1 else f"{entry.config}_{fold}"
+        overrides = [f"data.path={data}", f"output={output}", f"name={name}"]
+        if entry.folds > 1:
+            overrides.append(f"split.fold={fold}")
+        folder = output / name
+        if not (folder / "bundle").exists():  # the last thing that a run writes
+            run(ROOT / CONFIGS / f"{entry.config}.toml", *overrides, resume=folder.exists())
+        folders.append(folder)
+    results = [open_run(folder).results for folder in folders]
+    if entry.folds == 1:
+        found = results[0]
+        retrievers = {
+            name: {key: part[key] for key in ("metrics", "ci95", "users", "seconds", "config")}
+            for name, part in found["retrievers"].items()
+        }
+    else:
+        found = results[0] | {"protocol": results[0]["protocol"].rpartition("-")[0]}
+        retrievers = {name: _over_folds(name, results, folders) for name in found["retrievers"]}
+    keys = ("seed", "protocol", "candidates", "events", "data")
+    prints = [result["protocol_fingerprint"] for result in results]
+    return {key: found[key] for key in keys} | {"fingerprints": prints, "retrievers": retrievers}
+
+
+def _over_folds(name: str, results: list[dict[str, Any]], folders: list[Path]) -> dict[str, Any]:
+    """Means over all (user, fold); whole users, with all their folds, are resampled."""
+    parts = [result["retrievers"][name] for result in results]
+    users = pd.concat([pd.read_parquet(f / "per_user" / f"{name}.parquet") for f in folders])
+    columns = [c for c in users.columns if "@" in c and "|" not in c]
+    by_user = users.groupby("user")[columns]
+    sums, counts = by_user.sum().to_numpy(), by_user.count().to_numpy().astype(float)
+    low, high = ratio_intervals(sums, counts)
+    metrics = dict(zip(columns, (sums.sum(0) / counts.sum(0)).tolist(), strict=True))
+    shared = {  # of all lists of a fold together: the mean over folds
+        figure: float(np.mean([part["metrics"][figure] for part in parts]))
+        for figure in parts[0]["metrics"]
+        if figure not in metrics
+    }
+    seconds = {key: sum(part["seconds"][key] for part in parts) for key in parts[0]["seconds"]}
+    bounds = zip(low.tolist(), high.tolist(), strict=True)
+    return {
+        "metrics": metrics | shared,
+        "ci95": {figure: list(pair) for figure, pair in zip(columns, bounds, strict=True)},
+        "users": len(by_user),
+        "seconds": seconds,
+        "config": parts[0]["config"],
+    }
+
+
+def table(entry: Entry, measured: dict[str, Any]) -> str:
+    """The table in Markdown; seconds are of fitting or training, and of evaluation."""
+    retrievers = measured["retrievers"]
+    best = {
+        figure: max(part["metrics"][figure] for part in retrievers.values())
+        for figure in entry.figures
+    }
+    prints = measured["fingerprints"]
+    one = next(iter(retrievers.values()))
+    lines = [
+        f"### {entry.title}",
+        "",
+        f"`{measured['protocol']}` ({', '.join(prints)}), {one['users']:,} users, all "
+        f"{measured['candidates']:,} candidates ranked. {entry.about}".rstrip(),
+        "",
+        "| model | " + " | ".join(entry.figures) + " | config | seed | seconds |",
+        "|---|" + "---|" * (len(entry.figures) + 3),
+    ]
+    for name, part in sorted(retrievers.items(), key=lambda item: list(MODELS).index(item[0])):
+        cells = [_cell(part, figure, best[figure]) for figure in entry.figures]
+        seconds = sum(part["seconds"].values())
+        tail = [f"`{entry.config}`", str(measured["seed"]), f"{seconds:,.0f}"]
+        lines.append(f"| {MODELS[name]} | " + " | ".join(cells + tail) + " |")
+    for name, *figures in entry.published:
+        lines.append(f"| {name} | " + " | ".join(figures) + " | | | |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(part: dict[str, Any], figure: str, best: float) -> str:
+    value = part["metrics"][figure]
+    shown = _number(value)
+    if value == best and not figure.startswith("Coverage"):
+        shown = f"**{shown}**"
+    if figure not in part["ci95"]:
+        return shown
+    low, high = part["ci95"][figure]
+    return f"{shown} ({_number(low)} to {_number(high)})"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}".removeprefix("0") if abs(value) < 1 else f"{value:,.2f}"
+
+
+if __name__ == "__main__":
+    main()

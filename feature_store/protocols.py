@@ -1,0 +1,314 @@
+"""The named protocols: which role every event of a log plays.
+
+Roles are train, validation and test. Held-out users also have inputs, `validation_input` and
+`test_input`: events that are shown when something is asked for them, and not trained on.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from datetime import UTC, datetime
+from typing import Annotated, ClassVar, Literal
+
+import ibis
+import ibis.expr.types as ir
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from feature_store.errors import DataError
+from feature_store.schema import POSITION, Schema
+from feature_store.timeline import rank_from_end, shuffle
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+VALIDATION_INPUT, TEST_INPUT = "validation_input", "test_input"
+LEARNT = (TRAIN, VALIDATION, VALIDATION_INPUT)  # all that may be trained on before the test
+SHOWN = {  # what is known of a user when something of this role is asked for
+    VALIDATION: (TRAIN, VALIDATION_INPUT),
+    TEST: (*LEARNT, TEST_INPUT),
+}
+
+
+class Protocol(BaseModel, ABC):
+    """What every protocol shares: which events count, who is measured, what may be recommended.
+
+    All of it is part of the fingerprint.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    needs_clock: ClassVar[tuple[str, ...]] = ("time", "order", "none")
+
+    event_types: tuple[str, ...] = Field((), description="Keep only these; empty keeps all.")
+    min_label: float | None = Field(None, description="Keep events whose label is at least this.")
+    min_user_events: int = Field(1, ge=1, description="Leave out users with fewer events.")
+    min_item_events: int = Field(1, ge=1, description="Leave out items with fewer events.")
+    seen: Literal["exclude", "include"] = Field(
+        "exclude", description="Whether items of the user's history may be recommended."
+    )
+    candidates: Literal["known", "catalogue"] = Field(
+        "known",
+        description="Rank items with an event that was known before, or the whole catalogue.",
+    )
+    sampled_candidates: int | None = Field(
+        None,
+        ge=1,
+        description="Rank a user's targets among this many random unseen items only. The "
+        "protocol's name says so; such figures compare with no others.",
+    )
+    cold_users: Literal["leave_out", "count"] = Field(
+        "leave_out",
+        description="Users without a history are left out, for every model alike; or counted, "
+        "and a model that needs a history then gets nothing right for them.",
+    )
+
+    @property
+    @abstractmethod
+    def base_name(self) -> str:
+        """The name without a mark for sampled candidates."""
+
+    @property
+    def short_name(self) -> str:
+        """The name that every figure is printed with."""
+        mark = f"-sampled{self.sampled_candidates}" if self.sampled_candidates else ""
+        return self.base_name + mark
+
+    @abstractmethod
+    def role(self, events: ir.Table, schema: Schema) -> ir.StringColumn:
+        """The role of every event."""
+
+    def check(self, schema: Schema) -> None:
+        """Raises DataError when the log cannot be split this way."""
+        if schema.clock not in self.needs_clock:
+            lacks = "neither times nor an order" if schema.clock == "none" else "no times"
+            raise DataError(
+                f"this log has {lacks} of events, which {self.base_name} needs: "
+                "choose protocol = 'random' under [split]"
+                + (", or 'fixed'" if schema.published_role else "")
+            )
+
+    def keep(self, events: ir.Table, schema: Schema) -> ir.Table:
+        """The events that count. Counts of items and users are taken once, not to a fixpoint."""
+        if self.event_types:
+            if schema.event_type is None:
+                raise DataError("split.event_types is set, but the schema has no event_type role")
+            events = events.filter(events[schema.event_type].isin(self.event_types))
+        if self.min_label is not None:
+            if schema.label is None:
+                raise DataError("split.min_label is set, but the schema has no label role")
+            events = events.filter(events[schema.label] >= self.min_label)
+        for column, least in (
+            (schema.item, self.min_item_events),
+            (schema.user, self.min_user_events),
+        ):
+            if least > 1:
+                events = events.filter(events.count().over(group_by=events[column]) >= least)
+        return events
+
+
+class LeaveOneOut(Protocol):
+    """A user's last event is the test, the one before it validation, the rest train.
+
+    Users with fewer than three events are only trained on.
+    """
+
+    protocol: Literal["leave_one_out"] = "leave_one_out"
+    needs_clock = ("time", "order")
+
+    @property
+    def base_name(self) -> str:
+        """`leave_one_out`."""
+        return self.protocol
+
+    def role(self, events: ir.Table, schema: Schema) -> ir.StringColumn:
+        """The role of every event."""
+        rank = rank_from_end(events, schema)
+        count = events.count().over(group_by=events[schema.user])
+        return ibis.cases(
+            (count < 3, TRAIN), (rank == 0, TEST), (rank == 1, VALIDATION), else_=TRAIN
+        )
+
+
+class GlobalTime(Protocol):
+    """One moment for all users: what happens after it is the test, a window before it validation.
+
+    Give both moments, or the lengths of the two windows at the end of the log in days.
+    """
+
+    protocol: Literal["global_time"] = "global_time"
+    needs_clock = ("time",)
+    validation_start: datetime | None = None
+    test_start: datetime | None = None
+    validation_days: float = Field(7, gt=0)
+    test_days: float = Field(7, gt=0)
+
+    @property
+    def base_name(self) -> str:
+        """`global_time`."""
+        return self.protocol
+
+    def role(self, events: ir.Table, schema: Schema) -> ir.StringColumn:
+        """The role of every event."""
+        time = events[schema.time]
+        if self.test_start and self.validation_start:
+            starts = _naive(self.validation_start), _naive(self.test_start)
+            if starts[1] <= starts[0]:
+                raise DataError("split.test_start must come after split.validation_start")
+            validation, test = map(ibis.timestamp, starts)
+        elif self.test_start or self.validation_start:
+            raise DataError("give both split.validation_start and split.test_start, or neither")
+        else:
+            end = events[schema.time].max().as_scalar()
+            test = end - _microseconds(self.test_days)
+            validation = end - _microseconds(self.test_days + self.validation_days)
+        return ibis.cases((time >= test, TEST), (time >= validation, VALIDATION), else_=TRAIN)
+
+
+class UserHoldout(Protocol):
+    """Users are held out whole: eight tenths train, one validation, one test.
+
+    Of a held-out user the first part of the events is the input and the rest the target, as in
+    ComiRec (Cen et al., KDD 2020).
+    """
+
+    protocol: Literal["user_holdout"] = "user_holdout"
+    needs_clock = ("time", "order")
+    validation: float = Field(0.1, gt=0, lt=1, description="Share of users.")
+    test: float = Field(0.1, gt=0, lt=1, description="Share of users.")
+    input: float = Field(0.8, gt=0, lt=1, description="Share of a held-out user's events.")
+    seed: int = Field(0, ge=0, description="Which users are held out.")
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> UserHoldout:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation and test take all users: nothing is left to train on")
+        return self
+
+    @property
+    def base_name(self) -> str:
+        """`user_holdout`."""
+        return self.protocol
+
+    def role(self, events: ir.Table, schema: Schema) -> ir.StringColumn:
+        """The role of every event."""
+        user = events[schema.user]
+        place = ibis.dense_rank().over(order_by=[shuffle(user, self.seed), user])
+        share = place / user.nunique().as_scalar()  # of the users, put in random order
+        last = rank_from_end(events, schema)
+        count = events.count().over(group_by=user)
+        shown = last >= count - (count * self.input).floor()
+        test, validation = share < self.test, share < self.test + self.validation
+        return ibis.cases(
+            (test & shown, TEST_INPUT),
+            (test, TEST),
+            (validation & shown, VALIDATION_INPUT),
+            (validation, VALIDATION),
+            else_=TRAIN,
+        )
+
+
+class Random(Protocol):
+    """Each user's events are dealt out at random: for data without time.
+
+    With `folds`, fold number `fold` is the test; run all of them and average. The validation
+    share is taken from what is left.
+    """
+
+    protocol: Literal["random"] = "random"
+    validation: float = Field(0.1, gt=0, lt=1, description="Share of events.")
+    test: float = Field(0.1, gt=0, lt=1, description="Share of events, unless there are folds.")
+    folds: int | None = Field(None, ge=2)
+    fold: int = Field(0, ge=0, description="Which fold is the test, from 0.")
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> Random:
+        if self.folds is not None and self.fold >= self.folds:
+            raise ValueError(f"fold must be from 0 to {self.folds - 1}, not {self.fold}")
+        if self.validation + (1 / self.folds if self.folds else self.test) >= 1:
+            raise ValueError("validation and test take all events: nothing is left to train on")
+        return self
+
+    @property
+    def base_name(self) -> str:
+        """`random-5fold-0`, or the shares in percent as `random-80-10-10`."""
+        if self.folds:
+            return f"random-{self.folds}fold-{self.fold}"
+        percent = [round(100 * share) for share in (self.validation, self.test)]
+        return f"random-{100 - sum(percent)}-{percent[0]}-{percent[1]}"
+
+    def role(self, events: ir.Table, schema: Schema) -> ir.StringColumn:
+        """The role of every event."""
+        number = _deal(events, schema, self.seed)
+        if self.folds:
+            card = number % self.folds
+            # the cards that are left, numbered anew from 0
+            left = (number / self.folds).floor() * (self.folds - 1) + card
+            left = left - (card > self.fold).cast("int64")
+            validation = _spread(left) < self.validation / (1 - 1 / self.folds)
+            return ibis.cases((card == self.fold, TEST), (validation, VALIDATION), else_=TRAIN)
+        drawn = _spread(number)
+        return ibis.cases(
+            (drawn < self.test, TEST),
+            (drawn < self.test + self.validation, VALIDATION),
+            else_=TRAIN,
+        )
+
+
+class Fixed(Protocol):
+    """The publisher's own split. Without a published validation part, a share of each user's
+    training events becomes it."""
+
+    protocol: Literal["fixed"] = "fixed"
+    validation: float = Field(
+        0.1, gt=0, lt=1, description="Share of training events, if the publisher gives none."
+    )
+    seed: int = Field(0, ge=0)
+
+    @property
+    def base_name(self) -> str:
+        """`fixed`."""
+        return self.protocol
+
+    def check(self, schema: Schema) -> None:
+        """Raises DataError when the log carries no published roles."""
+        if schema.published_role is None:
+            raise DataError(
+                "protocol = 'fixed' needs a published split, as source = 'edge_list' finds in "
+                "train.txt and test.txt: this log has none, choose another protocol"
+            )
+
+    def role(self, events: ir.Table, schema: Schema) -> ir.StringColumn:
+        """The role of every event."""
+        assert schema.published_role is not None
+        published = events[schema.published_role]
+        has_validation = (published == VALIDATION).any().over()
+        taken = _spread(_deal(events, schema, self.seed)) < self.validation
+        return ibis.cases(
+            ((published == TRAIN) & taken & ~has_validation, VALIDATION), else_=published
+        )
+
+
+AnyProtocol = LeaveOneOut | GlobalTime | UserHoldout | Random | Fixed
+SplitConfig = Annotated[AnyProtocol, Field(discriminator="protocol")]
+
+
+def _deal(events: ir.Table, schema: Schema, seed: int) -> ir.IntegerColumn:
+    """Numbers from 0 as in dealing cards: a user's events, shuffled, get consecutive ones."""
+    user = events[schema.user]
+    keys = [shuffle(user, seed), user, shuffle(events[POSITION], seed)]
+    return ibis.row_number().over(order_by=keys)
+
+
+def _spread(number: ir.NumericColumn) -> ir.FloatingColumn:
+    """Whole numbers to [0, 1): multiples of the golden ratio, modulo 1.
+
+    Of any m consecutive numbers about m * p fall below p, so shares hold for every user.
+    """
+    turned = number * 0.6180339887498949
+    return turned - turned.floor()
+
+
+def _naive(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+
+
+def _microseconds(days: float) -> ir.IntervalScalar:
+    return ibis.interval(microseconds=round(days * 86_400_000_000))

@@ -1,0 +1,45 @@
+"""Figures of all lists together: they are no means over users."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recsys.evaluation.beyond_accuracy import catalogue_coverage, gini
+from recsys.evaluation.metrics import f1_of_means
+from recsys.evaluation.money import gmv_capture
+
+
+def aggregate(
+    users: dict[str, np.ndarray], ks: tuple[int, ...], candidates: np.ndarray
+) -> dict[str, float]:
+    """Coverage, Gini, F1OfMeans and, with money, GMVCapture at every cut-off.
+
+    `users` are the columns of `evaluator.Result`, `candidates` [N] the rows that were ranked.
+    """
+    found = dict(
+        zip(exposure_names(ks), exposure(users["recommended"], ks, candidates), strict=True)
+    )
+    for k in ks:
+        means = (users[f"{name}@{k}"].mean() for name in ("Precision", "Recall"))
+        found[f"F1OfMeans@{k}"] = f1_of_means(*means)
+    if "value" in users:
+        captured = gmv_capture(np.stack([users[f"GMV@{k}"] for k in ks], axis=1), users["value"])
+        found |= {f"GMVCapture@{k}": share for k, share in zip(ks, captured, strict=True)}
+    return {name: float(value) for name, value in found.items()}
+
+
+def exposure_names(ks: tuple[int, ...]) -> list[str]:
+    """Names of what `exposure` gives."""
+    return [f"{name}@{k}" for k in ks for name in ("Coverage", "Gini")]
+
+
+def exposure(lists: np.ndarray, ks: tuple[int, ...], candidates: np.ndarray) -> np.ndarray:
+    """Coverage and Gini at every cut-off [2 C], from item rows [U, K] (0 = none)."""
+    counts = np.zeros(max(int(lists.max(initial=0)), int(candidates.max())) + 1, dtype=np.int64)
+    out, done = [], 0
+    for k in ks:
+        counts += np.bincount(lists[:, done:k].ravel(), minlength=len(counts))
+        exposed = counts[candidates]
+        out += [catalogue_coverage(exposed), gini(exposed)]
+        done = k
+    return np.array(out, dtype=np.float64)

@@ -1,0 +1,353 @@
+"""Charts of a report: drawn once, written as SVG that takes on the page's colours and as PNG."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+Series = Mapping[str, Mapping[str, Any]]
+"""What is compared, in its order: name -> what metrics.json holds of a retriever."""
+
+THEME = {  # name: on light ground, on dark ground
+    "ink": ("#1c2330", "#e7eaef"),
+    "muted": ("#59616e", "#a0a9b6"),
+    "line": ("#dde1e7", "#303742"),
+    # after Okabe and Ito, "Color Universal Design" (2008): told apart with any colour vision
+    "c0": ("#0072b2", "#4aa3df"),
+    "c1": ("#d55e00", "#f08a3c"),
+    "c2": ("#009e73", "#2fc79b"),
+    "c3": ("#b5598f", "#dd93bd"),
+    "c4": ("#dd9a00", "#f2c14e"),
+    "c5": ("#4fa9dc", "#a5dbff"),
+    "c6": ("#6b6f76", "#b3b8c0"),
+    "c7": ("#7a4b2a", "#c59a78"),
+}
+COLOURS = [name for name in THEME if name.startswith("c")]
+_MARKERS = "osD^vPX*"
+_DASHES = ("-", "--", ":", "-.")
+_LIGHT = {name: light for name, (light, _) in THEME.items()}
+
+_WIDTH, _HEIGHT = 4.7, 3.1  # inches: near the width at which a page shows it, so letters stay
+_STYLE: dict[Any, Any] = {
+    "font.size": 8.5,
+    "text.color": _LIGHT["ink"],
+    "text.parse_math": False,  # "$5 to $10" is a label, not a formula
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.labelcolor": _LIGHT["muted"],
+    "axes.edgecolor": _LIGHT["line"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _LIGHT["line"],
+    "grid.linewidth": 0.6,
+    "xtick.color": _LIGHT["line"],
+    "ytick.color": _LIGHT["line"],
+    "xtick.labelcolor": _LIGHT["muted"],
+    "ytick.labelcolor": _LIGHT["muted"],
+    "lines.linewidth": 1.5,
+    "lines.markersize": 4,
+    "legend.frameon": False,
+    "svg.fonttype": "none",  # text stays text
+}
+_MOST_SLICES = 8
+_LONGEST_LABEL = 28
+
+
+class Estimate(NamedTuple):
+    """A figure and the ends of its 95 % interval; NaN where there is none."""
+
+    value: float
+    low: float
+    high: float
+
+
+def estimate(found: Mapping[str, Any], name: str) -> Estimate:
+    """A figure out of something with `metrics` and `ci95`."""
+    low, high = (found.get("ci95") or {}).get(name) or (None, None)
+    return Estimate(*(_number(x) for x in (found.get("metrics", {}).get(name), low, high)))
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def split_name(figure: str) -> tuple[str, int | None]:
+    """`NDCG@10` -> ("NDCG", 10); None for a figure that has no cut-off."""
+    name, _, k = figure.rpartition("@")
+    return (name, int(k)) if name and k.isdigit() else (figure, None)
+
+
+def cut_offs(series: Series, metric: str) -> list[int]:
+    """The ks at which anyone has a metric, ascending."""
+    names = {name for found in series.values() for name in found["metrics"]}
+    return sorted(k for m, k in map(split_name, names) if m == metric and k is not None)
+
+
+def shorten(text: str, length: int) -> str:
+    """At most `length` characters of a text, in one line."""
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawn figure; `name` is that of its file, `caption` says what is seen."""
+
+    name: str
+    caption: str
+    figure: Figure
+
+    def sign(self, protocol: str) -> None:
+        """Write the protocol's short name above it: a picture is passed on without its page."""
+        axes = self.figure.axes[0]
+        look: dict[str, Any] = {"fontsize": 7, "fontweight": "normal", "color": _LIGHT["muted"]}
+        axes.set_title(shorten(protocol, _LONGEST_LABEL), loc="right", **look)
+
+    @property
+    def svg(self) -> str:
+        """An `<svg>` element to be put into a page that defines the colours of THEME."""
+        file = io.StringIO()
+        # The salt keeps the ids of one chart apart from those of the others on the page.
+        with _styled(**{"svg.hashsalt": self.name}):
+            FigureCanvasSVG(self.figure).print_svg(file, metadata={"Date": None})
+        text = file.getvalue()
+        box = re.search(r'viewBox="[^"]*"', text)
+        assert box is not None
+        body = text[text.index(">", text.index("<svg")) + 1 :]
+        body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+        used = set(re.findall(r"#([\w-]+)[\")]", body))
+        body = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", body)
+        for name, colour in _LIGHT.items():
+            body = body.replace(colour, f"var(--{name})")
+        return f'<svg {box[0]} role="img" aria-labelledby="caption-{self.name}">{body}'
+
+    def save(self, folder: Path) -> Path:
+        """Write `<folder>/<name>.png`, on white."""
+        path = folder / f"{self.name}.png"
+        with _styled():
+            self.figure.set_facecolor("white")
+            FigureCanvasAgg(self.figure).print_figure(path, dpi=160)
+            self.figure.set_facecolor("none")
+        return path
+
+
+@contextmanager
+def _styled(**extra: Any) -> Iterator[None]:
+    with matplotlib.rc_context(_STYLE | extra), warnings.catch_warnings():
+        # Labels come in any script: a browser has the letters, the pictures may show boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
+# Charts over retrievers
+
+
+def over_k(series: Series, metric: str, what: str) -> Chart | None:
+    """A metric over k with the bands of its intervals; None where nobody has it."""
+    ks = cut_offs(series, metric)
+    if not ks:
+        return None
+    with _styled():
+        figure, axes = _axes(f"{metric}@k", "k (log scale)", "")
+        for place, found in enumerate(series.values()):
+            line = _line(place)
+            value, low, high = zip(*(estimate(found, f"{metric}@{k}") for k in ks), strict=True)
+            axes.plot(ks, value, **line)
+            axes.fill_between(ks, low, high, color=line["color"], alpha=0.13, linewidth=0)
+        axes.set_xscale("log")
+        axes.set_xticks(ks, [str(k) for k in ks])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+        _legend(figure, list(series))
+    caption = f"{metric}@k: {what}, over the length k of the list; bands are 95 % intervals."
+    return Chart(f"{metric.lower()}_over_k", caption, figure)
+
+
+def coverage_against_recall(series: Series) -> Chart | None:
+    """One point a retriever and k; None where either figure is absent."""
+    ks = [k for k in cut_offs(series, "Coverage") if k in cut_offs(series, "Recall")]
+    if not ks:
+        return None
+    with _styled():
+        figure, axes = _axes("Coverage@k against Recall@k", "Recall@k", "Coverage@k")
+        for place, found in enumerate(series.values()):
+            recall = [estimate(found, f"Recall@{k}").value for k in ks]
+            coverage = [estimate(found, f"Coverage@{k}").value for k in ks]
+            axes.plot(recall, coverage, **_line(place) | {"linewidth": 0.8})
+            # The model's points carry their k; every line takes the ks in the same order.
+            for k, x, y in zip(ks, recall, coverage, strict=True) if place == 0 else ():
+                if math.isfinite(x) and math.isfinite(y):
+                    axes.annotate(
+                        str(k), (x, y), xytext=(4, -9), textcoords="offset points", fontsize=7
+                    )
+        axes.set_xlim(left=0)
+        axes.set_ylim(0, 1.04)
+        _legend(figure, list(series))
+    caption = (
+        "Share of the candidates that anyone is shown against Recall, one point a k, joined from "
+        f"k = {ks[0]} to {ks[-1]}; the numbers at the first line's points are k."
+    )
+    return Chart("coverage_against_recall", caption, figure)
+
+
+def by_slice(
+    series: Series, family: str, metric: str, *, title: str, note: str = ""
+) -> Chart | None:
+    """Bars of a metric in the slices of a family; None where nobody has it.
+
+    With many slices those with most users are shown. `title` is what people call the family,
+    `note` a sentence for the caption.
+    """
+    every = slice_labels(series, family)
+    parts = {name: (found.get("slices") or {}).get(family) or {} for name, found in series.items()}
+    users = {
+        label: max((part.get(label, {}).get("users") or 0 for part in parts.values()), default=0)
+        for label in every
+    }
+    largest = sorted(every, key=lambda label: -users[label])[:_MOST_SLICES]
+    labels = [label for label in every if label in largest]
+    values = {
+        name: np.array([estimate(part.get(label, {}), metric) for label in labels]).reshape(-1, 3)
+        for name, part in parts.items()
+    }
+    if all(np.isnan(v[:, 0]).all() for v in values.values()):
+        return None
+    thick = min(0.17, 0.5 / len(series)) if len(series) < 4 else 0.115  # inches
+    height = len(labels) * (thick * len(series) + 0.16) + 1.1
+    with _styled():
+        figure, axes = _axes(f"{metric} by {shorten(title, 24)}", metric, "", height=height)
+        step = 1 / (len(series) + 0.16 / thick)  # of the distance between two slices
+        for place, value in enumerate(values.values()):
+            y = np.arange(len(labels)) + (place - (len(series) - 1) / 2) * step
+            shown = np.isfinite(value[:, 0])
+            bars = value[shown, 0]
+            around = np.abs(value[shown, 1:].T - bars)
+            axes.barh(y[shown], bars, height=0.9 * step, color=_line(place)["color"])
+            axes.errorbar(
+                bars, y[shown], xerr=np.nan_to_num(around), fmt="none",
+                ecolor=_LIGHT["ink"], elinewidth=0.8, capsize=1.5, capthick=0.8,
+            )  # fmt: skip
+        axes.set_yticks(
+            range(len(labels)),
+            [f"{shorten(label, _LONGEST_LABEL)}\n{users[label]:,} users" for label in labels],
+        )
+        axes.set_ylim(len(labels) - 0.5, -0.5)
+        axes.set_xlim(left=0)
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        _legend(figure, list(series), bars=True)
+    left_out = len(every) - len(labels)
+    sentences = [
+        f"{metric} by {shorten(title, 60)}; whiskers are 95 % intervals.",
+        note,
+        f"The {len(labels)} slices with most users; {left_out} more in the tables."
+        if left_out
+        else "",
+    ]
+    slug = re.sub(r"\W+", "_", family.lower())
+    return Chart(f"slice_{slug}", " ".join(filter(None, sentences)), figure)
+
+
+def slice_labels(series: Series, family: str) -> list[str]:
+    """The slices of a family that anyone has: in their order, ranges of numbers ascending."""
+    found = (dict((one.get("slices") or {}).get(family) or {}) for one in series.values())
+    labels = list(dict.fromkeys(label for part in found for label in part))
+    numbers = [re.match(r"\d+", label) for label in labels]
+    starts = {label: int(n[0]) for label, n in zip(labels, numbers, strict=True) if n}
+    return sorted(labels, key=starts.__getitem__) if len(starts) == len(labels) else labels
+
+
+# Charts over epochs
+
+
+def loss(records: Mapping[str, Mapping[str, Any]]) -> Chart:
+    """Training loss by epoch, of runs by name; `records` hold what `training.json` does."""
+    with _styled():
+        figure, axes = _axes("Training loss", "epoch", "")
+        for place, record in enumerate(records.values()):
+            line = _line(place) | {"markersize": 2.5}
+            _curve(axes, record["history"], "loss", line)
+            _curve(axes, record.get("refit_history") or [], "loss", line | {"linestyle": ":"})
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _legend(figure, list(records))
+    refitted = any(record.get("refit_history") for record in records.values())
+    caption = "Mean training loss of each epoch." + (
+        " Dotted: the last training, on train and validation events." if refitted else ""
+    )
+    return Chart("training_loss", caption, figure)
+
+
+def validation(records: Mapping[str, Mapping[str, Any]], metric: str) -> Chart | None:
+    """A validation figure by epoch, the best epoch ringed; None where none was measured."""
+    if not any(metric in h for record in records.values() for h in record["history"]):
+        return None
+    with _styled():
+        figure, axes = _axes(f"Validation {metric}", "epoch", "")
+        for place, record in enumerate(records.values()):
+            line = _line(place) | {"markersize": 2.5}
+            _curve(axes, record["history"], metric, line)
+            best = [h for h in record["history"] if h["epoch"] == record.get("best_epoch")]
+            ring = {"marker": "o", "markersize": 9, "fillstyle": "none", "linestyle": "none"}
+            _curve(axes, best, metric, line | ring)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _legend(figure, list(records))
+    caption = f"{metric} on the validation events after each epoch; the ring marks the epoch kept."
+    return Chart("validation", caption, figure)
+
+
+def _curve(
+    axes: Axes, history: Sequence[Mapping[str, Any]], name: str, line: dict[str, Any]
+) -> None:
+    measured = [h for h in history if h.get(name) is not None]
+    axes.plot([h["epoch"] for h in measured], [h[name] for h in measured], **line)
+
+
+# What they share
+
+
+def _axes(title: str, x: str, y: str, *, height: float = _HEIGHT) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained", facecolor="none")
+    axes = figure.add_subplot(facecolor="none")
+    axes.set(title=title, xlabel=x, ylabel=y)
+    return figure, axes
+
+
+def _line(place: int) -> dict[str, Any]:
+    """The looks of what stands at a place, the same in every chart."""
+    return {
+        "color": _LIGHT[COLOURS[place % len(COLOURS)]],
+        "marker": _MARKERS[place % len(_MARKERS)],
+        "linestyle": _DASHES[place // len(COLOURS) % len(_DASHES)],
+    }
+
+
+def _legend(figure: Figure, names: list[str], *, bars: bool = False) -> None:
+    labels = [shorten(name, _LONGEST_LABEL) for name in names]
+    looks = [_line(place) for place in range(len(names))]
+    if bars:
+        looks = [{"color": look["color"], "marker": "s", "linestyle": "none"} for look in looks]
+    columns = max(1, min(4, len(names), 76 // (max(map(len, labels)) + 7)))
+    handles = [Line2D([], [], **look) for look in looks]
+    figure.legend(
+        handles, labels, loc="outside lower left", ncols=columns, fontsize=8, handlelength=1.6,
+        columnspacing=1.4, borderpad=0.2,
+    )  # fmt: skip

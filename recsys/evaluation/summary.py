@@ -1,0 +1,120 @@
+"""What users got -> figures with intervals, whole and in slices."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+
+from recsys.evaluation.aggregates import exposure, exposure_names
+from recsys.evaluation.bootstrap import (
+    mean_intervals,
+    mean_replicates,
+    percentiles,
+    ratio_intervals,
+    statistic_intervals,
+)
+from recsys.evaluation.evaluator import Result
+from recsys.evaluation.metrics import f1_of_means
+
+_EXPOSURE_REPLICATES = 200  # enough for a standard error, and each costs a pass over all lists
+
+
+def summarise(
+    result: Result, *, k: int, replicates: int, labels: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """Figures, 95 % bootstrap intervals over users, and slices, as `metrics.json` holds them.
+
+    `labels` says of every user [U] the slice it is in, by the name of the slicing; `k` is the
+    cut-off of figures in slices. A figure that does not exist, such as the diversity of lists of
+    one item, is None.
+    """
+    return {
+        "metrics": {name: _known(value) for name, value in result.metrics.items()},
+        "ci95": _intervals(result, replicates),
+        "users": len(result.users["user"]),
+        "without_history": result.without_history,
+        "without_targets": result.without_targets,
+        "slices": _slices_of_users(result, k, replicates, labels)
+        | _slices_of_items(result, replicates),
+    }
+
+
+def _intervals(result: Result, replicates: int) -> dict[str, list[float | None]]:
+    users, ks = result.users, result.ks
+    found = _mean_intervals(users, result.figures, replicates)
+    precision, recall = (
+        mean_replicates(np.stack([users[f"{name}@{k}"] for k in ks], 1), replicates=replicates)
+        for name in ("Precision", "Recall")
+    )
+    combined = percentiles(np.asarray(f1_of_means(precision, recall)))
+    found |= _pairs([f"F1OfMeans@{k}" for k in ks], *combined)
+    lists = users["recommended"]
+    spread = statistic_intervals(
+        lambda rows: exposure(lists[rows], ks, result.candidates),
+        len(lists),
+        replicates=min(replicates, _EXPOSURE_REPLICATES),
+    )
+    found |= _pairs(exposure_names(ks), *spread)
+    captured = [name for name in result.metrics if name.startswith("GMVCapture@")]
+    if captured:
+        money = np.stack([users[f"GMV@{k}"] for k in ks], 1)
+        spent = np.broadcast_to(users["value"][:, None], money.shape)
+        found |= _pairs(captured, *ratio_intervals(money, spent, replicates=replicates))
+    return found
+
+
+def _mean_intervals(
+    users: dict[str, np.ndarray], names: list[str], replicates: int
+) -> dict[str, list[float | None]]:
+    values = np.stack([users[name] for name in names], axis=1)
+    return _pairs(names, *mean_intervals(values, replicates=replicates))
+
+
+def _slices_of_users(
+    result: Result, k: int, replicates: int, labels: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    names = [f"{name}@{k}" for name in ("Recall", "NDCG", "GMV") if f"{name}@{k}" in result.users]
+    found: dict[str, Any] = {}
+    for slicing, of_user in labels.items():
+        found[slicing] = {}
+        for label in sorted(set(of_user.tolist()), key=_natural):
+            part = {name: result.users[name][of_user == label] for name in names}
+            found[slicing][label] = _slice(part, replicates)
+    return found
+
+
+def _slices_of_items(result: Result, replicates: int) -> dict[str, Any]:
+    """Recall of the targets in a slice, over the users who have any."""
+    found: dict[str, Any] = {}
+    for column in (name for name in result.users if "|" in name):
+        figure, _, rest = column.partition("|")
+        slicing, _, label = rest.partition("=")
+        values = result.users[column]
+        if not np.isnan(values).all():
+            part = {figure: values[~np.isnan(values)]}
+            found.setdefault(slicing, {})[label] = _slice(part, replicates)
+    return found
+
+
+def _natural(label: str) -> list[tuple[int, str]]:
+    """Sorts 8-11 before 12-16."""
+    return [(int(n or 0), word) for n, word in re.findall(r"(\d*)(\D*)", label)]
+
+
+def _slice(part: dict[str, np.ndarray], replicates: int) -> dict[str, Any]:
+    return {
+        "users": len(next(iter(part.values()))),
+        "metrics": {name: _known(values.mean()) for name, values in part.items()},
+        "ci95": _mean_intervals(part, list(part), replicates),
+    }
+
+
+def _pairs(names: list[str], low: np.ndarray, high: np.ndarray) -> dict[str, list[float | None]]:
+    bounds = zip(low, high, strict=True)
+    return {name: [_known(a), _known(b)] for name, (a, b) in zip(names, bounds, strict=True)}
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

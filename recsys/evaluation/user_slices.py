@@ -1,0 +1,54 @@
+"""Which slice every user is in: by activity, by warmth, and by columns of the catalogue."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from feature_store.errors import ConfigError
+from recsys.evaluation.evaluator import Result
+from recsys.examples import Examples
+
+COLD_USER = 5  # events below which a user counts as cold
+_MOST_LABELS = 12  # of one column; the rest is "other"
+
+
+def user_slices(
+    result: Result, examples: Examples, columns: tuple[str, ...]
+) -> dict[str, np.ndarray]:
+    """Labels of the users [U] of a result, by slicing; only slicings with two labels or more.
+
+    Raises ConfigError for a column that is no id of users or items.
+    """
+    history = result.users["history"]
+    found = {
+        "activity": _quarters(history),
+        "users": np.where(history < COLD_USER, "cold", "warm"),
+    }
+    for name in columns:
+        feature = examples.schema[name]
+        if feature.side == "item":
+            continue  # sliced by target, see `item_facts`
+        if feature.side != "user" or feature.kind != "id" or name == examples.schema.user:
+            raise ConfigError(
+                f"evaluation.slice_columns: {name!r} is no id of users in the catalogue"
+            )
+        rows = examples.user_column(feature).numpy()[result.users["user"]]
+        counts = np.bincount(rows)
+        counts[0] = 0  # unknown
+        named = np.argsort(-counts, kind="stable")[: min(_MOST_LABELS, np.count_nonzero(counts))]
+        labels = np.full(len(counts), "other", dtype=object)
+        labels[0] = "unknown"
+        labels[named] = [str(v) for v in examples.vocabulary(name).decode(named).to_pylist()]
+        found[name] = labels[rows]
+    return {name: labels for name, labels in found.items() if len(set(labels.tolist())) > 1}
+
+
+def _quarters(history: np.ndarray) -> np.ndarray:
+    """Quarters of the users by events in their history, named by their range."""
+    bounds = np.unique(np.quantile(history, [0.25, 0.5, 0.75], method="lower"))
+    quarter = np.searchsorted(bounds, history, side="left")
+    labels = np.empty(len(history), dtype=object)
+    for one in np.unique(quarter):
+        inside = history[quarter == one]
+        labels[quarter == one] = f"{inside.min()}-{inside.max()} events"
+    return labels
