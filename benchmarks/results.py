@@ -134,7 +134,7 @@ def main() -> None:
         if arguments.data and (not arguments.only or entry.config in arguments.only):
             measured = measure(entry, arguments.data / entry.data, arguments.output)
             path = RESULTS / f"{entry.config}.json"
-            path.write_text(json.dumps(measured, indent=2) + "\n")
+            path.write_text(json.dumps(measured) + "\n")
     tables = [
         table(e, json.loads(path.read_text())) for e in ENTRIES if (path := _path(e)).exists()
     ]

@@ -43,8 +43,13 @@ class Pairs(NamedTuple):
 
     def contains(self, values: Tensor) -> Tensor:
         """Whether each of `values` [B, L] is paired with its row's user; all are >= 0."""
+        found = torch.zeros_like(values, dtype=torch.bool)
         if not len(self.items):
-            return torch.zeros_like(values, dtype=torch.bool)
+            return found
+        if values.shape[1] <= NARROW:
+            pairs, columns = (values[self.users] == self.items.unsqueeze(1)).nonzero(as_tuple=True)
+            found[self.users[pairs], columns] = True
+            return found
         base = int(max(self.items.max(), values.max())) + 1
         rows = torch.arange(len(values), device=values.device).unsqueeze(1)
         return _among(_sorted(self.users * base + self.items), rows * base + values)

@@ -19,7 +19,7 @@ from recsys.batch import Batch
 from recsys.evaluation.aggregates import aggregate
 from recsys.evaluation.beyond_accuracy import diversity, novelty, stratified_recall
 from recsys.evaluation.item_facts import ItemFacts
-from recsys.evaluation.metrics import METRICS
+from recsys.evaluation.metrics import METRICS, Hits
 from recsys.evaluation.money import expected_revenue, gmv, price_ndcg
 from recsys.evaluation.recommendations import GivenLists
 from recsys.membership import Pairs, contains
@@ -221,9 +221,8 @@ class Evaluator:
             "recommended": _fill(found.ids.int(), k),
             "scores": _fill(found.scores, k),
         }
-        columns = {
-            name: metric(relevant, total.clamp(min=1), ks) for name, metric in METRICS.items()
-        }
+        hits, least = Hits(relevant, ks), total.clamp(min=1)
+        columns = {name: metric(hits, least, ks) for name, metric in METRICS.items()}
         if self.facts is not None:
             users[_RARITY] = self.facts.rarity[targets].masked_fill(targets == 0, 0).sum(1)
             columns |= self._beyond(self.facts, found, relevant, users[_RARITY], ks)

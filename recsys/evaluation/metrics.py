@@ -2,7 +2,7 @@
 
 Legend: B users, K places of a list, C cut-offs. Every metric takes
 
-    relevant  [B, K] bool: which places hold a relevant item, best place first;
+    relevant  [B, K] bool: which places hold a relevant item, best place first; or its `Hits`;
     total     [B] int64: how many relevant items each user has, at least one;
     ks        [C] int64: the cut-offs, ascending,
 
@@ -14,67 +14,68 @@ first k places, and r runs over the ranks 1..k.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-Metric = Callable[[Tensor, Tensor, Tensor], Tensor]
+Metric = Callable[["Tensor | Hits", Tensor, Tensor], Tensor]
 
 
-def precision(relevant: Tensor, total: Tensor, ks: Tensor) -> Tensor:
+def precision(relevant: Tensor | Hits, total: Tensor, ks: Tensor) -> Tensor:
     """Precision@k: `hits@k / k`, also where the list is shorter than k.
 
     Source: Manning, Raghavan & Schütze, Introduction to Information Retrieval, 2008, chapter 8.
     """
-    return Hits(relevant, ks).counts() / ks
+    return Hits.of(relevant, ks).counts / ks
 
 
-def recall(relevant: Tensor, total: Tensor, ks: Tensor) -> Tensor:
+def recall(relevant: Tensor | Hits, total: Tensor, ks: Tensor) -> Tensor:
     """Recall@k: `hits@k / total`. Source: Manning et al., 2008, chapter 8."""
-    return Hits(relevant, ks).counts() / total.unsqueeze(1)
+    return Hits.of(relevant, ks).counts / total.unsqueeze(1)
 
 
-def hit_rate(relevant: Tensor, total: Tensor, ks: Tensor) -> Tensor:
+def hit_rate(relevant: Tensor | Hits, total: Tensor, ks: Tensor) -> Tensor:
     """HR@k: 1 if the first k places hold any relevant item, else 0.
 
     Source: Deshpande & Karypis, TOIS 2004, whose users have one relevant item each.
     """
-    return (Hits(relevant, ks).counts() > 0).double()
+    return (Hits.of(relevant, ks).counts > 0).double()
 
 
-def f1(relevant: Tensor, total: Tensor, ks: Tensor) -> Tensor:
+def f1(relevant: Tensor | Hits, total: Tensor, ks: Tensor) -> Tensor:
     """F1@k of a user: harmonic mean of its precision and recall, `2 hits@k / (k + total)`.
 
     Source: van Rijsbergen, Information Retrieval, 1979, chapter 7. Its mean over users is not
     the F1 of mean precision and mean recall: see `f1_of_means`.
     """
-    return 2 * Hits(relevant, ks).counts() / (ks + total.unsqueeze(1))
+    return 2 * Hits.of(relevant, ks).counts / (ks + total.unsqueeze(1))
 
 
-def ndcg(relevant: Tensor, total: Tensor, ks: Tensor) -> Tensor:
+def ndcg(relevant: Tensor | Hits, total: Tensor, ks: Tensor) -> Tensor:
     """NDCG@k with binary gains: `sum_r rel_r / log2(r + 1)`, over the same sum of the ideal list.
 
     The ideal list holds min(total, k) relevant items first, however many the list found.
     Source: Järvelin & Kekäläinen, TOIS 2002.
     """
-    hits = Hits(relevant, ks)
+    hits = Hits.of(relevant, ks)
     found = hits.sums(1 / torch.log2(hits.rank + 1))
     ranks = torch.arange(1, int(ks[-1]) + 1, dtype=torch.float64, device=ks.device)
     ideal = (1 / torch.log2(ranks + 1)).cumsum(0)
     return found / ideal[torch.minimum(total.unsqueeze(1), ks) - 1]
 
 
-def mrr(relevant: Tensor, total: Tensor, ks: Tensor) -> Tensor:
+def mrr(relevant: Tensor | Hits, total: Tensor, ks: Tensor) -> Tensor:
     """MRR@k: 1 / rank of the first relevant item in the first k places, else 0.
 
     Source: Voorhees, The TREC-8 Question Answering Track Report, 1999.
     """
-    hits = Hits(relevant, ks)
-    return hits.sums((hits.ordinals() == 1) / hits.rank)
+    hits = Hits.of(relevant, ks)
+    return hits.sums((hits.ordinals == 1) / hits.rank)
 
 
-def mean_average_precision(relevant: Tensor, total: Tensor, ks: Tensor) -> Tensor:
+def mean_average_precision(relevant: Tensor | Hits, total: Tensor, ks: Tensor) -> Tensor:
     """MAP@k: `sum_r rel_r precision@r / min(total, k)`; its mean over users is the MAP.
 
     Source: Manning et al., 2008, chapter 8, cut off at k. The normaliser is the number of hits
@@ -82,8 +83,8 @@ def mean_average_precision(relevant: Tensor, total: Tensor, ks: Tensor) -> Tenso
     differ: ranx and, unless told to divide by k, RecTools divide by `total`, where a perfect list
     scores k / total.
     """
-    hits = Hits(relevant, ks)
-    return hits.sums(hits.ordinals() / hits.rank) / torch.minimum(total.unsqueeze(1), ks)
+    hits = Hits.of(relevant, ks)
+    return hits.sums(hits.ordinals / hits.rank) / torch.minimum(total.unsqueeze(1), ks)
 
 
 METRICS: dict[str, Metric] = {
@@ -123,6 +124,11 @@ class Hits:
         rank: [H] float64, from 1.
     """
 
+    @classmethod
+    def of(cls, relevant: Tensor | Hits, ks: Tensor) -> Hits:
+        """Found once, they serve every metric of the same lists and cut-offs."""
+        return relevant if isinstance(relevant, Hits) else cls(relevant, ks)
+
     def __init__(self, relevant: Tensor, ks: Tensor) -> None:
         user, place = relevant.nonzero(as_tuple=True)
         self.rank = (place + 1).double()
@@ -131,6 +137,7 @@ class Hits:
         self._shape = (len(relevant), len(ks) + 1)
         self._cell = user * self._shape[1] + torch.searchsorted(ks, place + 1)
 
+    @cached_property
     def ordinals(self) -> Tensor:
         """How many hits its user has up to and with this one: [H], from 1."""
         counts = torch.bincount(self._user, minlength=self._shape[0])
@@ -144,6 +151,7 @@ class Hits:
         parts.view(-1).index_add_(0, self._cell, values)
         return parts[:, :-1].cumsum(1)
 
+    @cached_property
     def counts(self) -> Tensor:
         """hits@k: [B, C] float64."""
         return self.sums(torch.ones_like(self.rank))

@@ -18,9 +18,10 @@ def padded(lists: list[list[int]]) -> torch.Tensor:
 
 
 @settings(max_examples=200, deadline=None)
-@given(LISTS, st.integers(0, 10_000))
-def test_membership_is_that_of_sets(lists: list[list[int]], seed: int) -> None:
-    values = torch.randint(0, 12, (len(lists), 5), generator=torch.Generator().manual_seed(seed))
+@given(LISTS, st.integers(0, 10_000), st.sampled_from([NARROW - 1, NARROW + 1]))
+def test_membership_is_that_of_sets(lists: list[list[int]], seed: int, width: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randint(0, 12, (len(lists), width), generator=generator)
     expected = [
         [value in one for value in row] for one, row in zip(lists, values.tolist(), strict=True)
     ]
