@@ -104,8 +104,8 @@ ENTRIES = (
         "Gowalla, fixed",
         "gowalla",
         ("Recall@20", "NDCG@20", "Coverage@20"),
-        "LightGCN's published split. EASE is left out: fitting it to 40,981 items would take 20 GB. The "
-        "lists have no times and no order.",
+        "LightGCN's published split. EASE is left out: fitting it to 40,981 items would take "
+        "20 GB. The lists have no times and no order.",
         published=(
             ("LightGCN, published", ".1830", ".1554", ""),
             ("GF-CF, published", ".1849", ".1518", ""),
