@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool1d
 
+from feature_store.errors import DataError
 from recsys.membership import Pairs
 
 # Scores and users at a time: on a processor what is computed has to stay in its cache.
@@ -22,7 +23,7 @@ def stable_top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     columns lie in them: a block ahead of a column's own holds a score that is higher, or as high
     in a lower column, so k such blocks would hold k columns ahead of it.
 
-    Raises ValueError where a score is NaN, which has no place in an order.
+    Raises DataError where a score is NaN, which has no place in an order.
     """
     k = min(k, scores.shape[1])
     if scores.dtype in (torch.float32, torch.float16, torch.bfloat16):
@@ -79,7 +80,10 @@ def _first(keys: Tensor, k: int) -> Tensor:
 
 def _refuse_nan(scores: Tensor) -> None:
     if scores.numel() and scores.amax().isnan():  # a maximum over NaN is NaN
-        raise ValueError("a score is NaN: vectors hold NaN or values too large to multiply")
+        raise DataError(
+            "a score is NaN: vectors hold NaN or values too large to multiply; if a training "
+            "diverged, lower trainer.optimizer.learning_rate"
+        )
 
 
 def search(
@@ -94,7 +98,7 @@ def search(
         exclude: places never to return: pairs, or lists [B, L] padded with -1.
 
     An item's score is that of its best interest. A place of -1 with score -inf means that
-    fewer than k items were left. Raises ValueError where a score is NaN.
+    fewer than k items were left. Raises DataError where a score is NaN.
     """
     per_user = max(1, queries.shape[1] * len(items))
     users = max(1, SCORES_CUDA // per_user if items.is_cuda else min(USERS, SCORES // per_user))

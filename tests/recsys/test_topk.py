@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
+from feature_store.errors import DataError
 from recsys.topk import search, stable_top_k
 
 INF = float("inf")
@@ -84,7 +85,7 @@ def test_nan_is_refused_wherever_it_is(dtype: torch.dtype, columns: int, nan: fl
     for place in (0, columns // 2, columns - 1):
         scores = torch.zeros(3, columns, dtype=dtype)
         scores[1, place] = nan
-        with pytest.raises(ValueError, match="NaN"):
+        with pytest.raises(DataError, match="NaN"):
             stable_top_k(scores, 5)
 
 
