@@ -148,6 +148,7 @@ class _Log:
         clusters: np.ndarray | None,
         clip: float | None,
     ) -> _Log:
+        """Rows whose weights are cut at `clip`; errors as `inverse_propensity` says."""
         rows = len(rewards)
         rewards = _column("rewards", rewards, rows)
         propensities = _column("propensities", propensities, rows)

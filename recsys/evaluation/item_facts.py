@@ -18,12 +18,12 @@ from recsys.evaluation.beyond_accuracy import (
     popularity_weights,
     self_information,
 )
+from recsys.evaluation.frequent_values import frequent
 from recsys.examples import Examples, Interactions
 
 COLD_ITEM = 5  # events below which an item counts as cold
 _SPACE = 32  # width of the vectors of VectorDiversity
 _MOST_CATEGORIES = 2000
-_MOST_LABELS = 12  # of one column; the rest is "other"
 
 
 @dataclass(frozen=True)
@@ -114,11 +114,8 @@ def _column_slices(examples: Examples, name: str) -> dict[str, np.ndarray]:
         )
     column = examples.item_column(feature)
     rows = column.reshape(len(column), -1).numpy()
-    counts = np.bincount(rows.ravel())
-    counts[0] = 0
-    named = np.argsort(-counts, kind="stable")[: min(_MOST_LABELS, np.count_nonzero(counts))]
-    labels = examples.vocabulary(name).decode(named).to_pylist()
-    found = {str(label): (rows == row).any(1) for label, row in zip(labels, named, strict=True)}
+    named, labels = frequent(rows, examples.vocabulary(name))
+    found = {label: (rows == row).any(1) for label, row in zip(labels, named, strict=True)}
     other = ((rows != 0) & ~np.isin(rows, named)).any(1)
     return found | ({"other": other} if other.any() else {})
 

@@ -129,6 +129,8 @@ def _read(source: Path | pd.DataFrame) -> tuple[pa.Table, str]:
         if isinstance(source, pd.DataFrame):
             return pa.Table.from_pandas(source, preserve_index=False), name
         return pq.read_table(source, partitioning=None), name
+    except FileNotFoundError:
+        raise DataError(f"{name} does not exist") from None
     except (OSError, pa.ArrowException) as error:
         why = " ".join(str(error).split())
         raise DataError(f"{name} cannot be read as Parquet: {why}") from None

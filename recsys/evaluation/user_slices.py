@@ -6,10 +6,10 @@ import numpy as np
 
 from feature_store.errors import ConfigError
 from recsys.evaluation.evaluator import Result
+from recsys.evaluation.frequent_values import frequent
 from recsys.examples import Examples
 
 COLD_USER = 5  # events below which a user counts as cold
-_MOST_LABELS = 12  # of one column; the rest is "other"
 
 
 def user_slices(
@@ -33,12 +33,10 @@ def user_slices(
                 f"evaluation.slice_columns: {name!r} is no id of users in the catalogue"
             )
         rows = examples.user_column(feature).numpy()[result.users["user"]]
-        counts = np.bincount(rows)
-        counts[0] = 0  # unknown
-        named = np.argsort(-counts, kind="stable")[: min(_MOST_LABELS, np.count_nonzero(counts))]
-        labels = np.full(len(counts), "other", dtype=object)
+        named, names = frequent(rows, examples.vocabulary(name))
+        labels = np.full(int(rows.max()) + 1, "other", dtype=object)
         labels[0] = "unknown"
-        labels[named] = [str(v) for v in examples.vocabulary(name).decode(named).to_pylist()]
+        labels[named] = names
         found[name] = labels[rows]
     return {name: labels for name, labels in found.items() if len(set(labels.tolist())) > 1}
 

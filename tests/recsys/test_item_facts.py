@@ -104,3 +104,14 @@ def test_users_are_sliced_by_activity_and_by_their_columns(
     assert ((labels["users"] == "cold") == (history < 5)).all()
     with pytest.raises(ConfigError, match="slice_columns: 'favourites'"):
         user_slices(result, examples, ("favourites",))
+
+
+def test_popularity_of_the_last_days_is_refused_where_there_are_no_days(
+    examples: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for clock in ("order", "none"):
+        monkeypatch.setattr(examples, "schema", examples.schema.model_copy(update={"clock": clock}))
+        model = fresh(small("recent_popularity"), examples)
+        assert isinstance(model, FittedRetriever)
+        with pytest.raises(DataError, match="recent_popularity needs times"):
+            model.fit(examples.interactions(), examples)

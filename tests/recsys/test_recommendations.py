@@ -160,5 +160,5 @@ def test_what_is_no_parquet_is_refused(examples: Examples, tmp_path: Path) -> No
     (tmp_path / "recs.parquet").write_text("user,item,rank")
     with pytest.raises(DataError, match="cannot be read as Parquet"):
         GivenLists.read(tmp_path / "recs.parquet", examples)
-    with pytest.raises(DataError, match="absent"):
+    with pytest.raises(DataError, match=r"absent\.parquet does not exist"):
         GivenLists.read(tmp_path / "absent.parquet", examples)
