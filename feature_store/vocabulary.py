@@ -1,8 +1,12 @@
-"""Vocabulary: raw id <-> row. Row 0 is every id that was not seen."""
+"""Vocabulary: raw id <-> row. Row 0 is every id that was not seen.
+
+It only grows at its end, so that a trained table stays right when ids are added.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,26 +15,36 @@ import pyarrow.compute as pc
 import pyarrow.feather as feather
 
 from feature_store.errors import DataError
+from feature_store.hashing import keys_of
 
 UNKNOWN = 0
 
 
 class Vocabulary:
-    """Raw ids in ascending order; the id at place i has row i + 1."""
+    """Raw ids; the id at place i has row i + 1. Ids fitted together are in ascending order."""
 
     def __init__(self, values: pa.Array) -> None:
         self.values = values
 
     @classmethod
-    def fit(cls, *columns: pa.Array | pa.ChunkedArray) -> Vocabulary:
-        """The distinct non-null values of the columns (lists are flattened), sorted."""
+    def fit(
+        cls, *columns: pa.Array | pa.ChunkedArray, base: Vocabulary | None = None
+    ) -> Vocabulary:
+        """The distinct non-null values of the columns (lists are flattened), sorted.
+
+        With `base` they follow its ids, whose rows stay as they are.
+        """
         parts = []
         for column in columns:
             if pa.types.is_list(column.type):
                 column = pc.list_flatten(column)
             parts.append(pc.unique(column))
         distinct = pc.unique(pa.chunked_array(parts)).drop_null()
-        return cls(distinct.take(pc.sort_indices(distinct)))
+        if base is not None:
+            known = base.values.cast(distinct.type)
+            distinct = distinct.filter(pc.invert(pc.is_in(distinct, value_set=known)))
+        added = distinct.take(pc.sort_indices(distinct))
+        return cls(added if base is None else pa.concat_arrays([known, added]))
 
     def __len__(self) -> int:
         """Rows of a table for this vocabulary: the ids and the unknown row."""
@@ -51,11 +65,26 @@ class Vocabulary:
         return self.values.take(pa.array(places, mask=places < 0))
 
     @property
+    def keys(self) -> np.ndarray:
+        """A 64-bit key of every row [rows]: of its raw id alone, whatever else is known."""
+        return np.concatenate([[UNKNOWN], keys_of(self.values)])
+
+    @cached_property
     def fingerprint(self) -> str:
         """Sixteen hex digits over the ids and their order."""
-        digest = hashlib.sha256(str(self.values.type).encode())
-        for value in self.values.to_pylist():
-            digest.update(repr(value).encode() + b"\0")
+        return self.fingerprint_of(len(self))
+
+    def fingerprint_of(self, rows: int) -> str:
+        """The fingerprint that the vocabulary had when it had so many rows."""
+        values = self.values.slice(0, rows - 1)
+        digest = hashlib.sha256(f"{values.type} {len(values)}".encode())
+        if pa.types.is_string(values.type):
+            digest.update(np.asarray(pc.binary_length(values), np.int64).tobytes())
+            offsets = np.frombuffer(values.buffers()[1], np.int32)[values.offset :]
+            first, last = (int(offsets[0]), int(offsets[len(values)])) if len(values) else (0, 0)
+            digest.update(memoryview(values.buffers()[2] or b"")[first:last])
+        else:
+            digest.update(np.asarray(values, np.int64).tobytes())
         return digest.hexdigest()[:16]
 
     def save(self, path: Path) -> None:
