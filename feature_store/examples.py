@@ -6,8 +6,10 @@ A folder of examples holds
     items.parquet            row r: features and training events of item row r (0 = unknown)
     users.parquet            the same for users
     interactions.parquet     user row, item row, time of every training event, in time order
-    train.parquet            one row a user (shape "sequences") or one row an event ("events")
-    validation.parquet       one row a user: full history, targets, time of the request
+    train.parquet            one row a user (shape "sequences") or one row an event ("events",
+                             with the history before it; "labelled", with its label)
+    validation.parquet       one row a user: full history, targets, time of the request; of shape
+                             "labelled" one row an event, as in training
     test.parquet             the same, with validation events in the history
                              targets are distinct; with prices, what each was worth
     serving.parquet          one row a user: all events as history, as raw ids, for the bundle
@@ -21,6 +23,7 @@ import shutil
 import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,14 +43,14 @@ from feature_store.splits import ROLE, Split
 from feature_store.timeline import histories, order, seconds, sequences
 from feature_store.vocabulary import Vocabulary
 
-Shape = Literal["sequences", "events"]
+Shape = Literal["sequences", "events", "labelled"]
 
 HISTORY, HISTORY_TIME, TARGET, TIME, LABEL = "history", "history_time", "target", "time", "label"
 TARGET_VALUE = "target_value"  # net money of a target in millionths, beside `target`
 TRAIN_EVENTS = "train_events"  # of an item: 0 means that it cannot have been learned
 KNOWN_EVENTS = "known_events"  # of an item: events before the test, validation included
 _ITEM_ROW, _USER_ROW, _SECONDS = "_item_row", "_user_row", "_seconds"
-_ROW_GROUP_ROWS = {"sequences": 1024, "events": 1 << 16}
+_ROW_GROUP_ROWS = {"sequences": 1024, "events": 1 << 16, "labelled": 1 << 16}
 
 
 @dataclass(frozen=True)
@@ -78,19 +81,24 @@ def write_examples(
     shape: Shape = "sequences",
     history_length: int = 50,
     train_roles: tuple[str, ...] = (TRAIN,),
+    since: datetime | None = None,
+    base: dict[str, Vocabulary] | None = None,
 ) -> ExamplesSummary:
     """Write the examples of a split; the folder appears whole or not at all.
 
     `history_length` bounds the histories of shape "events"; other histories are whole, since
     they also say what a user has seen. With `train_roles = LEARNT` (to refit once the epochs are
     chosen) there is no validation file.
+
+    To go on from an earlier training: with `since` only events from that moment (UTC) on are
+    trained on, and earlier ones are history; `base` holds vocabularies whose ids keep their rows.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     (aside / "vocabulary").mkdir(parents=True)
     try:
         schema = split.schema
-        vocabularies = _fit(split, catalogue)
+        vocabularies = _fit(split, catalogue, base or {})
         for table, vocabulary in vocabularies.items():
             vocabulary.save(aside / "vocabulary" / f"{table}.arrow")
         events = _encode_events(engine, split, catalogue, vocabularies)
@@ -118,18 +126,23 @@ def write_examples(
         _write(interactions, aside / "interactions.parquet", 1 << 20)
         rows = {
             "train": _write(
-                _join_users(_train(train, schema, shape, history_length), user_features, schema),
+                _join_users(
+                    _train(train, schema, shape, history_length, since), user_features, schema
+                ),
                 aside / "train.parquet",
                 _ROW_GROUP_ROWS[shape],
             )
         }
         for role in SHOWN:
             if role not in train_roles:
-                requests = _requests(events, schema, role)
+                if shape == "labelled":
+                    asked = _labelled(events.filter(events[ROLE] == role), schema)
+                else:
+                    asked = _requests(events, schema, role)
                 rows[role] = _write(
-                    _join_users(requests, user_features, schema),
+                    _join_users(asked, user_features, schema),
                     aside / f"{role}.parquet",
-                    _ROW_GROUP_ROWS["sequences"],
+                    _ROW_GROUP_ROWS["labelled" if shape == "labelled" else "sequences"],
                 )
         _write_serving(engine, split, catalogue, aside / "serving.parquet")
         summary = ExamplesSummary(
@@ -152,7 +165,7 @@ def write_examples(
     return summary
 
 
-def _fit(split: Split, catalogue: Catalogue) -> dict[str, Vocabulary]:
+def _fit(split: Split, catalogue: Catalogue, base: dict[str, Vocabulary]) -> dict[str, Vocabulary]:
     """One vocabulary per embedding table, over the whole log and catalogue.
 
     Ids of later events are known (a catalogue knows its items before they sell), but nothing is
@@ -170,7 +183,7 @@ def _fit(split: Split, catalogue: Catalogue) -> dict[str, Vocabulary]:
         if feature.side == "context" or feature.name in (schema.user, schema.item):
             distinct = split.events.select(feature.name).distinct().to_pyarrow()
             found.append(distinct.column(feature.name))
-    return {table: Vocabulary.fit(*found) for table, found in columns.items()}
+    return {table: Vocabulary.fit(*found, base=base.get(table)) for table, found in columns.items()}
 
 
 def _encode_events(
@@ -229,29 +242,75 @@ def _encode_column(
     return pa.ListArray.from_arrays(lists.offsets, pa.array(vocabulary.encode(lists.values)))
 
 
-def _train(train: ir.Table, schema: Schema, shape: Shape, history_length: int) -> ir.Table:
+def _train(
+    train: ir.Table,
+    schema: Schema,
+    shape: Shape,
+    history_length: int,
+    since: datetime | None,
+) -> ir.Table:
+    if shape == "labelled":
+        return _labelled(_from(train, since), schema)
     lists = {HISTORY: train[_ITEM_ROW].cast("int32"), HISTORY_TIME: train[_SECONDS]}
     if shape == "sequences":
+        if since is not None:
+            # and the event before, from which the first of them can be learned
+            window = ibis.window(group_by=train[_USER_ROW], order_by=order(train, schema))
+            following = train[_SECONDS].lead().over(window)
+            train = train.filter((train[_SECONDS] >= _stamp(since)) | (following >= _stamp(since)))
+            lists = {HISTORY: train[_ITEM_ROW].cast("int32"), HISTORY_TIME: train[_SECONDS]}
         found = sequences(train.mutate(**{schema.user: train[_USER_ROW]}), schema, lists)
         return found.filter(found[HISTORY].length() >= 2)
-    found = histories(train, schema, lists, history_length)
+    found = _from(histories(train, schema, lists, history_length), since)
     columns = {
         schema.user: found[_USER_ROW],
         POSITION: found[POSITION],
         TARGET: found[_ITEM_ROW],
         TIME: found[_SECONDS],
-        **{f.name: found[f.name] for f in schema.of_side("context") if f.kind == "id"},
-        **{
-            f.name: found[f.name].cast("float32").fill_null(0)
-            for f in schema.of_side("context")
-            if f.kind == "dense"
-        },
+        **_context(found, schema),
         HISTORY: found[HISTORY],
         HISTORY_TIME: found[HISTORY_TIME],
     }
     if schema.label:
         columns[LABEL] = found[schema.label].cast("float32")
     return found.select(**columns)
+
+
+def _from(events: ir.Table, since: datetime | None) -> ir.Table:
+    return events if since is None else events.filter(events[_SECONDS] >= _stamp(since))
+
+
+def _stamp(moment: datetime) -> int:
+    """Seconds since 1970; a moment without a time zone is UTC."""
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+
+def _labelled(events: ir.Table, schema: Schema) -> ir.Table:
+    """One row an event: who, what, when, in which context, and its label."""
+    assert schema.label is not None
+    return events.select(
+        **{
+            schema.user: events[_USER_ROW],
+            schema.item: events[_ITEM_ROW],
+            POSITION: events[POSITION],
+            TIME: events[_SECONDS],
+            **_context(events, schema),
+            LABEL: events[schema.label],
+        }
+    )
+
+
+def _context(events: ir.Table, schema: Schema) -> dict[str, ir.Column]:
+    """Features of the events themselves, without the label."""
+    features = [f for f in schema.of_side("context") if f.name != schema.label]
+    return {
+        **{f.name: events[f.name] for f in features if f.kind == "id"},
+        **{
+            f.name: events[f.name].cast("float32").fill_null(0)
+            for f in features
+            if f.kind == "dense"
+        },
+    }
 
 
 def _requests(events: ir.Table, schema: Schema, role: str) -> ir.Table:

@@ -12,6 +12,7 @@ from ibis.backends.duckdb import Backend
 
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
+from feature_store.labels import LabelConfig, labelled
 from feature_store.protocols import (
     TEST,
     TRAIN,
@@ -61,8 +62,10 @@ class Split:
     counts: dict[str, int]
 
 
-def make_split(engine: Backend, log: EventLog, config: AnyProtocol) -> Split:
-    """Give every event of the log its role.
+def make_split(
+    engine: Backend, log: EventLog, config: AnyProtocol, labels: LabelConfig | None = None
+) -> Split:
+    """Give every event of the log its role; with `labels`, every event that has one.
 
     Raises DataError when the log cannot be split this way, or a role stays empty.
     """
@@ -73,6 +76,8 @@ def make_split(engine: Backend, log: EventLog, config: AnyProtocol) -> Split:
         returned = events[schema.quantity].fill_null(0) < 0
         events, returns = events.filter(~returned), events.filter(returned)
     kept = config.keep(events, schema)
+    if labels is not None:
+        kept = labelled(kept, schema, labels)
     events = kept.mutate(**{ROLE: config.role(kept, schema)}).cache()
     counted = events.group_by(ROLE).aggregate(n=events.count()).to_pyarrow().to_pylist()
     counts = {row[ROLE]: row["n"] for row in sorted(counted, key=lambda row: row[ROLE])}
@@ -83,6 +88,6 @@ def make_split(engine: Backend, log: EventLog, config: AnyProtocol) -> Split:
                 "check the filters and windows under [split]"
             )
     settings = {f"split.{name}": value for name, value in config.model_dump(mode="json").items()}
-    parts = {"data": log.fingerprint, **settings}
+    parts = {"data": log.fingerprint, **settings, **(labels.parts() if labels else {})}
     fingerprint = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
     return Split(config.short_name, fingerprint, parts, events, returns, schema, counts)

@@ -277,3 +277,33 @@ def test_requests_of_a_random_log_agree_with_pandas(engine: Backend, tmp_path: P
         ]
         found = rows(tmp_path / "e" / f"{role}.parquet", "u", "history", "target", "time")
         assert found == expected
+
+
+def test_sequences_of_a_later_window_start_with_the_event_before_it(
+    engine: Backend, split: Split, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    """So that the first event of the window can be learned; requests keep the whole history."""
+    since = datetime(1970, 1, 1, 0, 0, 6)
+    write_examples(engine, split, catalogue, tmp_path / "e", since=since)
+    assert rows(tmp_path / "e" / "train.parquet", "u", "history", "history_time") == [
+        (USERS[3], [ITEMS["b"], ITEMS["a"]], [5, 6]),
+        (USERS[7], [ITEMS["a"], ITEMS["b"]], [10, 20]),
+    ]
+    write_examples(engine, split, catalogue, tmp_path / "later", since=since.replace(second=11))
+    assert rows(tmp_path / "later" / "train.parquet", "u", "history_time") == [(USERS[7], [10, 20])]
+    whole = rows(tmp_path / "e" / "test.parquet", "u", "history")
+    assert rows(tmp_path / "later" / "test.parquet", "u", "history") == whole
+
+
+def test_events_of_a_later_window_keep_their_histories(
+    engine: Backend, split: Split, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    since = datetime(1970, 1, 1, 0, 0, 6)
+    write_examples(engine, split, catalogue, tmp_path / "e", shape="events", since=since)
+    assert rows(tmp_path / "e" / "train.parquet", "time", "target", "history") == [
+        (6, ITEMS["a"], [ITEMS["b"]]),
+        (10, ITEMS["a"], []),
+        (20, ITEMS["b"], [ITEMS["a"]]),
+    ]
+    # what baselines learn from, and what may be recommended, is the whole training part
+    assert len(rows(tmp_path / "e" / "interactions.parquet", "user")) == 5

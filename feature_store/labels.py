@@ -1,0 +1,52 @@
+"""Labels: which events a ranker learns from, and what counts as a positive."""
+
+from __future__ import annotations
+
+import ibis.expr.types as ir
+from pydantic import BaseModel, ConfigDict, Field
+
+from feature_store.errors import DataError
+from feature_store.schema import Schema
+
+
+class LabelConfig(BaseModel):
+    """Turns what the log holds, such as stars, into 0 and 1."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    positive_from: float | None = Field(
+        None, description="Labels of at least this are 1, others 0; by default they are 0 or 1."
+    )
+    leave_out: tuple[float, ...] = Field(
+        (), description="Events with these labels are left out, from training and figures alike."
+    )
+
+    def parts(self) -> dict[str, object]:
+        """What figures depend on: part of the protocol's fingerprint."""
+        return {f"labels.{name}": value for name, value in self.model_dump(mode="json").items()}
+
+
+def labelled(events: ir.Table, schema: Schema, config: LabelConfig) -> ir.Table:
+    """The events with a label, which is 0 or 1 in the column of the label's role.
+
+    Raises:
+        DataError: the log has no labels, or some are neither 0 nor 1 and no rule makes them so.
+    """
+    if schema.label is None:
+        raise DataError(
+            "a ranker learns from labels, and this log has none: name the column with the "
+            "label role in the schema (data.columns.label of a parquet source)"
+        )
+    events = events.filter(events[schema.label].notnull())
+    if config.leave_out:
+        events = events.filter(events[schema.label].notin(config.leave_out))
+    label = events[schema.label]
+    if config.positive_from is not None:
+        return events.mutate(**{schema.label: (label >= config.positive_from).cast("float32")})
+    other = events.filter(label.notin([0, 1])).limit(1).to_pyarrow()
+    if other.num_rows:
+        raise DataError(
+            f"column {schema.label!r} holds {other[schema.label][0].as_py()}, and labels are 0 or "
+            "1: set labels.positive_from, such as labels.positive_from = 4"
+        )
+    return events.mutate(**{schema.label: label.cast("float32")})

@@ -1,0 +1,142 @@
+"""Labelled examples: which events a ranker learns from, and from what it may know of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from ibis.backends.duckdb import Backend
+
+from feature_store.catalogue import Catalogue
+from feature_store.engine import connect
+from feature_store.errors import DataError
+from feature_store.event_log import EventLog
+from feature_store.examples import write_examples
+from feature_store.labels import LabelConfig
+from feature_store.schema import Feature, Schema
+from feature_store.splits import GlobalTime, Split, make_split
+from feature_store.vocabulary import Vocabulary
+
+SCHEMA = Schema(
+    user="u",
+    item="i",
+    label="stars",
+    features=(
+        Feature(name="u", kind="id", side="user", dtype="int64"),
+        Feature(name="country", kind="id", side="user"),
+        Feature(name="i", kind="id", side="item"),
+        Feature(name="device", kind="id", side="context"),
+        Feature(name="hour", kind="dense", side="context", dtype="int64"),
+        Feature(name="stars", kind="dense", side="context", dtype="float32"),
+    ),
+)
+DAY = 86_400
+# user, item, day, device, hour, stars
+EVENTS = [
+    (7, "a", 0, "phone", 1, 5.0),
+    (7, "b", 1, "phone", None, 3.0),
+    (3, "a", 2, "desk", 2, 1.0),
+    (3, "c", 3, None, 3, 4.0),
+    (3, "b", 4, "desk", 4, None),
+    (9, "c", 5, "desk", 5, 2.0),
+    (7, "c", 6, "phone", 6, 5.0),
+    (9, "a", 7, "phone", 7, 4.0),
+    (9, "b", 8, "tv", 8, 3.0),
+]
+SPLIT = GlobalTime(
+    validation_start=datetime(1970, 1, 6, tzinfo=UTC), test_start=datetime(1970, 1, 7, tzinfo=UTC)
+)
+STARS = LabelConfig(positive_from=4, leave_out=(3,))
+
+
+@pytest.fixture(scope="module")
+def engine() -> Backend:
+    return connect(threads=1)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> EventLog:
+    found = EventLog.create(tmp_path / "log", SCHEMA)
+    users, items, days, devices, hours, stars = zip(*EVENTS, strict=True)
+    times = [datetime.fromtimestamp(day * DAY, UTC) for day in days]
+    table = {"u": users, "i": items, "time": times, "device": devices, "hour": hours}
+    found.append(pa.table({**table, "stars": stars}))
+    Catalogue(found.folder, SCHEMA).write("user", pa.table({"u": [7, 9], "country": ["nl", None]}))
+    return found
+
+
+def write(engine: Backend, split: Split, log: EventLog, folder: Path, **options: object) -> None:
+    catalogue = Catalogue(log.folder, SCHEMA)
+    write_examples(engine, split, catalogue, folder, shape="labelled", **options)  # type: ignore[arg-type]
+
+
+def rows(path: Path) -> list[tuple[object, ...]]:
+    table = pq.read_table(path).select(["u", "i", "device", "hour", "country", "label", "time"])
+    return [tuple(row.values()) for row in table.to_pylist()]
+
+
+def test_every_labelled_event_is_a_row_of_its_role(
+    engine: Backend, log: EventLog, tmp_path: Path
+) -> None:
+    """Users 3, 7, 9 have rows 1, 2, 3, and items a and c 1 and 2: b has no label that counts."""
+    split = make_split(engine, log, SPLIT, STARS)
+    assert split.counts == {"test": 2, "train": 3, "validation": 1}
+    write(engine, split, log, tmp_path / "e")
+    assert rows(tmp_path / "e" / "train.parquet") == [
+        (2, 1, 2, 1.0, 1, 1.0, 0),
+        (1, 1, 1, 2.0, 0, 0.0, 2 * DAY),
+        (1, 2, 0, 3.0, 0, 1.0, 3 * DAY),
+    ]
+    assert rows(tmp_path / "e" / "validation.parquet") == [(3, 2, 1, 5.0, 0, 0.0, 5 * DAY)]
+    assert [row[5] for row in rows(tmp_path / "e" / "test.parquet")] == [1.0, 1.0]
+    assert "stars" not in pq.read_schema(tmp_path / "e" / "train.parquet").names
+
+
+def test_a_later_window_alone_is_trained_on(engine: Backend, log: EventLog, tmp_path: Path) -> None:
+    split = make_split(engine, log, SPLIT, STARS)
+    write(engine, split, log, tmp_path / "e", since=datetime(1970, 1, 3))
+    assert [row[-1] for row in rows(tmp_path / "e" / "train.parquet")] == [2 * DAY, 3 * DAY]
+    assert len(rows(tmp_path / "e" / "test.parquet")) == 2
+
+
+def test_known_ids_keep_their_rows(engine: Backend, log: EventLog, tmp_path: Path) -> None:
+    base = {"i": Vocabulary.fit(pa.array(["c", "x"])), "u": Vocabulary.fit(pa.array([9]))}
+    split = make_split(engine, log, SPLIT, STARS)
+    write(engine, split, log, tmp_path / "e", base=base)
+    items = Vocabulary.load(tmp_path / "e" / "vocabulary" / "i.arrow")
+    assert items.values.to_pylist() == ["c", "x", "a"]
+    assert [row[:2] for row in rows(tmp_path / "e" / "validation.parquet")] == [(1, 1)]
+
+
+def test_labels_are_part_of_the_fingerprint(engine: Backend, log: EventLog) -> None:
+    rules = [STARS, LabelConfig(positive_from=5, leave_out=(3,)), LabelConfig(positive_from=4)]
+    splits = [make_split(engine, log, SPLIT, one) for one in rules]
+    assert len({split.fingerprint for split in splits}) == 3
+    assert splits[0].parts["labels.leave_out"] == [3.0]
+    plain = make_split(engine, log, SPLIT)
+    assert not any(name.startswith("labels") for name in plain.parts)
+
+
+def test_labels_that_are_no_labels_are_refused(
+    engine: Backend, log: EventLog, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"column 'stars' holds .* set labels.positive_from"):
+        make_split(engine, log, SPLIT, LabelConfig())
+    bare = Schema(user="u", item="i", features=SCHEMA.features[:3])
+    other = EventLog.create(tmp_path / "bare", bare)
+    other.append(pa.table({"u": [1], "i": ["a"], "time": [datetime(2024, 1, 1)]}))
+    with pytest.raises(DataError, match="learns from labels, and this log has none"):
+        make_split(engine, other, SPLIT, STARS)
+
+
+def test_labels_of_0_and_1_need_no_rule(engine: Backend, log: EventLog, tmp_path: Path) -> None:
+    clicks = EventLog.create(tmp_path / "clicks", SCHEMA)
+    days = [datetime(1970, 1, day, tzinfo=UTC) for day in (1, 2, 6, 8)]
+    columns = {"u": [1, 2, 1, 2], "i": list("abab"), "time": days, "stars": [0, 1, 1, 0]}
+    clicks.append(pa.table({**columns, "device": [None] * 4, "hour": [None] * 4}))
+    split = make_split(engine, clicks, SPLIT, LabelConfig())
+    write(engine, split, clicks, tmp_path / "e")
+    assert [row[5] for row in rows(tmp_path / "e" / "train.parquet")] == [0.0, 1.0]
