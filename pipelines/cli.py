@@ -14,6 +14,8 @@ import typer
 from feature_store.errors import RecsysError
 
 # Heavy imports happen inside the verbs, so that --help answers at once.
+# What torch's native code warns of (a choice made on purpose, in sharding.py) tells users nothing.
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,6 +25,9 @@ app = typer.Typer(
     help="From a raw log to a verified candidate generator. Start with `recsys doctor`, then "
     "`recsys run pipelines/configs/synthetic_quickstart.toml`.",
 )
+
+embeddings = typer.Typer(no_args_is_help=True, help="Look into embedding tables.")
+app.add_typer(embeddings, name="embeddings")
 
 Config = Annotated[str, typer.Argument(help="A TOML file, or the folder of a run.")]
 Overrides = Annotated[
@@ -135,7 +140,7 @@ def tune(
 def train(config: Config, overrides: Overrides = None, resume: Resume = False) -> None:
     """Train on an ingested log; leaves checkpoints in the run's folder."""
     from pipelines.run import tracked
-    from pipelines.train import check_same_training
+    from pipelines.same_training import check_same_training
     from pipelines.train import train as job
     from recsys.training.distributed import join
 
@@ -174,7 +179,7 @@ def evaluate(
     from pipelines.evaluate import evaluate as job
     from pipelines.evaluate import metrics_table, report
     from pipelines.run import evaluate_lists, tracked
-    from pipelines.train import check_same_training
+    from pipelines.same_training import check_same_training
     from recsys.training.distributed import join
 
     loaded = _load(config, overrides)
@@ -238,14 +243,14 @@ def export(config: Config, overrides: Overrides = None) -> None:
     """Write and verify the bundle of a trained and evaluated run."""
     from pipelines.export import export as job
     from pipelines.run import tracked
-    from pipelines.train import check_same_training
+    from pipelines.same_training import check_same_training
     from recsys.training.distributed import join
 
     loaded = _load(config, overrides)
     check_same_training(loaded)
     with join("cpu") as group, tracked(loaded, group) as tracker:
-        recommender = job(loaded, tracker)
-    typer.echo(f"verified: {recommender.bundle.folder}")
+        job(loaded, tracker)
+    typer.echo(f"verified: {loaded.folder / 'bundle'}")
 
 
 @app.command()
@@ -268,25 +273,88 @@ def recommend(
 
     Example: recsys recommend runs/synthetic_quickstart --user 7 --user 42 -k 5
     """
-    import pandas as pd
-    import pyarrow as pa
-
-    from feature_store.errors import DataError
     from recsys.serving.recommender import Recommender
 
     bundle = folder / "bundle" if (folder / "bundle").exists() else folder
     recommender = Recommender.open(bundle)
-    asked = None
-    if requests is not None:
-        try:
-            asked = pd.read_parquet(requests)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise DataError(f"{requests} cannot be read: {error}") from None
+    asked = None if requests is None else _read_requests(requests)
     found = recommender.recommend(user or None, requests=asked, k=k, exclude_seen=not include_seen)
     if out is not None:
         found.to_parquet(out)
     else:
         _print_frame(found)
+
+
+@app.command()
+def score(
+    folder: Annotated[Path, typer.Argument(help="The folder of a ranker's run, or of its bundle.")],
+    requests: Annotated[
+        Path, typer.Option(help="Parquet with item ids, and whatever else the ranker reads.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Write Parquet instead of a table.")] = None,
+) -> None:
+    """Ask a ranker's bundle how likely each row is; needs torch, but neither torchrec nor fbgemm.
+
+    Example: recsys score runs/movielens_1m_dcn --requests pairs.parquet --out scored.parquet
+    """
+    from recsys.serving.scorer import Scorer
+
+    bundle = folder / "bundle" if (folder / "bundle").exists() else folder
+    found = Scorer.open(bundle).score(_read_requests(requests))
+    if out is not None:
+        found.to_parquet(out)
+    else:
+        _print_frame(found)
+
+
+@app.command()
+def plan(
+    config: Config,
+    overrides: Overrides = None,
+    world_size: Annotated[int, typer.Option(min=1, help="Processes, one a GPU.")] = 1,
+    hbm: Annotated[
+        float | None, typer.Option(min=0.001, help="Memory of each in GB (10^9 bytes).")
+    ] = None,
+    hosts: Annotated[
+        int | None, typer.Option(min=1, help="Hosts they are spread over; by default 8 on each.")
+    ] = None,
+) -> None:
+    """Which embedding table would lie where, and does it fit? No such cluster is needed.
+
+    Prints each table's placement, bytes of weights and optimizer state on each process, and how
+    evenly they lie; draws plots/plan.png in the run's folder. Status 1 where memory is missing.
+
+    Example: recsys plan CONFIG embeddings.tables.user_id.rows=2000000000 --world-size 128 --hbm 80
+    """
+    from rich.console import Console
+
+    from pipelines.plan import describe, draw
+    from pipelines.plan import plan as job
+
+    loaded = _load(config, overrides)
+    planned = job(loaded, world_size, hbm, hosts)
+    Console().print(describe(planned))
+    typer.echo(f"picture: {draw(planned, loaded.folder / 'plots' / 'plan.png')}")
+    if planned.problem:
+        raise RecsysError(planned.problem)
+    typer.echo("it fits")
+
+
+@embeddings.command("inspect")
+def inspect_embeddings(config: Config, overrides: Overrides = None) -> None:
+    """Collisions of ids, norms of rows and dead rows of a trained run's tables.
+
+    Example: recsys embeddings inspect runs/movielens_1m_dcn
+    """
+    from rich.console import Console
+
+    from pipelines.inspect_embeddings import inspect_embeddings as job
+    from pipelines.inspect_embeddings import tables_of
+    from pipelines.same_training import check_same_training
+
+    loaded = _load(config, overrides)
+    check_same_training(loaded)
+    Console().print(*tables_of(job(loaded)))
 
 
 @app.command()
@@ -316,6 +384,18 @@ def show_config(
         typer.echo(_load(config, overrides).to_toml())
 
 
+def _read_requests(path: Path) -> Any:
+    import pandas as pd
+    import pyarrow as pa
+
+    from feature_store.errors import DataError
+
+    try:
+        return pd.read_parquet(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+
+
 def _print_frame(frame: Any, title: str | None = None) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -330,17 +410,22 @@ def _show(finished: Any) -> None:
     """The end of a run: five recommendations for one user, and where to look further."""
     from recsys.config import load_config
 
-    user = finished.recommender.users()[0]
-    _print_frame(finished.recommend([user], k=5), title=f"five recommendations for user {user}")
     folder = finished.folder
-    uri = load_config(folder / "config.toml").tracking_uri
+    config = load_config(folder / "config.toml")
     here = "" if shutil.which("recsys") else f"{Path(sys.executable).parent}/"
     here = here.removeprefix(f"{Path.cwd()}/")
+    if config.ranker is None:
+        user = finished.recommender.users()[0]
+        _print_frame(finished.recommend([user], k=5), title=f"five recommendations for user {user}")
+        each, more = f"per user in {folder / 'per_user'}", f"recommend {folder} --user {user} -k 10"
+    else:
+        each, more = f"per row in {folder / 'per_row'}", f"score {folder} --requests FILE"
+    uri = config.tracking_uri
     typer.echo(
         f"bundle:       {finished.bundle}\n"
-        f"figures:      {folder / 'metrics.json'}, per user in {folder / 'per_user'}\n"
+        f"figures:      {folder / 'metrics.json'}, {each}\n"
         f"report:       {folder / 'report.html'}, its pictures in {folder / 'plots'}\n"
-        f"ask more:     {here}recsys recommend {folder} --user {user} -k 10\n"
+        f"ask more:     {here}recsys {more}\n"
         f"MLflow UI:    {here}mlflow ui --backend-store-uri {uri}\n"
         f"MovieLens-1M: {here}recsys run pipelines/configs/movielens_1m_sasrec.toml "
         "data.path=FOLDER_OR_ZIP"

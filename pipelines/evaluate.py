@@ -14,58 +14,80 @@ from rich import box
 from rich.progress import track
 from rich.table import Table
 
-from feature_store.errors import ConfigError, DataError
+from feature_store.errors import ConfigError
 from feature_store.event_log import write_parquet
 from feature_store.protocols import TEST
 from pipelines.prepare import prepare
 from pipelines.progress import console
-from pipelines.train import make_evaluator, request_reader, seed_all, trained_folder
+from pipelines.train import (
+    build_model,
+    make_evaluator,
+    predictions,
+    request_reader,
+    seed_all,
+    trained_folder,
+)
 from recsys.config import RunConfig
-from recsys.evaluation.evaluator import Evaluator, Result
+from recsys.evaluation.evaluator import Result
 from recsys.evaluation.item_facts import ItemFacts
+from recsys.evaluation.predictions import FIGURES, summarise_predictions
 from recsys.evaluation.recommendations import GivenLists
 from recsys.evaluation.report import write_report
 from recsys.evaluation.summary import summarise
 from recsys.evaluation.user_slices import user_slices
 from recsys.examples import Examples
+from recsys.model import Model
+from recsys.rankers.base import Ranker
 from recsys.retrievers import build
 from recsys.retrievers.base import FittedRetriever, RetrieverConfig, VectorRetriever
 from recsys.retrievers.popularity import PopularityConfig, RecentPopularityConfig
-from recsys.runs import METRICS_FILE, SECONDS_FILE, Run
+from recsys.runs import METRICS_FILE, SECONDS_FILE, Run, measured
 from recsys.tracking import Tracker
-from recsys.training.checkpoint import load_unsharded
+from recsys.training.checkpoint import load, load_unsharded
 from recsys.training.distributed import Group
+from recsys.training.sharding import shard
 
 
-def trained_retriever(config: RunConfig) -> tuple[VectorRetriever, Examples]:
-    """The run's retriever with its best weights, or fitted, and the examples it knows.
+def trained_model(config: RunConfig, group: Group | None = None) -> tuple[Model, Examples]:
+    """The run's model with its best weights, or fitted, and the examples it knows.
 
+    With a group its large tables are split over it; otherwise this process holds all of them.
     Raises DataError when it was not trained.
     """
     examples = prepare(config, refit=config.trainer.refit)
-    seed_all(config.seed)
-    retriever = build(config.retriever, config.embeddings, examples, config.seed)
-    if isinstance(retriever, FittedRetriever):
-        retriever.fit(examples.interactions(), examples)
+    model = build_model(config, examples)
+    if isinstance(model, FittedRetriever):
+        model.fit(examples.interactions(), examples)
+    elif group is None:
+        load_unsharded(trained_folder(config), model)
     else:
-        trained = trained_folder(config)
-        if not trained.exists():
-            raise DataError(f"{trained} is absent: run `recsys train {config.folder}` first")
-        load_unsharded(trained, retriever)
-    return retriever.eval(), examples
+        sharded = shard(model, group)
+        load(trained_folder(config), sharded, None, group, random=False)
+    return model.eval(), examples
 
 
 def evaluate(config: RunConfig, group: Group, tracker: Tracker) -> dict[str, Any]:
-    """Measure the model and the baselines on the test events.
+    """Measure the model, and a retriever's baselines, on the test events.
 
-    Writes `metrics.json` and `per_user/<retriever>.parquet`; returns what `metrics.json` holds.
+    Writes `metrics.json` and `per_user/<retriever>.parquet` or `per_row/<ranker>.parquet`;
+    returns what `metrics.json` holds.
     """
+    found = _evaluate_ranker if config.ranker is not None else _evaluate_retrievers
+    results = found(config, group)
+    if group.leads:
+        _write(config, results, tracker)
+    group.barrier()
+    return results
+
+
+def _evaluate_retrievers(config: RunConfig, group: Group) -> dict[str, Any]:
     started = time.perf_counter()
-    retriever, examples = trained_retriever(config)
+    retriever, examples = trained_model(config, group)
+    assert isinstance(retriever, VectorRetriever)
     learnt = not isinstance(retriever, FittedRetriever)
     fit = _training_seconds(config) if learnt else time.perf_counter() - started
     bench = _Bench(config, examples, group)
-    name: str = config.retriever.name
+    name: str = config.model.name
     found: dict[str, Any] = {name: bench.measure(name, retriever, config.retriever, fit)}
     for baseline in _baselines(config, examples):
         name = _unused(baseline.name, found)
@@ -75,11 +97,31 @@ def evaluate(config: RunConfig, group: Group, tracker: Tracker) -> dict[str, Any
         assert isinstance(fitted, FittedRetriever)
         fitted.fit(examples.interactions(), examples)
         found[name] = bench.measure(name, fitted, baseline, time.perf_counter() - started)
-    results = _describe(config, examples, bench.evaluator) | {"retrievers": found}
+    return _describe(config, examples, len(bench.evaluator.candidates)) | {"retrievers": found}
+
+
+def _evaluate_ranker(config: RunConfig, group: Group) -> dict[str, Any]:
+    ranker, examples = trained_model(config, group)
+    assert isinstance(ranker, Ranker)
+    name, started = config.model.name, time.perf_counter()
+    found = predictions(config, examples, ranker.to(group.device), TEST, group)
+    summary = summarise_predictions(found, replicates=config.evaluation.replicates)
     if group.leads:
-        _write(config, results, tracker)
-    group.barrier()
-    return results
+        folder = config.folder / "per_row"
+        folder.mkdir(parents=True, exist_ok=True)
+        ids = [
+            examples.vocabulary(key).decode(rows)
+            for key, rows in (
+                (examples.schema.user, found.users),
+                (examples.schema.item, found.items),
+            )
+        ]
+        write_parquet(found.table(*ids), folder / f"{name}.parquet")
+    seconds = {"evaluate": round(time.perf_counter() - started, 3)}
+    if (fit := _training_seconds(config)) is not None:
+        seconds["fit"] = round(fit, 3)
+    part = {**summary, "seconds": seconds, "config": config.model.model_dump(mode="json")}
+    return _describe(config, examples, None) | {"rankers": {name: part}}
 
 
 def evaluate_recommendations(
@@ -98,7 +140,7 @@ def evaluate_recommendations(
     examples = prepare(config, refit=config.trainer.refit)
     lists = GivenLists.read(lists_of, examples)
     bench = _Bench(config, examples, group)
-    results = _describe(config, examples, bench.evaluator)
+    results = _describe(config, examples, len(bench.evaluator.candidates))
     known = _earlier(config, results["protocol_fingerprint"])
     if known.get(name, {}).get("config"):
         raise ConfigError(f"{config.folder} has a retriever {name!r}: choose another with --name")
@@ -172,7 +214,7 @@ def _baselines(config: RunConfig, examples: Examples) -> list[RetrieverConfig]:
     if found is None:
         found = (PopularityConfig(), RecentPopularityConfig())
         found = found if examples.schema.clock == "time" else found[:1]
-    return [baseline for baseline in found if baseline != config.retriever]
+    return [baseline for baseline in found if baseline != config.model]
 
 
 def _unused(name: str, known: dict[str, Any]) -> str:
@@ -181,7 +223,7 @@ def _unused(name: str, known: dict[str, Any]) -> str:
     return next(one for one in (name, *numbered) if one not in known)
 
 
-def _describe(config: RunConfig, examples: Examples, evaluator: Evaluator) -> dict[str, Any]:
+def _describe(config: RunConfig, examples: Examples, candidates: int | None) -> dict[str, Any]:
     summary = examples.summary
     return {
         "name": config.name,
@@ -189,7 +231,7 @@ def _describe(config: RunConfig, examples: Examples, evaluator: Evaluator) -> di
         "protocol": summary.protocol,
         "protocol_fingerprint": summary.fingerprint,
         "protocol_parts": summary.parts,
-        "candidates": len(evaluator.candidates),
+        **({} if candidates is None else {"candidates": candidates}),
         "events": summary.events,
         "data": {
             "source": config.data.source,
@@ -204,6 +246,8 @@ def _earlier(config: RunConfig, fingerprint: str) -> dict[str, Any]:
     if not (config.folder / METRICS_FILE).exists():
         return {}
     results = Run(config.folder).results
+    if "rankers" in results:
+        raise ConfigError(f"{config.folder} holds figures of a ranker, which makes no lists")
     if results["protocol_fingerprint"] != fingerprint:
         raise ConfigError(
             f"{config.folder} holds figures of another protocol ({results['protocol']}, "
@@ -213,22 +257,23 @@ def _earlier(config: RunConfig, fingerprint: str) -> dict[str, Any]:
 
 
 def _write(config: RunConfig, results: dict[str, Any], tracker: Tracker) -> None:
-    path, retrievers = config.folder / METRICS_FILE, results["retrievers"]
-    seconds = {name: found["seconds"] for name, found in retrievers.items()}
+    path = config.folder / METRICS_FILE
+    kind, models = measured(results)
+    seconds = {name: found["seconds"] for name, found in models.items()}
     (config.folder / SECONDS_FILE).write_text(json.dumps(seconds, indent=2) + "\n")
     timeless = {
         name: {key: value for key, value in found.items() if key != "seconds"}
-        for name, found in retrievers.items()
+        for name, found in models.items()
     }
-    written = results | {"retrievers": timeless}
+    written = results | {kind: timeless}
     path.write_text(json.dumps(written, indent=2, allow_nan=False) + "\n")
     # the protocol's name is part of every figure's: one must not be read for another
     protocol = results["protocol"]
-    for name, found in results["retrievers"].items():
-        whose = "" if name == config.retriever.name else f"{name}/"
+    for name, found in models.items():
+        whose = "" if name == config.model.name else f"{name}/"
         figures = {f"test/{protocol}/{whose}{m}": v for m, v in found["metrics"].items()}
         tracker.log_metrics({name: v for name, v in figures.items() if v is not None})
-    tracker.log_files(path, config.folder / "per_user")
+    tracker.log_files(path, config.folder / ("per_user" if kind == "retrievers" else "per_row"))
 
 
 def report(config: RunConfig, tracker: Tracker) -> Path:
@@ -240,22 +285,27 @@ def report(config: RunConfig, tracker: Tracker) -> Path:
 
 def metrics_table(results: dict[str, Any]) -> Table:
     """The figures people look at first, the model on top."""
-    first = next(iter(results["retrievers"].values()))["metrics"]
-    ks = sorted({int(name.split("@")[1]) for name in first})
-    k = 10 if 10 in ks else ks[-1]
-    fourth = "GMVCapture" if f"GMVCapture@{k}" in first else "HR"  # five do not fit 80 columns
-    names = [f"{m}@{k}" for m in ("Recall", "NDCG", "Coverage", fourth)]
-    table = Table(
-        title=f"{results['name']}, test, {results['protocol']} "
-        f"({results['protocol_fingerprint']}), {results['candidates']:,} candidates",
-        box=box.SIMPLE,
-    )
-    table.add_column("retriever", no_wrap=True)
+    kind, models = measured(results)
+    title = f"{results['name']}, test, {results['protocol']} ({results['protocol_fingerprint']})"
+    if kind == "rankers":
+        names = list(FIGURES[:-1])  # all six do not fit 80 columns
+    else:
+        names = _first_figures(next(iter(models.values()))["metrics"])
+        title += f", {results['candidates']:,} candidates"
+    table = Table(title=title, box=box.SIMPLE)
+    table.add_column(kind.removesuffix("s"), no_wrap=True)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
-    for name, found in results["retrievers"].items():
+    for name, found in models.items():
         table.add_row(name, *(_figure(found, one) for one in names))
     return table
+
+
+def _first_figures(metrics: dict[str, Any]) -> list[str]:
+    ks = sorted({int(name.split("@")[1]) for name in metrics})
+    k = 10 if 10 in ks else ks[-1]
+    fourth = "GMVCapture" if f"GMVCapture@{k}" in metrics else "HR"  # five do not fit 80 columns
+    return [f"{name}@{k}" for name in ("Recall", "NDCG", "Coverage", fourth)]
 
 
 def _figure(found: dict[str, Any], name: str) -> str:
@@ -263,7 +313,7 @@ def _figure(found: dict[str, Any], name: str) -> str:
     if value is None:
         return "-"
     low, high = found["ci95"][name]
-    interval = f" ±{(high - low) / 2:.4f}" if name.startswith("NDCG") else ""
+    interval = f" ±{(high - low) / 2:.4f}" if name.startswith(("NDCG", "AUC")) else ""
     return f"{value:.4f}{interval}"
 
 

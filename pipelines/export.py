@@ -2,40 +2,82 @@
 
 from __future__ import annotations
 
-from pipelines.evaluate import trained_retriever
+from typing import Any
+
+from pipelines.evaluate import trained_model
 from pipelines.prepare import open_log
+from pipelines.progress import console
 from recsys.config import RunConfig
-from recsys.runs import Run
+from recsys.examples import Examples
+from recsys.rankers.base import Ranker
+from recsys.retrievers.base import VectorRetriever
+from recsys.runs import Run, measured
 from recsys.serving.export import write_bundle
+from recsys.serving.export_ranker import write_ranker_bundle
 from recsys.serving.recommender import Recommender
+from recsys.serving.scorer import Scorer
 from recsys.tracking import Tracker
 
 
-def export(config: RunConfig, tracker: Tracker) -> Recommender:
-    """Export the run's retriever and register the bundle; returns it, opened and verified.
+def export(config: RunConfig, tracker: Tracker) -> Recommender | Scorer:
+    """Export the run's model and register the bundle; returns it, opened and verified.
 
-    Raises DataError when the exported tower does not answer as the retriever does.
+    Raises DataError when the exported program does not answer as the model does.
     """
-    retriever, examples = trained_retriever(config)
-    _, catalogue = open_log(config)
-    run = Run(config.folder)
-    recommender = write_bundle(
-        run.bundle,
-        retriever.cpu(),
-        examples,
-        catalogue,
-        examples.candidates(config.split.candidates),
-        index=config.export.index,
-        golden=config.export.golden,
-        about={
-            "run": config.name,
-            "retriever": config.retriever.name,
-            "config": config.retriever.model_dump(mode="json"),
-            "run_fingerprint": config.fingerprint,
-            "protocol": examples.summary.protocol,
-            "protocol_fingerprint": examples.summary.fingerprint,
-            "metrics": run.results["retrievers"][config.retriever.name]["metrics"],
-        },
-    )
+    model, examples = trained_model(config)
+    run, about = Run(config.folder), _about(config, examples)
+    bundle: Recommender | Scorer
+    if isinstance(model, Ranker):
+        bundle = write_ranker_bundle(
+            run.bundle,
+            model.cpu(),
+            examples,
+            golden=config.export.golden,
+            about=about,
+            quantisation=config.export.quantisation,
+        )
+    else:
+        assert isinstance(model, VectorRetriever)
+        bundle = write_bundle(
+            run.bundle,
+            model.cpu(),
+            examples,
+            open_log(config)[1],
+            examples.candidates(config.split.candidates),
+            index=config.export.index,
+            golden=config.export.golden,
+            about=about,
+            quantisation=config.export.quantisation,
+        )
+    _tell(bundle)
     tracker.register_bundle(run.bundle, config.name, config.tracking.alias)
-    return recommender
+    return bundle
+
+
+def _about(config: RunConfig, examples: Examples) -> dict[str, Any]:
+    kind, models = measured(Run(config.folder).results)
+    return {
+        "run": config.name,
+        kind.removesuffix("s"): config.model.name,
+        "config": config.model.model_dump(mode="json"),
+        "run_fingerprint": config.fingerprint,
+        "protocol": examples.summary.protocol,
+        "protocol_fingerprint": examples.summary.fingerprint,
+        "metrics": models[config.model.name]["metrics"],
+    }
+
+
+def _tell(bundle: Recommender | Scorer) -> None:
+    """Say what became of tables that were to be quantised."""
+    manifest = bundle.manifest if isinstance(bundle, Scorer) else bundle.bundle.manifest
+    found = manifest["quantisation"]
+    if found is None:
+        return
+    for name, table in found["tables"].items():
+        why = f" ({table['reason']})" if table["reason"] else ""
+        console.print(
+            f"table {name}: {table['dtype']}, {table['bytes'] / 1e6:.2f} MB of "
+            f"{table['fp32_bytes'] / 1e6:.2f}, relative error {table['relative_error']:.4f}{why}",
+            soft_wrap=True,
+        )
+    console.print(f"{found['metric']} {found['quantised']:.4f}, in float32 {found['fp32']:.4f}")

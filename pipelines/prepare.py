@@ -1,19 +1,24 @@
-"""Event log -> examples of a run, and the retrievers built over them."""
+"""Event log -> examples of a run."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from feature_store.catalogue import Catalogue
 from feature_store.engine import connect
+from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.examples import write_examples
 from feature_store.protocols import LEARNT, TRAIN
 from feature_store.splits import make_split
+from feature_store.vocabulary import Vocabulary
 from recsys.config import RunConfig
 from recsys.examples import Examples
-from recsys.retrievers import RETRIEVERS
+from recsys.runs import Run
+
+_MARKER = "made_from.json"
 
 
 def open_log(config: RunConfig) -> tuple[EventLog, Catalogue]:
@@ -22,33 +27,75 @@ def open_log(config: RunConfig) -> tuple[EventLog, Catalogue]:
     return log, Catalogue(log.folder, log.schema)
 
 
-def prepare(config: RunConfig, *, refit: bool = False) -> Examples:
-    """The examples of a run, written unless they are there; `refit` adds validation to train."""
+def prepare(config: RunConfig, *, refit: bool = False, fresh: bool = False) -> Examples:
+    """The examples of a run, written unless they are there; `refit` adds validation to train.
+
+    Where the log has grown since they were written, known ids keep their rows: what was trained
+    on them stays right. A `fresh` training numbers all ids anew, but for those of the run that
+    it starts from.
+    """
     folder = config.folder / ("examples_refit" if refit else "examples")
     log, catalogue = open_log(config)
-    shape = RETRIEVERS[type(config.retriever)].shape
-    length = getattr(config.retriever, "max_length", 50)
+    base = _vocabularies(config, folder, fresh)
     wanted = {
         "log": log.fingerprint,
         "split": config.split.model_dump(mode="json"),
-        "shape": shape,
-        "history_length": length,
+        "labels": config.labels.model_dump(mode="json") if config.shape == "labelled" else None,
+        "since": config.trainer.since.isoformat() if config.trainer.since else None,
+        "shape": config.shape,
+        "history_length": getattr(config.model, "max_length", 50),
+        "base": {table: vocabulary.fingerprint for table, vocabulary in base.items()},
     }
-    marker = folder / "made_from.json"
-    if not _holds(marker, wanted):
+    if not _holds(folder / _MARKER, wanted, fresh):
         engine = connect()
         write_examples(
             engine,
-            make_split(engine, log, config.split),
+            make_split(
+                engine, log, config.split, config.labels if config.shape == "labelled" else None
+            ),
             catalogue,
             folder,
-            shape=shape,
-            history_length=length,
+            shape=config.shape,
+            history_length=getattr(config.model, "max_length", 50),
             train_roles=LEARNT if refit else (TRAIN,),
+            since=config.trainer.since,
+            base=base,
         )
-        marker.write_text(json.dumps(wanted, indent=2) + "\n")
+        (folder / _MARKER).write_text(json.dumps(wanted, indent=2) + "\n")
     return Examples(folder)
 
 
-def _holds(path: Path, wanted: dict[str, object]) -> bool:
-    return path.exists() and json.loads(path.read_text()) == json.loads(json.dumps(wanted))
+def start_folder(config: RunConfig) -> Path | None:
+    """The checkpoints that a run starts from. Raises DataError where that run has none."""
+    if config.trainer.start_from is None:
+        return None
+    run = Run(config.trainer.start_from)
+    refit = run.config.get("trainer", {}).get("refit", False)
+    folder = run.folder / ("checkpoints_refit" if refit else "checkpoints")
+    if not folder.exists():
+        raise DataError(
+            f"trainer.start_from = {config.trainer.start_from}: that run has no checkpoints; "
+            f"run `recsys train {run.folder}` first"
+        )
+    return folder
+
+
+def _vocabularies(config: RunConfig, folder: Path, fresh: bool) -> dict[str, Vocabulary]:
+    """Ids that keep their rows: those of the examples that are there, or of the run before."""
+    known = folder / "vocabulary"
+    if fresh or not known.exists():
+        checkpoints = start_folder(config)
+        if checkpoints is None:
+            return {}
+        known = checkpoints.with_name(checkpoints.name.replace("checkpoints", "examples"))
+        known = known / "vocabulary"
+    return {path.stem: Vocabulary.load(path) for path in sorted(known.glob("*.arrow"))}
+
+
+def _holds(marker: Path, wanted: dict[str, Any], fresh: bool) -> bool:
+    if not marker.exists():
+        return False
+    found = json.loads(marker.read_text())
+    if not fresh:  # whatever they were made from, their own ids are the ones to keep
+        found, wanted = ({k: v for k, v in one.items() if k != "base"} for one in (found, wanted))
+    return found == json.loads(json.dumps(wanted))

@@ -87,3 +87,8 @@ class TrainingProgress:
         figures = f"validation/{self.protocol}"
         names = {n: f"{figures if '@' in n else self.phase}/{n}" for n in metrics}
         self.tracker.log_metrics({names[n]: v for n, v in metrics.items()}, step)
+
+    def note(self, text: str) -> None:
+        """Print it."""
+        if self.group.leads:
+            console.print(f"{self.phase}: {text}", soft_wrap=True)

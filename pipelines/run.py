@@ -12,7 +12,8 @@ from pipelines.evaluate import evaluate, evaluate_recommendations, metrics_table
 from pipelines.export import export
 from pipelines.ingest import describe, ingest_source
 from pipelines.progress import console
-from pipelines.train import check_same_training, train
+from pipelines.same_training import check_same_training
+from pipelines.train import train
 from recsys.config import RunConfig, load_config, parse_config
 from recsys.runs import Run
 from recsys.tracking import Tracker

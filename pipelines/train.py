@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from feature_store.errors import ConfigError
-from feature_store.examples import HISTORY, TARGET, TARGET_VALUE
+from feature_store.errors import DataError
+from feature_store.examples import HISTORY, LABEL, TARGET, TARGET_VALUE
 from feature_store.protocols import TEST, VALIDATION
-from pipelines.prepare import open_log, prepare
+from pipelines.prepare import open_log, prepare, start_folder
 from pipelines.progress import TrainingProgress
+from pipelines.same_training import claim
+from recsys import rankers, retrievers
 from recsys.config import RunConfig
 from recsys.evaluation.evaluator import Evaluator
 from recsys.evaluation.item_facts import ItemFacts
+from recsys.evaluation.predictions import Predictions
 from recsys.evaluation.recommendations import GivenLists
 from recsys.examples import Examples
+from recsys.model import Model, TrainedModel
+from recsys.rankers.base import Ranker
 from recsys.reader import Reader, ReaderConfig
-from recsys.retrievers import RETRIEVERS, build
-from recsys.retrievers.base import TrainedRetriever, VectorRetriever
+from recsys.retrievers import RETRIEVERS
+from recsys.retrievers.base import VectorRetriever
 from recsys.tracking import Tracker
+from recsys.training import checkpoint
 from recsys.training.distributed import Group
 from recsys.training.trainer import Trainer, TrainerConfig, Validate
 
-_MARKER = "config.txt"  # beside the checkpoints: the fingerprint of their config
+_SCORED = 8192  # rows that a ranker scores at a time
 
 
 def seed_all(seed: int) -> None:
@@ -38,24 +43,13 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def check_same_training(config: RunConfig) -> None:
-    """Raises ConfigError when the run's folder holds a training of another config."""
-    folder = config.folder / "checkpoints"
-    marker = folder / _MARKER
-    if marker.exists() and marker.read_text() != config.fingerprint:
-        raise ConfigError(
-            f"{folder} holds checkpoints of another config (data, split, retriever, embeddings, "
-            "reader, trainer or seed differ): use that config, or choose another name"
-        )
-
-
 def train(config: RunConfig, group: Group, tracker: Tracker, *, resume: bool = False) -> None:
-    """Train the run's retriever; leaves `checkpoints/` and `training.json` in its folder.
+    """Train the run's model; leaves `checkpoints/` and `training.json` in its folder.
 
     A retriever in closed form has nothing to train here: it is fitted where it is used. Before
     `resume`, call `check_same_training`.
     """
-    examples = _prepared(config, group)
+    examples = _prepared(config, group, fresh=not resume)
     log, _ = open_log(config)
     tracker.log_config(
         {
@@ -67,20 +61,19 @@ def train(config: RunConfig, group: Group, tracker: Tracker, *, resume: bool = F
     )
     record_file = config.folder / "training.json"
     if group.leads and not resume:
-        record_file.unlink(missing_ok=True)  # of another retriever, perhaps
-    if not issubclass(RETRIEVERS[type(config.retriever)], TrainedRetriever):
+        record_file.unlink(missing_ok=True)  # of another model, perhaps
+    if not is_trained(config):
         return
-    retriever = trainable(config, examples)
+    model = trainable(config, examples)
     folder = config.folder / "checkpoints"
     if group.leads:
-        _claim(config, folder, resume)
+        claim(config, resume)
     group.barrier()
     validate = validator(config, examples, group)
-    watched = config.trainer.metric, config.split.short_name
-    listener = TrainingProgress(group, tracker, "train", *watched)
-    with listener:
+    watched = config.metric, config.split.short_name
+    with TrainingProgress(group, tracker, "train", *watched) as listener:
         progress = _trainer(
-            config, config.trainer, retriever, examples, group, folder, listener, validate
+            config, config.trainer, model, examples, group, folder, listener, validate
         ).fit(resume=resume)
     record: dict[str, Any] = {
         "best_epoch": progress.best_epoch,
@@ -89,7 +82,7 @@ def train(config: RunConfig, group: Group, tracker: Tracker, *, resume: bool = F
     }
     if config.trainer.refit:
         refit = config.trainer.model_copy(update={"epochs": progress.best_epoch})
-        everything = _prepared(config, group, refit=True)
+        everything = _prepared(config, group, refit=True, fresh=not resume)
         with TrainingProgress(group, tracker, "refit", *watched) as listener:
             again = _trainer(
                 config,
@@ -107,20 +100,51 @@ def train(config: RunConfig, group: Group, tracker: Tracker, *, resume: bool = F
     group.barrier()
 
 
+def is_trained(config: RunConfig) -> bool:
+    """Whether the model learns by gradient."""
+    if config.retriever is None:
+        return True
+    return issubclass(RETRIEVERS[type(config.retriever)], TrainedModel)
+
+
 def trained_folder(config: RunConfig) -> Path:
-    """The checkpoint that is evaluated and exported."""
-    return config.folder / ("checkpoints_refit" if config.trainer.refit else "checkpoints") / "best"
+    """The checkpoint that is evaluated and exported. Raises DataError when there is none."""
+    folder = config.folder / ("checkpoints_refit" if config.trainer.refit else "checkpoints")
+    if checkpoint.newest(folder) is None:
+        raise DataError(f"{folder} holds no checkpoint: run `recsys train {config.folder}` first")
+    return checkpoint.best(folder)
 
 
 def validator(config: RunConfig, examples: Examples, group: Group) -> Validate:
-    """Full ranking of the validation events by whatever retriever is passed."""
+    """Full ranking of the validation events by whatever retriever is passed; of a ranker, the
+    figures of its predictions."""
+    if config.ranker is not None:
+        return lambda ranker: predictions(config, examples, ranker, VALIDATION, group).metrics
     evaluator = make_evaluator(config, examples, VALIDATION)
 
-    def validate(retriever: VectorRetriever) -> dict[str, float]:
+    def validate(retriever: Model) -> dict[str, float]:
+        assert isinstance(retriever, VectorRetriever)
         reader = request_reader(config, examples, retriever, VALIDATION, group)
         return evaluator.evaluate(retriever, reader, group).metrics
 
     return validate
+
+
+def predictions(
+    config: RunConfig, examples: Examples, ranker: TrainedModel, role: str, group: Group
+) -> Predictions:
+    """What a ranker predicts of all rows of a role."""
+    assert isinstance(ranker, Ranker)
+    user = examples.schema.user
+    reader = examples.reader(
+        role,
+        ranker.inputs,
+        ReaderConfig(batch_size=_SCORED, lanes=group.world),
+        extra=(user, LABEL),
+        rank=group.rank,
+        world=group.world,
+    )
+    return Predictions.of(ranker, reader, user, group)
 
 
 def make_evaluator(
@@ -157,18 +181,28 @@ def request_reader(
     )
 
 
-def trainable(config: RunConfig, examples: Examples) -> TrainedRetriever:
-    """The run's retriever before its first step, the same for the same seed."""
+def trainable(config: RunConfig, examples: Examples) -> TrainedModel:
+    """The run's model before its first step, the same for the same seed."""
+    model = build_model(config, examples)
+    assert isinstance(model, TrainedModel)
+    return model
+
+
+def build_model(config: RunConfig, examples: Examples) -> Model:
+    """The run's model, as its seed makes it."""
     seed_all(config.seed)
-    retriever = build(config.retriever, config.embeddings, examples, config.seed)
-    assert isinstance(retriever, TrainedRetriever)
-    return retriever
+    if config.ranker is not None:
+        return rankers.build(config.ranker, config.embeddings, examples, config.seed)
+    assert config.retriever is not None
+    return retrievers.build(config.retriever, config.embeddings, examples, config.seed)
 
 
-def _prepared(config: RunConfig, group: Group, *, refit: bool = False) -> Examples:
+def _prepared(
+    config: RunConfig, group: Group, *, refit: bool = False, fresh: bool = False
+) -> Examples:
     """One process writes the examples, the others wait and read them."""
     if group.leads:
-        prepare(config, refit=refit)
+        prepare(config, refit=refit, fresh=fresh)
     group.barrier()
     return prepare(config, refit=refit)
 
@@ -176,32 +210,26 @@ def _prepared(config: RunConfig, group: Group, *, refit: bool = False) -> Exampl
 def _trainer(
     config: RunConfig,
     trainer: TrainerConfig,
-    retriever: TrainedRetriever,
+    model: TrainedModel,
     examples: Examples,
     group: Group,
     folder: Path,
     listener: TrainingProgress,
     validate: Validate | None,
 ) -> Trainer:
-    reader = retriever.training_reader(
+    start = start_folder(config)
+    reader = model.training_reader(
         examples, config.reader, seed=config.seed, rank=group.rank, world=group.world
     )
     return Trainer(
-        retriever,
+        model,
         reader,
         trainer,
         group,
         folder,
         validate=validate,
+        metric=config.metric,
         listener=listener,
         planned_epochs=config.trainer.epochs,
+        start_from=None if start is None else checkpoint.best(start),
     )
-
-
-def _claim(config: RunConfig, folder: Path, resume: bool) -> None:
-    """Mark the folder as this config's; clear it for a fresh start."""
-    if not resume:
-        for old in (folder, folder.with_name("checkpoints_refit")):
-            shutil.rmtree(old, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / _MARKER).write_text(config.fingerprint)

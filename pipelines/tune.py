@@ -14,11 +14,11 @@ from feature_store.protocols import VALIDATION
 from pipelines.ingest import describe, ingest_source
 from pipelines.prepare import prepare
 from pipelines.progress import console
-from pipelines.train import seed_all, trainable, validator
+from pipelines.train import build_model, is_trained, trainable, validator
 from pipelines.tuning_report import TuningProgress, best_trial, draw
 from recsys.config import RunConfig, parse_config
 from recsys.examples import Examples
-from recsys.retrievers import RETRIEVERS, build
+from recsys.retrievers import RETRIEVERS
 from recsys.retrievers.base import FittedRetriever, TrainedRetriever
 from recsys.tracking import Tracker
 from recsys.training.distributed import Group, join
@@ -39,6 +39,7 @@ def for_retriever(
     run that its tuned config describes is called CONFIG_RETRIEVER. Raises ConfigError.
     """
     tree = config.to_dict() | {"retriever": {"name": name}}
+    tree.pop("ranker", None)
     tree["tune"].pop("space", None)
     other = parse_config(tree, overrides)
     renamed = other.model_copy(update={"name": f"{other.name}_{name}"})
@@ -61,8 +62,12 @@ def tune(
     """
     if resume and replace:
         raise ConfigError("--resume goes on and --replace begins anew: choose one")
+    if config.retriever is None:
+        raise ConfigError(
+            "this config has a ranker, and recsys tune searches options of retrievers"
+        )
     folder = folder or config.folder
-    metric = config.tune.metric or config.trainer.metric
+    metric = config.tune.metric or config.metric
     if metric not in config.evaluation.figures:
         raise ConfigError(
             f"tune.metric: {metric!r} is not measured with these evaluation settings; "
@@ -121,6 +126,7 @@ def search_space(config: RunConfig) -> dict[str, Domain]:
     Every bound and choice is put into the config once. Raises ConfigError, naming the option
     that is unknown, may not be tuned, or does not allow a value.
     """
+    assert config.retriever is not None
     kind, name = type(config.retriever), config.retriever.name
     proposed = kind.search_space
     space = config.tune.space or {
@@ -181,7 +187,7 @@ def _search(
         return figures
 
     done, best = len(study.trials), study.best
-    with TuningProgress(config.tune.trials, config.trainer.metric, done, best) as progress:
+    with TuningProgress(config.tune.trials, config.metric, done, best) as progress:
         study.search(objective, after=progress.ended)
 
 
@@ -194,22 +200,21 @@ def _measure(
     aside: Path,
 ) -> dict[str, float]:
     """Validation figures of one config: of its best epoch where it learns by gradient."""
-    if issubclass(RETRIEVERS[type(config.retriever)], TrainedRetriever):
+    if is_trained(config):
         retriever = trainable(config, examples)
         reader = retriever.training_reader(
             examples, config.reader, seed=config.seed, rank=group.rank, world=group.world
         )
-        listener = _Epochs(watch, config.trainer.metric)
+        listener = _Epochs(watch, config.metric)
         shutil.rmtree(aside, ignore_errors=True)  # of a trial that was killed
         progress = Trainer(
             retriever, reader, config.trainer, group, aside, validate=validate, listener=listener
         ).fit()
         best = [one for one in progress.history if one["epoch"] == progress.best_epoch]
         if not best:
-            raise DataError(f"no epoch reached a {config.trainer.metric} that is a number")
+            raise DataError(f"no epoch reached a {config.metric} that is a number")
         return {name: value for name, value in best[0].items() if name not in _BOOKKEEPING}
-    seed_all(config.seed)
-    fitted = build(config.retriever, config.embeddings, examples, config.seed)
+    fitted = build_model(config, examples)
     assert isinstance(fitted, FittedRetriever)
     fitted.fit(examples.interactions(), examples)
     return validate(fitted.to(group.device))  # type: ignore[arg-type]
@@ -228,6 +233,9 @@ class _Epochs:
         """Report the epoch; raises Pruned where the trial is given up."""
         if self.metric in metrics:
             self.watch(epoch, metrics[self.metric])
+
+    def note(self, text: str) -> None:
+        """There is nothing to note of a trial."""
 
 
 def _leave(
@@ -253,8 +261,8 @@ def _record(config: RunConfig, study: Study, examples: Examples) -> dict[str, An
     best = study.best
     return {
         "name": config.name,
-        "retriever": config.retriever.name,
-        "metric": config.trainer.metric,
+        "retriever": config.model.name,
+        "metric": config.metric,
         "sampler": config.tune.sampler,
         "seed": config.seed,
         **_protocol(examples),

@@ -16,13 +16,24 @@ import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from feature_store.errors import ConfigError
+from feature_store.examples import Shape
+from feature_store.labels import LabelConfig
 from feature_store.sources import SourceConfig
 from feature_store.splits import LeaveOneOut, SplitConfig
 from recsys.embeddings.layout import EmbeddingsConfig
+from recsys.embeddings.quantisation import QuantisationConfig
 from recsys.evaluation.evaluator import EvaluationConfig
+from recsys.evaluation.predictions import FIGURES
+from recsys.rankers import RANKERS, AnyRankerConfig
+from recsys.rankers.base import RankerConfig
 from recsys.reader import ReaderConfig
 from recsys.retrievers import BY_NAME, RETRIEVERS, AnyRetrieverConfig
-from recsys.retrievers.base import FittedRetriever, ScoringRetriever, TrainedRetriever
+from recsys.retrievers.base import (
+    FittedRetriever,
+    RetrieverConfig,
+    ScoringRetriever,
+    TrainedRetriever,
+)
 from recsys.serving.index import IndexConfig
 from recsys.training.trainer import TrainerConfig
 from recsys.tuning import TuneConfig
@@ -47,6 +58,7 @@ class ExportConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     index: IndexConfig = IndexConfig()
+    quantisation: QuantisationConfig = QuantisationConfig()
     golden: int = Field(16, ge=1, description="Requests kept with their answers, and replayed.")
 
 
@@ -70,7 +82,13 @@ class RunConfig(BaseModel):
         False, description="Set bad rows aside in a Parquet file instead of stopping."
     )
     split: SplitConfig = LeaveOneOut()
-    retriever: AnyRetrieverConfig
+    labels: LabelConfig = LabelConfig()
+    retriever: AnyRetrieverConfig | None = Field(
+        None, description="The model, where the run is to find items for users..."
+    )
+    ranker: AnyRankerConfig | None = Field(
+        None, description="... or where it is to say how likely a label is."
+    )
     baselines: tuple[Annotated[AnyRetrieverConfig, BeforeValidator(_named)], ...] | None = Field(
         None,
         description="Retrievers in closed form, measured beside the model: names, or tables with "
@@ -83,6 +101,24 @@ class RunConfig(BaseModel):
     export: ExportConfig = ExportConfig()
     tracking: TrackingConfig = TrackingConfig()
     tune: TuneConfig = TuneConfig()
+
+    @property
+    def model(self) -> RetrieverConfig | RankerConfig:
+        """The retriever or the ranker."""
+        found = self.retriever or self.ranker
+        assert found is not None
+        return found
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of the examples that the model is trained on."""
+        kinds: dict[type, Any] = {**RETRIEVERS, **RANKERS}
+        return kinds[type(self.model)].shape
+
+    @property
+    def metric(self) -> str:
+        """The validation metric that chooses the best epoch."""
+        return self.trainer.metric or ("NDCG@10" if self.ranker is None else "AUC")
 
     @property
     def folder(self) -> Path:
@@ -102,20 +138,20 @@ class RunConfig(BaseModel):
         return found or f"sqlite:///{self.output / 'mlflow.db'}"
 
     @property
+    def training(self) -> dict[str, Any]:
+        """The part of the tree that can change the trained weights."""
+        parts = ("seed", "data", "quarantine", "split", "labels", "retriever", "ranker")
+        return self.model_dump(
+            mode="json",
+            exclude_none=True,
+            include={*parts, "embeddings", "reader", "trainer"},
+        )
+
+    @property
     def fingerprint(self) -> str:
         """Sixteen hex digits over all that can change the trained weights."""
-        parts = (
-            "seed",
-            "data",
-            "quarantine",
-            "split",
-            "retriever",
-            "embeddings",
-            "reader",
-            "trainer",
-        )
-        tree = {name: value for name, value in self.to_dict().items() if name in parts}
-        return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
+        text = json.dumps(self.training, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
         """The tree as JSON types, without what is not set."""
@@ -158,6 +194,28 @@ def parse_config(
 
 def _check(config: RunConfig, where: str) -> None:
     """What one section asks of another."""
+    if (config.retriever is None) == (config.ranker is None):
+        raise ConfigError(
+            f"{where}: give either [retriever], one of {', '.join(BY_NAME)}, or [ranker], one of "
+            f"{', '.join(kind.model_fields['name'].default for kind in RANKERS)}"
+        )
+    if config.ranker is not None:
+        _check_ranker(config, where)
+    else:
+        _check_retriever(config, where)
+
+
+def _check_ranker(config: RunConfig, where: str) -> None:
+    if config.baselines:
+        raise ConfigError(f"{where}: baselines are retrievers: a ranker has none")
+    if config.metric not in FIGURES:
+        raise ConfigError(
+            f"{where}: trainer.metric: {config.metric!r} is not measured of rankers; "
+            f"choose one of: {', '.join(FIGURES)}"
+        )
+
+
+def _check_retriever(config: RunConfig, where: str) -> None:
     kinds = {name: RETRIEVERS[kind] for name, kind in BY_NAME.items()}
     fitted = [name for name, kind in kinds.items() if issubclass(kind, FittedRetriever)]
     for baseline in config.baselines or ():
@@ -167,13 +225,13 @@ def _check(config: RunConfig, where: str) -> None:
                 f"{where}: baselines: {name!r} learns by gradient: make it the retriever of a run "
                 f"of its own; known: {', '.join(fitted)}"
             )
-    chosen = kinds[config.retriever.name]
+    chosen = kinds[config.model.name]
     if issubclass(chosen, ScoringRetriever) and config.export.index.kind == "faiss":
         raise ConfigError(
-            f"{where}: export.index.kind: {config.retriever.name} gives every item a score and has "
+            f"{where}: export.index.kind: {config.model.name} gives every item a score and has "
             "no vectors that FAISS could search: choose 'exact'"
         )
-    metric, known = config.trainer.metric, config.evaluation.figures
+    metric, known = config.metric, config.evaluation.figures
     if metric not in known and issubclass(chosen, TrainedRetriever):
         raise ConfigError(
             f"{where}: trainer.metric: {metric!r} is not measured with these evaluation.ks; "

@@ -82,9 +82,10 @@ class Examples:
 
     def spec(self, feature: str) -> FeatureSpec:
         """What a layout needs to know of an embedded feature."""
-        found = self.schema[feature]
-        rows = len(self.vocabulary(feature))
-        return FeatureSpec(feature, found.table_name, rows, found.kind == "bag")
+        found, vocabulary = self.schema[feature], self.vocabulary(feature)
+        return FeatureSpec(
+            feature, found.table_name, len(vocabulary), found.kind == "bag", vocabulary
+        )
 
     def item_column(self, feature: Feature) -> Tensor:
         """A feature of every item row: ids [N], bags [N, L] padded with 0, dense [N]."""
@@ -94,6 +95,15 @@ class Examples:
         """A feature of every user row, as `item_column`."""
         table = pq.read_table(self.folder / "users.parquet", partitioning=None)
         return _feature(table.column(feature.name).combine_chunks(), feature)
+
+    def training_column(self, feature: Feature) -> Tensor:
+        """A dense feature as training meets it: of every training row, or of every known item."""
+        if feature.side == "item":
+            return self.item_column(feature)[1:]
+        table = pq.read_table(
+            self.folder / "train.parquet", columns=[feature.name], partitioning=None
+        )
+        return torch.from_numpy(table.column(feature.name).to_numpy().copy())
 
     def interactions(self) -> Interactions:
         """The training events."""

@@ -6,13 +6,36 @@ import math
 from typing import Literal
 
 import torch
+from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
+    SplitTableBatchedEmbeddingBagsCodegen,
+)
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from torchrec.distributed.model_parallel import DistributedModelParallel
+from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
 from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
+
+from feature_store.errors import ConfigError
+
+Fused = Literal["rowwise_adagrad", "adagrad", "sgd", "adam"]
+_FUSED = {
+    "rowwise_adagrad": RowWiseAdagrad,
+    "adagrad": torch.optim.Adagrad,
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+}
+
+
+class TableOptimizer(BaseModel):
+    """How one sharded table moves; what is not set is as for the others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Fused | None = None
+    learning_rate: float | None = Field(None, gt=0)
 
 
 class OptimizerConfig(BaseModel):
@@ -24,15 +47,23 @@ class OptimizerConfig(BaseModel):
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     beta2: float = Field(0.999, gt=0, lt=1, description="Second moment's decay of Adam.")
-    sharded: Literal["rowwise_adagrad", "adagrad", "sgd"] = Field(
-        "rowwise_adagrad", description="Fused optimizer of sharded tables."
+    sharded: Fused = Field(
+        "rowwise_adagrad", description="Fused optimizer of sharded tables; adam on GPUs alone."
     )
     sharded_learning_rate: float = Field(0.02, gt=0)
+    tables: dict[str, TableOptimizer] = Field(
+        {}, description="Sharded tables with an optimizer or rate of their own."
+    )
     warmup_steps: int = Field(0, ge=0)
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant", description="After warm-up, over the planned steps, down to `final`."
     )
     final: float = Field(0.0, ge=0, le=1, description="Share of the rate left at the end.")
+
+    def fused(self, table: str) -> tuple[Fused, float]:
+        """The optimizer of a sharded table, and its learning rate."""
+        own = self.tables.get(table, TableOptimizer())
+        return own.name or self.sharded, own.learning_rate or self.sharded_learning_rate
 
     def factor(self, step: int, steps: int) -> float:
         """The share of the learning rate used at `step` of `steps`."""
@@ -46,18 +77,30 @@ class OptimizerConfig(BaseModel):
         return self.final + (1 - self.final) * left
 
 
-def fuse(model: nn.Module, config: OptimizerConfig) -> None:
-    """Give the tables that will be sharded an optimizer that runs in the backward pass."""
-    kinds = {
-        "rowwise_adagrad": RowWiseAdagrad,
-        "adagrad": torch.optim.Adagrad,
-        "sgd": torch.optim.SGD,
-    }
-    for path, module in model.named_modules():
-        if path.endswith("_sharded"):
-            apply_optimizer_in_backward(
-                kinds[config.sharded], module.parameters(), {"lr": config.sharded_learning_rate}
-            )
+def fuse(model: nn.Module, config: OptimizerConfig, device: str = "cpu") -> None:
+    """Give the tables that will be sharded an optimizer that runs in the backward pass.
+
+    Raises ConfigError for a table that will not be sharded, and for Adam on CPUs.
+    """
+    known = []
+    for module in model.modules():
+        if not isinstance(module, EmbeddingCollection | EmbeddingBagCollection):
+            continue
+        for weights, parameter in module.named_parameters():
+            table = weights.split(".")[-2]
+            name, rate = config.fused(table)
+            if name == "adam" and device == "cpu":
+                raise ConfigError(
+                    f"table {table} is sharded and cannot be trained by fused Adam on CPUs, which "
+                    "have no such kernel: choose trainer.optimizer.sharded = 'rowwise_adagrad' or "
+                    "'adagrad', or replicate the table with embeddings.shard_above_mb"
+                )
+            apply_optimizer_in_backward(_FUSED[name], [parameter], {"lr": rate})
+            known.append(table)
+    for table in config.tables:
+        if table not in known:
+            there = f"sharded are: {', '.join(known)}" if known else "none is sharded"
+            raise ConfigError(f"trainer.optimizer.tables.{table}: no sharded table; {there}")
 
 
 class Optimizer:
@@ -70,15 +113,39 @@ class Optimizer:
         self.dense = KeyedOptimizerWrapper(named, lambda parameters: _dense(parameters, config))
         self.fused = model.fused_optimizer
         self.all = CombinedOptimizer([self.fused, self.dense])
+        self._rates = [group["lr"] for group in self.fused.param_groups]
+        self._kernels = [
+            module
+            for module in model.modules()
+            if isinstance(module, SplitTableBatchedEmbeddingBagsCodegen)
+        ]
 
     def set_rate(self, factor: float) -> None:
         """Scale the learning rates."""
         for group in self.dense.param_groups:
             group["lr"] = self.config.learning_rate * factor
-        for group in self.fused.param_groups:
-            group["lr"] = self.config.sharded_learning_rate * factor
-        if self.fused.param_groups:
+        for group, rate in zip(self.fused.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
+        if self._rates:
             self.fused.step()  # fused kernels take a new rate only here
+
+    def make_state(self) -> None:
+        """Make the state that dense optimizers make at their first step, all zeros.
+
+        What is not there could silently not be restored.
+        """
+        self.set_rate(0.0)  # the step that makes it moves nothing
+        self.dense.init_state({})
+        self.dense.zero_grad()
+        for state in self.dense.state.values():
+            for value in state.values():
+                if isinstance(value, torch.Tensor):
+                    value.zero_()
+
+    def count_steps(self, step: int) -> None:
+        """Tell fused kernels how many steps were made: Adam's correct for it."""
+        for kernel in self._kernels:
+            kernel.set_optimizer_step(step)
 
     def zero_grad(self) -> None:
         """Forget the gradients of dense weights."""
@@ -100,4 +167,4 @@ def _dense(parameters: list[torch.Tensor], config: OptimizerConfig) -> torch.opt
     if config.name == "adagrad":
         return torch.optim.Adagrad(parameters, lr=rate, weight_decay=decay)
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
-    return kind(parameters, lr=rate, betas=(0.9, config.beta2), weight_decay=decay)
+    return kind(parameters, lr=rate, betas=(0.9, config.beta2), weight_decay=decay, fused=True)

@@ -11,6 +11,7 @@ process and several see the same batches.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections import deque
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -139,13 +141,30 @@ class Reader:
         batches = -(-self.num_rows // self.config.batch_size)
         return max(1, min(batches, self.num_rows // self.lanes))
 
-    def state_dict(self) -> dict[str, int]:
-        """The position: the next batch of the epoch."""
-        return {"epoch": self.epoch, "next_batch": self._next_batch}
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits over the footers: other files, another position in them."""
+        digest = hashlib.sha256()
+        for footer in self._footers.values():
+            groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
+            digest.update(repr([(g.num_rows, g.total_byte_size) for g in groups]).encode())
+        return digest.hexdigest()[:16]
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go to a saved position; the next iteration starts there, reading nothing before it."""
-        self.epoch, self._next_batch = state["epoch"], state["next_batch"]
+    def state_dict(self) -> dict[str, Any]:
+        """The position: the next batch of the epoch, in these files."""
+        position = {"epoch": self.epoch, "next_batch": self._next_batch}
+        return {**position, "examples": self.fingerprint}
+
+    def load_state_dict(self, state: dict[str, Any]) -> bool:
+        """Go to a saved position; the next iteration starts there, reading nothing before it.
+
+        In other files than those it was saved in, a position within an epoch means nothing: the
+        epoch then begins anew, and the answer is False.
+        """
+        same = state["examples"] == self.fingerprint
+        self.epoch = state["epoch"]
+        self._next_batch = state["next_batch"] if same else 0
+        return same
 
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the current epoch; then the epoch is over and the next one begins."""

@@ -18,11 +18,18 @@ METRICS_FILE = "metrics.json"
 SECONDS_FILE = "seconds.json"  # beside the figures: they repeat to the last digit, times do not
 
 
+def measured(results: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """What was measured: "retrievers" or "rankers", and the part of each by name."""
+    kind = "rankers" if "rankers" in results else "retrievers"
+    return kind, results[kind]
+
+
 class Run:
     """What a run left behind.
 
     A folder holds `config.toml`, `examples/`, `checkpoints/`, `training.json`, `metrics.json`,
-    `seconds.json`, `per_user/*.parquet`, `report.html`, `plots/*.png` and `bundle/`.
+    `seconds.json`, `per_user/*.parquet` (of a ranker `per_row/*.parquet`), `report.html`,
+    `plots/*.png` and `bundle/`.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -42,8 +49,8 @@ class Run:
 
     @cached_property
     def results(self) -> dict[str, Any]:
-        """Protocol, users and figures of every retriever measured, as in `metrics.json`, with
-        the seconds that it took."""
+        """Protocol, users and figures of every model measured, as in `metrics.json`, with the
+        seconds that it took."""
         try:
             found = json.loads((self.folder / METRICS_FILE).read_text())
         except FileNotFoundError:
@@ -52,14 +59,14 @@ class Run:
             ) from None
         times = self.folder / SECONDS_FILE
         seconds = json.loads(times.read_text()) if times.exists() else {}
-        for name, part in found["retrievers"].items():
+        for name, part in measured(found)[1].items():
             part["seconds"] = seconds.get(name, {})
         return found
 
     @property
     def metrics(self) -> pd.DataFrame:
         """Test figures: one row a retriever (the model first), one column a metric."""
-        rows = {name: found["metrics"] for name, found in self.results["retrievers"].items()}
+        rows = {name: found["metrics"] for name, found in measured(self.results)[1].items()}
         return pd.DataFrame.from_dict(rows, orient="index")
 
     @cached_property

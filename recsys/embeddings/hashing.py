@@ -1,4 +1,7 @@
-"""Stable 64-bit hashing of integer ids, the same on every process, machine and device."""
+"""Stable 64-bit hashing of ids to rows, the same on every process, machine and device.
+
+A raw id has a 64-bit key (`feature_store.hashing`), and a key has a row for every salt.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ import hashlib
 import torch
 from torch import Tensor
 
-VERSION = 1  # kept in checkpoints and bundles: rows hashed by another version are other rows
+# Kept in checkpoints and bundles: rows hashed by another version are other rows. 1: the key of an
+# id was its place in the vocabulary; 2: it is that of the raw id.
+VERSION = 2
 
 # splitmix64's constants as signed 64-bit integers: products wrap around, as they should
 _GAMMA = 0x9E3779B97F4A7C15 - (1 << 64)
@@ -21,15 +26,20 @@ def salt_of(*parts: str | int) -> int:
     return int.from_bytes(digest[:8], "little", signed=True)
 
 
-def hash_rows(ids: Tensor, salt: int, rows: int) -> Tensor:
-    """Rows in [0, `rows`) of int64 `ids` of any shape, by splitmix64 of id + salt.
+def splitmix64(x: Tensor, salt: int) -> Tensor:
+    """63 well-mixed bits of int64 `x` of any shape, by splitmix64 of x + salt.
 
     Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
     """
-    x = ids.to(torch.int64) * _GAMMA + salt
+    x = x.to(torch.int64) * _GAMMA + salt
     x = (x ^ _shift(x, 30)) * _MIX_1
     x = (x ^ _shift(x, 27)) * _MIX_2
-    return _shift(x ^ _shift(x, 31), 1) % rows
+    return _shift(x ^ _shift(x, 31), 1)
+
+
+def hash_rows(keys: Tensor, salt: int, rows: int) -> Tensor:
+    """Rows in [0, `rows`) of int64 `keys` of any shape."""
+    return splitmix64(keys, salt) % rows
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:

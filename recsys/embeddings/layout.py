@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from torch import nn
 
 from feature_store.errors import ConfigError
-from recsys.embeddings.hashing import VERSION, hash_rows, salt_of
+from feature_store.vocabulary import Vocabulary
+from recsys.embeddings.hashing import VERSION, salt_of
+
+Sharding = Literal["auto", "replicated", "table_wise", "row_wise", "column_wise"]
+UNIFIED = "unified"
+_TAKEN = frozenset(dir(nn.ModuleDict()))
+_FLOAT = 4  # bytes
+
+
+class TableConfig(BaseModel):
+    """What is special about one table. Tables have the names of their features, unless features
+    share one; those of the unified layout are `unified`, or `unified_0`, `unified_1`, ..."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows: int | None = Field(
+        None, ge=1, description="Room for this many ids, if there are fewer yet (per_feature)."
+    )
+    width: int | None = Field(
+        None, ge=1, description="Width of the vectors, where it is free (per_feature, hashed)."
+    )
+    probes: int | None = Field(
+        None, ge=1, description="Rows looked up per id, which makes it wider (unified)."
+    )
+    sharding: Sharding = Field("auto", description="How the table lies on several processes.")
 
 
 class EmbeddingsConfig(BaseModel):
@@ -26,20 +51,31 @@ class EmbeddingsConfig(BaseModel):
         None, gt=0, description="Bytes of all tables (10^6, float32); needed by hashed and unified."
     )
     probes: int = Field(2, ge=1, description="Rows looked up per id in the unified layout.")
+    unified_tables: int = Field(
+        1, ge=1, description="Physical tables of the unified layout, over which probes take turns."
+    )
     init_std: float = Field(0.02, gt=0, description="Standard deviation of initial weights.")
+    init_range: float | None = Field(
+        None, gt=0, description="Initial weights evenly from minus to plus this, instead."
+    )
     shard_above_mb: float = Field(
         64, ge=0, description="Tables above this size are sharded, with a fused optimizer."
     )
+    tables: dict[str, TableConfig] = Field({}, description="What is special about single tables.")
 
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """An embedded feature: its table, the rows of its vocabulary, and whether it is a bag."""
+    """An embedded feature: its table, the rows of its vocabulary, and whether it is a bag.
+
+    Without `vocabulary` the rows themselves stand for raw ids.
+    """
 
     name: str
     table: str
-    vocabulary: int
+    rows: int
     pooled: bool = False
+    vocabulary: Vocabulary | None = None
 
 
 @dataclass(frozen=True)
@@ -51,11 +87,20 @@ class Table:
     width: int
     pooled: bool
     sharded: bool
+    sharding: Sharding = "auto"
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the weights."""
+        return self.rows * self.width * _FLOAT
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """One row read for an id of a feature: the id itself, or its hash when there is a salt."""
+    """One row read for an id of a feature: the id itself, or its hash when there is a salt.
+
+    Lookups with equal salts read equal rows: those of features that share a table.
+    """
 
     key: str
     feature: str
@@ -63,102 +108,208 @@ class Lookup:
     rows: int
     salt: int | None
 
-    def __call__(self, ids: Tensor) -> Tensor:
-        """Physical rows, of the shape of `ids`."""
-        return ids if self.salt is None else hash_rows(ids, self.salt, self.rows)
-
 
 @dataclass(frozen=True)
 class Layout:
-    """Tables and, per feature, the lookups whose vectors are concatenated to `width`."""
+    """Tables and, per feature, the lookups whose vectors are concatenated to its width."""
 
-    width: int
     tables: tuple[Table, ...]
     lookups: dict[str, tuple[Lookup, ...]]
-    pooled: frozenset[str]  # features that are bags
-    init_std: float
+    features: dict[str, FeatureSpec]
+    config: EmbeddingsConfig
+
+    def table(self, name: str) -> Table:
+        """The physical table of that name."""
+        return next(table for table in self.tables if table.name == name)
+
+    def width(self, feature: str) -> int:
+        """D: the width of a feature's vectors."""
+        return sum(self.table(one.table).width for one in self.lookups[feature])
+
+    def require(self, feature: str, width: int) -> None:
+        """Raises ConfigError where a model that fixes a feature's width finds another."""
+        found, table = self.width(feature), self.features[feature].table
+        if found != width:
+            raise ConfigError(
+                f"{feature} must have the width {width} of the model, and "
+                f"embeddings.tables.{table} makes it {found}: remove its width or probes"
+            )
 
     def to_dict(self) -> dict[str, Any]:
-        """A description for manifests."""
+        """A description for manifests and checkpoints."""
         return {
+            "layout": self.config.layout,
             "hash_version": VERSION,
             "tables": [asdict(table) for table in self.tables],
             "lookups": [asdict(one) for found in self.lookups.values() for one in found],
         }
 
 
-def make_layout(features: list[FeatureSpec], width: int, config: EmbeddingsConfig) -> Layout:
-    """Lay out `features` at `width`.
+def make_layout(
+    features: list[FeatureSpec],
+    width: int,
+    config: EmbeddingsConfig,
+    *,
+    summed: Iterable[tuple[str, ...]] = (),
+) -> Layout:
+    """Lay out `features` at `width`, or at the widths that `config.tables` gives.
+
+    `summed` names groups of features whose vectors a model adds up before it transforms them. In
+    one table their collisions could never be told apart (Coleman et al., 2023).
 
     Raises:
-        ConfigError: a hashed layout without a budget, or probes that do not divide the width.
+        ConfigError: a hashed layout without a budget or with one too small, probes that do not
+            divide the width, a table that is not known or cannot have its name, an option that
+            its layout has no use for, or summed features in one table.
     """
-    lookups: dict[str, tuple[Lookup, ...]]
-    if config.layout == "per_feature":
-        rows = {f.table: f.vocabulary for f in features}
-        tables = _tables(features, rows, width, config)
-        lookups = {
-            f.name: (Lookup(f.name, f.name, f.table, rows[f.table], None),) for f in features
-        }
-    else:
-        if config.budget_mb is None:
-            raise ConfigError(
-                f"embeddings.layout = {config.layout!r} needs embeddings.budget_mb, "
-                "for example embeddings.budget_mb = 1.6"
-            )
-        budget = config.budget_mb * 1e6 / 4
-        if config.layout == "hashed":
-            tables, lookups = _hashed(features, width, int(budget // width), config)
-        else:
-            tables, lookups = _unified(features, width, budget, config)
-    pooled = frozenset(f.name for f in features if f.pooled)
-    return Layout(width, tables, lookups, pooled, config.init_std)
-
-
-def _tables(
-    features: list[FeatureSpec], rows: dict[str, int], width: int, config: EmbeddingsConfig
-) -> tuple[Table, ...]:
-    """One table a name; it serves bags alone when all features that share it are bags."""
-    return tuple(
-        Table(
-            name,
-            count,
-            width,
-            pooled=all(f.pooled for f in features if f.table == name),
-            sharded=count * width * 4 > config.shard_above_mb * 1e6,
+    if config.layout != "per_feature" and config.budget_mb is None:
+        raise ConfigError(
+            f"embeddings.layout = {config.layout!r} needs embeddings.budget_mb, "
+            "for example embeddings.budget_mb = 1.6"
         )
-        for name, count in rows.items()
+    make = {"per_feature": _per_feature, "hashed": _hashed, "unified": _unified}[config.layout]
+    rows, widths, lookups = make(features, width, config)
+    for name in rows:
+        if name in _TAKEN:
+            raise ConfigError(
+                f"a table cannot be called {name!r}, which torch's modules have another use for: "
+                "rename the feature, or leave it out"
+            )
+    known = dict.fromkeys([*rows, *(f.table for f in features)])
+    for name in config.tables:
+        if name not in known:
+            raise ConfigError(
+                f"embeddings.tables.{name}: no such table; there are: {', '.join(known)}"
+            )
+    tables = tuple(
+        _table(name, rows[name], widths[name], lookups, features, config) for name in rows
     )
+    layout = Layout(tables, lookups, {f.name: f for f in features}, config)
+    for group in summed:
+        _refuse_summed(layout, group)
+    return layout
 
 
-def _hashed(
-    features: list[FeatureSpec], width: int, budget_rows: int, config: EmbeddingsConfig
-) -> tuple[tuple[Table, ...], dict[str, tuple[Lookup, ...]]]:
+_Made = tuple[dict[str, int], dict[str, int], dict[str, tuple[Lookup, ...]]]
+
+
+def _per_feature(features: list[FeatureSpec], width: int, config: EmbeddingsConfig) -> _Made:
+    """Exact rows, with room for more where the config asks for it."""
+    rows, widths = {}, {}
+    for f in features:
+        special = _special(config, f.table, "rows", "width", "sharding")
+        rows[f.table] = max(f.rows, special.rows or 0)
+        widths[f.table] = special.width or width
+    lookups: dict[str, tuple[Lookup, ...]] = {
+        f.name: (Lookup(f.name, f.name, f.table, rows[f.table], None),) for f in features
+    }
+    return rows, widths, lookups
+
+
+def _hashed(features: list[FeatureSpec], width: int, config: EmbeddingsConfig) -> _Made:
     """The budget split over tables by the sizes of their vocabularies, at least one row each."""
-    sizes = {f.table: f.vocabulary for f in features}
-    total = sum(sizes.values())
-    rows = {t: max(1, round(size / total * budget_rows)) for t, size in sizes.items()}
+    sizes = {f.table: f.rows for f in features}
+    specials = {table: _special(config, table, "width", "sharding") for table in sizes}
+    widths = {table: special.width or width for table, special in specials.items()}
+    budget = _budget(config)
+    least = sum(widths.values())
+    if least > budget:
+        raise _too_small(config, least)
+    # as many rows per id as the budget allows, once each table has its first
+    per_id = (budget - least) / sum(sizes[table] * widths[table] for table in sizes)
+    rows = {table: 1 + int(size * per_id) for table, size in sizes.items()}
     lookups: dict[str, tuple[Lookup, ...]] = {
         f.name: (Lookup(f.name, f.name, f.table, rows[f.table], salt_of(f.table)),)
         for f in features
     }
-    return _tables(features, rows, width, config), lookups
+    return rows, widths, lookups
 
 
-def _unified(
-    features: list[FeatureSpec], width: int, budget: float, config: EmbeddingsConfig
-) -> tuple[tuple[Table, ...], dict[str, tuple[Lookup, ...]]]:
-    """One table for everything; each (table, probe) has its own salt. Coleman et al., 2023."""
+def _unified(features: list[FeatureSpec], width: int, config: EmbeddingsConfig) -> _Made:
+    """One table or a few for everything; each (table, probe) has its own salt.
+
+    Source: Coleman et al., "Unified embedding", NeurIPS 2023.
+    """
     if width % config.probes:
         raise ConfigError(f"embeddings.probes = {config.probes} does not divide the width {width}")
-    narrow = width // config.probes
-    rows = max(1, int(budget // narrow))
-    table = Table("unified", rows, narrow, False, rows * narrow * 4 > config.shard_above_mb * 1e6)
-    lookups = {
-        f.name: tuple(
-            Lookup(f"{f.name}#{probe}", f.name, table.name, rows, salt_of(f.table, probe))
-            for probe in range(config.probes)
+    narrow, count = width // config.probes, config.unified_tables
+    names = [UNIFIED] if count == 1 else [f"{UNIFIED}_{n}" for n in range(count)]
+    for name in names:
+        _special(config, name, "sharding")
+    rows = int(_budget(config) // (narrow * count))
+    if rows < 1:
+        raise _too_small(config, narrow * count)
+    lookups = {}
+    places: dict[str, tuple[tuple[int, str], ...]] = {}  # of a table: (salt, physical table)
+    for f in features:
+        if f.table not in places:
+            probes = _special(config, f.table, "probes").probes or config.probes
+            turn = salt_of(f.table) % count  # its own: it stays when other features come and go
+            places[f.table] = tuple(
+                (salt_of(f.table, probe), names[(turn + probe) % count]) for probe in range(probes)
+            )
+        lookups[f.name] = tuple(
+            Lookup(f"{f.name}#{probe}", f.name, physical, rows, salt)
+            for probe, (salt, physical) in enumerate(places[f.table])
         )
-        for f in features
-    }
-    return (table,), lookups
+    return dict.fromkeys(names, rows), dict.fromkeys(names, narrow), lookups
+
+
+def _special(config: EmbeddingsConfig, table: str, *useful: str) -> TableConfig:
+    """What is set for a table. Raises ConfigError for options that the layout has no use for."""
+    found = config.tables.get(table, TableConfig())
+    for option in sorted(found.model_fields_set - set(useful)):
+        raise ConfigError(
+            f"embeddings.tables.{table}.{option} means nothing in the layout {config.layout!r}; "
+            f"it takes: {', '.join(useful)}"
+        )
+    return found
+
+
+def _budget(config: EmbeddingsConfig) -> int:
+    """The budget in numbers of float32."""
+    assert config.budget_mb is not None
+    return int(config.budget_mb * 1e6 / _FLOAT)
+
+
+def _too_small(config: EmbeddingsConfig, least: int) -> ConfigError:
+    return ConfigError(
+        f"embeddings.budget_mb = {config.budget_mb} is less than a row for every table: "
+        f"{least * _FLOAT / 1e6} at least"
+    )
+
+
+def _table(
+    name: str,
+    rows: int,
+    width: int,
+    lookups: dict[str, tuple[Lookup, ...]],
+    features: list[FeatureSpec],
+    config: EmbeddingsConfig,
+) -> Table:
+    """A physical table; it serves bags alone when all features that read it are bags."""
+    readers = features  # of the unified layout: a bag's probes are pooled in all tables, or in none
+    if config.layout != "unified":
+        readers = [f for f in features if any(one.table == name for one in lookups[f.name])]
+    sharding = config.tables.get(name, TableConfig()).sharding
+    large = rows * width * _FLOAT > config.shard_above_mb * 1e6
+    return Table(
+        name,
+        rows,
+        width,
+        pooled=all(f.pooled for f in readers),
+        sharded=large if sharding == "auto" else sharding != "replicated",
+        sharding=sharding,
+    )
+
+
+def _refuse_summed(layout: Layout, group: tuple[str, ...]) -> None:
+    vocabularies: dict[str, str] = {}  # physical table -> a feature of the group that lies in it
+    for feature in group:
+        for one in layout.lookups[feature]:
+            other = vocabularies.setdefault(one.table, feature)
+            if layout.features[other].table != layout.features[feature].table:
+                raise ConfigError(
+                    f"{other} and {feature} are summed with each other and cannot share the table "
+                    f"{one.table!r}: choose embeddings.layout = 'hashed' or 'per_feature'"
+                )

@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
+from recsys.embeddings.hashing import hash_rows
 from recsys.embeddings.layout import Layout, Lookup
+
+
+class RowMaps(nn.Module):
+    """Physical rows of the ids of hashed tables, [V] for each salt, hashed once and for all."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        self._names: dict[int, str] = {}  # by salt
+        for name, lookups in layout.lookups.items():
+            feature = layout.features[name]
+            for one in lookups:
+                if one.salt is None or one.salt in self._names:
+                    continue
+                keys = (
+                    torch.arange(feature.rows)
+                    if feature.vocabulary is None
+                    else torch.from_numpy(feature.vocabulary.keys)
+                )
+                self._names[one.salt] = f"map_{len(self._names)}"
+                rows = hash_rows(keys, one.salt, one.rows)
+                self.register_buffer(self._names[one.salt], rows, persistent=False)
+
+    def forward(self, lookup: Lookup, ids: Tensor) -> Tensor:
+        """Physical rows, of the shape of `ids` (rows of the vocabulary)."""
+        return ids if lookup.salt is None else getattr(self, self._names[lookup.salt])[ids]
 
 
 def lookups_by(layout: Layout, tables: set[str]) -> list[Lookup]:
@@ -35,14 +63,16 @@ def masked_mean(vectors: Tensor, mask: Tensor) -> Tensor:
 
 
 class PlainEmbeddings(nn.Module):
-    """One `nn.Embedding` a table; same results as `Embeddings` with the same weights."""
+    """A plain module for every table: rows [...] -> vectors [..., W] of float32.
 
-    def __init__(self, layout: Layout, weights: dict[str, Tensor]) -> None:
+    With `nn.Embedding`s of the same weights, the same results as `Embeddings`.
+    """
+
+    def __init__(self, layout: Layout, tables: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.layout = layout
-        self.tables = nn.ModuleDict(
-            {t.name: nn.Embedding.from_pretrained(weights[t.name]) for t in layout.tables}
-        )
+        self.maps = RowMaps(layout)
+        self.tables = nn.ModuleDict(tables)
 
     def forward(
         self, ids: dict[str, Tensor], bags: dict[str, Tensor] | None = None
@@ -52,5 +82,5 @@ class PlainEmbeddings(nn.Module):
         found = {}
         for name, rows in {**ids, **bags}.items():
             for one in self.layout.lookups[name]:
-                found[one.key] = self.tables[one.table](one(rows))
+                found[one.key] = self.tables[one.table](self.maps(one, rows))
         return combine(self.layout, found, ids, bags)

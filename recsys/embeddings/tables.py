@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -13,88 +13,199 @@ from torchrec.modules.embedding_configs import (
     PoolingType,
 )
 from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor
 
+from recsys.embeddings.initial import fill
 from recsys.embeddings.layout import Layout, Lookup, Table
-from recsys.embeddings.plain import PlainEmbeddings, combine, lookups_by
+from recsys.embeddings.plain import PlainEmbeddings, RowMaps, combine, lookups_by
 from recsys.training.distributed import current_group
+
+Bag: TypeAlias = Tensor | JaggedTensor
+_Jagged: TypeAlias = tuple[Tensor, Tensor]
 
 
 class Embeddings(nn.Module):
     """Vectors of ids and of bags of ids.
 
-    At most one EmbeddingCollection and one EmbeddingBagCollection, each in a part that stays
-    dense and replicated and a part that is sharded when there are large tables. All lookups of
-    a step go through one call, so that a sharded collection communicates once.
+    Small tables are plain and replicated: TorchRec would look up every feature on its own, and
+    every such lookup would make a gradient of the whole table. Large ones are an
+    EmbeddingCollection and an EmbeddingBagCollection, one call of each a step, so that they
+    communicate once. They have no memory yet (they are on the meta device): `shard` gives every
+    process its part of them, `whole` all of them to this one.
     """
 
-    def __init__(self, layout: Layout, device: torch.device | None = None) -> None:
+    def __init__(self, layout: Layout, seed: int = 0) -> None:
         super().__init__()
         self.layout = layout
-        self.collections = nn.ModuleDict()
-        self._lookups: dict[str, list[Lookup]] = {}  # by collection: sharded ones cannot be asked
-        for pooled in (False, True):
-            for sharded in (False, True):
-                tables = [t for t in layout.tables if (t.pooled, t.sharded) == (pooled, sharded)]
-                if tables:
-                    name = f"{'bags' if pooled else 'ids'}_{'sharded' if sharded else 'dense'}"
-                    self.collections[name] = _collection(layout, tables, pooled, device)
-                    self._lookups[name] = lookups_by(layout, {table.name for table in tables})
+        self.seed = seed
+        self.maps = RowMaps(layout)
+        self.tables = nn.ModuleDict()
+        self.sharded = nn.ModuleDict()
+        self._lookups: dict[str, list[Lookup]] = {}  # of the sharded, which cannot be asked
+        self._pooled = {
+            name
+            for name, found in layout.lookups.items()
+            if all(layout.table(one.table).pooled for one in found)
+        }
+        for table in layout.tables:
+            if not table.sharded:
+                weights = torch.empty(table.rows, table.width)
+                self.fill(weights, table.name)
+                self.tables[table.name] = nn.Embedding.from_pretrained(weights, freeze=False)
+        for name, pooled in (("ids", False), ("bags", True)):
+            tables = [t for t in layout.tables if t.sharded and t.pooled == pooled]
+            if tables:
+                self.sharded[name] = _collection(layout, tables, pooled)
+                self._lookups[name] = lookups_by(layout, {table.name for table in tables})
 
     def forward(
-        self, ids: dict[str, Tensor], bags: dict[str, Tensor] | None = None
+        self, ids: dict[str, Tensor], bags: dict[str, Bag] | None = None
     ) -> dict[str, Tensor]:
-        """Vectors of width D by feature: ids [...] -> [..., D], bags [n, L] -> [n, D].
+        """Vectors by feature, D its width: ids [...] -> [..., D], bags [n, L] -> [n, D].
 
-        Bags are padded with 0 and averaged over what is there; an empty bag gives zeros.
+        Bags are padded with 0, or jagged without any 0, and averaged over what is there; an
+        empty bag gives zeros.
         """
         bags = bags or {}
+        pooled = {name: _jagged(bag) for name, bag in bags.items() if name in self._pooled}
+        padded = {name: _padded(bag) for name, bag in bags.items() if name not in pooled}
+        single = {**ids, **padded}
         found: dict[str, Tensor] = {}
-        for name, collection in self.collections.items():
-            lookups = self._lookups[name]
-            if name.startswith("bags"):
-                found |= _pooled(collection, lookups, bags, sharded=name.endswith("sharded"))
+        for name, module in self.tables.items():
+            assert isinstance(module, nn.Embedding)
+            lookups = lookups_by(self.layout, {name})
+            if self.layout.table(name).pooled:
+                found |= _pool(module.weight, lookups, self.maps, pooled)
             else:
-                found |= _single(collection, lookups, {**ids, **bags})
-        return combine(self.layout, found, ids, bags)
+                found |= _read(module.weight, lookups, self.maps, single)
+        if single and "ids" in self.sharded:
+            found |= _single(self.sharded["ids"], self._lookups["ids"], self.maps, single)
+        if pooled and "bags" in self.sharded:
+            found |= _bags(self.sharded["bags"], self._lookups["bags"], self.maps, pooled)
+        return combine(self.layout, found, {**ids, **dict.fromkeys(pooled, _NO_BAG)}, padded)
+
+    @torch.no_grad()
+    def fill(self, weights: Tensor, table: str, first_row: int = 0, first_column: int = 0) -> None:
+        """Draw `weights` [n, d], the part of a table that begins there."""
+        width = self.layout.table(table).width
+        start = {"first_row": first_row, "first_column": first_column}
+        fill(weights, table, width, self.layout.config, seed=self.seed, **start)
 
     def plain(self) -> PlainEmbeddings:
         """The same vectors from plain tables with copied weights: exports without TorchRec."""
-        weights = {
-            name.split(".")[-2]: value.detach().clone() for name, value in self.state_dict().items()
+        weights = [*self.tables.named_parameters(), *self.sharded.named_parameters()]
+        tables = {
+            table_of(name): nn.Embedding.from_pretrained(found.detach().clone())
+            for name, found in weights
         }
-        return PlainEmbeddings(self.layout, weights)
+        return PlainEmbeddings(self.layout, tables)
 
 
-def _collection(
-    layout: Layout, tables: list[Table], pooled: bool, device: torch.device | None
-) -> nn.Module:
-    init = partial(nn.init.normal_, std=layout.init_std)
+_NO_BAG = torch.empty(0)  # stands for a bag that is pooled already
+
+
+def whole(model: nn.Module) -> nn.Module:
+    """Give large tables that have no memory yet theirs on this process; returns the model."""
+    for module in model.modules():
+        if isinstance(module, Embeddings):
+            for collection in module.sharded.values():
+                if any(weights.is_meta for weights in collection.parameters()):
+                    collection.to_empty(device="cpu")
+                    for name, weights in collection.named_parameters():
+                        module.fill(weights, table_of(name))
+    return model
+
+
+def table_of(parameter: str) -> str:
+    """The table's name in that of its weights: `...embedding_bags.tags.weight`."""
+    return parameter.split(".")[-2]
+
+
+def _collection(layout: Layout, tables: list[Table], pooled: bool) -> nn.Module:
     configs = [
         {
             "name": table.name,
             "embedding_dim": table.width,
             "num_embeddings": table.rows,
             "feature_names": [one.key for one in lookups_by(layout, {table.name})],
-            "init_fn": init,
+            "init_fn": _leave,
         }
         for table in tables
     ]
+    meta = torch.device("meta")
     if pooled:
         bag = [EmbeddingBagConfig(**config, pooling=PoolingType.MEAN) for config in configs]
-        return EmbeddingBagCollection(bag, device=device)
-    return EmbeddingCollection([EmbeddingConfig(**config) for config in configs], device=device)
+        return EmbeddingBagCollection(bag, device=meta)
+    return EmbeddingCollection([EmbeddingConfig(**config) for config in configs], device=meta)
+
+
+def _leave(weights: Tensor) -> Tensor:
+    """TorchRec would draw weights that are drawn elsewhere."""
+    return weights
+
+
+def _padded(bag: Bag) -> Tensor:
+    """[n, L], padded with 0."""
+    if isinstance(bag, Tensor):
+        return bag
+    longest = max(1, int(bag.lengths().max())) if len(bag.lengths()) else 1
+    return torch.ops.fbgemm.jagged_to_padded_dense(
+        bag.values().unsqueeze(1), [bag.offsets()], [longest], 0
+    ).squeeze(2)
+
+
+def _jagged(bag: Bag) -> _Jagged:
+    """(values, lengths)."""
+    if isinstance(bag, Tensor):
+        return bag[bag != 0], (bag != 0).sum(1)
+    return bag.values(), bag.lengths()
+
+
+def _read(
+    weights: Tensor, lookups: list[Lookup], maps: RowMaps, ids: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Every lookup's vectors [..., W] from a plain table, all in one."""
+    lookups = [one for one in lookups if one.feature in ids]
+    if not lookups:
+        return {}
+    rows = [maps(one, ids[one.feature]) for one in lookups]
+    vectors = F.embedding(_together([part.reshape(-1) for part in rows]), weights)
+    parts = vectors.split([part.numel() for part in rows])
+    return {
+        one.key: part.view(*found.shape, -1)
+        for one, part, found in zip(lookups, parts, rows, strict=True)
+    }
+
+
+def _pool(
+    weights: Tensor, lookups: list[Lookup], maps: RowMaps, bags: dict[str, _Jagged]
+) -> dict[str, Tensor]:
+    """Every lookup's averaged vectors [n, W] from a plain table, all in one."""
+    lookups = [one for one in lookups if one.feature in bags]
+    if not lookups:
+        return {}
+    rows = [maps(one, bags[one.feature][0]) for one in lookups]
+    lengths = [bags[one.feature][1] for one in lookups]
+    ends = _together(lengths).cumsum(0)
+    offsets = torch.cat([ends.new_zeros(1), ends])
+    vectors = F.embedding_bag(
+        _together(rows).to(offsets.dtype), weights, offsets, mode="mean", include_last_offset=True
+    )
+    parts = vectors.split([len(part) for part in lengths])
+    return {one.key: part for one, part in zip(lookups, parts, strict=True)}
+
+
+def _together(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _single(
-    collection: nn.Module, lookups: list[Lookup], ids: dict[str, Tensor]
+    collection: nn.Module, lookups: list[Lookup], maps: RowMaps, ids: dict[str, Tensor]
 ) -> dict[str, Tensor]:
     """Every lookup's vectors [..., W]; the KJT has one sample that holds all ids of a key."""
-    if not ids:
-        return {}
     some = next(iter(ids.values()))
     rows = [
-        one(ids[one.feature]).reshape(-1) if one.feature in ids else some.new_empty(0)
+        maps(one, ids[one.feature]).reshape(-1) if one.feature in ids else some.new_empty(0)
         for one in lookups
     ]
     lengths = torch.tensor([len(part) for part in rows], device=some.device)
@@ -108,28 +219,25 @@ def _single(
     }
 
 
-def _pooled(
-    collection: nn.Module, lookups: list[Lookup], bags: dict[str, Tensor], *, sharded: bool
+def _bags(
+    collection: nn.Module, lookups: list[Lookup], maps: RowMaps, bags: dict[str, _Jagged]
 ) -> dict[str, Tensor]:
     """Every lookup's averaged vectors [n, W]; the KJT has as many samples as the largest n.
 
     One call whatever the sizes: processes that call a sharded collection different numbers of
     times would wait for each other for ever, and its backward pass wants equal sizes everywhere.
     """
-    here = {one.feature: bags[one.feature] for one in lookups if one.feature in bags}
-    if not here:
-        return {}
-    some = next(iter(here.values()))
-    size = max(len(bag) for bag in here.values())
-    if sharded:
-        size = current_group().largest(size, some.device)
+    some = next(iter(bags.values()))[0]
+    largest = max(len(lengths) for _, lengths in bags.values())
+    size = current_group().largest(largest, some.device)
+    none = (some.new_zeros(0), some.new_zeros(0))
     values, lengths = [], []
     for one in lookups:
-        bag = here.get(one.feature, some.new_zeros(0, 0))
-        values.append(one(bag[bag != 0]))
-        lengths.append(F.pad((bag != 0).sum(1), (0, size - len(bag))))
+        ids, counts = bags.get(one.feature, none)
+        values.append(maps(one, ids))
+        lengths.append(F.pad(counts, (0, size - len(counts))))
     keys = [one.key for one in lookups]
-    out = collection(KeyedJaggedTensor(keys, torch.cat(values), lengths=torch.cat(lengths)))
+    out = collection(KeyedJaggedTensor(keys, _together(values), lengths=_together(lengths)))
     return {
-        one.key: out[one.key][: len(here[one.feature])] for one in lookups if one.feature in here
+        one.key: out[one.key][: len(bags[one.feature][1])] for one in lookups if one.feature in bags
     }

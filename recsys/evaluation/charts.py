@@ -276,6 +276,29 @@ def slice_labels(series: Series, family: str) -> list[str]:
     return sorted(labels, key=starts.__getitem__) if len(starts) == len(labels) else labels
 
 
+# Charts over predictions
+
+
+def calibration(series: Series) -> Chart | None:
+    """Rates of positives over mean predictions, in bins; None where nobody predicts."""
+    if not any(found.get("calibration") for found in series.values()):
+        return None
+    with _styled():
+        figure, axes = _axes("Calibration", "mean prediction", "rate of positives")
+        axes.plot([0, 1], [0, 1], color=_LIGHT["muted"], linewidth=0.8, linestyle=":")
+        for place, found in enumerate(series.values()):
+            bins = found.get("calibration") or {"predicted": [], "observed": []}
+            axes.plot(bins["predicted"], bins["observed"], **_line(place))
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        _legend(figure, list(series))
+    caption = (
+        "Rate of positives over the mean prediction, in ten bins of equal width; on the dotted "
+        "line predictions are what happens."
+    )
+    return Chart("calibration", caption, figure)
+
+
 # Charts over epochs
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from feature_store.errors import DataError
-from recsys.runs import Run
+from recsys.runs import Run, measured
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,10 @@ def _open(text: str, label: str) -> Contender:
     if not Path(folder).is_dir():
         raise DataError(f"{folder} is not a folder: name runs as FOLDER or FOLDER:RETRIEVER")
     run = Run(folder)
-    known = list(run.results["retrievers"])
+    kind, models = measured(run.results)
+    if kind != "retrievers":
+        raise DataError(f"{folder} is of a ranker: only lists of retrievers can be compared yet")
+    known = list(models)
     if retriever and retriever not in known:
         raise DataError(f"{folder} has no retriever {retriever!r}: it has {', '.join(known)}")
     return Contender(label, run, retriever or known[0])  # the model is the first

@@ -124,16 +124,14 @@ def _categories(examples: Examples, category: str | None) -> Tensor | None:
     schema = examples.schema
     if category is None:
         for feature in schema.of_side("item"):
-            small = (
-                feature.kind == "bag" and examples.spec(feature.name).vocabulary <= _MOST_CATEGORIES
-            )
+            small = feature.kind == "bag" and examples.spec(feature.name).rows <= _MOST_CATEGORIES
             if small and feature.table_name != schema[schema.item].table_name:
                 return category_units(examples.item_column(feature))
         return None
     feature = schema[category]
     if feature.side != "item" or feature.kind not in ("id", "bag"):
         raise ConfigError(f"evaluation.category: {category!r} is no id or bag of items")
-    values = examples.spec(category).vocabulary
+    values = examples.spec(category).rows
     if values > _MOST_CATEGORIES:
         raise ConfigError(
             f"evaluation.category: {category!r} has {values:,} values, at most "

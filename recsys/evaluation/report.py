@@ -20,7 +20,7 @@ from recsys.evaluation.contenders import Contender
 from recsys.evaluation.example_users import ExampleUser, example_users
 from recsys.evaluation.item_facts import COLD_ITEM
 from recsys.evaluation.user_slices import COLD_USER
-from recsys.runs import Run
+from recsys.runs import Run, measured
 
 REPORT_FILE, PLOTS = "report.html", "plots"
 
@@ -48,6 +48,14 @@ GROUPS: dict[str, dict[str, str]] = {
         "GMVCapture": "the same, summed, as a share of the money of all test purchases",
         "PriceNDCG": "NDCG whose gains are the money of the purchases",
         "ExpectedRevenue": "price times predicted probability of purchase, summed over the list",
+    },
+    "Predictions": {
+        "AUC": "chance that a random positive is scored above a random negative",
+        "GAUC": "the same within a user, averaged over users by their rows",
+        "LogLoss": "mean negative log-likelihood, in nats: less is better",
+        "NormalisedEntropy": "log loss over that of always predicting the mean rate: below 1",
+        "Calibration": "positives predicted over positives seen: 1 is right on average",
+        "ECE": "mean gap between prediction and rate, over ten bins of predictions",
     },
 }
 """What every metric means in a line, in the groups and the order in which they are shown."""
@@ -145,14 +153,14 @@ def write_report(folder: Path) -> Path:
     the examples and the catalogue. Raises DataError for a folder that was not evaluated.
     """
     run = Run(folder)
-    series = run.results["retrievers"]
+    kind, series = measured(run.results)
     model = next(iter(series))
     page = _page(
         series,
         run.results,
         training=_training({model: run}),
         metric=_validation_metric(run),
-        examples=example_users({model: (run, model)}),
+        examples=example_users({model: (run, model)}) if kind == "retrievers" else [],
     )
     _save_charts(page["charts"], run.folder / PLOTS)
     own = {"run": run.results, "origins": {name: {} for name in series}}
@@ -189,7 +197,8 @@ def _is_model(one: Contender) -> bool:
 
 
 def _validation_metric(run: Run) -> str:
-    return str(run.config.get("trainer", {}).get("metric", f"NDCG@{_K}"))
+    default = f"NDCG@{_K}" if "retriever" in run.config else "AUC"
+    return str(run.config.get("trainer", {}).get("metric", default))
 
 
 def _differences(comparison: Comparison) -> dict[str, list[Difference]]:
@@ -224,6 +233,7 @@ def _page(
     curves = [charts.loss(training), charts.validation(training, metric)] if training else []
     over = {name: charts.over_k(series, name, what) for name, what in _CURVES.items()}
     drawn = {
+        "predictions": [charts.calibration(series)],
         "lists": [over["Recall"], over["NDCG"], charts.coverage_against_recall(series)],
         "money": [over["GMVCapture"]],
         "training": curves,

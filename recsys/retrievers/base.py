@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor, nn
+from torch import Tensor
 
-from feature_store.examples import HISTORY, TARGET, Shape
+from feature_store.examples import HISTORY
 from recsys.batch import Batch
 from recsys.examples import Examples, Interactions
 from recsys.inputs import Input
 from recsys.membership import Pairs
-from recsys.reader import Reader, ReaderConfig
+from recsys.model import Model, TrainedModel
 from recsys.topk import search
 
 
@@ -47,22 +46,13 @@ class Candidates(NamedTuple):
     scores: Tensor
 
 
-class Loss(NamedTuple):
-    """Sum of the losses of a batch, and the number (or sum of weights) of the terms in it."""
-
-    total: Tensor
-    weight: Tensor
-
-
-class VectorRetriever(nn.Module, ABC):
+class VectorRetriever(Model, ABC):
     """A retriever whose score is the inner product of a user's and an item's vector.
 
     The one description of a user's side is `encode`: training, evaluation and the exported
     tower all run it on the tensors that `inputs` names.
     """
 
-    shape: ClassVar[Shape] = "sequences"
-    inputs: tuple[Input, ...] = (Input(HISTORY, "sequence", 2),)
     needs_history: ClassVar[bool] = True
 
     def __init__(self) -> None:
@@ -76,16 +66,6 @@ class VectorRetriever(nn.Module, ABC):
     @abstractmethod
     def embed_items(self, rows: Tensor) -> Tensor:
         """Vectors [n, D] of item rows [n]; or [n] places of the 1 in unit vectors."""
-
-    def inputs_of(self, batch: Batch) -> dict[str, Tensor]:
-        """The tensors that `encode` wants, cut and padded from a batch."""
-        found = {}
-        for one in self.inputs:
-            if one.kind in ("sequence", "bag"):
-                found[one.name] = batch.padded(one.name, one.length)
-            else:
-                found[one.name] = batch.id(one.name) if one.kind == "id" else batch.column(one.name)
-        return found
 
     def embed_users(self, batch: Batch) -> Queries:
         """The vectors of a batch's users."""
@@ -121,24 +101,8 @@ class VectorRetriever(nn.Module, ABC):
         return Candidates(ids, scores)
 
 
-class TrainedRetriever(VectorRetriever):
-    """A vector retriever that learns by gradient: the trainer calls `forward`."""
-
-    @abstractmethod
-    def forward(self, batch: Batch, step: int) -> Loss:
-        """The loss of a batch; `step` seeds whatever is drawn."""
-
-    def training_reader(
-        self, examples: Examples, config: ReaderConfig, *, seed: int, rank: int, world: int
-    ) -> Reader:
-        """Batches for `forward`: by event with its target, or whole sequences whose last
-        `length` events are read and whose every event but the first is a target."""
-        inputs, extra = self.inputs, [TARGET]
-        if self.shape == "sequences":
-            inputs, extra = tuple(_one_longer(one) for one in inputs), []
-        return examples.reader(
-            "train", inputs, config, extra=tuple(extra), seed=seed, rank=rank, world=world
-        )
+class TrainedRetriever(VectorRetriever, TrainedModel):
+    """A vector retriever that learns by gradient."""
 
 
 class FittedRetriever(VectorRetriever):
@@ -192,10 +156,6 @@ def binary_matrix(interactions: Interactions, items: int) -> sp.csr_array:
     matrix.sum_duplicates()
     matrix.data[:] = 1
     return matrix
-
-
-def _one_longer(one: Input) -> Input:
-    return replace(one, length=one.length + 1) if one.kind == "sequence" and one.length else one
 
 
 def single_interest(vectors: Tensor) -> Queries:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from feature_store.errors import ConfigError
 from feature_store.examples import HISTORY
 from recsys.batch import Batch
+from recsys.embeddings.initial import standard_deviation
 from recsys.embeddings.layout import EmbeddingsConfig, make_layout
 from recsys.embeddings.tables import Embeddings
 from recsys.examples import Examples
@@ -19,8 +20,9 @@ from recsys.inputs import Input
 from recsys.layers.dropout import Dropout
 from recsys.layers.self_attention import SelfAttentionBlock
 from recsys.losses import sampled_softmax
+from recsys.model import Loss
 from recsys.negatives import NegativeSampler
-from recsys.retrievers.base import Loss, Queries, RetrieverConfig, TrainedRetriever, single_interest
+from recsys.retrievers.base import Queries, RetrieverConfig, TrainedRetriever, single_interest
 
 
 class SASRecConfig(RetrieverConfig):
@@ -68,9 +70,11 @@ class SASRec(TrainedRetriever):
         self.item = examples.schema.item
         self.inputs = (Input(HISTORY, "sequence", config.max_length),)
         layout = make_layout([examples.spec(self.item)], config.width, embeddings)
-        self.embeddings = Embeddings(layout)
+        layout.require(self.item, config.width)
+        self.embeddings = Embeddings(layout, seed)
+        # added to the items' vectors, so never in their table
         self.positions = nn.Parameter(torch.empty(config.max_length, config.width))
-        nn.init.normal_(self.positions, std=embeddings.init_std)
+        nn.init.normal_(self.positions, std=standard_deviation(embeddings))
         self.input_norm = nn.LayerNorm(config.width)
         self.drop = Dropout(config.dropout)
         self.blocks = nn.ModuleList(

@@ -9,17 +9,18 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from feature_store.errors import ConfigError
 from feature_store.examples import HISTORY, TARGET
 from feature_store.schema import Feature
 from recsys.batch import Batch
-from recsys.embeddings.layout import EmbeddingsConfig, make_layout
+from recsys.embeddings.layout import EmbeddingsConfig, Layout, make_layout
 from recsys.embeddings.plain import masked_mean
 from recsys.embeddings.tables import Embeddings
 from recsys.examples import Examples
+from recsys.features import ItemColumns, choose, input_of
 from recsys.inputs import Input
 from recsys.losses import in_batch_softmax
-from recsys.retrievers.base import Loss, Queries, RetrieverConfig, TrainedRetriever, single_interest
+from recsys.model import Columns, Loss
+from recsys.retrievers.base import Queries, RetrieverConfig, TrainedRetriever, single_interest
 from recsys.training.distributed import current_group
 
 
@@ -66,28 +67,30 @@ class TwoTower(TrainedRetriever):
         self.config = config
         schema = examples.schema
         self.item = schema.item
-        self.user_features = _choose(
-            config.user_features,
-            examples,
-            "user",
-            [f.name for f in schema.of_side("user") if f.name != schema.user],
+        option = "retriever.user_features"
+        self.user_features = choose(
+            config.user_features, examples, "user", option=option, without=[schema.user]
         )
-        self.item_features = _choose(
-            config.item_features, examples, "item", [f.name for f in schema.of_side("item")]
+        self.item_features = choose(
+            config.item_features, examples, "item", option="retriever.item_features"
         )
         self.inputs = (
             Input(HISTORY, "sequence", config.max_length),
-            *(_input(feature) for feature in self.user_features),
+            *(input_of(feature) for feature in self.user_features),
         )
         embedded = [f.name for f in (*self.user_features, *self.item_features) if f.embedded]
         specs = [examples.spec(name) for name in dict.fromkeys([self.item, *embedded])]
-        self.embeddings = Embeddings(make_layout(specs, config.width, embeddings))
-        for feature in self.item_features:
-            self.register_buffer(
-                f"item_{feature.name}", examples.item_column(feature), persistent=False
-            )
-        self.user_tower = _tower(self.user_features, config, extra=config.width)
-        self.item_tower = _tower(self.item_features, config)
+        layout = make_layout(specs, config.width, embeddings)
+        self.embeddings = Embeddings(layout, seed)
+        self.items = ItemColumns(self.item_features, examples)
+        user = {HISTORY: layout.width(self.item), **_widths(self.user_features, layout)}
+        item = _widths(self.item_features, layout)
+        self.columns = {
+            "user_tower.0.weight": Columns((1,), user),
+            "item_tower.0.weight": Columns((1,), item),
+        }
+        self.user_tower = _tower(sum(user.values()), config)
+        self.item_tower = _tower(sum(item.values()), config)
         events = examples.train_events.double()
         self.register_buffer("probability", events / events.sum(), persistent=False)
 
@@ -104,8 +107,8 @@ class TwoTower(TrainedRetriever):
 
     def embed_items(self, rows: Tensor) -> Tensor:
         """Item vectors [n, D]."""
-        ids, bags = self._item_ids(rows)
-        return self._item(rows, self.embeddings(ids, bags))
+        ids, bags, numbers = self.items(rows)
+        return self._item(self.embeddings(ids, bags), numbers)
 
     def forward(self, batch: Batch, step: int) -> Loss:
         """Softmax of each row's target over the distinct targets of the whole batch.
@@ -120,7 +123,7 @@ class TwoTower(TrainedRetriever):
         items = torch.unique(everywhere)
         labels = torch.searchsorted(items, targets)
         history = inputs[HISTORY]
-        ids, bags = self._item_ids(items)
+        ids, bags, numbers = self.items(items)
         own = ids.get(self.item, items.new_empty(0))
         ids[self.item] = torch.cat([own, history.flatten()])
         user_ids = {f.name: inputs[f.name] for f in self.user_features if f.kind == "id"}
@@ -130,18 +133,13 @@ class TwoTower(TrainedRetriever):
         users = self._user(
             inputs, {**vectors, self.item: both[len(own) :].view(*history.shape, -1)}
         )
-        item_vectors = self._item(items, {**vectors, self.item: both[: len(own)]})
+        item_vectors = self._item({**vectors, self.item: both[: len(own)]}, numbers)
         log_q = None
         if self.config.log_q:
             chance = -torch.expm1(len(everywhere) * torch.log1p(-self.probability[items]))
             log_q = chance.clamp(min=1e-12).log().to(users.dtype)
         losses = in_batch_softmax(users / self.config.temperature, item_vectors, labels, log_q)
         return Loss(losses.sum(), losses.new_tensor(len(losses)))
-
-    def _item_ids(self, rows: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        column = lambda f: getattr(self, f"item_{f.name}")[rows]  # noqa: E731
-        ids = {f.name: column(f) for f in self.item_features if f.kind == "id"}
-        return ids, {f.name: column(f) for f in self.item_features if f.kind == "bag"}
 
     def _user(self, inputs: dict[str, Tensor], vectors: dict[str, Tensor]) -> Tensor:
         history = masked_mean(vectors[self.item], inputs[HISTORY] != 0)
@@ -151,36 +149,19 @@ class TwoTower(TrainedRetriever):
         ]
         return F.normalize(self.user_tower(torch.cat([history, *parts], dim=1)), dim=-1)
 
-    def _item(self, rows: Tensor, vectors: dict[str, Tensor]) -> Tensor:
+    def _item(self, vectors: dict[str, Tensor], numbers: dict[str, Tensor]) -> Tensor:
         parts = [
-            vectors[f.name] if f.embedded else getattr(self, f"item_{f.name}")[rows].unsqueeze(1)
+            vectors[f.name] if f.embedded else numbers[f.name].unsqueeze(1)
             for f in self.item_features
         ]
         return F.normalize(self.item_tower(torch.cat(parts, dim=1)), dim=-1)
 
 
-def _choose(
-    names: tuple[str, ...], examples: Examples, side: str, default: list[str]
-) -> tuple[Feature, ...]:
-    usable = [
-        f for f in examples.schema.features if f.side == side and f.kind in ("id", "bag", "dense")
-    ]
-    known = {f.name: f for f in usable}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise ConfigError(
-            f"retriever.{side}_features names {', '.join(unknown)}; the log has: {', '.join(known)}"
-        )
-    return tuple(known[name] for name in (names or default) if name in known)
+def _widths(features: tuple[Feature, ...], layout: Layout) -> dict[str, int]:
+    return {f.name: layout.width(f.name) if f.embedded else 1 for f in features}
 
 
-def _input(feature: Feature) -> Input:
-    kinds = {"id": "id", "bag": "bag", "dense": "dense"}
-    return Input(feature.name, kinds[feature.kind], 64 if feature.kind == "bag" else None)  # type: ignore[arg-type]
-
-
-def _tower(features: tuple[Feature, ...], config: TwoTowerConfig, extra: int = 0) -> nn.Sequential:
-    width = extra + sum(config.width if f.embedded else 1 for f in features)
+def _tower(width: int, config: TwoTowerConfig) -> nn.Sequential:
     layers: list[nn.Module] = []
     for hidden in config.hidden:
         layers += [nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(config.dropout)]

@@ -14,8 +14,6 @@ index.faiss         where the index is approximate
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +28,10 @@ from feature_store.errors import DataError
 from feature_store.schema import Schema
 from feature_store.vocabulary import Vocabulary
 from recsys.inputs import Input
+from recsys.serving.files import read_manifest
 from recsys.serving.index import ExactIndex, FaissIndex, IndexConfig, load_index
 from recsys.topk import search
 
-FORMAT = 1
-MANIFEST = "manifest.json"
 EXPECTED_ITEMS, EXPECTED_SCORES = "expected_items", "expected_scores"
 _TOLERANCE = 1e-3  # of scores, between the eager model and the exported one
 
@@ -65,16 +62,7 @@ class Bundle:
         Raises DataError naming the file that is missing, altered or of another format.
         """
         folder = Path(folder)
-        try:
-            manifest = json.loads((folder / MANIFEST).read_text())
-        except (OSError, ValueError) as error:
-            raise DataError(f"{folder} is not a bundle: {error}") from None
-        if manifest.get("format") != FORMAT:
-            raise DataError(
-                f"{folder} has bundle format {manifest.get('format')}, this program reads "
-                f"{FORMAT}: export it again"
-            )
-        check_files(folder, manifest["files"])
+        manifest = read_manifest(folder, "retriever")
         schema = Schema.load(folder / "schema.json")
         inputs = tuple(Input(**one) for one in manifest["inputs"])
         vocabularies = {
@@ -147,19 +135,3 @@ def same_list(
         if abs(scores[i] - score) > slack or abs(there - score) > slack:
             return False
     return True
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def check_files(folder: Path, files: dict[str, str]) -> None:
-    """Compare files with their checksums. Raises DataError naming the first that differs."""
-    for name, expected in files.items():
-        path = folder / name
-        if not path.exists():
-            raise DataError(f"{folder}: {name} is missing: export the bundle again")
-        if digest(path) != expected:
-            raise DataError(f"{folder}: {name} was altered after the export: export it again")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from feature_store.errors import DataError
 from feature_store.vocabulary import Vocabulary
 from recsys.inputs import Input
 from recsys.serving.bundle import Bundle
+from recsys.serving.requests import lists_of, padded, reading, table_of, tensor_of
 
 HISTORY, HISTORY_TIME = "history", "history_time"
 
@@ -74,7 +74,7 @@ class Recommender:
             raise DataError(f"k must be at least 1, not {k}")
         if (users is None) == (requests is None):
             raise DataError("give either users or requests")
-        table = self.requests_of(list(users)) if users is not None else _table(requests)
+        table = self.requests_of(list(users)) if users is not None else table_of(requests)
         inputs, seen = self.encode(table)
         vectors, weights = self.bundle.queries(inputs)
         scores, places = self.bundle.index.search(
@@ -111,11 +111,10 @@ class Recommender:
     def encode(self, requests: pa.Table) -> tuple[dict[str, Tensor], Tensor]:
         """Tensors of the bundle's inputs, and the places [B, L] of seen items, padded with -1."""
         self._check(requests)
-        inputs = {}
-        for one in self.bundle.inputs:
-            with _reading(one.name):
-                inputs[one.name] = self._encode_one(one, requests)
-        rows = _pad(_lists(requests, HISTORY), self.item_vocabulary, None)
+        inputs = {
+            one.name: tensor_of(one, requests, self._vocabulary(one)) for one in self.bundle.inputs
+        }
+        rows = padded(lists_of(requests, HISTORY), self.item_vocabulary, None)
         seen = torch.from_numpy(self._place[rows])
         return inputs, seen
 
@@ -125,8 +124,8 @@ class Recommender:
         if HISTORY not in requests.column_names:
             have = ", ".join(requests.column_names)
             raise DataError(f"requests need a column {HISTORY!r} of item ids; they have: {have}")
-        with _reading(HISTORY):
-            known = _pad(_lists(requests, HISTORY), self.item_vocabulary, None) != 0
+        with reading(HISTORY):
+            known = padded(lists_of(requests, HISTORY), self.item_vocabulary, None) != 0
         if self.bundle.manifest["needs_history"]:
             empty = np.flatnonzero(~known.any(1))
             if len(empty):
@@ -136,25 +135,10 @@ class Recommender:
                     f"{self.bundle.manifest['retriever']} needs one: answer it by popularity"
                 )
 
-    def _encode_one(self, one: Input, requests: pa.Table) -> Tensor:
+    def _vocabulary(self, one: Input) -> Vocabulary | None:
         if one.name == HISTORY:
-            return torch.from_numpy(
-                _pad(_lists(requests, HISTORY), self.item_vocabulary, one.length)
-            )
-        missing = one.name not in requests.column_names
-        if one.kind == "dense":
-            if missing:
-                return torch.zeros(requests.num_rows)
-            values = requests.column(one.name).cast(pa.float32()).to_numpy()  # null becomes NaN
-            return torch.from_numpy(np.where(np.isnan(values), np.float32(0), values))
-        vocabulary = self.bundle.vocabularies[one.name]
-        if one.kind == "id":
-            if missing:
-                return torch.zeros(requests.num_rows, dtype=torch.int64)
-            return torch.from_numpy(vocabulary.encode(requests.column(one.name)).copy())
-        if missing:
-            return torch.zeros(requests.num_rows, 1, dtype=torch.int64)
-        return torch.from_numpy(_pad(_lists(requests, one.name), vocabulary, one.length))
+            return self.item_vocabulary
+        return self.bundle.vocabularies.get(one.name)
 
     def _names(self, requests: pa.Table) -> list[Any]:
         key = self.bundle.schema.user
@@ -187,48 +171,3 @@ class Recommender:
                 ids, titles = (column.to_pylist() for column in table.columns)
                 self._titles = dict(zip(ids, (title or "" for title in titles), strict=True))
         return self._titles
-
-
-def _table(requests: pd.DataFrame | pa.Table | None) -> pa.Table:
-    if isinstance(requests, pa.Table):
-        return requests
-    try:
-        return pa.Table.from_pandas(requests, preserve_index=False)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise DataError(f"requests cannot be read: {error}") from None
-
-
-@contextmanager
-def _reading(column: str) -> Iterator[None]:
-    """Values of the wrong type as an error that names their column."""
-    try:
-        yield
-    except pa.ArrowException as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"column {column!r} of the requests cannot be read: {reason}") from None
-
-
-def _lists(requests: pa.Table, name: str) -> pa.ListArray:
-    column = requests.column(name).combine_chunks()
-    if pa.types.is_null(column.type):
-        return pa.array([[]] * len(column), pa.list_(pa.int64()))
-    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
-        raise DataError(f"column {name!r} must hold lists of ids, not {column.type}")
-    return pc.fill_null(column, pa.scalar([], column.type)) if column.null_count else column
-
-
-def _pad(lists: pa.ListArray, vocabulary: Vocabulary, length: int | None) -> np.ndarray:
-    """Rows [B, L] of the known ids, the last `length`, padded with 0 behind."""
-    parent = pc.list_parent_indices(lists).to_numpy()
-    rows = vocabulary.encode(pc.list_flatten(lists))
-    parent, rows = parent[rows != 0], rows[rows != 0]
-    counts = np.bincount(parent, minlength=len(lists))
-    from_end = np.repeat(np.cumsum(counts), counts) - np.arange(len(rows))  # 1 = the last
-    width = max(
-        1, int(counts.max(initial=0)) if length is None else min(length, int(counts.max(initial=0)))
-    )
-    kept = from_end <= width
-    place = np.minimum(counts, width)[parent[kept]] - from_end[kept]
-    out = np.zeros((len(lists), width), dtype=np.int64)
-    out[parent[kept], place] = rows[kept]
-    return out

@@ -1,8 +1,23 @@
-"""Checkpoints through torch.distributed.checkpoint: saved on N processes, loaded on M."""
+"""Checkpoints through torch.distributed.checkpoint: saved on N processes, loaded on M.
+
+A checkpoint is a folder `step-000000120` that appears whole or not at all. It holds the files of
+torch.distributed.checkpoint, written by all processes, and `state.json`, written last:
+
+    format, world    of the save
+    files            name -> bytes and SHA-256 of every other file
+    model            features and tables, as `recsys.training.growth.describe` tells them
+    ...              whatever the trainer adds: position, progress, which step was the best
+
+Weights of tables are named after the tables, not after the collections that hold them, so that it
+does not matter how they lie on the processes.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -14,10 +29,37 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 
 from feature_store.errors import DataError
+from recsys.embeddings.tables import whole
 from recsys.optimizers import Optimizer
 from recsys.training.distributed import Group
+from recsys.training.growth import Changes, GrowingLoadPlanner, Patches, compare, describe
 
+FORMAT = 2
+BEST = "best_step"  # in the state: the step whose weights are the best so far
 _STATE = "state.json"
+_TABLE = re.compile(r"sharded\.\w+\.(?:embeddings|embedding_bags)\.")
+_PARTIAL, _REMOVED = "partial", "removed"
+_BLOCK = 1 << 22
+
+Tensors = dict[str, Any]
+
+
+def folder_of(folder: Path, step: int) -> Path:
+    """The checkpoint of a step below `folder`."""
+    return folder / f"step-{step:09d}"
+
+
+def tensors_of(model: nn.Module, optimizer: Optimizer | None, group: Group) -> Tensors:
+    """Weights, optimizer state and this process's random state, by names that are the same on
+    any number of processes."""
+    tensors: Tensors = {"model": _renamed(model.state_dict())}
+    if optimizer is not None:
+        tensors["optimizer"] = _renamed(optimizer.all.state_dict()["state"])
+    states: dict[str, Tensor] = {f"rank{group.rank}": torch.get_rng_state()}
+    if group.device.type == "cuda":
+        states[f"cuda{group.rank}"] = torch.cuda.get_rng_state()
+    tensors["random"] = states
+    return tensors
 
 
 def save(
@@ -27,111 +69,264 @@ def save(
     state: dict[str, Any],
     group: Group,
 ) -> None:
-    """Write a checkpoint that appears whole or not at all. Every process must call this.
+    """Write a checkpoint now. Every process must call this; see `write`."""
+    state = {**state, "model": describe(model, optimizer)}
+    write(folder, tensors_of(model, optimizer, group), state, group)
 
-    `state` is JSON: reader position, step, best value and the like.
+
+def write(folder: Path, tensors: Tensors, state: dict[str, Any], group: Group) -> None:
+    """Write `tensors` and `state` (JSON) as a checkpoint that appears whole or not at all.
+
+    Every process must call this, and may do so in a thread beside its training.
+
+    Raises DataError on all processes when any of them cannot write; earlier checkpoints stand.
     """
-    aside = folder.with_name(f".{folder.name}.partial")
+    aside = _hidden(folder, _PARTIAL)
+    problem, files = None, {}
     if group.leads:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-    group.barrier()
-    _quietly(dcp.save, _tensors(model, optimizer, group, random=True), checkpoint_id=str(aside))
-    group.barrier()
-    if group.leads:
-        (aside / _STATE).write_text(json.dumps({**state, "world": group.world}, indent=2) + "\n")
-        _remove(folder)
-        aside.rename(folder)
-    group.barrier()
+        try:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+        except OSError as error:
+            problem = str(error)
+    _agree(folder, problem, group)
+    try:
+        _quietly(dcp.save, tensors, checkpoint_id=str(aside), process_group=group.background)
+        own = aside.glob(f"__{group.rank}_*")  # torch names files after the process
+        files = {path.name: _facts(path) for path in own}
+    except CheckpointException as error:
+        problem = _reason(error)
+    except OSError as error:
+        problem = str(error)
+    reports = group.gather((problem, files), background=True)
+    problem = next((found for found, _ in reports if found), None)
+    if group.leads and problem is None:
+        try:
+            for _, found in reports:
+                files |= found
+            files[".metadata"] = _facts(aside / ".metadata")
+            whole_state = {"format": FORMAT, "world": group.world, "files": files, **state}
+            _write_synced(aside / _STATE, json.dumps(whole_state, indent=2) + "\n")
+            _remove(folder)
+            aside.rename(folder)
+            _sync(folder.parent)
+        except OSError as error:
+            problem = str(error)
+    _agree(folder, problem, group)
 
 
 def load(
-    folder: Path, model: nn.Module, optimizer: Optimizer | None, group: Group
-) -> dict[str, Any]:
-    """Restore a checkpoint, in place; returns its state. Any number of processes may do so.
+    folder: Path,
+    model: nn.Module,
+    optimizer: Optimizer | None,
+    group: Group,
+    *,
+    allow_features: bool = False,
+    random: bool = True,
+) -> tuple[dict[str, Any], Changes]:
+    """Restore a checkpoint, in place; any number of processes may do so.
 
-    Random state is restored when the number of processes is that of the save. Raises DataError
-    when a file is missing or the weights are those of another model.
+    Tables may have grown; with `allow_features` features may have come or gone, too. Random state
+    is restored where `random` is set and the number of processes is that of the save. Returns the
+    state and what differed.
+
+    Raises DataError when a file is missing or altered, or the checkpoint is of another model.
     """
     state = read_state(folder)
-    same = state["world"] == group.world
+    _verify(folder, state["files"], group)
+    changes = compare(folder, state["model"], model, optimizer, allow_features)
+    same = random and state["world"] == group.world
     if optimizer is not None:
-        optimizer.dense.init_state({})  # else Adam's moments would silently not be restored
-    tensors = _tensors(model, optimizer, group, random=same)
-    _read(folder, tensors)
-    model.load_state_dict(tensors["model"])
+        optimizer.make_state()
+    tensors = tensors_of(model, optimizer, group)
+    if not same:
+        del tensors["random"]
+    with Patches(tensors, changes) as patched:
+        _read(folder, patched, changes, process_group=group.background)
+    _put(model, tensors["model"])
     if optimizer is not None:
-        optimizer.all.load_state_dict(tensors["optimizer"])
+        names = _names(optimizer.all.state_dict()["state"])
+        found = {names[name]: value for name, value in tensors["optimizer"].items()}
+        optimizer.all.load_state_dict({"state": found})
     if same:
         torch.set_rng_state(tensors["random"][f"rank{group.rank}"])
         if f"cuda{group.rank}" in tensors["random"]:
             torch.cuda.set_rng_state(tensors["random"][f"cuda{group.rank}"])
-    return state
+    return state, changes
 
 
 def load_unsharded(folder: Path, model: nn.Module) -> dict[str, Any]:
     """Load the weights alone into a model that is not sharded, without a process group.
 
-    Raises DataError as `load`.
+    Tables may have grown. Raises DataError as `load`.
     """
     state = read_state(folder)
-    tensors = {"model": model.state_dict()}
-    _read(folder, tensors, no_dist=True)
-    model.load_state_dict(tensors["model"])
+    _verify(folder, state["files"])
+    changes = compare(folder, state["model"], model, None)
+    tensors = {"model": _renamed(whole(model).state_dict())}
+    with Patches(tensors, changes) as patched:
+        _read(folder, patched, changes, no_dist=True)
+    _put(model, tensors["model"])
     return state
 
 
 def read_state(folder: Path) -> dict[str, Any]:
     """The JSON part. Raises DataError when the folder holds no whole checkpoint."""
     try:
-        return json.loads((folder / _STATE).read_text())
+        state = json.loads((folder / _STATE).read_text())
     except (OSError, ValueError) as error:
         raise DataError(f"{folder} holds no whole checkpoint: {error}") from None
+    if state.get("format") != FORMAT:
+        raise DataError(
+            f"{folder} has checkpoint format {state.get('format')}, this program reads {FORMAT}: "
+            "train anew"
+        )
+    return state
 
 
-def latest(folder: Path) -> Path | None:
-    """The newest whole checkpoint `step-*` below `folder`, or None."""
-    found = sorted(p for p in folder.glob("step-*") if (p / _STATE).exists())
+def newest(folder: Path) -> Path | None:
+    """The newest whole checkpoint below `folder`, or None."""
+    found = sorted(_whole(folder))
     return found[-1] if found else None
 
 
+def best(folder: Path) -> Path:
+    """The checkpoint with the best weights below `folder`. Raises DataError when there is none."""
+    last = newest(folder)
+    step = None if last is None else read_state(last).get(BEST)
+    if step is None:
+        raise DataError(f"{folder} holds no checkpoint that was validated: train on with --resume")
+    return folder_of(folder, step)
+
+
+def torn(folder: Path) -> list[str]:
+    """Names of checkpoints that were being written, or removed, when a program was killed."""
+    hidden = [path.name[1:].rpartition(".") for path in folder.glob(f".step-*.{_PARTIAL}")]
+    broken = set(folder.glob("step-*")) - set(_whole(folder))
+    return sorted([name for name, _, _ in hidden] + [path.name for path in broken])
+
+
 def prune(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` whole checkpoints `step-*`."""
-    whole = sorted(p for p in folder.glob("step-*") if (p / _STATE).exists())
-    for old in set(folder.glob("step-*")) - set(whole[-keep:]):
+    """Remove all but the newest `keep` whole checkpoints and the best."""
+    last = newest(folder)
+    if last is None:
+        return
+    kept = {*sorted(_whole(folder))[-keep:], folder_of(folder, read_state(last).get(BEST) or 0)}
+    for old in set(folder.glob("step-*")) - kept:
         _remove(old)
+    for left in folder.glob(f".step-*.{_REMOVED}"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _whole(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("step-*") if (path / _STATE).exists()]
+
+
+def _hidden(folder: Path, why: str) -> Path:
+    return folder.with_name(f".{folder.name}.{why}")
 
 
 def _remove(folder: Path) -> None:
     """Remove a checkpoint; one that is half removed is no longer taken for a checkpoint."""
-    hidden = folder.with_name(f".{folder.name}.removed")
+    hidden = _hidden(folder, _REMOVED)
     shutil.rmtree(hidden, ignore_errors=True)
     if folder.exists():
         folder.rename(hidden)
         shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _read(folder: Path, tensors: dict[str, Any], **options: Any) -> None:
+def _agree(folder: Path, problem: str | None, group: Group) -> None:
+    """Raises DataError on all processes when any has a problem."""
+    found = next(filter(None, group.gather(problem, background=True)), None)
+    if found is not None:
+        at = folder.parent
+        while not at.exists():
+            at = at.parent
+        free = shutil.disk_usage(at).free / 1e9
+        raise DataError(
+            f"{folder} cannot be written ({found}; {free:.1f} GB of that disk are free); earlier "
+            "checkpoints stand: make room and go on with --resume"
+        )
+
+
+# -- names -----------------------------------------------------------------------------------
+
+
+def _canonical(name: str) -> str:
+    return _TABLE.sub("tables.", name)
+
+
+def _names(state: dict[str, Any]) -> dict[str, str]:
+    """Canonical name -> the model's own."""
+    return {_canonical(name): name for name in state}
+
+
+def _renamed(state: dict[str, Any]) -> dict[str, Any]:
+    return {_canonical(name): value for name, value in state.items()}
+
+
+def _put(model: nn.Module, tensors: dict[str, Any]) -> None:
+    names = _names(model.state_dict())
+    model.load_state_dict({names[name]: value for name, value in tensors.items()})
+
+
+# -- files -----------------------------------------------------------------------------------
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def _verify(folder: Path, files: dict[str, Any], group: Group | None = None) -> None:
+    """Compare files with their checksums, each process a part of them.
+
+    Raises DataError on all processes, naming a file that is missing or altered.
+    """
+    rank, world = (0, 1) if group is None else (group.rank, group.world)
+    problem = None
+    for name in sorted(files)[rank::world]:
+        path = folder / name
+        if not path.exists():
+            problem = f"{name} is missing"
+        elif _facts(path) != files[name]:
+            problem = f"{name} was altered since it was written"
+    problems = [problem] if group is None else group.gather(problem, background=True)
+    for found in filter(None, problems):
+        raise DataError(
+            f"{folder} cannot be loaded: {found}; remove the folder to use an earlier checkpoint"
+        )
+
+
+def _read(folder: Path, tensors: Tensors, changes: Changes, **options: Any) -> None:
     try:
-        _quietly(dcp.load, tensors, checkpoint_id=str(folder), **options)
+        planner = GrowingLoadPlanner(changes)
+        _quietly(dcp.load, tensors, checkpoint_id=str(folder), planner=planner, **options)
     except CheckpointException as error:
-        reason = next(iter(error.failures.values()))[0]
-        text = " ".join(str(reason).split())
-        raise DataError(f"{folder} cannot be loaded: {text}") from None
+        raise DataError(f"{folder} cannot be loaded: {_reason(error)}") from None
 
 
-def _tensors(
-    model: nn.Module, optimizer: Optimizer | None, group: Group, *, random: bool
-) -> dict[str, Any]:
-    tensors: dict[str, Any] = {"model": model.state_dict()}
-    if optimizer is not None:
-        tensors["optimizer"] = optimizer.all.state_dict()
-    if random:
-        states: dict[str, Tensor] = {f"rank{group.rank}": torch.get_rng_state()}
-        if group.device.type == "cuda":
-            states[f"cuda{group.rank}"] = torch.cuda.get_rng_state()
-        tensors["random"] = states
-    return tensors
+def _reason(error: CheckpointException) -> str:
+    found = next(iter(error.failures.values()))[0]
+    return " ".join(str(found).split())
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _quietly(call: Any, *arguments: Any, **options: Any) -> None:

@@ -1,10 +1,8 @@
-"""join() makes a process group, shard() applies the plan; alone is a group of one."""
+"""join() makes a process group; alone is a group of one."""
 
 from __future__ import annotations
 
-import logging
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,31 +10,33 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torchrec.distributed.model_parallel import DistributedModelParallel
-from torchrec.distributed.sharding_plan import construct_module_sharding_plan, row_wise
-from torchrec.distributed.types import EmbeddingModuleShardingPlan, ShardingPlan
+from torch import Tensor
 
 from feature_store.errors import ConfigError
-
-# what torch and TorchRec say of their own internals on every start
-logging.getLogger("torchrec").setLevel(logging.ERROR)
-logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
-warnings.filterwarnings("ignore", category=FutureWarning, module="torchrec")
 
 
 @dataclass(frozen=True)
 class Group:
-    """The processes that train together, and this one's place and device among them."""
+    """The processes that train together, and this one's place and device among them.
+
+    `background` is a second gloo group: files are written beside the training, and what their
+    writers say to each other must not mix with what the training says.
+    """
 
     rank: int
     world: int
     device: torch.device
+    background: dist.ProcessGroup | None = None
 
     @property
     def leads(self) -> bool:
         """True on the one process that writes files and prints."""
         return self.rank == 0
+
+    @property
+    def local_world(self) -> int:
+        """Processes on this host."""
+        return min(self.world, int(os.environ.get("LOCAL_WORLD_SIZE", self.world)))
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum of a tensor over all processes."""
@@ -45,12 +45,12 @@ class Group:
             dist.all_reduce(value)
         return value
 
-    def gather(self, value: Any) -> list[Any]:
+    def gather(self, value: Any, *, background: bool = False) -> list[Any]:
         """Any object of every process, in the order of ranks."""
         if self.world == 1:
             return [value]
         found: list[Any] = [None] * self.world
-        dist.all_gather_object(found, value)
+        dist.all_gather_object(found, value, group=self.background if background else None)
         return found
 
     def largest(self, value: int, device: torch.device) -> int:
@@ -92,7 +92,8 @@ def join(device: str = "auto") -> Iterator[Group]:
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     try:
-        yield Group(dist.get_rank(), dist.get_world_size(), where)
+        background = dist.new_group(backend="gloo")
+        yield Group(dist.get_rank(), dist.get_world_size(), where, background)
     finally:
         dist.destroy_process_group()
 
@@ -102,27 +103,3 @@ def current_group() -> Group:
     if not dist.is_initialized():
         return Group(0, 1, torch.device("cpu"))
     return Group(dist.get_rank(), dist.get_world_size(), torch.device("cpu"))
-
-
-def shard(model: nn.Module, group: Group) -> DistributedModelParallel:
-    """Split the collections of large tables by rows over the group; replicate the rest.
-
-    Call it after optimizers were applied to the large tables (`optimizers.fuse`).
-    """
-    plan: dict[str, EmbeddingModuleShardingPlan] = {}
-    whole: dict[str, Tensor] = {}
-    for path, module in model.named_modules():
-        if path.endswith("_sharded"):
-            tables = {name.split(".")[-2]: row_wise() for name, _ in module.named_parameters()}
-            whole |= {f"{path}.{name}": p.detach() for name, p in module.named_parameters()}
-            plan[path] = construct_module_sharding_plan(
-                module, tables, device_type=group.device.type, local_size=group.world
-            )
-    sharded = DistributedModelParallel(model, device=group.device, plan=ShardingPlan(plan))  # type: ignore[arg-type]
-    # TorchRec draws its shards anew, alike on every process: the drawn tables are what is meant
-    state = sharded.state_dict()
-    for name, table in whole.items():
-        for part in state[name].local_shards():
-            first, rows = part.metadata.shard_offsets[0], part.metadata.shard_sizes[0]
-            part.tensor.copy_(table[first : first + rows])
-    return sharded

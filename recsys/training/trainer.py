@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -14,13 +16,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from feature_store.errors import ConfigError, DataError, RecsysError
 from recsys.batch import Batch
+from recsys.model import TrainedModel
 from recsys.optimizers import Optimizer, OptimizerConfig, fuse
 from recsys.reader import Reader
-from recsys.retrievers.base import TrainedRetriever
 from recsys.training import checkpoint
-from recsys.training.distributed import Group, shard
+from recsys.training.background import Writer
+from recsys.training.distributed import Group
+from recsys.training.growth import describe, same_optimizers, unwrap
+from recsys.training.sharding import shard
 
-Validate = Callable[[TrainedRetriever], dict[str, float]]
+Validate = Callable[[TrainedModel], dict[str, float]]
+LESS_IS_BETTER = ("LogLoss", "NormalisedEntropy", "ECE")
 
 
 class TrainerConfig(BaseModel):
@@ -31,7 +37,11 @@ class TrainerConfig(BaseModel):
     epochs: int = Field(20, ge=1, description="At most this many passes over the examples.")
     steps: int | None = Field(None, ge=1, description="Stop after this many steps at the latest.")
     validate_every: int = Field(1, ge=1, description="Epochs between validations.")
-    metric: str = Field("NDCG@10", description="Validation metric that chooses the best epoch.")
+    metric: str | None = Field(
+        None,
+        description="Validation metric that chooses the best epoch; by default NDCG@10 of "
+        "retrievers and AUC of rankers.",
+    )
     patience: int = Field(
         5, ge=1, description="Stop after this many validations without improvement."
     )
@@ -47,7 +57,22 @@ class TrainerConfig(BaseModel):
     checkpoint_every_steps: int | None = Field(
         None, ge=1, description="Besides the checkpoint after every validation."
     )
-    keep: int = Field(2, ge=1, description="Newest checkpoints to keep.")
+    keep: int = Field(2, ge=1, description="Newest checkpoints to keep, besides the best.")
+    background_checkpoint_mb: float = Field(
+        2048,
+        ge=0,
+        description="State up to this size per process is copied and written beside the training; "
+        "larger state is written while the training waits.",
+    )
+    start_from: Path | None = Field(
+        None, description="A run whose best weights this one starts from, and whose ids it keeps."
+    )
+    since: datetime | None = Field(
+        None, description="Train on events from this moment (UTC) on; earlier ones are history."
+    )
+    allow_feature_changes: bool = Field(
+        False, description="Go on from weights of a model with other features: by name, + and -."
+    )
 
 
 class Listener(Protocol):
@@ -59,14 +84,18 @@ class Listener(Protocol):
     def validated(self, epoch: int, step: int, metrics: dict[str, float]) -> None:
         """After every epoch, with whatever was measured."""
 
+    def note(self, text: str) -> None:
+        """Something that people should know."""
+
 
 @dataclass
 class Progress:
     """Where training stands; saved with every checkpoint."""
 
     step: int = 0
-    best: float = float("-inf")
+    best: float | None = None
     best_epoch: int = 0
+    best_step: int = 0
     bad_validations: int = 0
     stopped: bool = False
     weight_total: float = 0.0
@@ -76,70 +105,104 @@ class Progress:
 
 
 class Trainer:
-    """Trains `model` on `reader` and leaves `best` and `step-*` checkpoints in `folder`.
+    """Trains `model` on `reader` and leaves checkpoints in `folder`.
 
-    `validate` measures the model after an epoch; without it the last epoch is the best.
-    `planned_epochs` is the horizon of the learning-rate schedule where it is not `epochs`.
+    `validate` measures the model after an epoch; without it the last epoch is the best. `metric`
+    is what it is judged by where the config names none. `planned_epochs` is the horizon of the
+    learning-rate schedule where it is not `epochs`; `start_from` is a checkpoint whose weights
+    the training starts from.
     """
 
     def __init__(
         self,
-        model: TrainedRetriever,
+        model: TrainedModel,
         reader: Reader,
         config: TrainerConfig,
         group: Group,
         folder: Path,
         *,
+        metric: str = "NDCG@10",
         validate: Validate | None = None,
         listener: Listener | None = None,
         planned_epochs: int | None = None,
+        start_from: Path | None = None,
     ) -> None:
         self.config = config
         self.reader = reader
         self.group = group
         self.folder = folder
+        self.metric = config.metric or metric
         self.validate = validate
         self.listener = listener
+        self.start_from = start_from
         self.progress = Progress()
-        fuse(model, config.optimizer)
-        self.model = shard(model, group)
+        fuse(model, config.optimizer, group.device.type)
+        self.model = shard(model, group, config.optimizer)
         self.optimizer = Optimizer(self.model, config.optimizer)
         self.planned_steps = (planned_epochs or config.epochs) * len(reader)
+        self.writer = Writer(
+            folder, group, keep=config.keep, copy_mb=config.background_checkpoint_mb
+        )
+        self._reserved = False
+        self._description = describe(self.model, self.optimizer)
 
     @property
     def last_step(self) -> int:
         """The step that training ends with unless it stops early."""
-        steps = self.config.epochs * len(self.reader)
-        return min(steps, self.config.steps or steps)
+        left = (self.config.epochs - self.reader.epoch) * len(self.reader)
+        end = self.progress.step - self.reader.state_dict()["next_batch"] + left
+        return min(end, self.config.steps or end)
 
     def fit(self, *, resume: bool = False) -> Progress:
         """Train to the end, or go on from the newest checkpoint when `resume` is set.
 
         Raises RecsysError when the loss is not finite: the run cannot be saved by going on.
         """
-        found = checkpoint.latest(self.folder) if resume else None
+        found = checkpoint.newest(self.folder) if resume else None
+        if resume:
+            for name in checkpoint.torn(self.folder):
+                self._note(f"{name} was not whole when the program stopped, and is passed over")
         if found is not None:
-            self._load(found)
-        while self.progress.step < self.last_step and not self.progress.stopped:
-            self._epoch()
+            self._resume(found)
+        elif self.start_from is not None:
+            self._start(self.start_from)
+        try:
+            while not (self._over or self.progress.stopped):
+                self._epoch()
+        finally:
+            self.writer.wait()
         return self.progress
+
+    @property
+    def _enough(self) -> bool:
+        return self.config.steps is not None and self.progress.step >= self.config.steps
+
+    @property
+    def _over(self) -> bool:
+        return self._enough or self.reader.epoch >= self.config.epochs
 
     def _epoch(self) -> None:
         state, config = self.progress, self.config
         self.model.train()
         start = time.perf_counter()
         for batch in self.reader:
-            self._step(batch)
-            over = state.step >= self.last_step
+            self.step(batch)
+            if not self._reserved:  # once the optimizers have made their state
+                self.writer.reserve(self._tensors())
+                self._reserved = True
+            if self._enough:
+                break
             every = config.checkpoint_every_steps
             ends = self.reader.state_dict()["next_batch"] == len(self.reader)  # saved below
-            if every and state.step % every == 0 and not (over or ends):
-                self._save(self.folder / f"step-{state.step:09d}")
-            if over:
-                break
+            if every and state.step % every == 0 and not ends:
+                self._save()
         self._end_epoch(time.perf_counter() - start)
 
-    def _step(self, batch: Batch) -> None:
+    def step(self, batch: Batch) -> None:
+        """One step of all optimizers on a batch, which is this process's part of the whole.
+
+        Raises RecsysError when the loss is not finite.
+        """
         state, group = self.progress, self.group
         self.optimizer.set_rate(self.config.optimizer.factor(state.step, self.planned_steps))
         batch = batch.to(group.device) if group.device.type != "cpu" else batch
@@ -163,6 +226,7 @@ class Trainer:
         state.weight_total += weight
         mean_weight = max(state.weight_total / (state.step + 1), 1.0)
         self.optimizer.zero_grad()
+        self.writer.settle()  # tables move in the backward pass
         (loss.total * (group.world / mean_weight)).backward()
         if self.config.clip_norm is not None:
             self.optimizer.clip(self.config.clip_norm)
@@ -176,56 +240,101 @@ class Trainer:
 
     def _end_epoch(self, seconds: float) -> None:
         state, config = self.progress, self.config
-        epoch = -(-state.step // len(self.reader))
+        finished = self.reader.state_dict()["next_batch"] == 0
+        epoch = self.reader.epoch if finished else self.reader.epoch + 1
         metrics = {"loss": state.loss_total / max(state.loss_weight, 1.0), "seconds": seconds}
         state.loss_total = state.loss_weight = 0.0
-        over = state.step >= self.last_step
+        over = self._over
         if self.validate is not None and (epoch % config.validate_every == 0 or over):
             metrics |= self._validate()
-            value = metrics[config.metric]
-            if value > state.best:
-                state.best, state.best_epoch, state.bad_validations = value, epoch, 0
-                self._save(self.folder / "best", with_optimizer=False)
+            value = metrics[self.metric]
+            if self._better(value):
+                state.best, state.best_epoch, state.best_step = value, epoch, state.step
+                state.bad_validations = 0
             else:
                 state.bad_validations += 1
                 state.stopped = state.bad_validations >= config.patience
         state.history.append({"epoch": epoch, "step": state.step, **metrics})
         if self.listener is not None:
             self.listener.validated(epoch, state.step, metrics)
-        if self.validate is None and over:
-            state.best_epoch = epoch
-            self._save(self.folder / "best", with_optimizer=False)
-        self._save(self.folder / f"step-{state.step:09d}")
+        if self.validate is None:
+            state.best_epoch, state.best_step = epoch, state.step
+        self._save()
+
+    def _better(self, value: float) -> bool:
+        best = self.progress.best
+        if best is None or value != value:
+            return value == value  # NaN is no figure
+        return value < best if self.metric in LESS_IS_BETTER else value > best
 
     def _validate(self) -> dict[str, float]:
         assert self.validate is not None
-        retriever = self.model.module
-        while not isinstance(retriever, TrainedRetriever):  # DDP wraps the model once more
-            retriever = retriever.module
-        retriever.eval()
-        metrics = self.validate(retriever)
-        retriever.train()
-        if self.config.metric not in metrics:
+        model = unwrap(self.model)
+        assert isinstance(model, TrainedModel)
+        model.eval()
+        metrics = self.validate(model)
+        model.train()
+        if self.metric not in metrics:
             raise ConfigError(
-                f"trainer.metric = {self.config.metric!r} is not measured; "
+                f"trainer.metric = {self.metric!r} is not measured; "
                 f"choose one of: {', '.join(metrics)}"
             )
         return metrics
 
-    def _save(self, folder: Path, *, with_optimizer: bool = True) -> None:
+    def _save(self) -> None:
         state: dict[str, Any] = {
-            "progress": self.progress.__dict__,
+            "progress": copy.deepcopy(self.progress.__dict__),
             "reader": self.reader.state_dict(),
+            "model": self._description,
+            checkpoint.BEST: self.progress.best_step or None,
         }
-        optimizer = self.optimizer if with_optimizer else None
-        checkpoint.save(folder, self.model, optimizer, state, self.group)
-        if self.group.leads:
-            checkpoint.prune(self.folder, self.config.keep)
+        self.writer.save(self.progress.step, self._tensors(), state)
 
-    def _load(self, folder: Path) -> None:
-        state = checkpoint.load(folder, self.model, self.optimizer, self.group)
+    def _tensors(self) -> checkpoint.Tensors:
+        return checkpoint.tensors_of(self.model, self.optimizer, self.group)
+
+    def _resume(self, folder: Path) -> None:
+        state, changes = checkpoint.load(
+            folder,
+            self.model,
+            self.optimizer,
+            self.group,
+            allow_features=self.config.allow_feature_changes,
+        )
         known = {f.name for f in fields(Progress)}
         if set(state["progress"]) != known:
             raise DataError(f"{folder} was written by another version: train without --resume")
         self.progress = Progress(**state["progress"])
-        self.reader.load_state_dict(state["reader"])
+        self.optimizer.count_steps(self.progress.step)
+        for text in changes.notes:
+            self._note(text)
+        same = self.reader.load_state_dict(state["reader"])
+        if not same:
+            self._note("the examples are others than before: the epoch begins anew")
+        differs = not same or changes.added or changes.dropped
+        if differs and not self._over:
+            # what was measured before was another model, or on other events
+            self.progress.best, self.progress.best_epoch, self.progress.best_step = None, 0, 0
+            self.progress.bad_validations, self.progress.stopped = 0, False
+
+    def _start(self, folder: Path) -> None:
+        """Take another training's weights, and its optimizers' state where it fits."""
+        saved = checkpoint.read_state(folder)["model"]
+        fits = same_optimizers(saved, self._description)
+        state, changes = checkpoint.load(
+            folder,
+            self.model,
+            self.optimizer if fits else None,
+            self.group,
+            allow_features=self.config.allow_feature_changes,
+            random=False,
+        )
+        if fits:
+            self.optimizer.count_steps(state["progress"]["step"])
+        self._note(f"starts from {folder}" + ("" if fits else ", without its optimizer state"))
+        for text in changes.notes:
+            self._note(text)
+
+    def _note(self, text: str) -> None:
+        if self.listener is not None:
+            self.listener.note(text)

@@ -106,7 +106,9 @@ def test_input_that_is_not_there(recsys: Ask, config: Path, folder: Path, tmp_pa
     assert_refused(recsys("run", tmp_path / "ml.toml", elsewhere), "nowhere")
     assert_refused(recsys("train", config, elsewhere), "recsys ingest")
     store = f"store={load_config(config).store_folder}"
-    assert_refused(recsys("evaluate", config, elsewhere, store), "best", "recsys train")
+    assert_refused(
+        recsys("evaluate", config, elsewhere, store), "holds no checkpoint", "recsys train"
+    )
     assert_refused(recsys("recommend", tmp_path, "--user", 1), "is not a bundle")
     assert_refused(recsys("recommend", folder, "--user", 999_999), "unknown users: 999999")
     assert_refused(recsys("recommend", folder, "--user", "x"), "users must be of type int64")

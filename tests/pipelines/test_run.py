@@ -165,7 +165,7 @@ def test_what_is_done_is_not_done_again(finished: Run, monkeypatch: pytest.Monke
 
     from feature_store.sources.synthetic import Synthetic
 
-    monkeypatch.setattr(Trainer, "_step", never)
+    monkeypatch.setattr(Trainer, "step", never)
     monkeypatch.setattr(Synthetic, "read_events", never)
     before = (finished.folder / "metrics.json").read_bytes()
     again = run(finished.folder / "config.toml", ["tracking.enabled=false"], resume=True)

@@ -1,4 +1,5 @@
-"""What every retriever must do, whatever it is: `test_conformance` runs it over the registry."""
+"""What every retriever and every ranker must do, whatever it is: `test_conformance` and
+`test_ranker_conformance` run it over the registries."""
 
 from __future__ import annotations
 
@@ -11,15 +12,19 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from feature_store.examples import HISTORY, TARGET, Shape
+from feature_store.examples import HISTORY, LABEL, TARGET, Shape
+from recsys import rankers, retrievers
 from recsys.batch import Batch
 from recsys.embeddings.layout import EmbeddingsConfig
 from recsys.evaluation.evaluator import EvaluationConfig, Evaluator, Result
+from recsys.evaluation.predictions import Predictions
 from recsys.examples import Examples
 from recsys.membership import Pairs
+from recsys.model import Model, TrainedModel
 from recsys.optimizers import OptimizerConfig
+from recsys.rankers.base import Ranker, RankerConfig
 from recsys.reader import ReaderConfig
-from recsys.retrievers import BY_NAME, RETRIEVERS, build
+from recsys.retrievers import BY_NAME, RETRIEVERS
 from recsys.retrievers.base import (
     Candidates,
     FittedRetriever,
@@ -28,7 +33,7 @@ from recsys.retrievers.base import (
     VectorRetriever,
 )
 from recsys.rows import Rows
-from recsys.training.checkpoint import load_unsharded
+from recsys.training.checkpoint import best, load_unsharded
 from recsys.training.distributed import Group
 from recsys.training.trainer import Trainer, TrainerConfig, Validate
 
@@ -53,16 +58,16 @@ TRAINED = [n for n, config in BY_NAME.items() if issubclass(RETRIEVERS[config], 
 KS = (1, 10, 20)
 
 
-def small(name: str, **options: Any) -> RetrieverConfig:
-    """A small config of the retriever called `name`."""
-    kind = BY_NAME[name]
+def small(name: str, **options: Any) -> Any:
+    """A small config of the retriever or ranker called `name`."""
+    kind: Any = {**BY_NAME, **rankers.BY_NAME}[name]
     known = {key: value for key, value in _SMALL.items() if key in kind.model_fields}
     return kind(**{**known, **options})
 
 
 def shape_of(name: str) -> Shape:
-    """The shape of examples that a retriever trains on."""
-    return RETRIEVERS[BY_NAME[name]].shape
+    """The shape of examples that a model trains on."""
+    return "labelled" if name in rankers.BY_NAME else RETRIEVERS[BY_NAME[name]].shape
 
 
 def training(**options: Any) -> TrainerConfig:
@@ -77,6 +82,7 @@ class Recorder:
 
     losses: list[float] = field(default_factory=list)
     epochs: list[dict[str, float]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def step(self, step: int, steps: int, loss: float, rows: int) -> None:
         """Keep the loss."""
@@ -86,9 +92,13 @@ class Recorder:
         """Keep the figures."""
         self.epochs.append(metrics)
 
+    def note(self, text: str) -> None:
+        """Keep what it says."""
+        self.notes.append(text)
+
 
 def trainer_of(
-    config: RetrieverConfig,
+    config: RetrieverConfig | RankerConfig,
     examples: Examples,
     folder: Path,
     group: Group,
@@ -97,14 +107,16 @@ def trainer_of(
     embeddings: EmbeddingsConfig | None = None,
     reader: ReaderConfig | None = None,
     validate: Validate | None = None,
+    metric: str = "NDCG@10",
     listener: Recorder | None = None,
     seed: int = 0,
+    **options: Any,
 ) -> Trainer:
-    """A trainer of a fresh retriever, ready to `fit`."""
-    retriever = fresh(config, examples, embeddings, seed)
-    assert isinstance(retriever, TrainedRetriever)
+    """A trainer of a fresh model, ready to `fit`."""
+    model = fresh(config, examples, embeddings, seed)
+    assert isinstance(model, TrainedModel)
     rows = 16 if examples.summary.shape == "sequences" else 96
-    batches = retriever.training_reader(
+    batches = model.training_reader(
         examples,
         reader or ReaderConfig(batch_size=rows),
         seed=seed,
@@ -112,45 +124,63 @@ def trainer_of(
         world=group.world,
     )
     return Trainer(
-        retriever,
+        model,
         batches,
         trainer or training(),
         group,
         folder,
         validate=validate,
+        metric=metric,
         listener=listener,
+        **options,
     )
 
 
 def fresh(
-    config: RetrieverConfig,
+    config: RetrieverConfig | RankerConfig,
     examples: Examples,
     embeddings: EmbeddingsConfig | None = None,
     seed: int = 0,
-) -> VectorRetriever:
-    """A retriever that has learned nothing, the same for the same seed."""
+) -> Any:
+    """A model that has learned nothing, the same for the same seed."""
     torch.manual_seed(seed)
+    build = rankers.build if isinstance(config, RankerConfig) else retrievers.build
     return build(config, embeddings or EmbeddingsConfig(), examples, seed)  # type: ignore[arg-type]
 
 
 def learn(
-    config: RetrieverConfig,
+    config: RetrieverConfig | RankerConfig,
     examples: Examples,
     folder: Path,
     group: Group,
     trainer: TrainerConfig | None = None,
     **options: Any,
-) -> VectorRetriever:
-    """A retriever that was trained or fitted, as a run leaves it."""
+) -> Any:
+    """A model that was trained or fitted, as a run leaves it."""
     retriever = fresh(config, examples, options.get("embeddings"))
     if isinstance(retriever, FittedRetriever):
         retriever.fit(examples.interactions(), examples)
     else:
         trainer_of(config, examples, folder, group, trainer, **options).fit()
-        load_unsharded(folder / "best", retriever)
+        load_unsharded(best(folder), retriever)
     retriever.eval()
-    retriever.prepare(examples.candidates())
+    if isinstance(retriever, VectorRetriever):
+        retriever.prepare(examples.candidates())
     return retriever
+
+
+def predict(ranker: Ranker, examples: Examples, group: Group, role: str = "test") -> Predictions:
+    """What a ranker predicts of the rows of a role."""
+    user = examples.schema.user
+    reader = examples.reader(
+        role,
+        ranker.inputs,
+        ReaderConfig(batch_size=64, lanes=group.world),
+        extra=(user, LABEL),
+        rank=group.rank,
+        world=group.world,
+    )
+    return Predictions.of(ranker, reader, user, group)
 
 
 def evaluator_of(examples: Examples, ks: tuple[int, ...] = KS) -> Evaluator:
@@ -180,9 +210,9 @@ def request_table(retriever: VectorRetriever, examples: Examples, role: str = "t
     return table.select(list(dict.fromkeys([HISTORY, *(one.name for one in retriever.inputs)])))
 
 
-def batch_from(retriever: VectorRetriever, table: pa.Table) -> Batch:
+def batch_from(model: Model, table: pa.Table) -> Batch:
     """A batch of encoded requests."""
-    bags = tuple(one.name for one in retriever.inputs if one.kind == "bag")
+    bags = tuple(one.name for one in model.inputs if one.kind == "bag")
     return Rows.of(table).to_batch(bags)
 
 

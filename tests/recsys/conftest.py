@@ -30,8 +30,8 @@ def planted_log(tmp_path_factory: pytest.TempPathFactory) -> EventLog:
 
 @pytest.fixture(scope="session")
 def planted(planted_log: EventLog) -> dict[Shape, Examples]:
-    """The planted examples in both shapes."""
-    shapes: tuple[Shape, Shape] = ("sequences", "events")
+    """The planted examples in every shape."""
+    shapes: tuple[Shape, ...] = ("sequences", "events", "labelled")
     folder = planted_log.folder.parent
     return {shape: write_planted(planted_log, folder / shape, shape) for shape in shapes}
 

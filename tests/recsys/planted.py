@@ -1,4 +1,5 @@
-"""A tiny log with a planted rule: on a ring of items, everyone steps to the next one.
+"""A tiny log with planted rules: on a ring of items, everyone steps to the next one; and members
+of a club like some genres and dislike the others.
 
 It holds what the formats allow: string and integer ids, a bag of its own table and a bag that
 shares the items' table, dense features, missing values, items without events, users with few.
@@ -18,8 +19,9 @@ from feature_store.catalogue import Catalogue
 from feature_store.engine import connect
 from feature_store.event_log import EventLog
 from feature_store.examples import HISTORY, Shape, write_examples
+from feature_store.labels import LabelConfig
 from feature_store.schema import Feature, Schema
-from feature_store.splits import LeaveOneOut, make_split
+from feature_store.splits import LeaveOneOut, Random, make_split
 from recsys.examples import Examples
 
 USERS, ITEMS, UNSOLD = 120, 40, 2  # the unsold are in the catalogue alone
@@ -51,6 +53,12 @@ def successor(item: str) -> str:
     return f"i{(int(item[1:]) + 7) % ITEMS:02d}"
 
 
+def stars(user: int, item: int, chance: int) -> float:
+    """4 or 5 where the club goes with the genre, 1 or 2 where it does not."""
+    fits = (user % 3 + item % 4) % 2 == 0
+    return float((4 if fits else 1) + chance % 2)
+
+
 def write_log(folder: Path) -> EventLog:
     """Write events, items and users; most users start on the same stretch of the ring."""
     rng = np.random.default_rng(7)
@@ -60,7 +68,9 @@ def write_log(folder: Path) -> EventLog:
         day = datetime(2024, 1, 1) + timedelta(hours=int(rng.integers(0, 240)))
         users.append((user, item))
         for _ in range(int(rng.integers(1, 5) if user % 20 == 0 else rng.integers(6, 13))):
-            events.append((1000 + user, item, day, float(rng.integers(1, 6))))
+            events.append(
+                (1000 + user, item, day, stars(user, int(item[1:]), int(rng.integers(1, 6))))
+            )
             item, day = successor(item), day + timedelta(days=1)
     columns = zip(*events, strict=True)
     log.append(pa.table(dict(zip(log.schema.events_schema().names, columns, strict=True))))
@@ -96,9 +106,13 @@ def write_log(folder: Path) -> EventLog:
 
 
 def write_planted(log: EventLog, folder: Path, shape: Shape, **options: object) -> Examples:
-    """The leave-one-out examples of a log. `options` are those of `write_examples`."""
+    """The leave-one-out examples of a log, or its labelled events dealt out at random. `options`
+    are those of `write_examples`."""
     engine = connect(threads=1)
-    split = make_split(engine, log, LeaveOneOut())
+    if shape == "labelled":
+        split = make_split(engine, log, Random(), LabelConfig(positive_from=4, leave_out=(3,)))
+    else:
+        split = make_split(engine, log, LeaveOneOut())
     catalogue = Catalogue(log.folder, log.schema)
     write_examples(engine, split, catalogue, folder, shape=shape, **options)  # type: ignore[arg-type]
     return Examples(folder)

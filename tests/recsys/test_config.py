@@ -89,8 +89,16 @@ def test_an_impossible_value_is_named_with_what_is_allowed(
 
 def test_every_mistake_of_a_file_is_told_at_once() -> None:
     message = error_of({"data": {"source": "synthetic"}, "trainer": {"epochs": 0, "x": 1}})
-    for key in ("name", "retriever", "trainer.epochs", "trainer.x"):
+    for key in ("name", "trainer.epochs", "trainer.x"):
         assert f"config: {key}" in message or f"unknown key {key}" in message
+
+
+def test_a_run_has_one_model() -> None:
+    both = tree() | {"ranker": {"name": "dcn"}}
+    neither = {name: part for name, part in tree().items() if name != "retriever"}
+    for wrong in (both, neither):
+        assert "give either [retriever], one of popularity, " in error_of(wrong)
+        assert "or [ranker], one of dcn" in error_of(wrong)
 
 
 def test_overrides_are_read_as_toml_values_or_as_text() -> None:

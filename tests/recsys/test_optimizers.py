@@ -9,10 +9,12 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from feature_store.errors import ConfigError
 from recsys.embeddings.layout import EmbeddingsConfig, FeatureSpec, make_layout
-from recsys.embeddings.tables import Embeddings
-from recsys.optimizers import Optimizer, OptimizerConfig, fuse
-from recsys.training.distributed import Group, join, shard
+from recsys.embeddings.tables import Embeddings, whole
+from recsys.optimizers import Optimizer, OptimizerConfig, TableOptimizer, fuse
+from recsys.training.distributed import Group, join
+from recsys.training.sharding import shard
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,7 @@ def one_step(group: Group, config: OptimizerConfig, factor: float) -> dict[str, 
     """How far each weight moved in a step."""
     model = Model()
     fuse(model, config)
-    sharded = shard(model, group)
+    sharded = shard(model, group, config)
     optimizer = Optimizer(sharded, config)
 
     def weights() -> dict[str, Tensor]:
@@ -113,7 +115,7 @@ def test_sgd_moves_each_kind_of_weight_at_its_own_rate(group: Group) -> None:
     config = OptimizerConfig(
         name="sgd", learning_rate=0.01, sharded="sgd", sharded_learning_rate=0.3
     )
-    model = Model()
+    model = whole(Model())
     model(IDS, TAGS).backward()
     gradients = {".".join(n.split(".")[-2:]): p.grad for n, p in model.named_parameters()}
     for name, moved in one_step(group, config, 1.0).items():
@@ -134,7 +136,7 @@ def test_dense_gradients_are_clipped_to_the_norm(group: Group) -> None:
     config = OptimizerConfig(name="sgd", learning_rate=1.0)
     model = Model()
     fuse(model, config)
-    sharded = shard(model, group)
+    sharded = shard(model, group, config)
     optimizer = Optimizer(sharded, config)
     sharded(IDS, TAGS).backward()
     optimizer.clip(0.01)
@@ -142,3 +144,55 @@ def test_dense_gradients_are_clipped_to_the_norm(group: Group) -> None:
     norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
     assert len(gradients) == 2  # tables are not among them: they moved already
     assert norm.item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_table_may_have_an_optimizer_of_its_own(group: Group) -> None:
+    tables = {
+        "item": TableOptimizer(name="sgd", learning_rate=0.5),
+        "tags": TableOptimizer(learning_rate=0.25),
+    }
+    config = OptimizerConfig(sharded="adagrad", sharded_learning_rate=0.1, tables=tables)
+    model = whole(Model())
+    model(IDS, TAGS).backward()
+    gradients = {".".join(n.split(".")[-2:]): p.grad for n, p in model.named_parameters()}
+    for factor in (1.0, 0.5):  # the schedule scales each rate
+        moved = one_step(group, config, factor)
+        expected = -0.5 * factor * gradients["item.weight"].to_dense()
+        torch.testing.assert_close(moved["item.weight"], expected)
+        # Adagrad's first step is the rate itself
+        read = moved["tags.weight"][[1, 3, 4]].abs()
+        torch.testing.assert_close(read, torch.full_like(read, 0.25 * factor), atol=1e-4, rtol=1e-4)
+        dense = moved["layer.weight"].abs()
+        torch.testing.assert_close(dense, torch.full_like(dense, 1e-3 * factor))
+
+
+def test_fused_adam_is_refused_on_cpus() -> None:
+    message = "table (item|tags) is sharded .* fused Adam on CPUs.*'rowwise_adagrad'"
+    with pytest.raises(ConfigError, match=message):
+        fuse(Model(), OptimizerConfig(sharded="adam"))
+
+
+def test_optimizers_of_tables_that_are_not_sharded_are_refused() -> None:
+    tables = {"itme": TableOptimizer(name="sgd")}
+    with pytest.raises(
+        ConfigError, match=r"tables\.itme: no sharded table; sharded are: item, tags"
+    ):
+        fuse(Model(), OptimizerConfig(tables=tables))
+    with pytest.raises(ConfigError, match="none is sharded"):
+        fuse(nn.Linear(2, 1), OptimizerConfig(tables=tables))
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "adagrad", "sgd"])
+def test_state_is_made_without_moving_a_weight(group: Group, name: str) -> None:
+    """So that what a checkpoint does not hold of a new feature starts as new."""
+    config = OptimizerConfig(name=name, weight_decay=0.1)  # type: ignore[arg-type]
+    model = Model()
+    fuse(model, config)
+    sharded = shard(model, group, config)
+    optimizer = Optimizer(sharded, config)
+    before = [weights.detach().clone() for weights in optimizer.dense_parameters]
+    optimizer.make_state()
+    for weights, old in zip(optimizer.dense_parameters, before, strict=True):
+        assert torch.equal(weights, old)
+        for value in optimizer.dense.state[weights].values():
+            assert value is None or not value.any()

@@ -25,11 +25,13 @@ from feature_store.errors import ConfigError, DataError
 from feature_store.event_log import EventLog
 from feature_store.examples import Shape
 from planted import UNSOLD, raw_requests
+from recsys.embeddings.quantisation import QuantisationConfig
 from recsys.examples import Examples
 from recsys.retrievers.base import VectorRetriever
 from recsys.serving import export
-from recsys.serving.bundle import Bundle, digest, same_list
+from recsys.serving.bundle import Bundle, same_list
 from recsys.serving.export import write_bundle
+from recsys.serving.files import digest
 from recsys.serving.index import (
     ExactIndex,
     FaissIndex,
@@ -58,7 +60,7 @@ class Served:
     def bundle(self) -> Path:
         return self.recommender.bundle.folder
 
-    def export(self, folder: Path, index: IndexConfig | None = None) -> Recommender:
+    def export(self, folder: Path, index: IndexConfig | None = None, **options: Any) -> Recommender:
         return write_bundle(
             folder,
             self.retriever,
@@ -68,6 +70,7 @@ class Served:
             index=index or IndexConfig(),
             golden=8,
             about={"retriever": "planted"},
+            **options,
         )
 
 
@@ -149,6 +152,47 @@ def test_another_process_serves_what_was_evaluated_without_the_training_stack(
     assert np.mean(equal) > 0.97  # scores that are all but equal may change places
 
 
+# -- quantised tables --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "int8", "int4"])
+def test_quantised_tables_recommend_nearly_the_same(
+    sasrec: Served, tmp_path: Path, dtype: Any
+) -> None:
+    config = QuantisationConfig(dtype=dtype, max_error=0.2, max_loss=0.05)
+    bundle = sasrec.export(tmp_path / "bundle", quantisation=config)
+    record = bundle.bundle.manifest["quantisation"]
+    assert record["tables"]["item_id"]["dtype"] == dtype and record["metric"] == "Recall@100"
+    assert bundle.bundle.manifest["embeddings"]["tables"][0]["rows"] == 43
+    expected = {"fp16": 43 * 16 * 2, "int8": 43 * (16 + 8), "int4": 43 * (8 + 4)}[dtype]
+    assert record["bytes"] == expected and record["fp32_bytes"] == 43 * 16 * 4
+    requests = raw_requests(sasrec.examples)
+    lists = [
+        one.recommend(requests=requests, k=1).set_index("user")["item"]
+        for one in (bundle, sasrec.recommender)
+    ]
+    assert (lists[0] == lists[1]).mean() >= {"fp16": 0.95, "int8": 0.95, "int4": 0.7}[dtype]
+
+
+def test_a_gate_that_lets_nothing_through_leaves_float32(sasrec: Served, tmp_path: Path) -> None:
+    config = QuantisationConfig(dtype="int4", max_error=1e-9)
+    bundle = sasrec.export(tmp_path / "bundle", quantisation=config)
+    table = bundle.bundle.manifest["quantisation"]["tables"]["item_id"]
+    assert (table["requested"], table["dtype"]) == ("int4", "fp32")
+    assert table["reason"].startswith("fp16 has a relative error of 0.000")
+
+
+def test_a_model_without_tables_cannot_be_quantised(
+    planted: dict[Shape, Examples], planted_log: EventLog, tmp_path: Path
+) -> None:
+    with join("cpu") as group:
+        ease = learn(small("ease"), planted["sequences"], tmp_path, group)
+    served = Served(ease, planted["sequences"], planted_log, None, {})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="this model has no embedding tables"):
+        served.export(tmp_path / "bundle", quantisation=QuantisationConfig(dtype="int8"))
+    assert not (tmp_path / "bundle").exists()
+
+
 # -- bundles that are not what was exported ----------------------------------------------------
 
 
@@ -164,7 +208,7 @@ def test_what_is_no_bundle_is_refused(copy: Path, tmp_path: Path) -> None:
     assert_refused(tmp_path / "nowhere", "is not a bundle")
     manifest = json.loads((copy / "manifest.json").read_text())
     (copy / "manifest.json").write_text(json.dumps({**manifest, "format": 99}))
-    assert_refused(copy, "format 99, this program reads 1: export it again")
+    assert_refused(copy, "format 99, this program reads 2: export it again")
     (copy / "manifest.json").write_text("{")
     assert_refused(copy, "is not a bundle")
 

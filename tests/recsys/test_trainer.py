@@ -110,7 +110,8 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_training(
     assert trainer.model.training
     best = {n: torch.zeros_like(v) for n, v in kept[0].items()}
     tensors = {"model": best}
-    torch.distributed.checkpoint.load(tensors, checkpoint_id=str(tmp_path / "run" / "best"))
+    path = checkpoint.best(tmp_path / "run")
+    torch.distributed.checkpoint.load(tensors, checkpoint_id=str(path))
     assert all(torch.equal(best[n], kept[1][n]) for n in best)
     assert not all(torch.equal(best[n], kept[4][n]) for n in best)
 
@@ -118,7 +119,7 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_training(
 def test_without_validation_the_last_epoch_is_the_best(make: MakeTrainer, tmp_path: Path) -> None:
     trainer = make(epochs=2)
     assert trainer.fit().best_epoch == 2
-    state = checkpoint.read_state(tmp_path / "run" / "best")
+    state = checkpoint.read_state(checkpoint.best(tmp_path / "run"))
     assert state["progress"]["step"] == 16
 
 
@@ -203,7 +204,6 @@ def test_a_resumed_training_ends_bit_for_bit_as_one_left_alone(
     for start in (3, steps, 9 if steps == 8 else 12):
         folder = tmp_path / f"from{start}"
         shutil.copytree(starts[start], folder / starts[start].name)
-        shutil.copytree(tmp_path / "alone" / "best", folder / "best")
         again, rest = Recorder(), values[start // steps :]
         torch.manual_seed(99)
         resumed = make(folder.name, validate=scripted(*rest), listener=again, **options)
@@ -231,7 +231,14 @@ def test_a_finished_training_has_nothing_to_resume(make: MakeTrainer) -> None:
 def test_the_last_checkpoints_are_kept(make: MakeTrainer, tmp_path: Path) -> None:
     make(epochs=2, checkpoint_every_steps=2, keep=2).fit()
     kept = sorted(path.name for path in (tmp_path / "run").iterdir())
-    assert kept == ["best", "step-000000014", "step-000000016"]
+    assert kept == ["step-000000014", "step-000000016"]
+
+
+def test_the_best_is_kept_besides_the_last(make: MakeTrainer, tmp_path: Path) -> None:
+    make(validate=scripted(0.1, 0.9, 0.2, 0.3, 0.4), epochs=5, keep=1).fit()
+    kept = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert kept == ["step-000000016", "step-000000040"]
+    assert checkpoint.best(tmp_path / "run").name == "step-000000016"
 
 
 def test_every_epoch_trains_on_every_row_once_in_an_order_of_its_own(
@@ -239,14 +246,43 @@ def test_every_epoch_trains_on_every_row_once_in_an_order_of_its_own(
 ) -> None:
     trainer = make(epochs=2)
     rows: list[list[tuple[int, ...]]] = []
-    step = Trainer._step
+    step = Trainer.step
 
     def record(self: Trainer, batch: Batch) -> None:
         rows.append([tuple(row[row != 0].tolist()) for row in batch.padded(HISTORY)])
         step(self, batch)
 
-    monkeypatch.setattr(Trainer, "_step", record)
+    monkeypatch.setattr(Trainer, "step", record)
     trainer.fit()
     first, second = ([row for batch in part for row in batch] for part in (rows[:8], rows[8:]))
     assert len(first) == trainer.reader.num_rows and max(map(len, rows)) <= 16
     assert sorted(first) == sorted(second) and first != second
+
+
+def test_the_schedule_reaches_sharded_tables(make: MakeTrainer) -> None:
+    """A rate that falls to nothing moves tables less and less, and then no more."""
+    options = {"schedule": "linear", "sharded": "sgd", "sharded_learning_rate": 1.0}
+    trainer = make(
+        name="two_tower",
+        embeddings=SHARDED,
+        epochs=2,
+        optimizer=OptimizerConfig(**options),  # type: ignore[arg-type]
+    )
+    rates: list[float] = []
+    step = trainer.optimizer.step
+
+    def record() -> None:
+        rates.append(trainer.optimizer.fused.param_groups[0]["lr"])
+        step()
+
+    trainer.optimizer.step = record  # type: ignore[method-assign]
+    before = weights(trainer)
+    trainer.fit()
+    steps = trainer.planned_steps
+    assert rates == pytest.approx([1 - n / steps for n in range(steps)])
+    moved = weights(trainer)
+    assert any(not torch.equal(before[n], moved[n]) for n in before if "item_id" in n)
+    trainer.optimizer.set_rate(0.0)
+    trainer.step(next(iter(trainer.reader)))  # beyond the schedule's end: the rate is 0
+    after = weights(trainer)
+    assert all(torch.equal(after[n], moved[n]) for n in moved if "embeddings" in n)

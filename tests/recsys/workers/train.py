@@ -8,79 +8,127 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import torch
 
-from conformance import LAYOUTS, TRAINED, Recorder, fresh, measure, small, trainer_of, training
-from recsys.embeddings.layout import EmbeddingsConfig, FeatureSpec, make_layout
+from conformance import (
+    LAYOUTS,
+    Recorder,
+    batch_from,
+    fresh,
+    measure,
+    predict,
+    small,
+    trainer_of,
+    training,
+)
+from recsys.embeddings.layout import EmbeddingsConfig, FeatureSpec, TableConfig, make_layout
 from recsys.embeddings.tables import Embeddings
 from recsys.examples import Examples
+from recsys.model import Model, TrainedModel
 from recsys.optimizers import OptimizerConfig, fuse
+from recsys.rankers.base import Ranker
 from recsys.reader import ReaderConfig
-from recsys.retrievers.base import FittedRetriever, TrainedRetriever
-from recsys.training.distributed import Group, join, shard
+from recsys.retrievers.base import FittedRetriever
+from recsys.training.distributed import Group, join
+from recsys.training.growth import unwrap
+from recsys.training.sharding import shard
 
 CHECKPOINT_STEP = 4  # in the middle of an epoch of 8
+# by placement: how all tables lie, and their fused optimizer
+PLACEMENTS = {
+    "replicated": ("replicated", "rowwise_adagrad"),
+    "row_wise": ("row_wise", "rowwise_adagrad"),
+    "table_wise": ("table_wise", "rowwise_adagrad"),
+    "planned": ("auto", "adagrad"),
+    "column_wise": ("column_wise", "adagrad"),
+}
 
 
 @dataclass(frozen=True)
 class Case:
-    """A retriever and its tables; `folder` takes checkpoints and `outcome.pt`."""
+    """A model and its tables; `folder` takes checkpoints and `outcome.pt`."""
 
-    retriever: str
+    model: str
     layout: str
-    sharded: bool
+    placement: str
     examples: str
     folder: str
 
-    @property
-    def embeddings(self) -> EmbeddingsConfig:
-        """The layout, with all tables sharded or none."""
-        change = {"shard_above_mb": 0 if self.sharded else 64}
-        return LAYOUTS[self.layout].model_copy(update=change)
+    def config(self, examples: Examples) -> EmbeddingsConfig:
+        """The layout, with all tables placed alike."""
+        sharding, _ = PLACEMENTS[self.placement]
+        layout = LAYOUTS[self.layout]
+        plain: Any = fresh(small(self.model), examples, layout)
+        names = [
+            t.name for m in plain.modules() if isinstance(m, Embeddings) for t in m.layout.tables
+        ]
+        tables = {name: TableConfig(sharding=sharding) for name in names}  # type: ignore[arg-type]
+        above = 0 if sharding == "auto" else 64
+        return layout.model_copy(update={"tables": tables, "shard_above_mb": above})
 
 
 def work(case: Case, group: Group) -> None:
     """Train for two epochs, or go on from the checkpoint that lies in the folder, and measure."""
     examples, folder, recorder = Examples(Path(case.examples)), Path(case.folder), Recorder()
-    config = small(case.retriever)
-    rows = {"sequences": 16, "events": 104}[examples.summary.shape]
-    if case.retriever in TRAINED:
+    config = small(case.model)
+    rows = {"sequences": 16, "events": 104, "labelled": 115}[examples.summary.shape]
+    model = fresh(config, examples)
+    if isinstance(model, FittedRetriever):
+        model.fit(examples.interactions(), examples)
+    else:
+        optimizer = OptimizerConfig(learning_rate=2e-3, sharded=PLACEMENTS[case.placement][1])  # type: ignore[arg-type]
         trainer = trainer_of(
             config,
             examples,
             folder / "checkpoints",
             group,
             training(
-                epochs=2,
-                optimizer=OptimizerConfig(learning_rate=2e-3),
-                checkpoint_every_steps=CHECKPOINT_STEP,
-                keep=100,
+                epochs=2, optimizer=optimizer, checkpoint_every_steps=CHECKPOINT_STEP, keep=100
             ),
-            embeddings=case.embeddings,
-            reader=ReaderConfig(batch_size=rows, lanes=2),
-            validate=lambda model: measure(model, examples, group, "validation").metrics,
+            embeddings=case.config(examples),
+            reader=ReaderConfig(batch_size=rows, lanes=4),
+            validate=lambda model: figures(model, examples, group, "validation"),
+            metric="AUC" if examples.summary.shape == "labelled" else "NDCG@10",
             listener=recorder,
         )
         trainer.fit(resume=True)
-        retriever = trainer.model.module
-        while not isinstance(retriever, TrainedRetriever):
-            retriever = retriever.module
-    else:
-        retriever = fresh(config, examples)
-        assert isinstance(retriever, FittedRetriever)
-        retriever.fit(examples.interactions(), examples)
-    retriever.eval()
-    result = measure(retriever, examples, group)
+        model = unwrap(trainer.model)
+        assert isinstance(model, TrainedModel)
+    model.eval()
     outcome = {
         "losses": torch.tensor(recorder.losses),
-        "validation": [e["NDCG@10"] for e in recorder.epochs],
-        "vectors": retriever.item_matrix(torch.arange(examples.num_items)),
-        "metrics": result.metrics,
-        "users": result.per_user["user"].to_pylist(),
+        "validation": [e[_first(e)] for e in recorder.epochs],
+        "answers": answers(model, examples),
+        "metrics": figures(model, examples, group, "test"),
     }
     if group.leads:
         folder.mkdir(parents=True, exist_ok=True)
         torch.save(outcome, folder / "outcome.pt")
+
+
+def _first(metrics: dict[str, float]) -> str:
+    return "AUC" if "AUC" in metrics else "NDCG@10"
+
+
+def figures(model: Model, examples: Examples, group: Group, role: str) -> dict[str, float]:
+    """Of a retriever or a ranker; with what users there were, so that none is left out."""
+    if isinstance(model, Ranker):
+        found = predict(model, examples, group, role)
+        return found.metrics | {"users": float(sum(set(found.users.tolist())))}
+    result = measure(model, examples, group, role)  # type: ignore[arg-type]
+    users = result.per_user["user"].to_pylist()
+    assert len(set(users)) == len(users)
+    return result.metrics | {"users": float(sum(users))}
+
+
+@torch.no_grad()
+def answers(model: Any, examples: Examples) -> torch.Tensor:
+    """Item vectors, or logits of the first test rows. Every process must ask."""
+    if not isinstance(model, Ranker):
+        return model.item_matrix(torch.arange(examples.num_items))
+    table = pq.read_table(examples.folder / "test.parquet").slice(0, 40)
+    return model.score(batch_from(model, table.select([one.name for one in model.inputs])))
 
 
 def outcome(case: Case) -> dict[str, Any]:
@@ -92,11 +140,12 @@ def look_up_uneven_bags(group: Group) -> None:
     """Bags of as many rows as there are items on rank 0, and of one fewer on the others."""
     specs = [FeatureSpec(name, name, 12, pooled=True) for name in ("badges", "words")]
     embeddings = Embeddings(make_layout(specs, 4, EmbeddingsConfig(shard_above_mb=0)))
-    for table in embeddings.parameters():
-        torch.nn.init.ones_(table)
     fuse(embeddings, OptimizerConfig())
-    model = shard(embeddings, group)
-    rows = 6 - group.rank
+    model = shard(embeddings, group, OptimizerConfig())
+    for table in model.state_dict().values():
+        for part in table.local_shards():
+            torch.nn.init.ones_(part.tensor)
+    rows = 6 - min(group.rank, 1)
     bags = {"badges": torch.ones(rows, 2).long(), "words": torch.tensor([[3, 0]] * 5 + [[0, 0]])}
     found = model({}, bags)
     torch.testing.assert_close(found["badges"], torch.ones(rows, 4))

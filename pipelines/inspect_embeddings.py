@@ -1,0 +1,66 @@
+"""A trained run -> what its embedding tables look like."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from feature_store.errors import ConfigError
+from pipelines.evaluate import trained_model
+from recsys.config import RunConfig
+from recsys.embeddings.inspection import inspect_features, inspect_tables
+from recsys.embeddings.tables import Embeddings
+
+
+def inspect_embeddings(config: RunConfig) -> dict[str, Any]:
+    """Collisions of every vocabulary, and rows of every table of the run's best weights.
+
+    Raises DataError when it was not trained, ConfigError for a model without tables.
+    """
+    model, _ = trained_model(config)
+    found = [module for module in model.modules() if isinstance(module, Embeddings)]
+    if not found:
+        raise ConfigError(f"{config.model.name} has no embedding tables")
+    plain = found[0].plain()
+    return {
+        "layout": plain.layout.config.layout,
+        "bytes": sum(table.bytes for table in plain.layout.tables),
+        "features": inspect_features(plain.layout),
+        "tables": inspect_tables(plain),
+    }
+
+
+def tables_of(found: dict[str, Any]) -> tuple[Table, Table]:
+    """What was found, as two tables."""
+    features = Table(
+        title=f"layout {found['layout']}, {found['bytes'] / 1e6:.3f} MB",
+        caption="share of ids that lie alike: all rows are another's of the feature, too; "
+        "within: one row is; between: one row is another feature's",
+        box=box.SIMPLE,
+    )
+    features.add_column("feature", no_wrap=True)
+    for name in ("ids", "width", "probes", "alike", "within", "between"):
+        features.add_column(name, justify="right", no_wrap=True)
+    for one in found["features"]:
+        features.add_row(
+            one.feature,
+            f"{one.ids:,}",
+            str(one.width),
+            str(one.probes),
+            f"{one.alike:.2%}",
+            f"{one.within:.2%}",
+            f"{one.between:.2%}",
+        )
+    tables = Table(
+        caption="dead: rows that no id has; norms of the others at the 5th, 50th, 95th percentile",
+        box=box.SIMPLE,
+    )
+    tables.add_column("table", no_wrap=True)
+    for name in ("rows", "width", "dead", "norm 5 %", "50 %", "95 %"):
+        tables.add_column(name, justify="right", no_wrap=True)
+    for one in found["tables"]:
+        norms = (f"{norm:.4f}" for norm in one.norms)
+        tables.add_row(one.table, f"{one.rows:,}", str(one.width), f"{one.dead:.2%}", *norms)
+    return features, tables

@@ -1,0 +1,115 @@
+"""What became of a model's tables: collisions, norms of rows, rows that nobody reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from recsys.embeddings.layout import Layout
+from recsys.embeddings.plain import PlainEmbeddings, RowMaps
+
+_QUANTILES = (0.05, 0.5, 0.95)
+
+
+@dataclass(frozen=True)
+class FeatureFacts:
+    """A vocabulary and how its ids lie.
+
+    Shares of ids: `alike` share the rows of all their probes with another id of the vocabulary, so
+    that the two cannot be told apart; `within` share the row of one; `between` share a row with an
+    id of another vocabulary, which a model can learn to tell apart.
+    """
+
+    feature: str
+    table: str
+    ids: int
+    width: int
+    probes: int
+    alike: float
+    within: float
+    between: float
+
+
+@dataclass(frozen=True)
+class TableFacts:
+    """A physical table: `dead` is the share of rows that no id has; norms of the others'
+    vectors at the 5th, 50th and 95th percentile."""
+
+    table: str
+    rows: int
+    width: int
+    dead: float
+    norms: tuple[float, float, float]
+
+
+def inspect_features(layout: Layout) -> list[FeatureFacts]:
+    """One entry a vocabulary, row 0 (unknown) included among the ids."""
+    maps, seen = RowMaps(layout), set()
+    found: list[FeatureFacts] = []
+    places: dict[
+        str, np.ndarray
+    ] = {}  # by vocabulary: rows of each probe [probes, V], numbered over all tables
+    starts = {t.name: s for t, s in zip(layout.tables, _starts(layout), strict=True)}
+    for name, lookups in layout.lookups.items():
+        spec = layout.features[name]
+        if spec.table not in places:
+            ids = torch.arange(spec.rows)
+            places[spec.table] = np.stack(
+                [maps(one, ids).numpy() + starts[one.table] for one in lookups]
+            )
+    total = sum(table.rows for table in layout.tables)
+    readers = np.zeros(total, np.int64)  # vocabularies that read a row
+    for rows in places.values():
+        readers[np.unique(rows)] += 1
+    for name, lookups in layout.lookups.items():
+        spec = layout.features[name]
+        if spec.table in seen:
+            continue
+        seen.add(spec.table)
+        rows = places[spec.table]
+        _, inverse, counts = np.unique(rows, axis=1, return_inverse=True, return_counts=True)
+        own = np.stack([_shared(probe, total) for probe in rows])
+        found.append(
+            FeatureFacts(
+                feature=name,
+                table=spec.table,
+                ids=spec.rows,
+                width=layout.width(name),
+                probes=len(lookups),
+                alike=float((counts[inverse.ravel()] > 1).mean()),
+                within=float(own.any(0).mean()),
+                between=float((readers[rows] > 1).any(0).mean()),
+            )
+        )
+    return found
+
+
+def inspect_tables(embeddings: PlainEmbeddings) -> list[TableFacts]:
+    """One entry a physical table."""
+    layout, maps, found = embeddings.layout, embeddings.maps, []
+    for table in layout.tables:
+        used = torch.zeros(table.rows, dtype=torch.bool)
+        for name, lookups in layout.lookups.items():
+            ids = torch.arange(layout.features[name].rows)
+            for one in lookups:
+                if one.table == table.name:
+                    used[maps(one, ids)] = True
+        with torch.no_grad():
+            norms = embeddings.tables[table.name](used.nonzero().squeeze(1)).norm(dim=1)
+        low, middle, high = np.quantile(norms.numpy(), _QUANTILES)
+        dead = 1 - float(used.float().mean())
+        norms_of = (float(low), float(middle), float(high))
+        found.append(TableFacts(table.name, table.rows, table.width, dead, norms_of))
+    return found
+
+
+def _starts(layout: Layout) -> np.ndarray:
+    rows = np.array([table.rows for table in layout.tables])
+    return np.cumsum(rows) - rows
+
+
+def _shared(rows: np.ndarray, total: int) -> np.ndarray:
+    """Whether each entry occurs again."""
+    return np.bincount(rows, minlength=total)[rows] > 1

@@ -1,0 +1,26 @@
+"""Numbers of any scale to mean 0 and deviation 1, as training saw them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Standardise(nn.Module):
+    """`(x - mean) / deviation` by names; the constants are saved with the weights."""
+
+    def __init__(self, columns: dict[str, Tensor]) -> None:
+        super().__init__()
+        for name, values in columns.items():
+            deviation, mean = torch.std_mean(values.double(), correction=0)
+            deviation = torch.where(deviation > 0, deviation, 1.0)  # a constant stays one
+            self.register_buffer(f"{name}_mean", mean.float())
+            self.register_buffer(f"{name}_deviation", deviation.float())
+
+    def names(self, feature: str) -> tuple[str, str]:
+        """Names of a feature's constants in the state."""
+        return f"{feature}_mean", f"{feature}_deviation"
+
+    def forward(self, name: str, values: Tensor) -> Tensor:
+        """[...] -> [...]."""
+        return (values - getattr(self, f"{name}_mean")) / getattr(self, f"{name}_deviation")

@@ -1,0 +1,85 @@
+"""What retrievers and rankers share: inputs, and the contract with the trainer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from feature_store.examples import HISTORY, TARGET, Shape
+from recsys.batch import Batch
+from recsys.examples import Examples
+from recsys.inputs import Input
+from recsys.reader import Reader, ReaderConfig
+
+_EXTRA = {"sequences": (), "events": (TARGET,), "labelled": ("label",)}
+
+
+class Loss(NamedTuple):
+    """Sum of the losses of a batch, and the number (or sum of weights) of the terms in it."""
+
+    total: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which features the entries along `dims` of a weight belong to: their names and widths.
+
+    A checkpoint of other features is carried over by it.
+    """
+
+    dims: tuple[int, ...]
+    widths: dict[str, int]
+
+
+class Model(nn.Module):
+    """Reads requests. `inputs` names the tensors, `shape` the examples that it is trained on."""
+
+    shape: ClassVar[Shape] = "sequences"
+    inputs: tuple[Input, ...] = (Input(HISTORY, "sequence", 2),)
+
+    def inputs_of(self, batch: Batch) -> dict[str, Tensor]:
+        """The tensors that `inputs` describes, cut and padded from a batch."""
+        found = {}
+        for one in self.inputs:
+            if one.kind in ("sequence", "bag"):
+                found[one.name] = batch.padded(one.name, one.length)
+            else:
+                found[one.name] = batch.id(one.name) if one.kind == "id" else batch.column(one.name)
+        return found
+
+
+class TrainedModel(Model, ABC):
+    """A model that learns by gradient: the trainer calls `forward`.
+
+    `columns` says of which features the columns of a weight are, by the weight's name; `own`
+    names what the model keeps for a single feature besides its table.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.columns: dict[str, Columns] = {}
+        self.own: dict[str, tuple[str, ...]] = {}
+
+    @abstractmethod
+    def forward(self, batch: Batch, step: int) -> Loss:
+        """The loss of a batch; `step` seeds whatever is drawn."""
+
+    def training_reader(
+        self, examples: Examples, config: ReaderConfig, *, seed: int, rank: int, world: int
+    ) -> Reader:
+        """Batches for `forward`: by event with its target or label, or whole sequences whose last
+        `length` events are read and whose every event but the first is a target."""
+        inputs = self.inputs
+        if self.shape == "sequences":
+            inputs = tuple(_one_longer(one) for one in inputs)
+        return examples.reader(
+            "train", inputs, config, extra=_EXTRA[self.shape], seed=seed, rank=rank, world=world
+        )
+
+
+def _one_longer(one: Input) -> Input:
+    return replace(one, length=one.length + 1) if one.kind == "sequence" and one.length else one

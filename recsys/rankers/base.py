@@ -1,0 +1,50 @@
+"""The contract of rankers. B rows (a user, an item and what else is known), D widths."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+from torch.nn import functional as F
+
+from recsys.batch import Batch
+from recsys.model import Loss, TrainedModel
+
+
+class RankerConfig(BaseModel):
+    """A ranker's own options; `name` chooses it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    search_space: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    name: str
+
+
+class Ranker(TrainedModel):
+    """Says how likely each row's label is. `item` names the column of the item.
+
+    The one description of it is `logits`: training, evaluation and the exported program all run
+    it on the tensors that `inputs` names.
+    """
+
+    shape = "labelled"
+    tasks: ClassVar[tuple[str, ...]] = ("label",)
+    item: str
+
+    @abstractmethod
+    def logits(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Logits [B, tasks] from the tensors that `inputs` describes."""
+
+    def score(self, batch: Batch) -> Tensor:
+        """Logits [B, tasks] of a batch."""
+        return self.logits(self.inputs_of(batch))
+
+    def forward(self, batch: Batch, step: int) -> Loss:
+        """Binary cross-entropy, weighted where the batch has weights."""
+        assert batch.labels is not None
+        logits = self.score(batch)[:, 0]
+        losses = F.binary_cross_entropy_with_logits(logits, batch.labels, reduction="none")
+        weights = losses.new_ones(len(losses)) if batch.weights is None else batch.weights
+        return Loss((losses * weights).sum(), weights.sum())

@@ -1,0 +1,100 @@
+"""DCN-V2: cross layers over all features, then a deep network."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from recsys.embeddings.layout import EmbeddingsConfig, make_layout
+from recsys.embeddings.tables import Embeddings
+from recsys.examples import Examples
+from recsys.features import ItemColumns, choose, input_of
+from recsys.layers.cross import CrossLayers
+from recsys.layers.standardise import Standardise
+from recsys.model import Columns
+from recsys.rankers.base import Ranker, RankerConfig
+
+
+class DCNConfig(RankerConfig):
+    """Wang et al., "DCN V2: improved deep & cross network", WWW 2021, stacked."""
+
+    name: Literal["dcn"] = "dcn"
+    width: int = Field(16, ge=1, description="D: width of embeddings, where no table has its own.")
+    cross_layers: int = Field(2, ge=0)
+    hidden: tuple[int, ...] = Field((128,), description="Hidden layers of the deep network.")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    user_features: tuple[str, ...] = Field((), description="Of the user; empty takes all.")
+    item_features: tuple[str, ...] = Field((), description="Of the item; empty takes all.")
+    context_features: tuple[str, ...] = Field(
+        (), description="Of the event; empty takes all but those that tell how it ended."
+    )
+
+    search_space: ClassVar[dict[str, dict[str, Any]]] = {
+        "width": {"choices": [8, 16, 32]},
+        "cross_layers": {"low": 1, "high": 3},
+        "hidden": {"choices": [[128], [256, 128], [512, 256]]},
+        "dropout": {"low": 0.0, "high": 0.5},
+    }
+
+
+class DCN(Ranker):
+    """Reads features of the user, the item and the event; numbers are standardised."""
+
+    def __init__(
+        self, config: DCNConfig, embeddings: EmbeddingsConfig, examples: Examples, seed: int = 0
+    ) -> None:
+        super().__init__()
+        schema = examples.schema
+        users = choose(config.user_features, examples, "user", option="ranker.user_features")
+        items = choose(config.item_features, examples, "item", option="ranker.item_features")
+        # what is known only once the event has happened must not be asked before it
+        outcome = (schema.label, schema.quantity, schema.event_type, schema.propensity)
+        context = choose(
+            config.context_features,
+            examples,
+            "context",
+            option="ranker.context_features",
+            without=outcome,
+        )
+        self.item = schema.item
+        self.features = (*users, *context, *items)
+        asked = [input_of(feature) for feature in (*users, *context)]
+        self.inputs = (*asked, input_of(schema[self.item]))
+        embedded = [examples.spec(f.name) for f in self.features if f.embedded]
+        layout = make_layout(embedded, config.width, embeddings)
+        self.embeddings = Embeddings(layout, seed)
+        self.items = ItemColumns(items, examples)
+        self.numbers = Standardise(
+            {f.name: examples.training_column(f) for f in self.features if f.kind == "dense"}
+        )
+        numbers = [f.name for f in self.features if f.kind == "dense"]
+        self.own = {n: tuple(f"numbers.{one}" for one in self.numbers.names(n)) for n in numbers}
+        widths = {f.name: layout.width(f.name) if f.embedded else 1 for f in self.features}
+        width = sum(widths.values())
+        self.cross = CrossLayers(width, config.cross_layers)
+        layers: list[nn.Module] = []
+        for hidden in config.hidden:
+            layers += [nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(config.dropout)]
+            width = hidden
+        self.deep = nn.Sequential(*layers, nn.Linear(width, len(self.tasks)))
+        self.columns = {"deep.0.weight": Columns((1,), widths)}
+        for layer in range(config.cross_layers):
+            self.columns[f"cross.layers.{layer}.weight"] = Columns((0, 1), widths)
+            self.columns[f"cross.layers.{layer}.bias"] = Columns((0,), widths)
+
+    def logits(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Logits [B, 1]."""
+        ids, bags, numbers = self.items(inputs[self.item])
+        for feature in self.features:
+            for kind, found in (("id", ids), ("bag", bags), ("dense", numbers)):
+                if feature.kind == kind and feature.name not in found:
+                    found[feature.name] = inputs[feature.name]
+        vectors = self.embeddings(ids, bags)
+        parts = [
+            vectors[f.name] if f.embedded else self.numbers(f.name, numbers[f.name]).unsqueeze(1)
+            for f in self.features
+        ]
+        return self.deep(self.cross(torch.cat(parts, dim=1)))

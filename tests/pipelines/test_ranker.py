@@ -1,0 +1,235 @@
+"""A ranker's run end to end, its programs, and how it is looked into."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import tomli_w
+
+from feature_store.errors import ConfigError
+from pipelines.run import run
+from recsys.evaluation import pointwise
+from recsys.runs import Run
+
+Tree = dict[str, Any]
+TreeOf = Callable[..., Tree]
+Ask = Callable[..., tuple[Any, str, str]]
+RANKER = {
+    "retriever": None,
+    "ranker": {"name": "dcn", "width": 8, "hidden": [16]},
+    "split": {"protocol": "global_time"},
+    "reader": {"batch_size": 256},
+    "trainer": {"epochs": 3, "device": "cpu"},
+    "embeddings": {"layout": "unified", "budget_mb": 0.02},
+    "evaluation": {"replicates": 100},
+}
+
+
+def ranker_tree(tree_of: TreeOf, output: Path, **sections: Any) -> Tree:
+    tree = tree_of(output, **{**RANKER, **sections})
+    return {name: part for name, part in tree.items() if part is not None}
+
+
+@pytest.fixture(scope="module")
+def tree(tree_of: TreeOf, tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    return ranker_tree(tree_of, tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def finished(tree: Tree) -> Run:
+    return run(tree)
+
+
+@pytest.fixture(scope="module")
+def config(tree: Tree, finished: Run) -> Path:
+    path = finished.folder.parent / "ranker.toml"
+    path.write_text(tomli_w.dumps(tree))
+    return path
+
+
+def test_figures_are_those_of_the_rows_beside_them(finished: Run) -> None:
+    part = finished.results["rankers"]["dcn"]
+    rows = pd.read_parquet(finished.folder / "per_row" / "dcn.parquet")
+    assert len(rows) == part["rows"] and rows["user"].nunique() == part["users"]
+    assert set(rows["label"]) == {0.0, 1.0}
+    auc = pointwise.auc(rows["label"], rows["probability"])
+    assert finished.metrics.loc["dcn", "AUC"] == pytest.approx(auc, abs=1e-6)
+    for name, value in part["metrics"].items():
+        low, high = part["ci95"][name]
+        assert low <= value <= high or name == "ECE"
+    assert part["calibration"]["rows"] and sum(part["calibration"]["rows"]) == part["rows"]
+    assert "candidates" not in finished.results
+    assert finished.results["protocol_parts"]["labels.positive_from"] is None
+
+
+def test_the_report_shows_them(finished: Run) -> None:
+    html = (finished.folder / "report.html").read_text()
+    auc = finished.metrics.loc["dcn", "AUC"]
+    assert f'data-metric="AUC" data-value="{auc}"' in html
+    assert "Calibration" in html and "Rows judged" in html and "Candidates ranked" not in html
+    plots = {path.stem for path in (finished.folder / "plots").iterdir()}
+    assert plots >= {"calibration", "training_loss", "validation"}
+
+
+def test_validation_chooses_by_auc(finished: Run) -> None:
+    record = json.loads((finished.folder / "training.json").read_text())
+    best = max(record["history"], key=lambda epoch: epoch["AUC"])
+    assert record["best_epoch"] == best["epoch"] and record["best"] == best["AUC"]
+
+
+def test_a_run_can_go_on_for_more_epochs(tree: Tree, tmp_path: Path) -> None:
+    """And ends where one that was as long from the start does."""
+    short = {**tree, "output": str(tmp_path), "store": str(store_of(tree))}
+    run(short, ["name=a"])
+    longer = run(short, ["name=a", "trainer.epochs=5"], resume=True)
+    at_once = run(short, ["name=b", "trainer.epochs=5"])
+    figures = [one.results["rankers"]["dcn"]["metrics"] for one in (longer, at_once)]
+    assert figures[0] == figures[1]
+    with pytest.raises(ConfigError, match=r"trainer\.optimizer\.learning_rate was .*, now 0\.5"):
+        run(short, ["name=a", "trainer.optimizer.learning_rate=0.5"], resume=True)
+
+
+def store_of(tree: Tree) -> Path:
+    from recsys.config import parse_config
+
+    return parse_config(tree).store_folder
+
+
+def test_less_loss_is_better(tree: Tree, tmp_path: Path) -> None:
+    again = {**tree, "output": str(tmp_path), "store": str(store_of(tree))}
+    done = run(again, ["trainer.metric=LogLoss"])
+    record = json.loads((done.folder / "training.json").read_text())
+    assert record["best"] == min(epoch["LogLoss"] for epoch in record["history"])
+
+
+def test_pairs_are_scored_on_the_command_line(
+    recsys: Ask, finished: Run, config: Path, tmp_path: Path
+) -> None:
+    rows = pd.read_parquet(finished.folder / "per_row" / "dcn.parquet").head(20)
+    pairs = rows.rename(columns={"user": "user_id", "item": "item_id"})[["user_id", "item_id"]]
+    pairs.to_parquet(tmp_path / "pairs.parquet")
+    asked = ("score", finished.folder, "--requests", tmp_path / "pairs.parquet")
+    assert recsys(*asked, "--out", tmp_path / "scored.parquet")[0] == 0
+    found = pd.read_parquet(tmp_path / "scored.parquet")
+    assert found["probability"].between(0, 1).all() and len(found) == 20
+    status, out, _ = recsys(*asked)
+    assert status == 0 and "probability" in out
+    status, _, _ = recsys("score", finished.folder, "--requests", tmp_path / "none.parquet")
+    assert "none.parquet cannot be read" in status
+    status, _, _ = recsys("recommend", finished.folder, "--user", "1")
+    assert "is the bundle of a ranker" in status and "recsys score" in status
+
+
+def test_tables_are_looked_into(recsys: Ask, finished: Run, config: Path) -> None:
+    status, out, errors = recsys("embeddings", "inspect", finished.folder)
+    assert status == 0, errors
+    assert "layout unified, 0.020 MB" in out and "dead" in out
+    line = next(line for line in out.splitlines() if "user_id" in line)
+    assert line.split()[1:4] == ["151", "8", "2"]
+    status, _, _ = recsys("embeddings", "inspect", finished.folder, "name=nothing")
+    assert "holds no checkpoint: run `recsys train" in status
+
+
+def test_a_cluster_is_planned_that_is_not_there(recsys: Ask, config: Path) -> None:
+    large = "embeddings.tables.user_id.rows=4000000000"
+    layout = ["embeddings.layout=per_feature", "ranker.width=16", large]
+    asked = ("plan", config, *layout, "--world-size", 8, "--hosts", 2)
+    status, out, errors = recsys(*asked, "--hbm", 80)
+    assert status == 0, errors
+    assert "it fits" in out and "8 processes on 2 hosts, 80.0 GB each" in out
+    user = next(line for line in out.splitlines() if "user_id" in line)
+    shape, where, sizes = "4,000,000,000 x 16", "by rows", "256 GB 16 GB 34 GB"
+    assert " ".join(user.split()[1:]) == f"{shape} {where} {sizes}"
+    picture = next(line for line in out.splitlines() if line.startswith("picture: "))
+    assert Path(picture.removeprefix("picture: ")).read_bytes().startswith(b"\x89PNG")
+    status, out, _ = recsys(*asked, "--hbm", 20)
+    assert status.startswith("recsys: process 0 would hold 34")
+    missing = 4e9 / 8 * (16 * 4 + 4) / 1e9 - 20 * 0.85
+    assert f"{missing:.1f}"[:4] in status and "it fits on --world-size 32" in status
+    status, _, _ = recsys("plan", config, "--world-size", 8, "--hosts", 3)
+    assert "8 processes cannot be spread evenly over 3 hosts" in status
+
+
+def test_quantised_tables_are_told_of(
+    recsys: Ask, finished: Run, config: Path, tmp_path: Path
+) -> None:
+    status, _, errors = recsys("export", config, "export.quantisation.dtype=int8")
+    assert status == 0, errors
+    manifest = json.loads((finished.bundle / "manifest.json").read_text())
+    (table,) = manifest["quantisation"]["tables"].values()
+    assert (table["requested"], table["dtype"]) == ("int8", "int8")
+    assert manifest["quantisation"]["quantised"] > 0.4
+    status, _, _ = recsys("export", config, "export.quantisation.tables.itme=int8")
+    assert "export.quantisation.tables.itme: no such table; there are: unified" in status
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("trainer.metric=NDCG@10", "'NDCG@10' is not measured of rankers; choose one of: AUC"),
+        ("baselines=['popularity']", "a ranker has none"),
+        ("ranker.user_features=['cuontry']", "ranker.user_features names cuontry; the log has"),
+        ("labels.leave_out=[0.0, 1.0]", "split leaves no"),
+        ("embeddings.tables.user.probes=3", "embeddings.tables.user: no such table"),
+        ("embeddings.tables.user_id.size=3", "unknown key embeddings.tables.user_id.size"),
+    ],
+)
+def test_mistakes_are_one_line(recsys: Ask, config: Path, change: str, message: str) -> None:
+    status, _, _ = recsys("train", config, change, "name=wrong")
+    assert message in str(status) and "\n" not in str(status)
+
+
+def test_a_ranker_makes_no_lists(recsys: Ask, finished: Run, config: Path, tmp_path: Path) -> None:
+    status, _, _ = recsys("compare", finished.folder, f"{finished.folder}:dcn")
+    assert "is of a ranker" in status
+    status, _, _ = recsys("tune", config)
+    assert "this config has a ranker" in status
+
+
+def test_two_processes_leave_what_one_does(tree: Tree, finished: Run, tmp_path: Path) -> None:
+    """The whole job under torchrun, tables split by rows over both."""
+    path = tmp_path / "run.toml"
+    path.write_text(tomli_w.dumps(tree))
+    store = f"store={store_of(tree)}"
+    split = ["embeddings.shard_above_mb=0", "trainer.optimizer.sharded=adagrad", "reader.lanes=2"]
+    figures = {}
+    for world in (1, 2):
+        name = f"on{world}"
+        options = [*split, f"output={tmp_path}", f"name={name}", store, "trainer.epochs=1"]
+        start = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        done = subprocess.run(
+            [*start, "--nproc-per-node", str(world), "-m", "pipelines.cli", "run", path, *options],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        figures[world] = Run(tmp_path / name).results["rankers"]["dcn"]["metrics"]
+        assert "verified" in done.stderr
+    assert figures[2] == pytest.approx(figures[1], abs=1e-4)
+
+
+def test_a_damaged_checkpoint_is_told_in_a_line(recsys: Ask, tree: Tree, tmp_path: Path) -> None:
+    again = {**tree, "output": str(tmp_path), "store": str(store_of(tree))}
+    folder = run(again, ["trainer.epochs=2"]).folder / "checkpoints"
+    newest = max(folder.glob("step-*"))
+    data = bytearray((newest / "__0_0.distcp").read_bytes())
+    data[len(data) // 2] ^= 1
+    (newest / "__0_0.distcp").write_bytes(data)
+    path = tmp_path / "run.toml"
+    path.write_text(tomli_w.dumps(again))
+    status, _, _ = recsys("train", path, "trainer.epochs=3", "--resume")
+    assert f"{newest} cannot be loaded: __0_0.distcp was altered" in status
+    assert "remove the folder to use an earlier checkpoint" in status
+    shutil.rmtree(newest)
+    assert recsys("train", path, "trainer.epochs=3", "--resume")[0] == 0
