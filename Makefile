@@ -54,6 +54,9 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.reader
 	$(BIN)/python -m benchmarks.evaluation
+	$(BIN)/python -m benchmarks.id_hashing
+	$(BIN)/python -m benchmarks.embedding_step
+	$(BIN)/python -m benchmarks.checkpoint_stall
 
 results: $(STAMP)
 	$(BIN)/python -m benchmarks.results $(if $(DATA),--data $(DATA))
