@@ -112,8 +112,11 @@ def seconds(step: Callable[[Batch], None], found: list[Batch], steps: int) -> fl
     """Median seconds of a step."""
     times = []
     for number in range(steps):
+        batch = found[number % DISTINCT]
         start = time.perf_counter()
-        step(found[number % DISTINCT])
+        step(batch)
+        if batch.ids.is_cuda:
+            torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
     return statistics.median(times)
 
