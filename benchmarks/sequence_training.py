@@ -28,7 +28,7 @@ from recsys.examples import Examples
 from recsys.training.distributed import join
 from recsys.training.trainer import Trainer
 
-PEER = Path(__file__).parent / "peers" / "rectools_sasrec.py"
+PEER = Path(__file__).parent / "peers" / "rectools_sequential.py"
 PEER_PYTHON = Path(".venv-peers/bin/python")
 
 

@@ -39,13 +39,21 @@ from recsys.examples import Examples
 from recsys.model import Model
 from recsys.rankers.base import Ranker
 from recsys.retrievers import build
-from recsys.retrievers.base import FittedRetriever, RetrieverConfig, VectorRetriever
+from recsys.retrievers.base import (
+    FittedRetriever,
+    RetrieverConfig,
+    TrainedRetriever,
+    VectorRetriever,
+)
 from recsys.retrievers.popularity import PopularityConfig, RecentPopularityConfig
+from recsys.retrievers.prefix import Prefix, Shortlisted
 from recsys.runs import METRICS_FILE, SECONDS_FILE, Run, measured
 from recsys.tracking import Tracker
 from recsys.training.checkpoint import load, load_unsharded
 from recsys.training.distributed import Group
 from recsys.training.sharding import shard
+
+SHORTLIST = 200  # items that the narrowest of nested vectors are asked for
 
 
 def trained_model(config: RunConfig, group: Group | None = None) -> tuple[Model, Examples]:
@@ -89,6 +97,8 @@ def _evaluate_retrievers(config: RunConfig, group: Group) -> dict[str, Any]:
     bench = _Bench(config, examples, group)
     name: str = config.model.name
     found: dict[str, Any] = {name: bench.measure(name, retriever, config.retriever, fit)}
+    for label, part in nested(retriever).items():
+        found[f"{name}_{label}"] = bench.measure(f"{name}_{label}", part, config.retriever, None)
     for baseline in _baselines(config, examples):
         name = _unused(baseline.name, found)
         started = time.perf_counter()
@@ -98,6 +108,18 @@ def _evaluate_retrievers(config: RunConfig, group: Group) -> dict[str, Any]:
         fitted.fit(examples.interactions(), examples)
         found[name] = bench.measure(name, fitted, baseline, time.perf_counter() - started)
     return _describe(config, examples, len(bench.evaluator.candidates)) | {"retrievers": found}
+
+
+def nested(retriever: VectorRetriever) -> dict[str, VectorRetriever]:
+    """What a retriever with nested vectors is by each of its widths alone, and by a shortlist of
+    the narrowest that the whole vectors rank."""
+    if not isinstance(retriever, TrainedRetriever):
+        return {}
+    widths = retriever.config.matryoshka
+    found: dict[str, VectorRetriever] = {f"width_{w}": Prefix(retriever, w) for w in widths}
+    for width in widths[:1]:
+        found[f"width_{width}_reranked"] = Shortlisted(retriever, width, SHORTLIST)
+    return found
 
 
 def _evaluate_ranker(config: RunConfig, group: Group) -> dict[str, Any]:

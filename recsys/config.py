@@ -231,6 +231,12 @@ def _check_retriever(config: RunConfig, where: str) -> None:
             f"{where}: export.index.kind: {config.model.name} gives every item a score and has "
             "no vectors that FAISS could search: choose 'exact'"
         )
+    nested = getattr(config.model, "matryoshka", ())
+    if config.export.index.kind == "prefix" and config.export.index.prefix not in nested:
+        raise ConfigError(
+            f"{where}: export.index.prefix: {config.export.index.prefix} is not a width that "
+            f"retriever.matryoshka trains; choose one of: {', '.join(map(str, nested)) or 'none'}"
+        )
     metric, known = config.metric, config.evaluation.figures
     if metric not in known and issubclass(chosen, TrainedRetriever):
         raise ConfigError(

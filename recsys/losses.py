@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 _CHUNK_SCORES = 1 << 20  # scores held at a time: 4 MB of float32
 
@@ -41,11 +42,17 @@ def sampled_softmax(
     if log_q is not None:
         positive = positive - log_q[0]
         bias = log_q[1]
+    hit, place = _accidental_hits(targets, negative_ids)
+    return _SharedNegatives.apply(
+        queries.float(), positive.float(), negatives.float(), bias, hit, place
+    )
+
+
+def _accidental_hits(targets: Tensor, negative_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows whose target is among the negatives, ascending, and its place there."""
     place = torch.searchsorted(negative_ids, targets).clamp(max=len(negative_ids) - 1)
     hit = (negative_ids[place] == targets).nonzero().squeeze(1)
-    return _SharedNegatives.apply(
-        queries.float(), positive.float(), negatives.float(), bias, hit, place[hit]
-    )
+    return hit, place[hit]
 
 
 class _SharedNegatives(torch.autograd.Function):
@@ -104,19 +111,54 @@ def _chunks(
         yield slice(start, start + size), scores
 
 
-def in_batch_softmax(
-    queries: Tensor, items: Tensor, labels: Tensor, log_q: Tensor | None = None
+def bpr(
+    queries: Tensor, positives: Tensor, negatives: Tensor, *, targets: Tensor, negative_ids: Tensor
 ) -> Tensor:
-    """Cross-entropy [B] over the distinct items of a batch.
+    """`mean_j -log sigmoid(s+ - s_j)` [P] (Rendle et al., UAI 2009); arguments as in
+    `sampled_softmax`, accidental hits left out."""
 
-    Args:
-        queries: [B, D], already scaled by the inverse temperature.
-        items: [U, D], one row for each distinct item, so that there are no accidental hits.
-        labels: column of each query's own item [B].
-        log_q: logs of the probability that each item is in a batch [U], subtracted from its
-            scores so that popular items are not punished (Yi et al., RecSys 2019).
-    """
-    scores = queries @ items.T
-    if log_q is not None:
-        scores = scores - log_q
-    return F.cross_entropy(scores, labels, reduction="none")
+    def losses(positive: Tensor, scores: Tensor, kept: Tensor) -> Tensor:
+        terms = F.softplus(scores - positive.unsqueeze(1)).masked_fill(~kept, 0)
+        return terms.sum(1) / kept.sum(1).clamp(min=1)
+
+    return _in_chunks(losses, queries, positives, negatives, targets, negative_ids)
+
+
+def calibrated_bce(
+    queries: Tensor,
+    positives: Tensor,
+    negatives: Tensor,
+    *,
+    targets: Tensor,
+    negative_ids: Tensor,
+    power: float = 1.0,
+) -> Tensor:
+    """`-(power log sigmoid(s+) + sum_j log(1 - sigmoid(s_j))) / (n + 1)` [P], the gBCE of Petrov &
+    Macdonald (gSASRec, RecSys 2023); with a power of 1, binary cross-entropy. Arguments as in
+    `sampled_softmax`, accidental hits left out."""
+
+    def losses(positive: Tensor, scores: Tensor, kept: Tensor) -> Tensor:
+        negative = F.softplus(scores).masked_fill(~kept, 0).sum(1)
+        return (power * F.softplus(-positive) + negative) / (kept.sum(1) + 1)
+
+    return _in_chunks(losses, queries, positives, negatives, targets, negative_ids)
+
+
+def _in_chunks(
+    losses: Callable[[Tensor, Tensor, Tensor], Tensor],
+    queries: Tensor,
+    positives: Tensor,
+    negatives: Tensor,
+    targets: Tensor,
+    negative_ids: Tensor,
+) -> Tensor:
+    """`losses` of positive scores [P] and scores [P, n] against the negatives kept [P, n], a few
+    rows at a time; the backward pass computes the scores again."""
+
+    def part(queries: Tensor, positives: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
+        kept = targets.unsqueeze(1) != negative_ids
+        return losses((queries * positives).sum(1), queries @ negatives.T, kept)
+
+    size = max(1, _CHUNK_SCORES // len(negatives))
+    rows = zip(queries.split(size), positives.split(size), targets.split(size), strict=True)
+    return torch.cat([checkpoint(part, *chunk, negatives, use_reentrant=False) for chunk in rows])

@@ -45,10 +45,12 @@ class Model(nn.Module):
         """The tensors that `inputs` describes, cut and padded from a batch."""
         found = {}
         for one in self.inputs:
-            if one.kind in ("sequence", "bag"):
+            if one.listed:
                 found[one.name] = batch.padded(one.name, one.length)
+            elif one.kind == "dense":
+                found[one.name] = batch.column(one.name)
             else:
-                found[one.name] = batch.id(one.name) if one.kind == "id" else batch.column(one.name)
+                found[one.name] = batch.id(one.name)
         return found
 
 
@@ -75,11 +77,13 @@ class TrainedModel(Model, ABC):
         `length` events are read and whose every event but the first is a target."""
         inputs = self.inputs
         if self.shape == "sequences":
-            inputs = tuple(_one_longer(one) for one in inputs)
+            # each event is asked for at its own time
+            inputs = tuple(_one_longer(one) for one in inputs if one.kind != "time")
         return examples.reader(
             "train", inputs, config, extra=_EXTRA[self.shape], seed=seed, rank=rank, world=world
         )
 
 
 def _one_longer(one: Input) -> Input:
-    return replace(one, length=one.length + 1) if one.kind == "sequence" and one.length else one
+    along = one.kind in ("sequence", "times") and one.length
+    return replace(one, length=one.length + 1) if along else one  # type: ignore[operator]

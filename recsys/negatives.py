@@ -7,13 +7,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Kind = Literal["uniform", "popularity"]
+Kind = Literal["uniform", "popularity", "mixed"]
 
 
 class NegativeSampler(nn.Module):
     """Draws items with replacement and keeps the distinct ones.
 
-    `uniform` over items with training events, or in proportion to (events)^`power`.
+    `uniform` over items with training events, or in proportion to (events)^`power`, or `mixed`:
+    half of either (Yang et al., "Mixed negative sampling", WWW 2020).
     """
 
     probability: Tensor
@@ -23,10 +24,12 @@ class NegativeSampler(nn.Module):
         self, train_events: Tensor, kind: Kind = "uniform", *, power: float = 0.75, seed: int = 0
     ) -> None:
         super().__init__()
-        weights = (
-            (train_events > 0).double() if kind == "uniform" else train_events.double() ** power
-        )
+        uniform = (train_events > 0).double()
+        popular = train_events.double() ** power * uniform
+        shares = {"uniform": (1.0, 0.0), "popularity": (0.0, 1.0), "mixed": (0.5, 0.5)}[kind]
+        weights = shares[0] * uniform / uniform.sum() + shares[1] * popular / popular.sum()
         self.seed = seed
+        self.items = int(uniform.sum())
         self.register_buffer("probability", weights / weights.sum(), persistent=False)
         self.register_buffer("cumulative", self.probability.cumsum(0), persistent=False)
 

@@ -162,9 +162,10 @@ class Optimizer:
 
 def _dense(parameters: list[torch.Tensor], config: OptimizerConfig) -> torch.optim.Optimizer:
     rate, decay = config.learning_rate, config.weight_decay
+    groups = [{"params": parameters}]  # may be none: all weights may lie in sharded tables
     if config.name == "sgd":
-        return torch.optim.SGD(parameters, lr=rate, weight_decay=decay)
+        return torch.optim.SGD(groups, lr=rate, weight_decay=decay)
     if config.name == "adagrad":
-        return torch.optim.Adagrad(parameters, lr=rate, weight_decay=decay)
+        return torch.optim.Adagrad(groups, lr=rate, weight_decay=decay)
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
-    return kind(parameters, lr=rate, betas=(0.9, config.beta2), weight_decay=decay, fused=True)
+    return kind(groups, lr=rate, betas=(0.9, config.beta2), weight_decay=decay, fused=True)

@@ -9,6 +9,7 @@ from torch.nn.functional import max_pool1d
 
 from feature_store.errors import DataError
 from recsys.membership import Pairs
+from recsys.quota import Merge, deal, quotas_of
 
 # Scores and users at a time: on a processor what is computed has to stay in its cache.
 SCORES, USERS = 1 << 21, 128
@@ -87,7 +88,12 @@ def _refuse_nan(scores: Tensor) -> None:
 
 
 def search(
-    queries: Tensor, weights: Tensor, items: Tensor, k: int, exclude: Pairs | Tensor | None = None
+    queries: Tensor,
+    weights: Tensor,
+    items: Tensor,
+    k: int,
+    exclude: Pairs | Tensor | None = None,
+    merge: Merge = "score",
 ) -> tuple[Tensor, Tensor]:
     """Exact maximum inner product search: (scores [B, k], places [B, k] in `items`).
 
@@ -96,6 +102,8 @@ def search(
         weights: [B, K]; an interest of weight 0 is not there.
         items: [N, D]; or [N] int64 for unit vectors, the places of their 1.
         exclude: places never to return: pairs, or lists [B, L] padded with -1.
+        merge: which items make the list: `score` takes the k best of all, `quota` from each
+            interest its best, in proportion to the weights.
 
     An item's score is that of its best interest. A place of -1 with score -inf means that
     fewer than k items were left. Raises DataError where a score is NaN.
@@ -112,13 +120,18 @@ def search(
             bounds = exclude.users.new_tensor([first, first + users])
             start, end = torch.searchsorted(exclude.users, bounds).tolist()
             hidden = Pairs(exclude.users[start:end] - first, exclude.items[start:end])
-        parts.append(_search(queries[chunk], weights[chunk], items, k, hidden))
+        parts.append(_search(queries[chunk], weights[chunk], items, k, hidden, merge))
     values, places = (torch.cat(found) for found in zip(*parts, strict=True))
     return values, places
 
 
 def _search(
-    queries: Tensor, weights: Tensor, items: Tensor, k: int, exclude: Pairs | None
+    queries: Tensor,
+    weights: Tensor,
+    items: Tensor,
+    k: int,
+    exclude: Pairs | None,
+    merge: Merge,
 ) -> tuple[Tensor, Tensor]:
     if items.dim() == 1:
         scores = queries.index_select(2, items)
@@ -127,8 +140,22 @@ def _search(
     absent = weights <= 0
     if absent.any():
         scores[absent] = float("-inf")
-    best = scores.squeeze(1) if scores.shape[1] == 1 else scores.amax(1)
     if exclude is not None:
-        best[exclude.users, exclude.items] = float("-inf")
-    values, places = stable_top_k(best, k)
+        scores[exclude.users, :, exclude.items] = float("-inf")
+    values, places = merged_top_k(scores, weights, k, merge)
     return values, places.masked_fill(values == float("-inf"), -1)
+
+
+def merged_top_k(scores: Tensor, weights: Tensor, k: int, merge: Merge) -> tuple[Tensor, Tensor]:
+    """(scores [B, k], columns [B, k]) of the items that interests' `scores` [B, K, N] put on the
+    list, each with its best score, in the order of `stable_top_k`; -inf is no item."""
+    best = scores.squeeze(1) if scores.shape[1] == 1 else scores.amax(1)
+    if merge == "quota" and scores.shape[1] > 1:
+        values, columns = stable_top_k(scores.flatten(0, 1), k)
+        lists = values.unflatten(0, scores.shape[:2]), columns.unflatten(0, scores.shape[:2])
+        taken = deal(*lists, quotas_of(weights, k)).flatten(1)
+        users, places = taken.nonzero(as_tuple=True)
+        kept = torch.zeros_like(best, dtype=torch.bool)
+        kept[users, lists[1].flatten(1)[users, places]] = True
+        best = best.masked_fill(~kept, float("-inf"))
+    return stable_top_k(best, k)

@@ -1,10 +1,10 @@
-"""How fast, and how good, is RecTools' SASRec at a given shape on a given log?
+"""How fast, and how good, is RecTools' SASRec or HSTU at a given shape on a given log?
 
 Runs inside `.venv-peers` (see `make peers`) and trains as RecTools' own documentation does: its
 default Lightning trainer, data loader and initialisation; only a stopwatch is added. Prints one
 JSON line; seconds are wall-clock and the first epoch is a warm-up.
 
-    .venv-peers/bin/python benchmarks/peers/rectools_sasrec.py train.parquet --test test.parquet
+    .venv-peers/bin/python benchmarks/peers/rectools_sequential.py train.parquet --test test.parquet
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 from rectools import Columns
 from rectools.dataset import Dataset
-from rectools.models import SASRecModel
+from rectools.models import HSTUModel, SASRecModel
 
 K = 10
 
@@ -55,36 +55,54 @@ def make_trainer(epochs: int) -> Trainer:
 
 
 def read(path: Path) -> pd.DataFrame:
-    """The columns `user` and `item` of a Parquet or CSV file, in the file's order."""
-    if path.suffix == ".csv":
-        return pd.read_csv(path, usecols=["user", "item"])
-    return pd.read_parquet(path, columns=["user", "item"])
+    """The columns `user`, `item` and, where there is one, `time` of a Parquet or CSV file, in the
+    file's order."""
+    found = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    return found[[name for name in ("user", "item", "time") if name in found]]
 
 
 def dataset_of(events: pd.DataFrame) -> Dataset:
-    """A RecTools dataset whose clock is the row number, so that equal times keep their order."""
+    """A RecTools dataset; without times its clock is the row number, so that the order stays."""
     return Dataset.construct(
         pd.DataFrame(
             {
                 Columns.User: events["user"].to_numpy(),
                 Columns.Item: events["item"].to_numpy(),
                 Columns.Weight: 1.0,
-                Columns.Datetime: pd.to_datetime(np.arange(len(events)), unit="s"),
+                Columns.Datetime: moments_of(events),
             }
         )
     )
 
 
-def evaluate(model: SASRecModel, known: pd.DataFrame, test: pd.DataFrame) -> dict[str, float]:
-    """HR@10 and NDCG@10 over all users of `test`; a user or item never trained on is a miss."""
+def moments_of(events: pd.DataFrame) -> pd.DatetimeIndex:
+    """When each event was; without times, the row number in seconds."""
+    seconds = events["time"].to_numpy() if "time" in events else np.arange(len(events))
+    return pd.to_datetime(seconds, unit="s")
+
+
+def evaluate(
+    model: SASRecModel | HSTUModel, known: pd.DataFrame, test: pd.DataFrame
+) -> dict[str, float]:
+    """HR@10 and NDCG@10 over all users of `test`; a user or item never trained on is a miss.
+
+    A model that reads the request's time is told that of the user's first test event.
+    """
+    context = None
+    if model.require_recommend_context:
+        first = test.drop_duplicates("user")
+        context = pd.DataFrame(
+            {Columns.User: first["user"].to_numpy(), Columns.Datetime: moments_of(first)}
+        )
     recommended = model.recommend(
         users=test["user"].unique(),
         dataset=dataset_of(known),
         k=K,
         filter_viewed=True,
         on_unsupported_targets="ignore",
+        context=context,
     )
-    test = test.drop_duplicates()
+    test = test[["user", "item"]].drop_duplicates()
     hits = recommended.merge(test, left_on=["user_id", "item_id"], right_on=["user", "item"])
     gains = (1 / np.log2(hits["rank"] + 1)).groupby(hits["user"]).sum()
     wanted = test.groupby("user").size().clip(upper=K)
@@ -101,8 +119,9 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("train", type=Path, help="Parquet or CSV with the columns user, item; in order of time")
-    add("--test", type=Path, help="Parquet or CSV with the columns user, item")
+    add("train", type=Path, help="Parquet or CSV: user, item, perhaps time; in order of time")
+    add("--test", type=Path, help="the same of the events to be found")
+    add("--model", default="sasrec", choices=["sasrec", "hstu"])
     add("--history", type=Path, help="events between train and test that are known when testing")
     add("--epochs", type=int, default=2)
     add("--embedding", type=int, default=50)
@@ -129,7 +148,8 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     train = read(args.train)
-    model = SASRecModel(
+    kind = {"sasrec": SASRecModel, "hstu": HSTUModel}[args.model]
+    model = kind(
         n_factors=args.embedding,
         n_blocks=args.blocks,
         n_heads=args.heads,
@@ -153,7 +173,7 @@ def main() -> None:
     (watch,) = [c for c in model.fit_trainer.callbacks if isinstance(c, Stopwatch)]
     steady = watch.seconds[1:] or watch.seconds
     result = {
-        "benchmark": "rectools_sasrec",
+        "benchmark": "rectools_sequential",
         "epoch_s": [round(s, 2) for s in watch.seconds],
         "epoch_s_median": round(float(np.median(steady)), 2),
         "fit_s": round(fit_s, 2),

@@ -13,7 +13,11 @@ from recsys.retrievers.base import RetrieverConfig, TrainedRetriever, VectorRetr
 from recsys.retrievers.bpr import BPR, BPRConfig
 from recsys.retrievers.ease import EASE, EASEConfig
 from recsys.retrievers.gf_cf import GFCF, GFCFConfig
+from recsys.retrievers.graph import Graph, GraphConfig
+from recsys.retrievers.hstu import HSTU, HSTUConfig
 from recsys.retrievers.item_knn import ItemKNN, ItemKNNConfig
+from recsys.retrievers.knn_embed import KNNEmbed, KNNEmbedConfig
+from recsys.retrievers.multi_interest import MultiInterest, MultiInterestConfig
 from recsys.retrievers.popularity import Popularity, PopularityConfig, RecentPopularityConfig
 from recsys.retrievers.sasrec import SASRec, SASRecConfig
 from recsys.retrievers.two_tower import TwoTower, TwoTowerConfig
@@ -27,7 +31,11 @@ RETRIEVERS: dict[type[RetrieverConfig], type[VectorRetriever]] = {
     ALSConfig: ALS,
     BPRConfig: BPR,
     SASRecConfig: SASRec,
+    HSTUConfig: HSTU,
     TwoTowerConfig: TwoTower,
+    MultiInterestConfig: MultiInterest,
+    GraphConfig: Graph,
+    KNNEmbedConfig: KNNEmbed,
 }
 AnyRetrieverConfig = Annotated[
     PopularityConfig
@@ -38,7 +46,11 @@ AnyRetrieverConfig = Annotated[
     | ALSConfig
     | BPRConfig
     | SASRecConfig
-    | TwoTowerConfig,
+    | HSTUConfig
+    | TwoTowerConfig
+    | MultiInterestConfig
+    | GraphConfig
+    | KNNEmbedConfig,
     Field(discriminator="name"),
 ]
 BY_NAME = {config.model_fields["name"].default: config for config in RETRIEVERS}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,7 +17,11 @@ from recsys.examples import Examples, Interactions
 from recsys.inputs import Input
 from recsys.membership import Pairs
 from recsys.model import Model, TrainedModel
+from recsys.quota import Merge
 from recsys.topk import search
+
+if TYPE_CHECKING:
+    from recsys.retrievers.objective import Objective, ObjectiveConfig
 
 
 class RetrieverConfig(BaseModel):
@@ -50,9 +54,11 @@ class VectorRetriever(Model, ABC):
     """A retriever whose score is the inner product of a user's and an item's vector.
 
     The one description of a user's side is `encode`: training, evaluation and the exported
-    tower all run it on the tensors that `inputs` names.
+    tower all run it on the tensors that `inputs` names. `merge` says how what several interests
+    find becomes one list, see `recsys.topk.search`.
     """
 
+    merge: Merge = "score"
     needs_history: ClassVar[bool] = True
 
     def __init__(self) -> None:
@@ -96,13 +102,16 @@ class VectorRetriever(Model, ABC):
             exclude = Pairs(exclude.users, place[exclude.items])
             exclude = exclude.where(exclude.items >= 0)
         queries = self.embed_users(batch)
-        scores, places = search(queries.vectors, queries.weights, items, k, exclude)
+        scores, places = search(queries.vectors, queries.weights, items, k, exclude, self.merge)
         ids = candidates[places.clamp(min=0)].masked_fill(places < 0, 0)
         return Candidates(ids, scores)
 
 
 class TrainedRetriever(VectorRetriever, TrainedModel):
-    """A vector retriever that learns by gradient."""
+    """A vector retriever that learns by gradient, from what its `objective` draws."""
+
+    config: ObjectiveConfig
+    objective: Objective
 
 
 class FittedRetriever(VectorRetriever):

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from feature_store.examples import HISTORY, TARGET
 from feature_store.schema import Feature
@@ -18,31 +17,30 @@ from recsys.embeddings.tables import Embeddings
 from recsys.examples import Examples
 from recsys.features import ItemColumns, choose, input_of
 from recsys.inputs import Input
-from recsys.losses import in_batch_softmax
 from recsys.model import Columns, Loss
-from recsys.retrievers.base import Queries, RetrieverConfig, TrainedRetriever, single_interest
-from recsys.training.distributed import current_group
+from recsys.retrievers.base import Queries, TrainedRetriever, single_interest
+from recsys.retrievers.objective import Objective, ObjectiveConfig
 
 
-class TwoTowerConfig(RetrieverConfig):
+class TwoTowerConfig(ObjectiveConfig):
     """Yi et al., "Sampling-bias-corrected neural modeling", RecSys 2019."""
 
     name: Literal["two_tower"] = "two_tower"
-    width: int = Field(64, ge=2, description="D: width of embeddings and of both vectors.")
     hidden: tuple[int, ...] = Field((128,), description="Hidden layers of each tower.")
     user_features: tuple[str, ...] = Field(
         (), description="Features of the user's side; empty takes all but the user's id."
     )
     item_features: tuple[str, ...] = Field((), description="Features of the item; empty takes all.")
     max_length: int = Field(50, ge=1, description="Events of the history that are averaged.")
-    temperature: float = Field(0.05, gt=0)
-    log_q: bool = Field(True, description="Correct for how often items are in a batch.")
+    negative_sampling: Literal["uniform", "popularity", "mixed", "in_batch"] = "in_batch"
+    log_q: bool = True
     dropout: float = Field(0.1, ge=0, lt=1)
 
     search_space: ClassVar[dict[str, dict[str, Any]]] = {
         "width": {"choices": [32, 64, 128]},
-        "hidden": {"choices": [[], [128], [256, 128]]},
         "temperature": {"low": 0.02, "high": 0.2, "log": True},
+        "negative_sampling": {"choices": ["in_batch", "mixed"]},
+        "hidden": {"choices": [[], [128], [256, 128]]},
         "dropout": {"low": 0.0, "high": 0.5},
     }
 
@@ -50,11 +48,10 @@ class TwoTowerConfig(RetrieverConfig):
 class TwoTower(TrainedRetriever):
     """User: features and the mean of the history's item ids. Item: all its features.
 
-    The history shares the item ids' table. Trained with in-batch negatives.
+    The history shares the item ids' table. Trained by default with in-batch negatives.
     """
 
     shape = "events"
-    probability: Tensor
 
     def __init__(
         self,
@@ -91,8 +88,7 @@ class TwoTower(TrainedRetriever):
         }
         self.user_tower = _tower(sum(user.values()), config)
         self.item_tower = _tower(sum(item.values()), config)
-        events = examples.train_events.double()
-        self.register_buffer("probability", events / events.sum(), persistent=False)
+        self.objective = Objective(config, examples, seed)
 
     def encode(self, inputs: dict[str, Tensor]) -> Queries:
         """User vectors [B, 1, D]."""
@@ -103,25 +99,23 @@ class TwoTower(TrainedRetriever):
                 bags[feature.name] = inputs[feature.name]
             elif feature.kind == "id":
                 ids[feature.name] = inputs[feature.name]
-        return single_interest(self._user(inputs, self.embeddings(ids, bags)))
+        return single_interest(self.objective.unit(self._user(inputs, self.embeddings(ids, bags))))
 
     def embed_items(self, rows: Tensor) -> Tensor:
         """Item vectors [n, D]."""
         ids, bags, numbers = self.items(rows)
-        return self._item(self.embeddings(ids, bags), numbers)
+        return self.objective.unit(self._item(self.embeddings(ids, bags), numbers))
 
     def forward(self, batch: Batch, step: int) -> Loss:
-        """Softmax of each row's target over the distinct targets of the whole batch.
+        """The loss of each row's target.
 
         Targets of all processes are gathered and embedded by each, so that the loss is that of
         the whole batch whatever the number of processes.
         """
         inputs = self.inputs_of(batch)
-        group = current_group()
-        targets = batch.id(TARGET).contiguous()
-        everywhere = group.concat(targets)
-        items = torch.unique(everywhere)
-        labels = torch.searchsorted(items, targets)
+        targets = batch.id(TARGET)
+        drawn = self.objective.draw(targets, step, lambda: self._hardest(inputs, targets))
+        items, place = torch.unique(torch.cat([targets, drawn.ids]), return_inverse=True)
         history = inputs[HISTORY]
         ids, bags, numbers = self.items(items)
         own = ids.get(self.item, items.new_empty(0))
@@ -133,13 +127,20 @@ class TwoTower(TrainedRetriever):
         users = self._user(
             inputs, {**vectors, self.item: both[len(own) :].view(*history.shape, -1)}
         )
-        item_vectors = self._item({**vectors, self.item: both[: len(own)]}, numbers)
-        log_q = None
-        if self.config.log_q:
-            chance = -torch.expm1(len(everywhere) * torch.log1p(-self.probability[items]))
-            log_q = chance.clamp(min=1e-12).log().to(users.dtype)
-        losses = in_batch_softmax(users / self.config.temperature, item_vectors, labels, log_q)
+        found = self._item({**vectors, self.item: both[: len(own)]}, numbers)[place]
+        losses = self.objective(users, found[: len(targets)], found[len(targets) :], targets, drawn)
         return Loss(losses.sum(), losses.new_tensor(len(losses)))
+
+    @torch.no_grad()
+    def _hardest(self, inputs: dict[str, Tensor], targets: Tensor) -> Tensor:
+        training = self.training
+        self.eval()
+        rows = self.objective.sampler.everything()
+        users = self.encode(inputs).vectors
+        known = torch.cat([inputs[HISTORY], targets.unsqueeze(1)], dim=1)
+        found = self.objective.hardest(users, known, self.item_matrix(rows), rows)
+        self.train(training)
+        return found
 
     def _user(self, inputs: dict[str, Tensor], vectors: dict[str, Tensor]) -> Tensor:
         history = masked_mean(vectors[self.item], inputs[HISTORY] != 0)
@@ -147,14 +148,14 @@ class TwoTower(TrainedRetriever):
             vectors[f.name] if f.embedded else inputs[f.name].unsqueeze(1)
             for f in self.user_features
         ]
-        return F.normalize(self.user_tower(torch.cat([history, *parts], dim=1)), dim=-1)
+        return self.user_tower(torch.cat([history, *parts], dim=1))
 
     def _item(self, vectors: dict[str, Tensor], numbers: dict[str, Tensor]) -> Tensor:
         parts = [
             vectors[f.name] if f.embedded else numbers[f.name].unsqueeze(1)
             for f in self.item_features
         ]
-        return F.normalize(self.item_tower(torch.cat(parts, dim=1)), dim=-1)
+        return self.item_tower(torch.cat(parts, dim=1))
 
 
 def _widths(features: tuple[Feature, ...], layout: Layout) -> dict[str, int]:

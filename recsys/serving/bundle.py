@@ -28,8 +28,9 @@ from feature_store.errors import DataError
 from feature_store.schema import Schema
 from feature_store.vocabulary import Vocabulary
 from recsys.inputs import Input
+from recsys.quota import Merge
 from recsys.serving.files import read_manifest
-from recsys.serving.index import ExactIndex, FaissIndex, IndexConfig, load_index
+from recsys.serving.index import Index, IndexConfig, load_index
 from recsys.topk import search
 
 EXPECTED_ITEMS, EXPECTED_SCORES = "expected_items", "expected_scores"
@@ -48,12 +49,18 @@ class Bundle:
     tower: torch.nn.Module
     items: Tensor
     item_ids: pa.Array
-    index: ExactIndex | FaissIndex
+    index: Index
 
     @property
     def space(self) -> str:
         """Names the space in which this bundle's vectors live."""
         return str(self.manifest["space"])
+
+    @property
+    def merge(self) -> Merge:
+        """How what the interests find becomes one list; bundles that do not say so go by score."""
+        found: Merge = self.manifest.get("merge", "score")
+        return found
 
     @classmethod
     def open(cls, folder: Path | str) -> Bundle:
@@ -104,7 +111,7 @@ class Bundle:
         expected_scores = golden.column(EXPECTED_SCORES).to_pylist()
         vectors, weights = self.queries(inputs)
         k = max(len(ids) for ids in expected_ids)
-        scores, places = search(vectors, weights, self.items, k, exclude)
+        scores, places = search(vectors, weights, self.items, k, exclude, self.merge)
         for row, (ids, wanted) in enumerate(zip(expected_ids, expected_scores, strict=True)):
             kept = places[row][places[row] >= 0]
             found = self.item_ids.take(pa.array(kept.numpy())).to_pylist()

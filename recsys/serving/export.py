@@ -107,9 +107,14 @@ def write_bundle(
         users = retriever.embed_users(batch).vectors.detach()
         recall = recall_against_exact(built, users)
         if recall < index.recall_target:
+            described, way_out = (
+                (index.factory, "another factory")
+                if index.kind == "faiss"
+                else (f"of {index.shortlist} by {index.prefix} numbers", "a longer shortlist")
+            )
             raise DataError(
-                f"the index {index.factory} finds {recall:.3f} of the exact top 100, less than "
-                f"export.index.recall_target = {index.recall_target}: choose another factory, "
+                f"the index {described} finds {recall:.3f} of the exact top 100, less than "
+                f"export.index.recall_target = {index.recall_target}: choose {way_out}, "
                 "or kind = 'exact'"
             )
         layout = getattr(getattr(retriever, "embeddings", None), "layout", None)
@@ -124,6 +129,7 @@ def write_bundle(
             "candidates": len(candidates),
             "items": "vectors" if items.dim() == 2 else "rows",
             "width": users.shape[2],
+            "merge": retriever.merge,
             "index": {"config": index.model_dump(), "recall_at_100": recall},
         }
         write_manifest(aside, "retriever", manifest)
@@ -167,7 +173,7 @@ def raw_requests(examples: Examples, rows: pa.Table, inputs: tuple[Input, ...]) 
     raw: dict[str, pa.Array] = {}
     for one in inputs:
         column = rows.column(one.name).combine_chunks()
-        if one.kind == "dense":
+        if one.kind in ("dense", "times", "time"):
             raw[one.name] = column
             continue
         key = examples.schema.item if one.name == HISTORY else one.name

@@ -11,7 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from feature_store.errors import ConfigError, DataError
-from recsys.topk import search
+from recsys.quota import Merge
+from recsys.topk import merged_top_k, search
+
+_UNIT_SLACK = 1e-3
 
 
 class IndexConfig(BaseModel):
@@ -19,7 +22,15 @@ class IndexConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["exact", "faiss"] = "exact"
+    kind: Literal["exact", "faiss", "prefix"] = Field(
+        "exact",
+        description="prefix: a shortlist by the first numbers of nested vectors, then ranked by "
+        "the whole ones.",
+    )
+    prefix: int = Field(16, ge=1, description="Of kind prefix: one of retriever.matryoshka.")
+    shortlist: int = Field(
+        200, ge=1, description="Of kind prefix: items on the shortlist, at least."
+    )
     factory: str = Field("HNSW32,Flat", description="faiss.index_factory string.")
     recall_target: float = Field(
         0.95, gt=0, le=1, description="Least recall@100 against exact search, measured at export."
@@ -30,9 +41,16 @@ class Index(Protocol):
     """Places of items by inner product with a query."""
 
     space: str
+    vectors: Tensor
 
     def search(
-        self, queries: Tensor, weights: Tensor, k: int, exclude: Tensor | None, space: str
+        self,
+        queries: Tensor,
+        weights: Tensor,
+        k: int,
+        exclude: Tensor | None,
+        space: str,
+        merge: Merge = "score",
     ) -> tuple[Tensor, Tensor]:
         """(scores [B, k], places [B, k]); see `recsys.topk.search`."""
 
@@ -59,11 +77,17 @@ class ExactIndex:
         self.space = space
 
     def search(
-        self, queries: Tensor, weights: Tensor, k: int, exclude: Tensor | None, space: str
+        self,
+        queries: Tensor,
+        weights: Tensor,
+        k: int,
+        exclude: Tensor | None,
+        space: str,
+        merge: Merge = "score",
     ) -> tuple[Tensor, Tensor]:
         """Exact search over all items."""
         _check(self.space, space)
-        return search(queries, weights, self.vectors, k, exclude)
+        return search(queries, weights, self.vectors, k, exclude, merge)
 
     def add(self, vectors: Tensor, space: str) -> None:
         """Append items."""
@@ -97,7 +121,13 @@ class FaissIndex:
         self._index = index
 
     def search(
-        self, queries: Tensor, weights: Tensor, k: int, exclude: Tensor | None, space: str
+        self,
+        queries: Tensor,
+        weights: Tensor,
+        k: int,
+        exclude: Tensor | None,
+        space: str,
+        merge: Merge = "score",
     ) -> tuple[Tensor, Tensor]:
         """Shortlists of every interest, re-scored exactly on the stored vectors."""
         _check(self.space, space)
@@ -113,14 +143,13 @@ class FaissIndex:
         shortlist = torch.from_numpy(np.sort(places, axis=1))
         items = self.vectors[shortlist.clamp(min=0)]  # [B, S, D]
         scores = torch.einsum("bkd,bsd->bks", queries, items)
-        scores = scores.masked_fill(weights.unsqueeze(2) <= 0, float("-inf")).amax(1)
+        scores = scores.masked_fill(weights.unsqueeze(2) <= 0, float("-inf"))
         hidden = shortlist < 0
         if exclude is not None:
             base = torch.arange(b).unsqueeze(1) * (len(self.vectors) + 1)
             hidden |= torch.isin(shortlist + base, exclude.clamp(min=-1) + base) & (shortlist >= 0)
-        scores = scores.masked_fill(hidden, float("-inf"))
-        values, order = scores.sort(dim=1, descending=True, stable=True)
-        values, order = values[:, :k], order[:, :k]
+        scores = scores.masked_fill(hidden.unsqueeze(1), float("-inf"))
+        values, order = merged_top_k(scores, weights, k, merge)
         chosen = shortlist.gather(1, order).masked_fill(values == float("-inf"), -1)
         return values, chosen
 
@@ -137,7 +166,48 @@ class FaissIndex:
         faiss.write_index(self._index, str(folder / "index.faiss"))
 
 
-def build_index(vectors: Tensor, space: str, config: IndexConfig) -> ExactIndex | FaissIndex:
+class PrefixIndex(ExactIndex):
+    """Exact search by the first `width` numbers of nested vectors, for a shortlist that the whole
+    vectors rank: width / D of the multiplications, and D / width as many items in a cache."""
+
+    def __init__(self, vectors: Tensor, space: str, width: int, shortlist: int) -> None:
+        super().__init__(vectors, space)
+        self.width, self.shortlist = width, shortlist
+        # of unit vectors prefixes are compared as unit vectors, too: as they were trained
+        self._units = bool((vectors.norm(dim=1) - 1).abs().amax() < _UNIT_SLACK)
+        self._short = self._cut(vectors)
+
+    def search(
+        self,
+        queries: Tensor,
+        weights: Tensor,
+        k: int,
+        exclude: Tensor | None,
+        space: str,
+        merge: Merge = "score",
+    ) -> tuple[Tensor, Tensor]:
+        """The k best of a shortlist of at least k items."""
+        _check(self.space, space)
+        ask = max(k, self.shortlist)
+        _, short = search(self._cut(queries), weights, self._short, ask, exclude, merge)
+        items = self.vectors[short.clamp(min=0)]  # [B, S, D]
+        scores = torch.einsum("bkd,bsd->bks", queries, items)
+        scores = scores.masked_fill(weights.unsqueeze(2) <= 0, float("-inf"))
+        scores = scores.masked_fill((short < 0).unsqueeze(1), float("-inf"))
+        values, order = merged_top_k(scores, weights, k, merge)
+        return values, short.gather(1, order).masked_fill(values == float("-inf"), -1)
+
+    def add(self, vectors: Tensor, space: str) -> None:
+        """Append items."""
+        super().add(vectors, space)
+        self._short = torch.cat([self._short, self._cut(vectors)])
+
+    def _cut(self, vectors: Tensor) -> Tensor:
+        cut = vectors[..., : self.width]
+        return torch.nn.functional.normalize(cut, dim=-1) if self._units else cut.contiguous()
+
+
+def build_index(vectors: Tensor, space: str, config: IndexConfig) -> Index:
     """An index over item vectors [N, D], or unit vectors as in `recsys.topk.search`.
 
     Raises ConfigError where the items are unit vectors and the index is not exact.
@@ -149,15 +219,15 @@ def build_index(vectors: Tensor, space: str, config: IndexConfig) -> ExactIndex 
             f"export.index.kind = {config.kind!r} searches item vectors, and this retriever scores "
             "all items without them: set export.index.kind = 'exact'"
         )
+    if config.kind == "prefix":
+        return PrefixIndex(vectors, space, config.prefix, config.shortlist)
     return FaissIndex(vectors, space, config.factory)
 
 
-def load_index(
-    folder: Path, vectors: Tensor, space: str, config: IndexConfig
-) -> ExactIndex | FaissIndex:
+def load_index(folder: Path, vectors: Tensor, space: str, config: IndexConfig) -> Index:
     """The index that was saved in a bundle. Raises DataError when it cannot be read."""
-    if config.kind == "exact":
-        return ExactIndex(vectors, space)
+    if config.kind != "faiss":
+        return build_index(vectors, space, config)
     import faiss
 
     try:
@@ -169,9 +239,9 @@ def load_index(
 
 def recall_against_exact(index: Index, queries: Tensor, k: int = 100) -> float:
     """Share of the exact top k of `queries` [B, K, D] that the index finds."""
-    k = min(k, len(index.vectors))  # type: ignore[attr-defined]
+    k = min(k, len(index.vectors))
     weights = torch.ones(queries.shape[:2])
-    _, exact = search(queries, weights, index.vectors, k)  # type: ignore[attr-defined]
+    _, exact = search(queries, weights, index.vectors, k)
     _, found = index.search(queries, weights, k, None, index.space)
-    rows = torch.arange(len(queries)).unsqueeze(1) * (len(index.vectors) + 1)  # type: ignore[attr-defined]
+    rows = torch.arange(len(queries)).unsqueeze(1) * (len(index.vectors) + 1)
     return float(torch.isin(exact + rows, found + rows).double().mean())

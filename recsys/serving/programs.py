@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from feature_store.errors import ConfigError
+from feature_store.examples import HISTORY
 from recsys.batch import Batch
 from recsys.embeddings.plain import PlainEmbeddings
 from recsys.embeddings.quantisation import QuantisationConfig, quantise
@@ -61,8 +62,9 @@ def export_program(program: nn.Module, model: Model, batch: Batch, path: Path) -
     shapes: dict[str, dict[int, Any]] = {}
     for one in model.inputs:
         shapes[one.name] = {0: rows}
-        if one.kind in ("sequence", "bag") and one.length != 1:
-            shapes[one.name][1] = torch.export.Dim(f"{one.name}_length", min=1, max=one.length)
+        if one.listed and one.length != 1:
+            along = HISTORY if one.kind == "times" else one.name
+            shapes[one.name][1] = torch.export.Dim(f"{along}_length", min=1, max=one.length)
     logging.getLogger("torch.export").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

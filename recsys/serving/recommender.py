@@ -16,19 +16,32 @@ from torch import Tensor
 
 from feature_store.errors import DataError
 from feature_store.vocabulary import Vocabulary
+from recsys.diversify import diversify
 from recsys.inputs import Input
 from recsys.serving.bundle import Bundle
-from recsys.serving.requests import lists_of, padded, reading, table_of, tensor_of
+from recsys.serving.categories import categories_of
+from recsys.serving.requests import (
+    lists_of,
+    moments_of,
+    padded,
+    reading,
+    table_of,
+    tensor_of,
+    times_of,
+)
 
 HISTORY, HISTORY_TIME = "history", "history_time"
+_POOL = 10  # candidates for each place of a diverse list
 
 
 class Recommender:
     """Answers from one bundle.
 
     A request is a row with the user's `history` (raw item ids, oldest first) and whichever user
-    features the model reads; features that are absent are unknown. Known users need no more
-    than their id.
+    features the model reads; features that are absent are unknown. A model that reads times
+    takes them from `history_time` (a list beside the history) and `time` (of the request, by
+    default that of its last event), as timestamps or seconds since 1970. Known users need no
+    more than their id.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -39,6 +52,7 @@ class Recommender:
         self._place[rows] = np.arange(len(rows))
         self._users: pa.Table | None = None
         self._titles: dict[Any, str] | None = None
+        self._categories: dict[str, Tensor] = {}
 
     @classmethod
     def open(cls, folder: Path | str, *, verify: bool = True) -> Recommender:
@@ -60,26 +74,41 @@ class Recommender:
         requests: pd.DataFrame | pa.Table | None = None,
         k: int = 10,
         exclude_seen: bool = True,
+        diversity: float = 0.0,
+        category: str | None = None,
     ) -> pd.DataFrame:
         """The k best items, for known users by id or for requests.
+
+        With `diversity` above 0 the k are chosen among ten times as many so that they differ in
+        `category`, a column of the catalogue: every pair of items that do is worth as much as
+        that much score, see `recsys.diversify`. Their scores need not descend then.
 
         Returns a frame with the columns user, rank (from 1), item, score, and title where the
         catalogue has one. A user without enough candidates gets a shorter list.
 
         Raises:
             DataError: unknown users, an empty history where the model needs one, or columns
-                of the wrong type; the message names them.
+                of the wrong type, or a category that the catalogue lacks; the message names them.
         """
         if k < 1:
             raise DataError(f"k must be at least 1, not {k}")
         if (users is None) == (requests is None):
             raise DataError("give either users or requests")
+        if not 0 <= diversity < float("inf"):
+            raise DataError(f"diversity must be at least 0 and finite, not {diversity}")
+        if diversity and category is None:
+            raise DataError("diversity needs a category: name a column of the catalogue")
+        categories = None if category is None else self._read_categories(category)
         table = self.requests_of(list(users)) if users is not None else table_of(requests)
         inputs, seen = self.encode(table)
         vectors, weights = self.bundle.queries(inputs)
+        hidden = seen if exclude_seen else None
+        ask = _POOL * k if diversity else k
         scores, places = self.bundle.index.search(
-            vectors, weights, k, seen if exclude_seen else None, self.bundle.space
+            vectors, weights, ask, hidden, self.bundle.space, self.bundle.merge
         )
+        if diversity and categories is not None:
+            scores, places = diversify(scores, places, categories, diversity, k)
         return self._frame(self._names(table), scores, places)
 
     def requests_of(self, users: list[Any]) -> pa.Table:
@@ -111,9 +140,17 @@ class Recommender:
     def encode(self, requests: pa.Table) -> tuple[dict[str, Tensor], Tensor]:
         """Tensors of the bundle's inputs, and the places [B, L] of seen items, padded with -1."""
         self._check(requests)
-        inputs = {
-            one.name: tensor_of(one, requests, self._vocabulary(one)) for one in self.bundle.inputs
-        }
+        inputs: dict[str, Tensor] = {}
+        for one in self.bundle.inputs:  # times come before the moment that may be read off them
+            if one.kind == "times":
+                assert one.length is not None
+                inputs[one.name] = times_of(
+                    requests, HISTORY, one.name, self.item_vocabulary, one.length
+                )
+            elif one.kind == "time":
+                inputs[one.name] = moments_of(requests, one.name, inputs[HISTORY_TIME])
+            else:
+                inputs[one.name] = tensor_of(one, requests, self._vocabulary(one))
         rows = padded(lists_of(requests, HISTORY), self.item_vocabulary, None)
         seen = torch.from_numpy(self._place[rows])
         return inputs, seen
@@ -161,6 +198,11 @@ class Recommender:
         if titles:
             frame["title"] = [titles.get(item, "") for item in items]
         return frame
+
+    def _read_categories(self, column: str) -> Tensor:
+        if column not in self._categories:
+            self._categories[column] = categories_of(self.bundle, column)
+        return self._categories[column]
 
     def _read_titles(self) -> dict[Any, str]:
         if self._titles is None:

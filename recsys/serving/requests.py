@@ -69,11 +69,55 @@ def lists_of(requests: pa.Table, name: str) -> pa.ListArray:
     return pc.fill_null(column, pa.scalar([], column.type)) if column.null_count else column
 
 
-def padded(lists: pa.ListArray, vocabulary: Vocabulary, length: int | None) -> np.ndarray:
-    """Rows [B, L] of the known ids, the last `length`, padded with 0 behind."""
+def times_of(requests: pa.Table, history: str, name: str, items: Vocabulary, length: int) -> Tensor:
+    """Seconds [B, L] of the events in `history`, from a list column beside it; 0 where absent.
+
+    Raises DataError where a list is not as long as the history.
+    """
+    lists = lists_of(requests, history)
+    if name not in requests.column_names:
+        return torch.from_numpy(padded(lists, items, length) * 0)
+    with reading(name):
+        found = lists_of(requests, name)
+        odd = np.flatnonzero(np.diff(found.offsets) != np.diff(lists.offsets))
+        if len(odd):
+            raise DataError(
+                f"request {odd[0]} has {len(found[int(odd[0])])} values in {name!r} and "
+                f"{len(lists[int(odd[0])])} in {history!r}: give one for each event"
+            )
+        return torch.from_numpy(padded(lists, items, length, _seconds(pc.list_flatten(found))))
+
+
+def moments_of(requests: pa.Table, name: str, times: Tensor) -> Tensor:
+    """Seconds [B] of the requests; where they do not say, of the last event in `times` [B, L]."""
+    latest = times.amax(1)
+    if name not in requests.column_names:
+        return latest
+    with reading(name):
+        column = requests.column(name).combine_chunks()
+        given = torch.from_numpy(_seconds(column))
+        return torch.where(torch.from_numpy(column.is_valid().to_numpy(False)), given, latest)
+
+
+def _seconds(moments: pa.Array) -> np.ndarray:
+    """Whole seconds since 1970 of timestamps, or of numbers that are such; nulls are 0."""
+    if pa.types.is_timestamp(moments.type):
+        moments = pc.floor_temporal(moments, unit="second").cast(pa.timestamp("s", "UTC"))
+    return moments.cast(pa.int64(), safe=False).fill_null(0).to_numpy(False).copy()
+
+
+def padded(
+    lists: pa.ListArray,
+    vocabulary: Vocabulary,
+    length: int | None,
+    values: np.ndarray | None = None,
+) -> np.ndarray:
+    """Rows [B, L] of the known ids, the last `length`, padded with 0 behind; or what `values`
+    hold in their places."""
     parent = pc.list_parent_indices(lists).to_numpy()
     rows = vocabulary.encode(pc.list_flatten(lists))
-    parent, rows = parent[rows != 0], rows[rows != 0]
+    known = rows != 0
+    parent, rows = parent[known], (rows if values is None else values)[known]
     counts = np.bincount(parent, minlength=len(lists))
     from_end = np.repeat(np.cumsum(counts), counts) - np.arange(len(rows))  # 1 = the last
     width = max(

@@ -45,6 +45,7 @@ _SMALL = {
     "max_length": 8,
     "negatives": 64,
     "neighbours": 10,
+    "clusters": 6,
     "components": 8,
     "factors": 16,
     "learning_rate": 0.05,

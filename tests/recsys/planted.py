@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from feature_store.catalogue import Catalogue
 from feature_store.engine import connect
 from feature_store.event_log import EventLog
-from feature_store.examples import HISTORY, Shape, write_examples
+from feature_store.examples import HISTORY, HISTORY_TIME, TIME, Shape, write_examples
 from feature_store.labels import LabelConfig
 from feature_store.schema import Feature, Schema
 from feature_store.splits import LeaveOneOut, Random, make_split
@@ -124,6 +124,8 @@ def raw_requests(examples: Examples, role: str = "test") -> pd.DataFrame:
     columns: dict[str, pa.Array] = {}
     for name in table.column_names:
         column = table.column(name).combine_chunks()
+        if name in (HISTORY_TIME, TIME):
+            columns[name] = column
         feature = examples.schema.find("item_id" if name == HISTORY else name)
         if feature is None:
             continue

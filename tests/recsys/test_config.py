@@ -41,7 +41,7 @@ def error_of(config: dict[str, Any], overrides: list[str] | None = None) -> str:
         (
             {"retriever": {"name": "sasrec", "widht": 8}},
             "retriever.widht (did you mean width?)",
-            "blocks, dropout, heads",
+            "blocks, calibration, dropout",
         ),
         ({"retriever": {"name": "popularity", "width": 8}}, "retriever.width", "known: name"),
         (

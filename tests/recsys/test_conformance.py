@@ -30,7 +30,7 @@ from conformance import (
 from feature_store.catalogue import Catalogue
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
-from feature_store.examples import HISTORY, Shape
+from feature_store.examples import HISTORY, HISTORY_TIME, Shape
 from planted import raw_requests, successor
 from recsys.examples import Examples
 from recsys.retrievers import BY_NAME
@@ -108,7 +108,7 @@ def test_a_sequence_model_learns_what_follows(subject: Subject, group: Group) ->
     assert hits >= len(items) - 1
 
 
-@pytest.mark.parametrize("name", ["sasrec"])
+@pytest.mark.parametrize("name", ["sasrec", "multi_interest"])
 def test_a_sequence_is_trained_on_alike_alone_and_in_company(
     name: str, planted: dict[Shape, Examples]
 ) -> None:
@@ -208,10 +208,13 @@ def test_an_empty_history_is_refused_in_a_line_or_answered(subject: Subject) -> 
 def test_an_empty_history_never_makes_nan(subject: Subject) -> None:
     """The evaluator asks all users at once, also those whom it leaves out afterwards."""
     table = request_table(subject.retriever, subject.examples).slice(0, 6)
-    place = table.column_names.index(HISTORY)
-    column = table.column(HISTORY)
-    for rows in ([[]] * 6, [[], *column.to_pylist()[1:]]):
-        emptied = table.set_column(place, HISTORY, pa.array(rows, column.type))
+    lists = [name for name in table.column_names if name in (HISTORY, HISTORY_TIME)]
+    for kept in (6, 1):  # all histories are emptied, or the first
+        emptied = table
+        for name in lists:
+            column, place = table.column(name), table.column_names.index(name)
+            rows = [[]] * kept + column.to_pylist()[kept:]
+            emptied = emptied.set_column(place, name, pa.array(rows, column.type))
         found = answer(subject.retriever, emptied)
         assert not found.scores.isnan().any() and (found.ids != 0).all()
     whole = answer(subject.retriever, table)
@@ -227,7 +230,8 @@ def test_scores_are_inner_products_of_the_vectors(subject: Subject) -> None:
     with torch.no_grad():
         queries = retriever.embed_users(batch)
     assert queries.weights.shape == queries.vectors.shape[:2] and (queries.weights >= 0).all()
-    scores, places = search(*queries, retriever.item_matrix(candidates, chunk=7), 10)
+    items = retriever.item_matrix(candidates, chunk=7)
+    scores, places = search(*queries, items, 10, merge=retriever.merge)
     plain = retriever.retrieve(batch, 10)
     assert_same_answers(plain, Candidates(candidates[places], scores), 1e-5)
 
@@ -267,6 +271,16 @@ def test_every_layout_learns_and_serves(
         ("two_tower", {"max_length": 1}),
         ("two_tower", {"item_features": ["list_price"]}),
         ("two_tower", {"item_features": ["words"], "user_features": ["user_id", "badges"]}),
+        ("multi_interest", {"extractor": "mean"}),
+        ("multi_interest", {"extractor": "mind"}),
+        ("multi_interest", {"extractor": "mind", "merge": "quota"}),
+        ("multi_interest", {"extractor": "comirec_dr", "hard_negatives": 2}),
+        ("multi_interest", {"extractor": "hcn", "short_length": 3, "merge": "quota"}),
+        ("multi_interest", {"merge": "quota"}),
+        ("multi_interest", {"max_length": 1, "targets_per_user": 1}),
+        ("graph", {"propagation": "sheaf"}),
+        ("graph", {"propagation": "none", "loss": "bce", "regularisation": 0.0}),
+        ("graph", {"layers": 1, "hard_negatives": 2, "normalise": True, "temperature": 0.2}),
     ],
 )
 def test_options_at_their_edges_learn_and_serve(

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recsys import losses
-from recsys.losses import in_batch_softmax, sampled_softmax
+from recsys.losses import bpr, calibrated_bce, sampled_softmax
 
 
 @pytest.fixture
@@ -76,27 +76,39 @@ def test_a_row_whose_only_negative_is_its_target_costs_and_teaches_nothing(scale
     assert queries.grad[1].abs().sum() > 0
 
 
-@pytest.mark.parametrize("corrected", [False, True])
-def test_in_batch_softmax_is_over_the_items_of_the_batch(
-    random: torch.Generator, corrected: bool
+@pytest.mark.parametrize("chunk", [15, 1 << 20])
+@pytest.mark.parametrize("loss", ["bpr", "bce", "gbce"])
+def test_other_losses_are_their_formulas(
+    loss: str, chunk: int, random: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queries, items = (torch.randn(n, 3, generator=random) for n in (4, 3))
-    labels = torch.tensor([0, 2, 2, 1])
-    log_q: Tensor | None = torch.randn(3, generator=random) if corrected else None
-    found = in_batch_softmax(queries, items, labels, log_q)
-    for row in range(4):
-        scores = torch.stack([queries[row] @ item for item in items])
-        scores = scores if log_q is None else scores - log_q
-        expected = scores.exp().sum().log() - scores[labels[row]]
-        torch.testing.assert_close(found[row], expected)
+    """Row by row, without the negatives that are the row's own target; and their gradients."""
+    monkeypatch.setattr(losses, "_CHUNK_SCORES", chunk)
+    leaves = [torch.randn(n, 4, generator=random, requires_grad=True) for n in (7, 7, 5)]
+    targets, ids = torch.tensor([1, 2, 3, 4, 5, 6, 7]), torch.tensor([2, 3, 6, 8, 9])
 
+    def brute(queries: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        rows = []
+        for row, target in enumerate(targets):
+            own = queries[row] @ positives[row]
+            rivals = negatives[ids != target] @ queries[row]
+            if loss == "bpr":
+                rows.append(-torch.sigmoid(own - rivals).log().mean())
+            else:
+                power = 0.3 if loss == "gbce" else 1.0
+                both = power * torch.sigmoid(own).log() + (1 - torch.sigmoid(rivals)).log().sum()
+                rows.append(-both / (len(rivals) + 1))
+        return torch.stack(rows)
 
-def test_the_correction_makes_popular_items_cheaper() -> None:
-    """An item that is in every batch loses nothing; one that is in few gains."""
-    queries, items = torch.ones(1, 2), torch.ones(2, 2)
-    log_q = torch.tensor([1.0, 0.1]).log()
-    rare = in_batch_softmax(queries, items, torch.tensor([1]), log_q)
-    assert rare.item() == pytest.approx(-torch.tensor(10 / 11).log().item())
+    function = {"bpr": bpr, "bce": calibrated_bce, "gbce": calibrated_bce}[loss]
+    options = {"power": 0.3} if loss == "gbce" else {}
+    found = function(*leaves, targets=targets, negative_ids=ids, **options)
+    torch.testing.assert_close(found, brute(*leaves))
+    weights = torch.arange(1.0, 8.0)
+    expected = torch.autograd.grad((brute(*leaves) * weights).sum(), leaves)
+    for one, other in zip(
+        torch.autograd.grad((found * weights).sum(), leaves), expected, strict=True
+    ):
+        torch.testing.assert_close(one, other)
 
 
 def test_gradients_are_those_of_the_formula(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,141 @@
+"""How good are our sequence models on MovieLens-1M beside RecTools' HSTU on the same file?
+
+Leave one out: all train on the same events (validation included) for the same number of epochs,
+and rank all items for the same test events; RecTools is told when the test events were, as HSTU
+is here. Both HSTUs have the shape of the published base model: width 50, 2 blocks, 1 head, the
+last 200 events, 128 uniform negatives, cosines at temperature 0.05, batches of 128 users, Adam
+1e-3, dropout 0.2. `best` is the config in `pipelines/configs` that is named with `--best`, as it
+stands but for its epochs. Run `make peers` first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from benchmarks.sequence_training import PEER, PEER_PYTHON, config_of
+from feature_store.examples import TARGET, TIME
+from feature_store.protocols import TEST
+from pipelines.ingest import ingest_source
+from pipelines.prepare import prepare
+from pipelines.train import make_evaluator, request_reader, trainable
+from recsys.config import RunConfig, load_config, parse_config
+from recsys.evaluation.bootstrap import mean_intervals
+from recsys.examples import Examples
+from recsys.retrievers.base import VectorRetriever
+from recsys.training.checkpoint import best, load_unsharded
+from recsys.training.distributed import join
+from recsys.training.trainer import Trainer
+
+CONFIGS = Path(__file__).parents[1] / "pipelines" / "configs"
+FIGURES = ("HR@10", "NDCG@10")
+
+
+def same_shape(data: Path, folder: Path, epochs: int) -> RunConfig:
+    """Our HSTU of the published base shape."""
+    tree = config_of(data, folder, epochs).to_dict()
+    tree["retriever"] |= {"name": "hstu"}
+    tree["retriever"].pop("block")
+    return parse_config(tree, ["seed=1"])
+
+
+def ours(config: RunConfig, examples: Examples) -> dict[str, Any]:
+    """Figures after the last epoch."""
+    with join("cpu") as group, tempfile.TemporaryDirectory() as name:
+        model = trainable(config, examples)
+        assert isinstance(model, VectorRetriever)
+        reader = model.training_reader(examples, config.reader, seed=config.seed, rank=0, world=1)
+        started = time.perf_counter()
+        Trainer(model, reader, config.trainer, group, Path(name)).fit()
+        seconds = time.perf_counter() - started
+        load_unsharded(best(Path(name)), model)  # the last one: nothing is validated
+        requests = request_reader(config, examples, model, TEST, group)
+        found = make_evaluator(config, examples, TEST).evaluate(model, requests, group)
+    figures = {name: round(found.metrics[name], 4) for name in FIGURES}
+    low, high = mean_intervals(np.stack([found.users[name] for name in FIGURES], axis=1))
+    ends = zip(FIGURES, low.round(4).tolist(), high.round(4).tolist(), strict=True)
+    return {
+        **figures,
+        "ci95": {name: (bottom, top) for name, bottom, top in ends},
+        "fit_s": round(seconds),
+    }
+
+
+def theirs(examples: Examples, folder: Path, epochs: int) -> dict[str, Any]:
+    """Figures of RecTools' HSTU."""
+    found = examples.interactions()
+    events = {"user": found.users.numpy(), "item": found.items.numpy(), "time": found.times.numpy()}
+    pq.write_table(pa.table(events), folder / "train.parquet")
+    asked = pq.read_table(examples.folder / "test.parquet")
+    test = {"user": asked.column(examples.schema.user), "time": asked.column(TIME)}
+    items = asked.column(TARGET).combine_chunks().flatten()  # one each
+    pq.write_table(pa.table({**test, "item": items}), folder / "test.parquet")
+    command = [str(PEER_PYTHON), str(PEER), str(folder / "train.parquet")]
+    command += [
+        "--test",
+        str(folder / "test.parquet"),
+        "--model",
+        "hstu",
+        "--epochs",
+        str(epochs),
+        "--seed",
+        "1",
+    ]
+    command += ["--threads", str(torch.get_num_threads())]
+    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    whole = json.loads(result.stdout.splitlines()[-1])
+    return {name: round(whole[name], 4) for name in FIGURES} | {"fit_s": round(whole["fit_s"])}
+
+
+def main() -> None:
+    """Train all in turn and print one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="MovieLens-1M, folder or zip")
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--best", default="movielens_1m_hstu", help="a config's name")
+    args = parser.parse_args()
+    if not PEER_PYTHON.exists():
+        sys.exit(f"{PEER_PYTHON} is missing: run `make peers` first")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        same = same_shape(args.data, folder, args.epochs)
+        chosen = load_config(
+            CONFIGS / f"{args.best}.toml",
+            [f"data.path={args.data}", f"output={folder}", f"trainer.epochs={args.epochs}"],
+        )
+        ingest_source(same.data, same.store_folder)
+        examples = prepare(same, refit=True)
+        found = {}
+        for label, config in (("hstu", same), (args.best, chosen)):
+            found[label] = ours(config, examples)
+            print(f"{label}: {found[label]}", file=sys.stderr, flush=True)
+        rival = theirs(examples, folder, args.epochs)
+    top = max(one["NDCG@10"] for one in found.values())
+    print(
+        json.dumps(
+            {
+                "benchmark": "quality_vs_rectools",
+                "ours": found,
+                "rectools_hstu": rival,
+                "ndcg10_ratio": round(top / rival["NDCG@10"], 3),
+                "ndcg10_ratio_same_shape": round(found["hstu"]["NDCG@10"] / rival["NDCG@10"], 3),
+                "epochs": args.epochs,
+                "threads": torch.get_num_threads(),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""How fast do retrievers train and retrieve at the size of MovieLens-1M?
+
+Each retriever runs in a process of its own. `samples_per_second` counts the targets of median
+training steps (forward, backward, optimizer); `users_per_second` the test users who get a full
+ranking of 100 out of all items, without what they have seen. `floor_share` is the time that the
+step's multiplications would take at the rate of a large float32 matrix product of this machine,
+over the step's time: 1 would be nothing but matrix products at full speed. `peak_mb` is the
+process's, PyTorch itself included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from feature_store.protocols import TEST
+from pipelines.ingest import ingest_source
+from pipelines.prepare import prepare
+from pipelines.train import make_evaluator, request_reader, trainable
+from recsys.config import RunConfig, parse_config
+from recsys.retrievers.base import VectorRetriever
+from recsys.training.distributed import join
+from recsys.training.trainer import Trainer
+
+MODELS: dict[str, dict[str, Any]] = {
+    "sasrec": {"name": "sasrec", "negatives": 128},
+    "sasrec_gated": {"name": "sasrec", "block": "gated", "negatives": 128},
+    "sasrec_whole_catalogue": {"name": "sasrec", "negatives": 0},
+    "hstu": {"name": "hstu", "negatives": 128},
+    "hstu_large": {
+        "name": "hstu",
+        "negatives": 128,
+        "blocks": 8,
+        "heads": 2,
+        "head_width": 25,
+    },
+    "mind": {"name": "multi_interest", "extractor": "mind"},
+    "comirec_dr": {"name": "multi_interest", "extractor": "comirec_dr"},
+    "comirec_sa": {"name": "multi_interest", "extractor": "comirec_sa"},
+    "hcn": {"name": "multi_interest", "extractor": "hcn"},
+    "two_tower": {"name": "two_tower"},
+    "lightgcn": {"name": "graph"},
+    "sheaf": {"name": "graph", "propagation": "sheaf"},
+}
+EVENTS = {"two_tower", "lightgcn", "sheaf"}  # batches of single events
+
+
+def config_of(model: str, data: Path, folder: Path, device: str) -> RunConfig:
+    """A run of one retriever on the same log."""
+    return parse_config(
+        {
+            "name": model,
+            "seed": 1,
+            "output": str(folder),
+            "data": {"source": "movielens", "path": str(data)},
+            "retriever": MODELS[model],
+            "reader": {"batch_size": 2048 if model in EVENTS else 128},
+            "trainer": {"device": device, "precision": "bf16" if device == "cuda" else "fp32"},
+        }
+    )
+
+
+def measure(config: RunConfig, steps: int, device: str) -> dict[str, Any]:
+    """The figures of one retriever."""
+    examples = prepare(config)
+    with join(device) as group, tempfile.TemporaryDirectory() as name:
+        model = trainable(config, examples)
+        assert isinstance(model, VectorRetriever)
+        parameters = sum(p.numel() for p in model.parameters())
+        reader = model.training_reader(examples, config.reader, seed=1, rank=0, world=1)
+        trainer = Trainer(model, reader, config.trainer, group, Path(name))
+        batches = [batch.to(group.device) for batch in itertools.islice(reader, steps)]
+        counter = FlopCounterMode(display=False)
+        with counter:
+            loss = trainer.model(batches[0], 0)
+            loss.total.backward()
+        trainer.model.zero_grad()
+        samples = [int(trainer.model(batch, 0).weight) for batch in batches]
+        for batch in batches[:3]:
+            trainer.step(batch)
+        seconds = [_timed(trainer.step, batch) for batch in batches]
+        rates = [count / spent for count, spent in zip(samples, seconds, strict=True)]
+        floor = counter.get_total_flops() / _rate(group.device)
+        evaluator = make_evaluator(config, examples, TEST)
+        requests = request_reader(config, examples, model, TEST, group)
+        started = time.perf_counter()
+        evaluated = evaluator.evaluate(model, requests, group)
+        spent = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if group.device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated() / 2**20
+    return {
+        "samples_per_second": round(statistics.median(rates)),
+        "step_ms": round(1e3 * statistics.median(seconds), 1),
+        "floor_share": round(floor / seconds[0], 3),
+        "users_per_second": round(len(evaluated.users["user"]) / spent),
+        "parameters": parameters,
+        "peak_mb": round(peak),
+    }
+
+
+def _timed(step: Any, batch: Any) -> float:
+    _wait(batch.ids.device)
+    started = time.perf_counter()
+    step(batch)
+    _wait(batch.ids.device)
+    return time.perf_counter() - started
+
+
+def _rate(device: torch.device, size: int = 2048, repetitions: int = 9) -> float:
+    """Operations per second of a square matrix product, the median."""
+    matrix = torch.randn(size, size, device=device)
+    spent = []
+    for _ in range(repetitions):
+        _wait(device)
+        started = time.perf_counter()
+        torch.mm(matrix, matrix)
+        _wait(device)
+        spent.append(time.perf_counter() - started)
+    return 2 * size**3 / statistics.median(spent)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def main() -> None:
+    """Measure every retriever and print one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="MovieLens-1M, folder or zip")
+    parser.add_argument("--only", nargs="*", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # of one retriever's process
+    args = parser.parse_args()
+    if args.folder is not None:
+        (model,) = args.only
+        config = config_of(model, args.data, args.folder, args.device)
+        print(json.dumps(measure(config, args.steps, args.device)))
+        return
+    found = {}
+    with tempfile.TemporaryDirectory() as name:
+        config = config_of("sasrec", args.data, Path(name), args.device)
+        ingest_source(config.data, config.store_folder)
+        for model in args.only:
+            command = [sys.executable, "-W", "ignore", "-m", "benchmarks.retrievers"]
+            command += ["--data", str(args.data), "--only", model, "--folder", name]
+            command += ["--steps", str(args.steps), "--device", args.device]
+            result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            found[model] = json.loads(result.stdout.splitlines()[-1])
+            print(f"{model}: {found[model]}", file=sys.stderr, flush=True)
+    print(
+        json.dumps(
+            {
+                "benchmark": "retrievers",
+                "retrievers": found,
+                "device": args.device,
+                "threads": torch.get_num_threads(),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Quota merging: every interest fills its own share of the list.
+
+B users, K interests, N items, L places of a shortlist.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Merge = Literal["score", "quota"]
+_UNIT = 1 << 12  # of a place: shares are rounded to it, so that equal remainders tie
+
+
+def quotas_of(weights: Tensor, k: int) -> Tensor:
+    """Places [B, K] of each interest among k, in proportion to `weights` [B, K].
+
+    By the largest remainder (Hamilton's method); among equal remainders the first interest wins.
+    A row sums to k, or to 0 where no weight is positive.
+    """
+    weights = weights.double().clamp(min=0)
+    total = weights.sum(1, keepdim=True)
+    shares = (weights / total.where(total > 0, 1.0) * k * _UNIT).round().long()
+    places, remainders = shares // _UNIT, (shares % _UNIT).masked_fill(weights <= 0, -1)
+    left = torch.where(total > 0, k, 0) - places.sum(1, keepdim=True)
+    order = remainders.argsort(dim=1, descending=True, stable=True)
+    return places + (order.argsort(dim=1) < left)
+
+
+def deal(scores: Tensor, items: Tensor, quotas: Tensor) -> Tensor:
+    """Which places of the interests' shortlists [B, K, L] are taken.
+
+    Every interest takes the best of its list up to its quota. An item that several want goes to
+    the one with which it scores best, the first of them among equals; those that lost it go on
+    down their lists. That is the one stable matching (Gale & Shapley, 1962), and what going
+    through all pairs from the best score down, taking what is free, would give as well.
+
+    Args:
+        scores: each list's scores [B, K, L], descending; -inf is nothing to take.
+        items: their items [B, K, L]; ties within a list are broken by the lower one.
+        quotas: [B, K].
+    """
+    length = scores.shape[2]
+    flat, names = scores.flatten(1), items.flatten(1)
+    # one behind the other: what is wanted of an item, the best score first
+    order = flat.argsort(dim=1, descending=True, stable=True)
+    order = order.gather(1, names.gather(1, order).argsort(dim=1, stable=True))
+    names = names.gather(1, order)
+    begins = torch.ones_like(names, dtype=torch.bool)
+    begins[:, 1:] = names[:, 1:] != names[:, :-1]
+    columns = torch.arange(names.shape[1], device=names.device).expand_as(names)
+    start = torch.where(begins, columns, 0).cummax(1).values
+    free = scores > float("-inf")
+    while True:
+        wanted = free & (free.cumsum(2) <= quotas.unsqueeze(2))
+        asked = wanted.flatten(1).gather(1, order)
+        before = asked.cumsum(1) - asked.long()
+        lost = asked & (before > before.gather(1, start))
+        if not lost.any():
+            return wanted
+        refused = torch.zeros_like(lost).scatter(1, order, lost)
+        free = free & ~refused.unflatten(1, (-1, length))

@@ -1,0 +1,211 @@
+"""Several vectors a user, one for each interest; an item scores as its best one.
+
+B users, K interests, T positions, D width, P targets.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from feature_store.examples import HISTORY
+from recsys.batch import Batch
+from recsys.embeddings.hashing import salt_of, splitmix64
+from recsys.embeddings.layout import EmbeddingsConfig, make_layout
+from recsys.embeddings.tables import Embeddings
+from recsys.examples import Examples
+from recsys.inputs import Input
+from recsys.layers.dropout import Dropout
+from recsys.layers.interests import (
+    HCN,
+    MIND,
+    ComiRecDR,
+    ComiRecSA,
+    Extractor,
+    Interests,
+    MeanPooling,
+    nearest,
+)
+from recsys.model import Loss
+from recsys.quota import Merge
+from recsys.retrievers.base import Queries, TrainedRetriever
+from recsys.retrievers.objective import Objective, ObjectiveConfig
+
+
+class MultiInterestConfig(ObjectiveConfig):
+    """MIND (Li et al., CIKM 2019), ComiRec (Cen et al., KDD 2020), HCN (Yuan et al., 2022), and
+    the mean of the history as their rival with one vector."""
+
+    name: Literal["multi_interest"] = "multi_interest"
+    extractor: Literal["mean", "mind", "comirec_dr", "comirec_sa", "hcn"] = "comirec_sa"
+    interests: int = Field(4, ge=1, description="K; of mean always 1.")
+    max_length: int = Field(50, ge=1, description="T: events of the history that are read.")
+    short_length: int = Field(10, ge=1, description="Of hcn: how many of them are its short one.")
+    iterations: int = Field(3, ge=1, description="Of mind and comirec_dr: of the routing.")
+    levels: int = Field(3, ge=1, description="Of hcn: how often centres are moved.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Of the events' vectors.")
+    targets_per_user: int = Field(
+        4, ge=1, description="Events of a history that a step trains on, each from those before it."
+    )
+    label_power: float = Field(
+        1.0,
+        ge=0,
+        le=10,
+        description="Of mind: the target attends to the interests by its logits to this power; "
+        "the others train the interest that suits the target best.",
+    )
+    merge: Merge = Field(
+        "score",
+        description="score: the best items over all interests; quota: each interest fills the "
+        "share of the list that it has in the history.",
+    )
+
+    search_space: ClassVar = {
+        **ObjectiveConfig.search_space,
+        "interests": {"choices": [2, 4, 8]},
+        "dropout": {"low": 0.0, "high": 0.5},
+    }
+
+
+class MultiInterest(TrainedRetriever):
+    """Item vectors are the input embeddings; an extractor turns a history into interests."""
+
+    config: MultiInterestConfig
+
+    def __init__(
+        self,
+        config: MultiInterestConfig,
+        embeddings: EmbeddingsConfig,
+        examples: Examples,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.merge = config.merge
+        self.seed = seed
+        self.item = examples.schema.item
+        self.inputs = (Input(HISTORY, "sequence", config.max_length),)
+        layout = make_layout([examples.spec(self.item)], config.width, embeddings)
+        layout.require(self.item, config.width)
+        self.embeddings = Embeddings(layout, seed)
+        self.extractor = make_extractor(config)
+        self.drop = Dropout(config.dropout)
+        self.objective = Objective(config, examples, seed)
+
+    def encode(self, inputs: dict[str, Tensor]) -> Queries:
+        """Vectors [B, K, D] of the interests in the history [B, T]; an interest's weight is its
+        share of the history where lists are merged by quota, and 1 where they are not."""
+        history = inputs[HISTORY]
+        places, mask = newest_first((history != 0).sum(1), history.shape[1])
+        rows = history.gather(1, places).masked_fill(~mask, 0)
+        events = self.objective.unit(self.embeddings({self.item: rows})[self.item])
+        vectors, present = self.interests(events, mask)
+        weights = present.to(vectors.dtype)
+        if self.merge == "quota":
+            weights = shares(nearest(vectors, present, events), mask, weights)
+        return Queries(vectors, weights)
+
+    def interests(self, events: Tensor, mask: Tensor) -> Interests:
+        """Vectors as they are compared [B, K, D] from events as they are compared [B, T, D]."""
+        vectors, present = self.extractor(self.drop(events), mask)
+        return Interests(self.objective.unit(vectors), present)
+
+    def embed_items(self, rows: Tensor) -> Tensor:
+        """Item vectors [n, D]."""
+        return self.objective.unit(self.embeddings({self.item: rows})[self.item])
+
+    def forward(self, batch: Batch, step: int) -> Loss:
+        """The loss of `targets_per_user` events of each history, drawn anew at every step."""
+        history = batch.padded(HISTORY, self.config.max_length + 1)
+        users, ends = self.draw_targets(history, step)
+        targets = history[users, ends]
+        drawn = self.objective.draw(targets, step, lambda: self._hardest(history))
+        rows = torch.cat([history.flatten(), drawn.ids])
+        vectors = self.embeddings({self.item: rows})[self.item]
+        events, negatives = vectors[: history.numel()], vectors[history.numel() :]
+        places, mask = newest_first(ends, max(1, history.shape[1] - 1))
+        starts = users * history.shape[1]
+        read = F.embedding(starts.unsqueeze(1) + places, self.objective.unit(events))  # [P, T, D]
+        positives = events[starts + ends]
+        queries = self.choose(self.interests(read, mask), self.objective.unit(positives))
+        losses = self.objective(queries, positives, negatives, targets, drawn)
+        return Loss(losses.sum(), losses.new_tensor(len(losses)))
+
+    def choose(self, interests: Interests, targets: Tensor) -> Tensor:
+        """The vector [P, D] that a target [P, D] trains: MIND's `V softmax((V^T e / temperature) ^
+        label_power)`, with negative products as 0; of the others, V's best."""
+        vectors, present = interests
+        scores = torch.einsum("pkd,pd->pk", vectors, targets)
+        if self.config.extractor == "mind":
+            logits = (scores / self.config.temperature).clamp(min=0) ** self.config.label_power
+            weights = logits.masked_fill(~present, float("-inf")).softmax(1)
+            return torch.einsum("pk,pkd->pd", weights, vectors)
+        best = scores.masked_fill(~present, float("-inf")).argmax(1)
+        return vectors[torch.arange(len(best), device=best.device), best]
+
+    def draw_targets(self, history: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Users [P] and positions [P], never the first, of at most `targets_per_user` events of
+        each history [B, T].
+
+        By hashes of the history itself, so that a user gets the same ones whichever process it
+        is on, and whoever is beside it.
+        """
+        columns = torch.arange(history.shape[1], device=history.device)
+        draw = salt_of("targets", self.seed, step)
+        key = splitmix64(history * (self.config.max_length + 1) + columns, draw)
+        key = key.masked_fill(history == 0, 0).sum(1, keepdim=True)
+        order = splitmix64(key + columns, draw)
+        order = order.masked_fill((history == 0) | (columns == 0), torch.iinfo(order.dtype).max)
+        count = min(self.config.targets_per_user, history.shape[1])
+        chosen = order.topk(count, dim=1, largest=False).indices.sort(dim=1).values
+        kept = (history.gather(1, chosen) != 0) & (chosen > 0)
+        users, _ = kept.nonzero(as_tuple=True)
+        return users, chosen[kept]
+
+    @torch.no_grad()
+    def _hardest(self, history: Tensor) -> Tensor:
+        """Item rows that score best after each user's last event but one."""
+        training = self.training
+        self.eval()
+        lengths = (history != 0).sum(1, keepdim=True) - 1
+        columns = torch.arange(history.shape[1], device=history.device)
+        read = history.masked_fill(columns >= lengths, 0)[:, : self.config.max_length]
+        rows = self.objective.sampler.everything()
+        vectors, weights = self.encode({HISTORY: read})
+        vectors = torch.where(weights.unsqueeze(2) > 0, vectors, vectors[:, :1])
+        found = self.objective.hardest(vectors, history, self.item_matrix(rows), rows)
+        self.train(training)
+        return found
+
+
+def make_extractor(config: MultiInterestConfig) -> Extractor:
+    """The extractor that a config describes."""
+    shape = config.width, config.interests, config.max_length
+    if config.extractor == "hcn":
+        return HCN(*shape, config.short_length, config.levels)
+    if config.extractor in ("mind", "comirec_dr"):
+        routing = MIND if config.extractor == "mind" else ComiRecDR
+        return routing(*shape, config.iterations)
+    return (MeanPooling if config.extractor == "mean" else ComiRecSA)(*shape)
+
+
+def newest_first(lengths: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Where the events before `lengths` [B] lie, from the last one back, and whether they are
+    there; [B, T] each."""
+    ago = torch.arange(width, device=lengths.device)
+    places = lengths.unsqueeze(1) - 1 - ago
+    return places.clamp(min=0), places >= 0
+
+
+def shares(closest: Tensor, mask: Tensor, present: Tensor) -> Tensor:
+    """Share [B, K] of the events [B, T] that are closest to each interest; equal shares of those
+    that are `present` [B, K] where there is no event."""
+    interests = torch.arange(present.shape[1], device=closest.device)
+    hits = (closest.unsqueeze(2) == interests) & mask.unsqueeze(2)
+    counts = hits.sum(1).to(present.dtype)
+    counts = torch.where(mask.any(1, keepdim=True), counts, present)
+    return counts / counts.sum(1, keepdim=True)

@@ -1,0 +1,178 @@
+"""What trained retrievers learn from: negatives and a loss, the same options for all of them.
+
+P targets, n negatives, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recsys.examples import Examples
+from recsys.losses import bpr, calibrated_bce, sampled_softmax
+from recsys.membership import contains
+from recsys.negatives import NegativeSampler
+from recsys.retrievers.base import RetrieverConfig
+from recsys.training.distributed import current_group
+
+
+class ObjectiveConfig(RetrieverConfig):
+    """Options of the loss."""
+
+    width: int = Field(64, ge=2, description="D: width of item and user vectors.")
+    loss: Literal["softmax", "gbce", "bce", "bpr"] = "softmax"
+    calibration: float = Field(
+        0.75, ge=0, le=1, description="Of gbce: 0 is bce, 1 undoes what sampling overstates."
+    )
+    negatives: int = Field(
+        256,
+        ge=0,
+        description="Negatives drawn per step, shared by all rows; 0 takes every trained item, "
+        "which makes it the loss over the whole catalogue.",
+    )
+    negative_sampling: Literal["uniform", "popularity", "mixed", "in_batch"] = Field(
+        "uniform",
+        description="Where from: mixed is half uniform, half by popularity; in_batch takes the "
+        "targets of the whole batch.",
+    )
+    hard_negatives: int = Field(
+        0,
+        ge=0,
+        description="Besides: of each user in the batch, the items that score best by now and are "
+        "not in the history. Each step then computes all item vectors.",
+    )
+    log_q: bool = Field(False, description="Correct the logits for how often items are drawn.")
+    temperature: float = Field(0.05, gt=0)
+    normalise: bool = Field(True, description="Cosine similarity instead of inner product.")
+    matryoshka: tuple[int, ...] = Field(
+        (),
+        description="Widths whose prefixes of the vectors are good vectors, too; each adds a loss "
+        "of its own.",
+    )
+
+    search_space: ClassVar[dict[str, dict[str, Any]]] = {
+        "width": {"choices": [32, 64, 128]},
+        "temperature": {"low": 0.02, "high": 0.2, "log": True},
+        "loss": {"choices": ["softmax", "gbce"]},
+        "negatives": {"choices": [0, 128, 512]},
+        "negative_sampling": {"choices": ["uniform", "popularity", "mixed"]},
+    }
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.log_q and (self.loss != "softmax" or not self.draws or self.hard_negatives):
+            raise ValueError(
+                "log_q corrects a softmax over drawn negatives: with it choose loss = 'softmax', "
+                "negatives > 0 and hard_negatives = 0"
+            )
+        if list(self.matryoshka) != sorted(set(self.matryoshka)) or any(
+            not 1 <= width < self.width for width in self.matryoshka
+        ):
+            raise ValueError(f"matryoshka lists ascending widths below width = {self.width}")
+        return self
+
+    @property
+    def draws(self) -> bool:
+        """Whether negatives are a sample."""
+        return self.negatives > 0 or self.negative_sampling == "in_batch"
+
+
+class Drawn(NamedTuple):
+    """Distinct item rows [n], ascending, and how many draws they came from."""
+
+    ids: Tensor
+    draws: int
+
+
+class Objective(nn.Module):
+    """Draws negatives, and turns vectors into losses."""
+
+    def __init__(self, config: ObjectiveConfig, examples: Examples, seed: int) -> None:
+        super().__init__()
+        self.config = config
+        events = examples.train_events
+        if config.negative_sampling == "in_batch":
+            self.sampler = NegativeSampler(events, "popularity", power=1.0, seed=seed)
+        else:
+            self.sampler = NegativeSampler(events, config.negative_sampling, seed=seed)
+
+    def unit(self, vectors: Tensor) -> Tensor:
+        """Vectors [..., D] as they are compared."""
+        return F.normalize(vectors, dim=-1) if self.config.normalise else vectors
+
+    def draw(self, targets: Tensor, step: int, hard: Callable[[], Tensor] | None = None) -> Drawn:
+        """The negatives of a step, the same on every process; `hard` names rows to add."""
+        config = self.config
+        if config.negative_sampling == "in_batch":
+            everywhere = current_group().concat(targets.contiguous())
+            drawn = Drawn(torch.unique(everywhere), len(everywhere))
+        elif config.negatives:
+            drawn = Drawn(self.sampler.sample(config.negatives, step), config.negatives)
+        else:
+            drawn = Drawn(self.sampler.everything(), 0)
+        if config.hard_negatives and hard is not None:
+            rows = current_group().concat(hard().flatten().contiguous())
+            drawn = Drawn(torch.unique(torch.cat([drawn.ids, rows.to(drawn.ids)])), drawn.draws)
+        return drawn
+
+    def hardest(self, users: Tensor, history: Tensor, items: Tensor, rows: Tensor) -> Tensor:
+        """Rows [B, hard_negatives] of the best-scoring items that are not in the history.
+
+        Args:
+            users: [B, K, D].
+            history: [B, T].
+            items: vectors [N, D] of `rows` [N], ascending.
+        """
+        scores = torch.einsum("bkd,nd->bkn", users, items).amax(1)
+        scores.masked_fill_(contains(history, rows.expand(len(history), -1)), float("-inf"))
+        return rows[scores.topk(min(self.config.hard_negatives, len(rows))).indices]
+
+    def forward(
+        self, queries: Tensor, positives: Tensor, negatives: Tensor, targets: Tensor, drawn: Drawn
+    ) -> Tensor:
+        """Losses [P]: the sum over the nested widths, each prefix compared by itself
+        (Kusupati et al., "Matryoshka representation learning", NeurIPS 2022).
+
+        Args:
+            queries: [P, D], as the model makes them.
+            positives: [P, D] of `targets` [P].
+            negatives: [n, D] of `drawn`.
+        """
+        log_q = None
+        if self.config.log_q:
+            log_q = (
+                self.sampler.log_expected(targets, drawn.draws),
+                self.sampler.log_expected(drawn.ids, drawn.draws),
+            )
+        total = queries.new_zeros(())
+        for width in (*self.config.matryoshka, None):
+            user, own, others = (
+                self.unit(vectors[:, :width]) for vectors in (queries, positives, negatives)
+            )
+            total = total + self._losses(user, own, others, targets, drawn, log_q)
+        return total
+
+    def _losses(
+        self,
+        queries: Tensor,
+        positives: Tensor,
+        negatives: Tensor,
+        targets: Tensor,
+        drawn: Drawn,
+        log_q: tuple[Tensor, Tensor] | None,
+    ) -> Tensor:
+        config = self.config
+        queries = queries / config.temperature
+        ids = {"targets": targets, "negative_ids": drawn.ids}
+        if config.loss == "softmax":
+            return sampled_softmax(queries, positives, negatives, log_q=log_q, **ids)
+        if config.loss == "bpr":
+            return bpr(queries, positives, negatives, **ids)
+        share = len(drawn.ids) / max(1, self.sampler.items - 1)
+        power = 1 + config.calibration * (share - 1) if config.loss == "gbce" else 1.0
+        return calibrated_bce(queries, positives, negatives, power=power, **ids)

@@ -1,0 +1,164 @@
+"""What SASRec and its relatives share: every event of a history predicts the next one.
+
+B users, T positions, D width.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from feature_store.errors import ConfigError
+from feature_store.examples import HISTORY, HISTORY_TIME, TIME
+from recsys.batch import Batch
+from recsys.embeddings.initial import standard_deviation
+from recsys.embeddings.layout import EmbeddingsConfig, make_layout
+from recsys.embeddings.tables import Embeddings
+from recsys.examples import Examples
+from recsys.inputs import Input
+from recsys.layers.dropout import Dropout
+from recsys.model import Loss
+from recsys.retrievers.base import Queries, TrainedRetriever, single_interest
+from recsys.retrievers.objective import Objective, ObjectiveConfig
+
+
+class SequentialConfig(ObjectiveConfig):
+    """Options of the family."""
+
+    width: int = Field(50, ge=2, description="D: width of item and user vectors.")
+    blocks: int = Field(2, ge=1)
+    heads: int = Field(1, ge=1)
+    max_length: int = Field(200, ge=1, description="T: events of the history that are read.")
+    dropout: float = Field(0.2, ge=0, lt=1)
+
+    search_space: ClassVar = {
+        **ObjectiveConfig.search_space,
+        "blocks": {"low": 1, "high": 3},
+        "dropout": {"low": 0.0, "high": 0.5},
+    }
+
+
+class Moments(NamedTuple):
+    """When each event was [B, T], and when what follows it was asked for [B, T]; seconds."""
+
+    times: Tensor
+    following: Tensor
+
+
+class SequentialRetriever(TrainedRetriever):
+    """Item vectors are the input embeddings; a user is the last position's output.
+
+    A subclass makes `transform`, and calls `read_times` where it reads when things happened.
+    """
+
+    config: SequentialConfig
+
+    def __init__(
+        self,
+        config: SequentialConfig,
+        embeddings: EmbeddingsConfig,
+        examples: Examples,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if config.width % config.heads:
+            raise ConfigError(
+                f"retriever.width = {config.width} is not a multiple of "
+                f"retriever.heads = {config.heads}"
+            )
+        self.config = config
+        self.item = examples.schema.item
+        self.inputs = (Input(HISTORY, "sequence", config.max_length),)
+        layout = make_layout([examples.spec(self.item)], config.width, embeddings)
+        layout.require(self.item, config.width)
+        self.embeddings = Embeddings(layout, seed)
+        # added to the items' vectors, so never in their table
+        self.positions = nn.Parameter(torch.empty(config.max_length, config.width))
+        nn.init.normal_(self.positions, std=standard_deviation(embeddings))
+        self.drop = Dropout(config.dropout)
+        self.objective = Objective(config, examples, seed)
+
+    def read_times(self) -> None:
+        """Ask for the times of the history and of the request as well."""
+        length = self.config.max_length
+        self.inputs = (*self.inputs, Input(HISTORY_TIME, "times", length), Input(TIME, "time"))
+
+    @property
+    def timed(self) -> bool:
+        """Whether the model reads when things happened."""
+        return any(one.kind == "times" for one in self.inputs)
+
+    @abstractmethod
+    def transform(self, history: Tensor, events: Tensor, moments: Moments | None) -> Tensor:
+        """What is predicted after each event [B, T, D].
+
+        Args:
+            history: item rows [B, T], padded with 0 behind.
+            events: their vectors [B, T, D].
+            moments: where the model reads times.
+        """
+
+    def encode(self, inputs: dict[str, Tensor]) -> Queries:
+        """User vectors [B, 1, D] after the last event of the history [B, T]."""
+        history = inputs[HISTORY]
+        last = ((history != 0).sum(1).clamp(min=1) - 1).unsqueeze(1)
+        moments = None
+        if self.timed:
+            times = inputs[HISTORY_TIME]
+            following = times.roll(-1, 1).scatter(1, last, inputs[TIME].unsqueeze(1))
+            moments = Moments(times, following)
+        events = self.embeddings({self.item: history})[self.item]
+        out = self.transform(history, events, moments)
+        chosen = out.gather(1, last.unsqueeze(2).expand(-1, 1, out.shape[2])).squeeze(1)
+        return single_interest(self.objective.unit(chosen))
+
+    def embed_items(self, rows: Tensor) -> Tensor:
+        """Item vectors [n, D]."""
+        return self.objective.unit(self.embeddings({self.item: rows})[self.item])
+
+    def forward(self, batch: Batch, step: int) -> Loss:
+        """The loss at every position that has a next event."""
+        history = batch.padded(HISTORY, self.config.max_length + 1)
+        targets = history[:, 1:]
+        valid = targets != 0
+        # a last event is a target alone: positions count back from the one before it, as serving's
+        read = history[:, :-1].masked_fill(~valid, 0)
+        drawn = self.objective.draw(targets[valid], step, lambda: self._hardest(batch, read))
+        rows = torch.cat([history.flatten(), drawn.ids])
+        vectors = self.embeddings({self.item: rows})[self.item]
+        events = vectors[: history.numel()].view(*history.shape, -1)
+        moments = None
+        if self.timed:
+            times = batch.padded(HISTORY_TIME, self.config.max_length + 1)
+            moments = Moments(times[:, :-1], times[:, 1:])
+        out = self.transform(read, events[:, :-1], moments)
+        losses = self.objective(
+            out[valid], events[:, 1:][valid], vectors[history.numel() :], targets[valid], drawn
+        )
+        return Loss(losses.sum(), valid.sum())
+
+    def ago(self, history: Tensor) -> Tensor:
+        """How many events lie between each position [B, T] and the last one of its history."""
+        steps = torch.arange(history.shape[1], device=history.device)
+        return ((history != 0).sum(1, keepdim=True) - 1 - steps).clamp(min=0)
+
+    @torch.no_grad()
+    def _hardest(self, batch: Batch, read: Tensor) -> Tensor:
+        """Item rows that score best after each user's last event but one."""
+        training = self.training
+        self.eval()
+        inputs = {HISTORY: read}
+        if self.timed:
+            times = batch.padded(HISTORY_TIME, self.config.max_length + 1)
+            last = (read != 0).sum(1, keepdim=True)
+            inputs |= {HISTORY_TIME: times[:, :-1], TIME: times.gather(1, last).squeeze(1)}
+        rows = self.objective.sampler.everything()
+        users = self.encode(inputs).vectors
+        known = batch.padded(HISTORY, self.config.max_length + 1)
+        found = self.objective.hardest(users, known, self.item_matrix(rows), rows)
+        self.train(training)
+        return found
