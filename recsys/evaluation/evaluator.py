@@ -201,8 +201,19 @@ class Evaluator:
         )
 
     def _judge(self, retriever: VectorRetriever | GivenLists, batch: Batch) -> dict[str, Tensor]:
-        k = self.config.ks[-1]
-        ks = torch.tensor(self.config.ks, device=batch.ids.device)
+        if retriever.merge == "score":
+            return self._judge_lists(retriever, batch, self.config.ks)
+        users: dict[str, Tensor] = {}
+        for k in self.config.ks:  # a list by quota is no part of a longer one
+            users |= self._judge_lists(retriever, batch, (k,))
+        return users
+
+    def _judge_lists(
+        self, retriever: VectorRetriever | GivenLists, batch: Batch, cuts: tuple[int, ...]
+    ) -> dict[str, Tensor]:
+        """Figures of the lists with `cuts[-1]` items at every cut."""
+        k = cuts[-1]
+        ks = torch.tensor(cuts, device=batch.ids.device)
         history, targets = batch.jagged(HISTORY), batch.padded(TARGET)
         seen = Pairs.of_lists(history.values(), history.lengths())
         events = seen.counts(len(batch))
@@ -238,9 +249,9 @@ class Evaluator:
             ):
                 prices = self.facts.prices[found.ids]
                 columns["ExpectedRevenue"] = expected_revenue(found.scores.double(), prices, ks)
-            for name, values in self._slices(self.facts, found, relevant, targets).items():
-                users[name] = values
-        for place, cut in enumerate(self.config.ks):
+            if self.config.slice_cut in cuts:
+                users |= self._slices(self.facts, found, relevant, targets)
+        for place, cut in enumerate(cuts):
             users |= {f"{name}@{cut}": values[:, place] for name, values in columns.items()}
         return users
 

@@ -33,6 +33,7 @@ class GivenLists(nn.Module):
     """
 
     needs_history = False
+    merge = "score"
     offsets: Tensor
     items: Tensor
     list_scores: Tensor

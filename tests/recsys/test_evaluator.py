@@ -246,3 +246,37 @@ def test_money_is_that_of_the_targets_found() -> None:
     assert [row["PriceNDCG@3"] for row in users] == pytest.approx([1 / 2, 1 / log2(3), 0])
     assert result.metrics["GMV@3"] == pytest.approx(2.5)
     assert result.metrics["GMVCapture@3"] == pytest.approx(7.5 / 14.5)
+
+
+class ByQuota(VectorRetriever):
+    """Everyone wants items 1 and 2 more than anyone wants 3 and 4, which get half of the list."""
+
+    inputs = (Input("u", "id"),)
+    merge = "quota"
+
+    def encode(self, inputs: dict[str, Tensor]) -> Queries:
+        interests = torch.tensor([[0.0, 9, 8, 0, 0], [0.0, 0, 0, 4, 3]])
+        count = len(inputs["u"])
+        return Queries(interests.expand(count, -1, -1), torch.ones(count, 2))
+
+    def embed_items(self, rows: Tensor) -> Tensor:
+        return torch.eye(5)[rows]
+
+
+def test_a_list_by_quota_is_measured_at_its_own_length() -> None:
+    """Of two items the third is one; of four it stands behind the second."""
+    requests = pa.table(
+        {
+            "u": [1],
+            "history": pa.array([[4]], pa.list_(pa.int32())),
+            "target": pa.array([[3]], pa.list_(pa.int32())),
+        }
+    )
+    evaluator = Evaluator(
+        EvaluationConfig(ks=(1, 2, 4)), torch.arange(1, 5), exclude_seen=False, user="u"
+    )
+    found = evaluator.evaluate(ByQuota(), [Rows.of(requests).to_batch()], ALONE)
+    assert found.users["recommended"].tolist() == [[1, 2, 3, 4]]
+    assert [found.metrics[f"HR@{k}"] for k in (1, 2, 4)] == [0, 1, 1]
+    assert found.metrics["NDCG@2"] == pytest.approx(1 / log2(3))
+    assert found.metrics["NDCG@4"] == pytest.approx(1 / log2(4))
