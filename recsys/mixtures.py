@@ -116,6 +116,7 @@ class _Pairs(NamedTuple):
 
     @classmethod
     def of(cls, seen: sp.csr_array, clusters: np.ndarray) -> _Pairs:
+        """From who had what [U, N] and the items' clusters [N]."""
         count = int(clusters.max(initial=0)) + 1
         users = np.repeat(np.arange(seen.shape[0]), np.diff(seen.indptr))
         keys, pair, sizes = np.unique(
