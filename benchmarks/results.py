@@ -35,15 +35,24 @@ MODELS = {
     "als": "ALS",
     "bpr": "BPR",
     "sasrec": "SASRec",
+    "hstu": "HSTU",
     "two_tower": "two towers",
+    "multi_interest": "multi-interest",
+    "graph": "LightGCN",
+    "knn_embed": "kNN-Embed",
+    "ada_retrieval": "Ada-Retrieval over SASRec",
 }
+CHEAP = ("popularity", "recent_popularity")  # in every config, and once in a table
+PARTS = ("metrics", "ci95", "users", "parameters", "seconds", "config")
+COLUMNS = ("cold items", "numbers learned", "seconds to fit", "users/s", "config", "seed")
 
 
 @dataclass(frozen=True)
 class Entry:
     """A table: its config, where its data lies below DATA, and what it shows.
 
-    `published` are rows of others, for reference: name, figures in the order of `figures`.
+    `also` names configs with the same data and split, whose models join the table. `published` are
+    rows of others, for reference: name, figures in the order of `figures`.
     """
 
     config: str
@@ -52,6 +61,7 @@ class Entry:
     figures: tuple[str, ...]
     about: str
     folds: int = 1
+    also: tuple[str, ...] = ()
     published: tuple[tuple[str, ...], ...] = field(default=())
 
 
@@ -131,40 +141,38 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
     for entry in ENTRIES:
-        if arguments.data and (not arguments.only or entry.config in arguments.only):
-            measured = measure(entry, arguments.data / entry.data, arguments.output)
-            path = RESULTS / f"{entry.config}.json"
-            path.write_text(json.dumps(measured) + "\n")
-    tables = [
-        table(e, json.loads(path.read_text())) for e in ENTRIES if (path := _path(e)).exists()
-    ]
+        for config in (entry.config, *entry.also):
+            if arguments.data and (not arguments.only or config in arguments.only):
+                measured = measure(config, entry, arguments.data / entry.data, arguments.output)
+                _path(config).write_text(json.dumps(measured) + "\n")
+    tables = [table(entry) for entry in ENTRIES if _path(entry.config).exists()]
     readme = ROOT / "README.md"
     before, _, rest = readme.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     readme.write_text(f"{before}{BEGIN}\n\n" + "\n".join(tables) + f"\n{END}{after}")
 
 
-def _path(entry: Entry) -> Path:
-    return RESULTS / f"{entry.config}.json"
+def _path(config: str) -> Path:
+    return RESULTS / f"{config}.json"
 
 
-def measure(entry: Entry, data: Path, output: Path) -> dict[str, Any]:
-    """The figures of every retriever, over all folds."""
+def measure(config: str, entry: Entry, data: Path, output: Path) -> dict[str, Any]:
+    """The figures of every retriever of a config, over all folds of the entry."""
     folders = []
     for fold in range(entry.folds):
-        name = entry.config if entry.folds == 1 else f"{entry.config}_{fold}"
+        name = config if entry.folds == 1 else f"{config}_{fold}"
         overrides = [f"data.path={data}", f"output={output}", f"name={name}"]
         if entry.folds > 1:
             overrides.append(f"split.fold={fold}")
         folder = output / name
         if not (folder / "bundle").exists():  # the last thing that a run writes
-            run(ROOT / CONFIGS / f"{entry.config}.toml", *overrides, resume=folder.exists())
+            run(ROOT / CONFIGS / f"{config}.toml", *overrides, resume=folder.exists())
         folders.append(folder)
     results = [open_run(folder).results for folder in folders]
     if entry.folds == 1:
         found = results[0]
         retrievers = {
-            name: {key: part[key] for key in ("metrics", "ci95", "users", "seconds", "config")}
+            name: {key: part[key] for key in PARTS if key in part} | {"cold": _cold(part)}
             for name, part in found["retrievers"].items()
         }
     else:
@@ -173,6 +181,12 @@ def measure(entry: Entry, data: Path, output: Path) -> dict[str, Any]:
     keys = ("seed", "protocol", "candidates", "events", "data")
     prints = [result["protocol_fingerprint"] for result in results]
     return {key: found[key] for key in keys} | {"fingerprints": prints, "retrievers": retrievers}
+
+
+def _cold(part: dict[str, Any]) -> dict[str, Any]:
+    """Recall of cold users and items, where there are any."""
+    found = {what: part["slices"].get(what, {}).get("cold") for what in ("users", "items")}
+    return {what: one["metrics"] for what, one in found.items() if one}
 
 
 def _over_folds(name: str, results: list[dict[str, Any]], folders: list[Path]) -> dict[str, Any]:
@@ -196,35 +210,53 @@ def _over_folds(name: str, results: list[dict[str, Any]], folders: list[Path]) -
         "ci95": {figure: list(pair) for figure, pair in zip(columns, bounds, strict=True)},
         "users": len(by_user),
         "seconds": seconds,
+        "parameters": parts[0]["parameters"],
+        "cold": _cold(parts[0]),
         "config": parts[0]["config"],
     }
 
 
-def table(entry: Entry, measured: dict[str, Any]) -> str:
-    """The table in Markdown; seconds are of fitting or training, and of evaluation."""
-    retrievers = measured["retrievers"]
-    best = {
-        figure: max(part["metrics"][figure] for part in retrievers.values())
-        for figure in entry.figures
-    }
-    prints = measured["fingerprints"]
-    one = next(iter(retrievers.values()))
+def table(entry: Entry) -> str:
+    """The table in Markdown. Raises RuntimeError where configs differ in their data or split."""
+    measured = json.loads(_path(entry.config).read_text())
+    prints, rows = measured["fingerprints"], []
+    for config in (entry.config, *entry.also):
+        if not _path(config).exists():
+            continue
+        found = json.loads(_path(config).read_text())
+        if found["fingerprints"] != prints:
+            raise RuntimeError(f"{config} and {entry.config} were not measured alike")
+        names = [n for n in found["retrievers"] if config == entry.config or n not in CHEAP]
+        rows += [(n, config, found["seed"], found["retrievers"][n]) for n in names]
+    rows.sort(key=lambda row: list(MODELS).index(row[0]))
+    best = {figure: max(part["metrics"][figure] for *_, part in rows) for figure in entry.figures}
+    one = rows[0][3]
     lines = [
         f"### {entry.title}",
         "",
         f"`{measured['protocol']}` ({', '.join(prints)}), {one['users']:,} users, all "
         f"{measured['candidates']:,} candidates ranked. {entry.about}".rstrip(),
         "",
-        "| model | " + " | ".join(entry.figures) + " | config | seed | seconds |",
-        "|---|" + "---|" * (len(entry.figures) + 3),
+        "| model | " + " | ".join([*entry.figures, *COLUMNS]) + " |",
+        "|---|" + "---|" * (len(entry.figures) + len(COLUMNS)),
     ]
-    for name, part in sorted(retrievers.items(), key=lambda item: list(MODELS).index(item[0])):
+    for name, config, seed, part in rows:
         cells = [_cell(part, figure, best[figure]) for figure in entry.figures]
-        seconds = sum(part["seconds"].values())
-        tail = [f"`{entry.config}`", str(measured["seed"]), f"{seconds:,.0f}"]
+        seconds = part["seconds"]
+        numbers = f"{part['parameters'] / 1e6:.2f} M" if "parameters" in part else ""
+        fit = f"{seconds['fit']:,.0f}" if "fit" in seconds else ""
+        cold = next(iter(part.get("cold", {}).get("items", {}).values()), None)
+        tail = [
+            "" if cold is None else _number(cold),
+            numbers,
+            fit,
+            f"{part['users'] / seconds['evaluate']:,.0f}",
+            f"`{config}`",
+            str(seed),
+        ]
         lines.append(f"| {MODELS[name]} | " + " | ".join(cells + tail) + " |")
     for name, *figures in entry.published:
-        lines.append(f"| {name} | " + " | ".join(figures) + " | | | |")
+        lines.append(f"| {name} | " + " | ".join(figures) + " |" * (len(COLUMNS) + 1))
     return "\n".join(lines) + "\n"
 
 

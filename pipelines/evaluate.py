@@ -54,6 +54,7 @@ from recsys.training.distributed import Group
 from recsys.training.sharding import shard
 
 SHORTLIST = 200  # items that the narrowest of nested vectors are asked for
+COLD = ("users", "items")  # slices of those with hardly any events, in every table
 
 
 def trained_model(config: RunConfig, group: Group | None = None) -> tuple[Model, Examples]:
@@ -115,7 +116,7 @@ def nested(retriever: VectorRetriever) -> dict[str, VectorRetriever]:
     the narrowest that the whole vectors rank."""
     if not isinstance(retriever, TrainedRetriever):
         return {}
-    widths = retriever.config.matryoshka
+    widths = retriever.objective.config.matryoshka
     found: dict[str, VectorRetriever] = {f"width_{w}": Prefix(retriever, w) for w in widths}
     for width in widths[:1]:
         found[f"width_{width}_reranked"] = Shortlisted(retriever, width, SHORTLIST)
@@ -213,8 +214,11 @@ class _Bench:
             folder = self.config.folder / "per_user"
             folder.mkdir(parents=True, exist_ok=True)
             write_parquet(_per_user(result, labels, self.examples), folder / f"{name}.parquet")
+        kept = {} if isinstance(retriever, GivenLists) else retriever.state_dict()
+        numbers = sum(part.numel() for part in kept.values() if part.is_floating_point())
         return {
             **summarise(result, k=options.slice_cut, replicates=options.replicates, labels=labels),
+            **({"parameters": numbers} if numbers else {}),
             "seconds": {what: round(value, 3) for what, value in seconds.items()},
             "config": config.model_dump(mode="json") if config else {},
         }
@@ -314,20 +318,32 @@ def metrics_table(results: dict[str, Any]) -> Table:
     else:
         names = _first_figures(next(iter(models.values()))["metrics"])
         title += f", {results['candidates']:,} candidates"
-    table = Table(title=title, box=box.SIMPLE)
+    table = Table(title=title, box=box.SIMPLE, collapse_padding=True)
     table.add_column(kind.removesuffix("s"), no_wrap=True)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
+    cold = COLD if kind == "retrievers" else ()
+    for slicing in cold:
+        table.add_column(f"cold\n{slicing}", justify="right", no_wrap=True)
     for name, found in models.items():
-        table.add_row(name, *(_figure(found, one) for one in names))
+        figures = [_figure(found, one) for one in names]
+        table.add_row(name, *figures, *(_cold(found, slicing) for slicing in cold))
+    if cold:
+        table.caption = f"cold: {names[0]} of users, and of items, with hardly any events"
     return table
 
 
 def _first_figures(metrics: dict[str, Any]) -> list[str]:
     ks = sorted({int(name.split("@")[1]) for name in metrics})
     k = 10 if 10 in ks else ks[-1]
-    fourth = "GMVCapture" if f"GMVCapture@{k}" in metrics else "HR"  # five do not fit 80 columns
-    return [f"{name}@{k}" for name in ("Recall", "NDCG", "Coverage", fourth)]
+    fourth = "GMVCapture" if f"GMVCapture@{k}" in metrics else "HR"  # not both fit 80 columns
+    return [f"{name}@{k}" for name in ("Recall", "NDCG", fourth)]
+
+
+def _cold(found: dict[str, Any], slicing: str) -> str:
+    """The first figure of cold users or items; "-" where there are none."""
+    part = found["slices"].get(slicing, {}).get("cold")
+    return "-" if part is None else f"{next(iter(part['metrics'].values())):.4f}"
 
 
 def _figure(found: dict[str, Any], name: str) -> str:

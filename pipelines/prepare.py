@@ -36,7 +36,7 @@ def prepare(config: RunConfig, *, refit: bool = False, fresh: bool = False) -> E
     """
     folder = config.folder / ("examples_refit" if refit else "examples")
     log, catalogue = open_log(config)
-    base = _vocabularies(config, folder, fresh)
+    base = _vocabularies(config, folder, refit, fresh)
     wanted = {
         "log": log.fingerprint,
         "split": config.split.model_dump(mode="json"),
@@ -65,12 +65,16 @@ def prepare(config: RunConfig, *, refit: bool = False, fresh: bool = False) -> E
     return Examples(folder)
 
 
-def start_folder(config: RunConfig) -> Path | None:
-    """The checkpoints that a run starts from. Raises DataError where that run has none."""
+def start_folder(config: RunConfig, refit: bool) -> Path | None:
+    """The checkpoints that a run starts from: those of a run that has the same data and split have
+    seen no more than this one may see by now. Raises DataError where that run has none."""
     if config.trainer.start_from is None:
         return None
     run = Run(config.trainer.start_from)
-    refit = run.config.get("trainer", {}).get("refit", False)
+    had_refit = run.config.get("trainer", {}).get("refit", False)
+    now = config.to_dict()
+    same = all(run.config.get(part) == now[part] for part in ("data", "split"))
+    refit = had_refit and (refit or not same)
     folder = run.folder / ("checkpoints_refit" if refit else "checkpoints")
     if not folder.exists():
         raise DataError(
@@ -80,11 +84,13 @@ def start_folder(config: RunConfig) -> Path | None:
     return folder
 
 
-def _vocabularies(config: RunConfig, folder: Path, fresh: bool) -> dict[str, Vocabulary]:
+def _vocabularies(
+    config: RunConfig, folder: Path, refit: bool, fresh: bool
+) -> dict[str, Vocabulary]:
     """Ids that keep their rows: those of the examples that are there, or of the run before."""
     known = folder / "vocabulary"
     if fresh or not known.exists():
-        checkpoints = start_folder(config)
+        checkpoints = start_folder(config, refit)
         if checkpoints is None:
             return {}
         known = checkpoints.with_name(checkpoints.name.replace("checkpoints", "examples"))

@@ -217,7 +217,7 @@ def _trainer(
     listener: TrainingProgress,
     validate: Validate | None,
 ) -> Trainer:
-    start = start_folder(config)
+    start = start_folder(config, refit=folder.name == "checkpoints_refit")
     reader = model.training_reader(
         examples, config.reader, seed=config.seed, rank=group.rank, world=group.world
     )

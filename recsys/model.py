@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from feature_store.examples import HISTORY, TARGET, Shape
@@ -35,6 +38,18 @@ class Columns:
     widths: dict[str, int]
 
 
+@contextmanager
+def answering(model: nn.Module) -> Iterator[None]:
+    """The model as it answers, without dropout and gradients, in the midst of its training."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
 class Model(nn.Module):
     """Reads requests. `inputs` names the tensors, `shape` the examples that it is trained on."""
 
@@ -58,8 +73,11 @@ class TrainedModel(Model, ABC):
     """A model that learns by gradient: the trainer calls `forward`.
 
     `columns` says of which features the columns of a weight are, by the weight's name; `own`
-    names what the model keeps for a single feature besides its table.
+    names what the model keeps for a single feature besides its table. `wraps` names the part of a
+    model that is another model, whose own trainings it may start from.
     """
+
+    wraps: ClassVar[str] = ""
 
     def __init__(self) -> None:
         super().__init__()

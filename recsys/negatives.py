@@ -33,12 +33,13 @@ class NegativeSampler(nn.Module):
         self.register_buffer("probability", weights / weights.sum(), persistent=False)
         self.register_buffer("cumulative", self.probability.cumsum(0), persistent=False)
 
-    def sample(self, count: int, step: int) -> Tensor:
-        """At most `count` distinct item rows, ascending; the same for the same step."""
+    def sample(self, count: int, step: int, sets: int = 1) -> list[Tensor]:
+        """Independent sets of at most `count` distinct item rows, ascending; the same for the same
+        step."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        points = torch.rand(count, generator=generator, dtype=torch.float64)
+        points = torch.rand(sets, count, generator=generator, dtype=torch.float64)
         rows = torch.searchsorted(self.cumulative, points.to(self.cumulative.device), right=True)
-        return torch.unique(rows.clamp(max=len(self.cumulative) - 1))
+        return [torch.unique(one) for one in rows.clamp(max=len(self.cumulative) - 1)]
 
     def everything(self) -> Tensor:
         """All items that could be drawn, ascending: for the softmax over the whole catalogue."""

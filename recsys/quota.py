@@ -1,4 +1,4 @@
-"""Quota merging: every interest fills its own share of the list.
+"""Ways to merge what several interests find; by quota every interest fills its own share.
 
 B users, K interests, N items, L places of a shortlist.
 """
@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Merge = Literal["score", "quota"]
+Merge = Literal["score", "quota", "rounds"]
 _UNIT = 1 << 12  # of a place: shares are rounded to it, so that equal remainders tie
 
 

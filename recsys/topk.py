@@ -146,9 +146,28 @@ def _search(
     return values, places.masked_fill(values == float("-inf"), -1)
 
 
+def _in_rounds(scores: Tensor, places: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Each round takes the best items that earlier ones left, as many as `places` [B, K] says, the
+    same for all users; the last one fills the list."""
+    k, left, found = min(k, scores.shape[2]), scores.clone(), []
+    sizes = places[0].long().tolist()
+    for place, size in enumerate([*sizes[:-1], k]):
+        best = stable_top_k(left[:, place], min(size, k))
+        found.append(best)
+        k -= best[1].shape[1]
+        if not k:
+            break
+        left.scatter_(2, best[1].unsqueeze(1).expand(-1, left.shape[1], -1), float("-inf"))
+    values, columns = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+    return values, columns
+
+
 def merged_top_k(scores: Tensor, weights: Tensor, k: int, merge: Merge) -> tuple[Tensor, Tensor]:
     """(scores [B, k], columns [B, k]) of the items that interests' `scores` [B, K, N] put on the
-    list, each with its best score, in the order of `stable_top_k`; -inf is no item."""
+    list, in the order of `stable_top_k`, each with its best score; by rounds, with the score of the
+    round that found it, round after round. -inf is no item."""
+    if merge == "rounds":
+        return _in_rounds(scores, weights, k)
     best = scores.squeeze(1) if scores.shape[1] == 1 else scores.amax(1)
     if merge == "quota" and scores.shape[1] > 1:
         values, columns = stable_top_k(scores.flatten(0, 1), k)

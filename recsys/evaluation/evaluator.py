@@ -201,7 +201,7 @@ class Evaluator:
         )
 
     def _judge(self, retriever: VectorRetriever | GivenLists, batch: Batch) -> dict[str, Tensor]:
-        if retriever.merge == "score":
+        if retriever.merge != "quota":
             return self._judge_lists(retriever, batch, self.config.ks)
         users: dict[str, Tensor] = {}
         for k in self.config.ks:  # a list by quota is no part of a longer one

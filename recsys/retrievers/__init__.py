@@ -8,6 +8,7 @@ from pydantic import Field
 
 from recsys.embeddings.layout import EmbeddingsConfig
 from recsys.examples import Examples
+from recsys.retrievers.ada_retrieval import AdaRetrieval, AdaRetrievalConfig
 from recsys.retrievers.als import ALS, ALSConfig
 from recsys.retrievers.base import RetrieverConfig, TrainedRetriever, VectorRetriever
 from recsys.retrievers.bpr import BPR, BPRConfig
@@ -36,6 +37,7 @@ RETRIEVERS: dict[type[RetrieverConfig], type[VectorRetriever]] = {
     MultiInterestConfig: MultiInterest,
     GraphConfig: Graph,
     KNNEmbedConfig: KNNEmbed,
+    AdaRetrievalConfig: AdaRetrieval,
 }
 AnyRetrieverConfig = Annotated[
     PopularityConfig
@@ -50,7 +52,8 @@ AnyRetrieverConfig = Annotated[
     | TwoTowerConfig
     | MultiInterestConfig
     | GraphConfig
-    | KNNEmbedConfig,
+    | KNNEmbedConfig
+    | AdaRetrievalConfig,
     Field(discriminator="name"),
 ]
 BY_NAME = {config.model_fields["name"].default: config for config in RETRIEVERS}

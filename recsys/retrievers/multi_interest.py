@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from feature_store.examples import HISTORY
 from recsys.batch import Batch
-from recsys.embeddings.hashing import salt_of, splitmix64
 from recsys.embeddings.layout import EmbeddingsConfig, make_layout
 from recsys.embeddings.tables import Embeddings
 from recsys.examples import Examples
@@ -30,10 +29,10 @@ from recsys.layers.interests import (
     MeanPooling,
     nearest,
 )
-from recsys.model import Loss
-from recsys.quota import Merge
+from recsys.model import Loss, answering
 from recsys.retrievers.base import Queries, TrainedRetriever
 from recsys.retrievers.objective import Objective, ObjectiveConfig
+from recsys.retrievers.targets import draw_targets
 
 
 class MultiInterestConfig(ObjectiveConfig):
@@ -58,7 +57,7 @@ class MultiInterestConfig(ObjectiveConfig):
         description="Of mind: the target attends to the interests by its logits to this power; "
         "the others train the interest that suits the target best.",
     )
-    merge: Merge = Field(
+    merge: Literal["score", "quota"] = Field(
         "score",
         description="score: the best items over all interests; quota: each interest fills the "
         "share of the list that it has in the history.",
@@ -121,7 +120,13 @@ class MultiInterest(TrainedRetriever):
     def forward(self, batch: Batch, step: int) -> Loss:
         """The loss of `targets_per_user` events of each history, drawn anew at every step."""
         history = batch.padded(HISTORY, self.config.max_length + 1)
-        users, ends = self.draw_targets(history, step)
+        users, ends = draw_targets(
+            history,
+            self.config.targets_per_user,
+            longest=self.config.max_length + 1,
+            seed=self.seed,
+            step=step,
+        )
         targets = history[users, ends]
         drawn = self.objective.draw(targets, step, lambda: self._hardest(history))
         rows = torch.cat([history.flatten(), drawn.ids])
@@ -147,39 +152,16 @@ class MultiInterest(TrainedRetriever):
         best = scores.masked_fill(~present, float("-inf")).argmax(1)
         return vectors[torch.arange(len(best), device=best.device), best]
 
-    def draw_targets(self, history: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Users [P] and positions [P], never the first, of at most `targets_per_user` events of
-        each history [B, T].
-
-        By hashes of the history itself, so that a user gets the same ones whichever process it
-        is on, and whoever is beside it.
-        """
-        columns = torch.arange(history.shape[1], device=history.device)
-        draw = salt_of("targets", self.seed, step)
-        key = splitmix64(history * (self.config.max_length + 1) + columns, draw)
-        key = key.masked_fill(history == 0, 0).sum(1, keepdim=True)
-        order = splitmix64(key + columns, draw)
-        order = order.masked_fill((history == 0) | (columns == 0), torch.iinfo(order.dtype).max)
-        count = min(self.config.targets_per_user, history.shape[1])
-        chosen = order.topk(count, dim=1, largest=False).indices.sort(dim=1).values
-        kept = (history.gather(1, chosen) != 0) & (chosen > 0)
-        users, _ = kept.nonzero(as_tuple=True)
-        return users, chosen[kept]
-
-    @torch.no_grad()
     def _hardest(self, history: Tensor) -> Tensor:
         """Item rows that score best after each user's last event but one."""
-        training = self.training
-        self.eval()
         lengths = (history != 0).sum(1, keepdim=True) - 1
         columns = torch.arange(history.shape[1], device=history.device)
         read = history.masked_fill(columns >= lengths, 0)[:, : self.config.max_length]
         rows = self.objective.sampler.everything()
-        vectors, weights = self.encode({HISTORY: read})
-        vectors = torch.where(weights.unsqueeze(2) > 0, vectors, vectors[:, :1])
-        found = self.objective.hardest(vectors, history, self.item_matrix(rows), rows)
-        self.train(training)
-        return found
+        with answering(self):
+            vectors, weights = self.encode({HISTORY: read})
+            vectors = torch.where(weights.unsqueeze(2) > 0, vectors, vectors[:, :1])
+            return self.objective.hardest(vectors, history, self.item_matrix(rows), rows)
 
 
 def make_extractor(config: MultiInterestConfig) -> Extractor:

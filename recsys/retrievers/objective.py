@@ -13,12 +13,15 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recsys.embeddings.hashing import hash_rows, salt_of
 from recsys.examples import Examples
 from recsys.losses import bpr, calibrated_bce, sampled_softmax
 from recsys.membership import contains
 from recsys.negatives import NegativeSampler
 from recsys.retrievers.base import RetrieverConfig
 from recsys.training.distributed import current_group
+
+_DEAL = salt_of("negatives")
 
 
 class ObjectiveConfig(RetrieverConfig):
@@ -32,8 +35,15 @@ class ObjectiveConfig(RetrieverConfig):
     negatives: int = Field(
         256,
         ge=0,
-        description="Negatives drawn per step, shared by all rows; 0 takes every trained item, "
-        "which makes it the loss over the whole catalogue.",
+        description="Negatives of a target; 0 takes every trained item, which makes it the loss "
+        "over the whole catalogue.",
+    )
+    negative_sets: int = Field(
+        1,
+        ge=1,
+        description="Sets of so many negatives that are drawn per step. Every target is dealt to "
+        "one and shares it with the others there: few sets are fast, many let more items learn "
+        "from a step.",
     )
     negative_sampling: Literal["uniform", "popularity", "mixed", "in_batch"] = Field(
         "uniform",
@@ -83,10 +93,17 @@ class ObjectiveConfig(RetrieverConfig):
 
 
 class Drawn(NamedTuple):
-    """Distinct item rows [n], ascending, and how many draws they came from."""
+    """Item rows [n] of all sets, one behind the other, how many of them each set has, distinct and
+    ascending, and how many draws each came from."""
 
     ids: Tensor
+    sizes: tuple[int, ...]
     draws: int
+
+    @classmethod
+    def of(cls, sets: list[Tensor], draws: int) -> Drawn:
+        """What was drawn for each set."""
+        return cls(torch.cat(sets), tuple(len(ids) for ids in sets), draws)
 
 
 class Objective(nn.Module):
@@ -108,17 +125,18 @@ class Objective(nn.Module):
     def draw(self, targets: Tensor, step: int, hard: Callable[[], Tensor] | None = None) -> Drawn:
         """The negatives of a step, the same on every process; `hard` names rows to add."""
         config = self.config
+        draws = config.negatives
         if config.negative_sampling == "in_batch":
             everywhere = current_group().concat(targets.contiguous())
-            drawn = Drawn(torch.unique(everywhere), len(everywhere))
+            sets, draws = [torch.unique(everywhere)], len(everywhere)
         elif config.negatives:
-            drawn = Drawn(self.sampler.sample(config.negatives, step), config.negatives)
+            sets = self.sampler.sample(config.negatives, step, config.negative_sets)
         else:
-            drawn = Drawn(self.sampler.everything(), 0)
+            sets = [self.sampler.everything()]
         if config.hard_negatives and hard is not None:
             rows = current_group().concat(hard().flatten().contiguous())
-            drawn = Drawn(torch.unique(torch.cat([drawn.ids, rows.to(drawn.ids)])), drawn.draws)
-        return drawn
+            sets = [torch.unique(torch.cat([ids, rows.to(ids)])) for ids in sets]
+        return Drawn.of(sets, draws)
 
     def hardest(self, users: Tensor, history: Tensor, items: Tensor, rows: Tensor) -> Tensor:
         """Rows [B, hard_negatives] of the best-scoring items that are not in the history.
@@ -143,6 +161,27 @@ class Objective(nn.Module):
             positives: [P, D] of `targets` [P].
             negatives: [n, D] of `drawn`.
         """
+        if len(drawn.sizes) == 1:
+            return self._nested(queries, positives, negatives, targets, drawn)
+        # by the target alone: the same set whichever process a row is on
+        place = hash_rows(targets, _DEAL, len(drawn.sizes))
+        order = place.argsort(stable=True)
+        counts = place.bincount(minlength=len(drawn.sizes)).tolist()
+        parts = zip(
+            *(rows[order].split(counts) for rows in (queries, positives, targets)),
+            negatives.split(drawn.sizes),
+            drawn.ids.split(drawn.sizes),
+            strict=True,
+        )
+        losses = [
+            self._nested(users, own, others, wanted, Drawn.of([ids], drawn.draws))
+            for users, own, wanted, others, ids in parts
+        ]
+        return torch.cat(losses)[order.argsort()]
+
+    def _nested(
+        self, queries: Tensor, positives: Tensor, negatives: Tensor, targets: Tensor, drawn: Drawn
+    ) -> Tensor:
         log_q = None
         if self.config.log_q:
             log_q = (

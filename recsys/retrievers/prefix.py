@@ -10,6 +10,7 @@ from torch import Tensor
 from recsys.batch import Batch
 from recsys.membership import Pairs
 from recsys.retrievers.base import Candidates, Queries, TrainedRetriever, VectorRetriever
+from recsys.topk import merged_top_k
 
 
 class Prefix(VectorRetriever):
@@ -53,7 +54,8 @@ class Shortlisted(Prefix):
         queries = self.whole.embed_users(batch)
         items = self.whole.embed_items(found.ids.flatten()).unflatten(0, found.ids.shape)
         scores = torch.einsum("bkd,bsd->bks", queries.vectors, items)
-        scores = scores.masked_fill(queries.weights.unsqueeze(2) <= 0, float("-inf")).amax(1)
-        scores = scores.masked_fill(found.ids == 0, float("-inf"))
-        values, order = scores.sort(dim=1, descending=True, stable=True)
-        return Candidates(found.ids.gather(1, order)[:, :k], values[:, :k])
+        scores = scores.masked_fill(queries.weights.unsqueeze(2) <= 0, float("-inf"))
+        scores = scores.masked_fill((found.ids == 0).unsqueeze(1), float("-inf"))
+        values, order = merged_top_k(scores, queries.weights, k, self.merge)
+        ids = found.ids.gather(1, order).masked_fill(values == float("-inf"), 0)
+        return Candidates(ids, values)

@@ -21,7 +21,7 @@ from recsys.embeddings.tables import Embeddings
 from recsys.examples import Examples
 from recsys.inputs import Input
 from recsys.layers.dropout import Dropout
-from recsys.model import Loss
+from recsys.model import Loss, answering
 from recsys.retrievers.base import Queries, TrainedRetriever, single_interest
 from recsys.retrievers.objective import Objective, ObjectiveConfig
 
@@ -34,6 +34,12 @@ class SequentialConfig(ObjectiveConfig):
     heads: int = Field(1, ge=1)
     max_length: int = Field(200, ge=1, description="T: events of the history that are read.")
     dropout: float = Field(0.2, ge=0, lt=1)
+    negative_sets: int = Field(
+        32,
+        ge=1,
+        description="Sets of so many negatives that are drawn per step; every target is dealt to "
+        "one. A batch has thousands of targets: with one set for all, few items learn from a step.",
+    )
 
     search_space: ClassVar = {
         **ObjectiveConfig.search_space,
@@ -105,16 +111,23 @@ class SequentialRetriever(TrainedRetriever):
     def encode(self, inputs: dict[str, Tensor]) -> Queries:
         """User vectors [B, 1, D] after the last event of the history [B, T]."""
         history = inputs[HISTORY]
-        last = ((history != 0).sum(1).clamp(min=1) - 1).unsqueeze(1)
-        moments = None
-        if self.timed:
-            times = inputs[HISTORY_TIME]
-            following = times.roll(-1, 1).scatter(1, last, inputs[TIME].unsqueeze(1))
-            moments = Moments(times, following)
         events = self.embeddings({self.item: history})[self.item]
+        return single_interest(
+            self.objective.unit(self.user(history, events, self.moments(inputs)))
+        )
+
+    def moments(self, inputs: dict[str, Tensor]) -> Moments | None:
+        """When the events were, and at last the request; of a model that reads it."""
+        if not self.timed:
+            return None
+        times, last = inputs[HISTORY_TIME], _last(inputs[HISTORY])
+        return Moments(times, times.roll(-1, 1).scatter(1, last, inputs[TIME].unsqueeze(1)))
+
+    def user(self, history: Tensor, events: Tensor, moments: Moments | None) -> Tensor:
+        """User vectors [B, D], not yet as they are compared; arguments as of `transform`."""
         out = self.transform(history, events, moments)
-        chosen = out.gather(1, last.unsqueeze(2).expand(-1, 1, out.shape[2])).squeeze(1)
-        return single_interest(self.objective.unit(chosen))
+        last = _last(history).unsqueeze(2).expand(-1, 1, out.shape[2])
+        return out.gather(1, last).squeeze(1)
 
     def embed_items(self, rows: Tensor) -> Tensor:
         """Item vectors [n, D]."""
@@ -146,19 +159,20 @@ class SequentialRetriever(TrainedRetriever):
         steps = torch.arange(history.shape[1], device=history.device)
         return ((history != 0).sum(1, keepdim=True) - 1 - steps).clamp(min=0)
 
-    @torch.no_grad()
     def _hardest(self, batch: Batch, read: Tensor) -> Tensor:
         """Item rows that score best after each user's last event but one."""
-        training = self.training
-        self.eval()
         inputs = {HISTORY: read}
         if self.timed:
             times = batch.padded(HISTORY_TIME, self.config.max_length + 1)
             last = (read != 0).sum(1, keepdim=True)
             inputs |= {HISTORY_TIME: times[:, :-1], TIME: times.gather(1, last).squeeze(1)}
         rows = self.objective.sampler.everything()
-        users = self.encode(inputs).vectors
         known = batch.padded(HISTORY, self.config.max_length + 1)
-        found = self.objective.hardest(users, known, self.item_matrix(rows), rows)
-        self.train(training)
-        return found
+        with answering(self):
+            users = self.encode(inputs).vectors
+            return self.objective.hardest(users, known, self.item_matrix(rows), rows)
+
+
+def _last(history: Tensor) -> Tensor:
+    """Where the last event of each history [B, T] lies [B, 1]."""
+    return ((history != 0).sum(1).clamp(min=1) - 1).unsqueeze(1)

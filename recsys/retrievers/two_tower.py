@@ -17,7 +17,7 @@ from recsys.embeddings.tables import Embeddings
 from recsys.examples import Examples
 from recsys.features import ItemColumns, choose, input_of
 from recsys.inputs import Input
-from recsys.model import Columns, Loss
+from recsys.model import Columns, Loss, answering
 from recsys.retrievers.base import Queries, TrainedRetriever, single_interest
 from recsys.retrievers.objective import Objective, ObjectiveConfig
 
@@ -131,16 +131,12 @@ class TwoTower(TrainedRetriever):
         losses = self.objective(users, found[: len(targets)], found[len(targets) :], targets, drawn)
         return Loss(losses.sum(), losses.new_tensor(len(losses)))
 
-    @torch.no_grad()
     def _hardest(self, inputs: dict[str, Tensor], targets: Tensor) -> Tensor:
-        training = self.training
-        self.eval()
         rows = self.objective.sampler.everything()
-        users = self.encode(inputs).vectors
         known = torch.cat([inputs[HISTORY], targets.unsqueeze(1)], dim=1)
-        found = self.objective.hardest(users, known, self.item_matrix(rows), rows)
-        self.train(training)
-        return found
+        with answering(self):
+            users = self.encode(inputs).vectors
+            return self.objective.hardest(users, known, self.item_matrix(rows), rows)
 
     def _user(self, inputs: dict[str, Tensor], vectors: dict[str, Tensor]) -> Tensor:
         history = masked_mean(vectors[self.item], inputs[HISTORY] != 0)

@@ -24,9 +24,10 @@ from recsys.model import Model
 def on_plain_tables(model: Model) -> Any:
     """A copy of a model whose tables are plain modules."""
     found = copy.deepcopy(model).eval()
-    for name, child in found.named_children():
-        if isinstance(child, Embeddings):
-            setattr(found, name, child.plain())
+    for parent in list(found.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, Embeddings):
+                setattr(parent, name, child.plain())
     return found
 
 
@@ -39,7 +40,7 @@ def quantise_tables(
     """
     if config.dtype == "fp32" and set(config.tables.values()) <= {"fp32"}:
         return None
-    found = [child for child in plain.children() if isinstance(child, PlainEmbeddings)]
+    found = [child for child in plain.modules() if isinstance(child, PlainEmbeddings)]
     if not found:
         raise ConfigError("export.quantisation: this model has no embedding tables")
     return {"metric": metric, **quantise(found[0], config, measure)}

@@ -123,11 +123,13 @@ def load(
     *,
     allow_features: bool = False,
     random: bool = True,
+    part: str = "",
 ) -> tuple[dict[str, Any], Changes]:
     """Restore a checkpoint, in place; any number of processes may do so.
 
     Tables may have grown; with `allow_features` features may have come or gone, too. Random state
-    is restored where `random` is set and the number of processes is that of the save. Returns the
+    is restored where `random` is set and the number of processes is that of the save. With `part`
+    the checkpoint is of that part of the model alone, and the rest stays as it is. Returns the
     state and what differed.
 
     Raises DataError when a file is missing or altered, or the checkpoint is of another model.
@@ -141,9 +143,15 @@ def load(
     tensors = tensors_of(model, optimizer, group)
     if not same:
         del tensors["random"]
+    if part:
+        tensors["model"] = {
+            name.removeprefix(f"{part}."): value
+            for name, value in tensors["model"].items()
+            if name.startswith(f"{part}.")
+        }
     with Patches(tensors, changes) as patched:
         _read(folder, patched, changes, process_group=group.background)
-    _put(model, tensors["model"])
+    _put(model, tensors["model"], part)
     if optimizer is not None:
         names = _names(optimizer.all.state_dict()["state"])
         found = {names[name]: value for name, value in tensors["optimizer"].items()}
@@ -265,9 +273,11 @@ def _renamed(state: dict[str, Any]) -> dict[str, Any]:
     return {_canonical(name): value for name, value in state.items()}
 
 
-def _put(model: nn.Module, tensors: dict[str, Any]) -> None:
-    names = _names(model.state_dict())
-    model.load_state_dict({names[name]: value for name, value in tensors.items()})
+def _put(model: nn.Module, tensors: dict[str, Any], part: str = "") -> None:
+    state = model.state_dict()
+    names, prefix = _names(state), f"{part}." if part else ""
+    found = {names[prefix + name]: value for name, value in tensors.items()}
+    model.load_state_dict(state | found if part else found)
 
 
 # -- files -----------------------------------------------------------------------------------

@@ -59,6 +59,7 @@ def describe(model: nn.Module, optimizer: Optimizer | None) -> dict[str, Any]:
                 "width": table.width,
                 "optimizer": config.fused(table.name)[0] if config and fused else None,
             }
+    found["wraps"] = getattr(model, "wraps", "")
     columns = getattr(model, "columns", {})
     found["columns"] = {name: dataclasses.asdict(one) for name, one in columns.items()}
     found["optimizer"] = None if config is None else config.name

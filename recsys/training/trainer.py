@@ -320,7 +320,9 @@ class Trainer:
     def _start(self, folder: Path) -> None:
         """Take another training's weights, and its optimizers' state where it fits."""
         saved = checkpoint.read_state(folder)["model"]
-        fits = same_optimizers(saved, self._description)
+        wraps = self._description["wraps"]
+        part = wraps if saved.get("wraps", "") != wraps else ""
+        fits = not part and same_optimizers(saved, self._description)
         state, changes = checkpoint.load(
             folder,
             self.model,
@@ -328,6 +330,7 @@ class Trainer:
             self.group,
             allow_features=self.config.allow_feature_changes,
             random=False,
+            part=part,
         )
         if fits:
             self.optimizer.count_steps(state["progress"]["step"])

@@ -44,10 +44,13 @@ _SMALL = {
     "dropout": 0.0,
     "max_length": 8,
     "negatives": 64,
+    "negative_sets": 2,
     "neighbours": 10,
     "clusters": 6,
     "components": 8,
     "factors": 16,
+    "rounds": 3,
+    "list_size": 9,
     "learning_rate": 0.05,
 }
 LAYOUTS = {
@@ -63,6 +66,8 @@ def small(name: str, **options: Any) -> Any:
     """A small config of the retriever or ranker called `name`."""
     kind: Any = {**BY_NAME, **rankers.BY_NAME}[name]
     known = {key: value for key, value in _SMALL.items() if key in kind.model_fields}
+    if "backbone" in kind.model_fields:
+        known["backbone"] = small("sasrec", **options.pop("backbone", {}))
     return kind(**{**known, **options})
 
 

@@ -34,6 +34,7 @@ from feature_store.examples import HISTORY, HISTORY_TIME, Shape
 from planted import raw_requests, successor
 from recsys.examples import Examples
 from recsys.retrievers import BY_NAME
+from recsys.retrievers.ada_retrieval import AdaRetrieval
 from recsys.retrievers.base import Candidates, TrainedRetriever, VectorRetriever
 from recsys.serving.export import write_bundle
 from recsys.serving.index import IndexConfig
@@ -179,7 +180,15 @@ def test_it_never_repeats_nor_shows_what_is_excluded(subject: Subject) -> None:
     for ids, scores, history in zip(*answer(retriever, table, 15), seen, strict=True):
         found = ids.tolist()
         assert len(set(found)) == len(found) and set(found) <= candidates - set(history)
-        assert scores.isfinite().all() and (scores.diff() <= 0).all()
+        assert scores.isfinite().all()
+        rounds = [scores] if retriever.merge != "rounds" else scores.split(round_of(retriever))
+        assert all((one.diff() <= 0).all() for one in rounds)
+
+
+def round_of(retriever: VectorRetriever) -> int:
+    """How many places of a list one round fills."""
+    assert isinstance(retriever, AdaRetrieval)
+    return retriever.config.round_size
 
 
 def test_a_list_longer_than_the_catalogue_is_short(subject: Subject) -> None:
@@ -278,6 +287,10 @@ def test_every_layout_learns_and_serves(
         ("multi_interest", {"extractor": "hcn", "short_length": 3, "merge": "quota"}),
         ("multi_interest", {"merge": "quota"}),
         ("multi_interest", {"max_length": 1, "targets_per_user": 1}),
+        ("ada_retrieval", {"rounds": 1}),
+        ("ada_retrieval", {"rounds": 3, "list_size": 3, "targets_per_user": 1}),
+        ("ada_retrieval", {"backbone": {"negatives": 8, "hard_negatives": 2}}),
+        ("sasrec", {"negatives": 16, "negative_sets": 5, "log_q": True}),
         ("graph", {"propagation": "sheaf"}),
         ("graph", {"propagation": "none", "loss": "bce", "regularisation": 0.0}),
         ("graph", {"layers": 1, "hard_negatives": 2, "normalise": True, "temperature": 0.2}),

@@ -44,10 +44,10 @@ def first_batch(model: Graph, examples: Examples) -> Batch:
 
 def test_the_loss_is_the_published_one(examples: Examples) -> None:
     """BPR and the squares of users, targets and as many negatives before propagation."""
-    model = graph(examples, regularisation=0.3)
+    model = graph(examples, regularisation=0.3, negative_sets=1)
     batch = first_batch(model, examples)
     users, targets = batch.id("user_id").long(), batch.id(TARGET).long()
-    negatives = model.objective.sampler.sample(64, 7)
+    negatives = model.objective.sampler.sample(64, 7)[0]
     e_users, e_items = model.embeddings.first()
     x, y = model.embeddings.propagate(e_users, e_items)
     total = torch.tensor(0.0)

@@ -34,6 +34,7 @@ from recsys.layers.interests import (
     squash,
 )
 from recsys.retrievers.multi_interest import MultiInterest, newest_first, shares
+from recsys.retrievers.targets import draw_targets
 from recsys.training.distributed import Group
 
 B, K, T, D, LENGTH = 4, 3, 9, 5, 12
@@ -225,7 +226,7 @@ def test_a_target_is_read_from_what_came_before_it(planted: dict[Shape, Examples
     model = fresh(small("multi_interest", negatives=0, targets_per_user=3), examples).eval()
     table = request_table(model, examples, "train").slice(0, 8)
     history = batch_from(model, table).padded(HISTORY, 9)
-    users, ends = model.draw_targets(history, 5)
+    users, ends = draw_targets(history, 3, longest=9, seed=model.seed, step=5)
     assert (history[users, ends] != 0).all() and (ends > 0).all()
     lengths = (history != 0).sum(1)
     assert users.bincount(minlength=8).tolist() == (lengths - 1).clamp(0, 3).tolist()
@@ -243,17 +244,18 @@ def test_a_target_is_read_from_what_came_before_it(planted: dict[Shape, Examples
     assert loss.total.item() == pytest.approx(total, rel=1e-4)
 
 
-def test_targets_follow_from_seed_step_and_history_alone(planted: dict[Shape, Examples]) -> None:
-    model = fresh(small("multi_interest", targets_per_user=2), planted["sequences"])
+def test_targets_follow_from_seed_step_and_history_alone() -> None:
+    def draw(history: Tensor, seed: int = 0, step: int = 1) -> tuple[Tensor, Tensor]:
+        return draw_targets(history, 2, longest=12, seed=seed, step=step)
+
     history = torch.randint(1, 40, (50, 9), generator=torch.Generator().manual_seed(0))
-    _, ends = model.draw_targets(history, 1)
-    _, wider = model.draw_targets(F.pad(history.flip(0), (0, 3)), 1)
+    _, ends = draw(history)
+    _, wider = draw(F.pad(history.flip(0), (0, 3)))
     assert torch.equal(wider.view(50, 2).flip(0), ends.view(50, 2))
-    _, later = model.draw_targets(history, 2)
+    _, later = draw(history, step=2)
     assert not torch.equal(later, ends)
-    counts = (
-        torch.stack([model.draw_targets(history, s)[1] for s in range(60)]).flatten().bincount()
-    )
+    assert not torch.equal(draw(history, seed=1)[1], ends)
+    counts = torch.stack([draw(history, step=s)[1] for s in range(60)]).flatten().bincount()
     assert counts[0] == 0 and counts[1:].min() > 0.8 * counts[1:].max()
 
 

@@ -18,15 +18,17 @@ def test_a_step_has_one_draw_and_another_step_another(kind: str) -> None:
     one, same = (NegativeSampler(events, kind, seed=3) for _ in range(2))  # type: ignore[arg-type]
     other = NegativeSampler(events, kind, seed=4)  # type: ignore[arg-type]
     torch.manual_seed(99)  # the process's own random state has no part in it
-    assert torch.equal(one.sample(64, 5), same.sample(64, 5))
-    assert not torch.equal(one.sample(64, 5), one.sample(64, 6))
-    assert not torch.equal(one.sample(64, 5), other.sample(64, 5))
+    first, second = one.sample(64, 5, 2)
+    assert all(map(torch.equal, (first, second), same.sample(64, 5, 2)))
+    assert not torch.equal(first, second)
+    assert not torch.equal(first, one.sample(64, 6)[0])
+    assert not torch.equal(first, other.sample(64, 5)[0])
 
 
 @pytest.mark.parametrize("kind", ["uniform", "popularity"])
 def test_draws_are_distinct_ascending_and_of_trained_items(kind: str) -> None:
     sampler = NegativeSampler(EVENTS, kind)  # type: ignore[arg-type]
-    found = [sampler.sample(6, step).tolist() for step in range(200)]
+    found = [sampler.sample(6, step)[0].tolist() for step in range(200)]
     assert all(rows == sorted(set(rows)) and len(rows) <= 6 for rows in found)
     assert sorted({row for rows in found for row in rows}) == TRAINED
 
@@ -41,7 +43,7 @@ def test_draws_are_distinct_ascending_and_of_trained_items(kind: str) -> None:
 )
 def test_single_draws_follow_the_stated_chances(kind: str, power: float, shares: list[int]) -> None:
     sampler = NegativeSampler(EVENTS, kind, power=power)  # type: ignore[arg-type]
-    rows = torch.cat([sampler.sample(1, step) for step in range(4000)])
+    rows = torch.cat([sampler.sample(1, step)[0] for step in range(4000)])
     counts = torch.bincount(rows, minlength=len(EVENTS))[TRAINED]
     expected = [4000 * share / sum(shares) for share in shares]
     assert chisquare(counts.numpy(), expected).pvalue > 1e-4
@@ -51,7 +53,7 @@ def test_single_draws_follow_the_stated_chances(kind: str, power: float, shares:
 def test_the_claimed_chance_is_the_frequency(kind: str) -> None:
     sampler = NegativeSampler(EVENTS, kind)  # type: ignore[arg-type]
     steps = 3000
-    rows = torch.cat([sampler.sample(5, step) for step in range(steps)])
+    rows = torch.cat([sampler.sample(5, step)[0] for step in range(steps)])
     frequency = torch.bincount(rows, minlength=len(EVENTS))[TRAINED] / steps
     chance = sampler.log_expected(torch.tensor(TRAINED), 5).exp()
     torch.testing.assert_close(chance, frequency, atol=0.04, rtol=0)

@@ -12,7 +12,7 @@ from conformance import fresh, small
 from feature_store.examples import Shape
 from recsys.examples import Examples
 from recsys.reader import ReaderConfig
-from recsys.retrievers.objective import Objective, ObjectiveConfig
+from recsys.retrievers.objective import Drawn, Objective, ObjectiveConfig
 
 P, D = 6, 8
 
@@ -60,6 +60,30 @@ def test_the_softmax_is_its_formula(
                 logits = logits - chance[rows].log().float()
             expected = expected - logits.log_softmax(0)[0]
         torch.testing.assert_close(found[row], expected)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "gbce", "bce", "bpr"])
+def test_each_target_meets_the_negatives_of_one_set(loss: str, examples: Examples) -> None:
+    """The loss of a row is that against its set alone, and rows keep their order."""
+    part = objective(examples, loss=loss, negative_sets=3, matryoshka=(4,))
+    alone = objective(examples, loss=loss, matryoshka=(4,))
+    targets = torch.arange(1, 31)
+    drawn = part.draw(targets, 5)
+    assert len(drawn.sizes) == 3 and sum(drawn.sizes) == len(drawn.ids)
+    users, own, others = (torch.randn(n, D) for n in (30, 30, len(drawn.ids)))
+    found = part(users, own, others, targets, drawn)
+    sets = list(zip(others.split(drawn.sizes), drawn.ids.split(drawn.sizes), strict=True))
+    per_set = torch.stack(
+        [alone(users, own, one, targets, Drawn.of([ids], drawn.draws)) for one, ids in sets]
+    )
+    place = (per_set - found).abs().argmin(0)
+    torch.testing.assert_close(found, per_set.gather(0, place.unsqueeze(0))[0])
+    assert set(place.tolist()) == {0, 1, 2}
+    # whichever process a row is on, and if there is none: by the target alone
+    assert len(part(users[:0], own[:0], others, targets[:0], drawn)) == 0
+    some = torch.tensor([7, 3, 20])
+    again = part(users[some], own[some], others, targets[some], drawn)
+    torch.testing.assert_close(again, found[some])
 
 
 def test_in_batch_negatives_are_the_distinct_targets(examples: Examples) -> None:
