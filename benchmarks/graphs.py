@@ -34,6 +34,7 @@ SOURCES: dict[str, dict[str, Any]] = {
     "ml-1m": {"source": "movielens", "path": "ml-1m"},
     "book-crossing": {"source": "book_crossing", "path": "book-crossing"},
 }
+BATCH = {"ml-100k": 2048, "ml-1m": 8192, "book-crossing": 4096}
 ARMS: dict[str, dict[str, Any]] = {
     "lightgcn": {"propagation": "lightgcn", "layers": 3},
     "sheaf": {"propagation": "sheaf", "layers": 5},
@@ -41,8 +42,7 @@ ARMS: dict[str, dict[str, Any]] = {
 SOFTMAX = {"loss": "softmax", "normalise": True, "negatives": 512}
 TRIED: dict[str, dict[str, Any]] = {
     "bpr": {"loss": "bpr"},
-    "softmax_0.1": {**SOFTMAX, "temperature": 0.1},
-    "softmax_0.2": {**SOFTMAX, "temperature": 0.2},
+    "softmax": {**SOFTMAX, "temperature": 0.2},
 }
 FIGURES = ("F1@10", "Precision@10", "Recall@10", "NDCG@10")
 
@@ -60,13 +60,13 @@ def config_of(log: str, arm: str, tried: str, seed: int, folder: Path, args: Any
             "split": split,
             "retriever": {"name": "graph", "width": 64, **ARMS[arm], **TRIED[tried]},
             "embeddings": {"init_std": 0.1},
-            "reader": {"batch_size": 2048},
+            "reader": {"batch_size": BATCH[log]},
             "trainer": {
                 "epochs": args.epochs,
                 "validate_every": 2,
                 "patience": 5,
                 "metric": "F1OfMeans@10",
-                "optimizer": {"learning_rate": 5e-3},
+                "optimizer": {"learning_rate": 1e-2},
             },
             "evaluation": {"ks": [10]},
         }
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=list(SOURCES), default=list(SOURCES))
     parser.add_argument("--tried", nargs="*", choices=list(TRIED), default=list(TRIED))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=60)
     args = parser.parse_args()
     started, logs = time.perf_counter(), {}
     for log in args.only:

@@ -267,6 +267,13 @@ def recommend(
     include_seen: Annotated[
         bool, typer.Option("--include-seen", help="Items of the history may come again.")
     ] = False,
+    diversity: Annotated[
+        float,
+        typer.Option(help="How much score two items of different categories are worth; 0: none."),
+    ] = 0.0,
+    category: Annotated[
+        str | None, typer.Option(help="Column of the catalogue that diversity looks at.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write Parquet instead of a table.")] = None,
 ) -> None:
     """Ask a bundle; needs torch, but neither torchrec nor fbgemm.
@@ -278,7 +285,14 @@ def recommend(
     bundle = folder / "bundle" if (folder / "bundle").exists() else folder
     recommender = Recommender.open(bundle)
     asked = None if requests is None else _read_requests(requests)
-    found = recommender.recommend(user or None, requests=asked, k=k, exclude_seen=not include_seen)
+    found = recommender.recommend(
+        user or None,
+        requests=asked,
+        k=k,
+        exclude_seen=not include_seen,
+        diversity=diversity,
+        category=category,
+    )
     if out is not None:
         found.to_parquet(out)
     else:

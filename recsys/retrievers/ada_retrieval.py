@@ -66,6 +66,11 @@ class AdaRetrievalConfig(RetrieverConfig):
         return self.backbone.max_length
 
     @property
+    def matryoshka(self) -> tuple[int, ...]:
+        """Widths of nested vectors: those of the backbone are those of every round."""
+        return self.backbone.matryoshka
+
+    @property
     def round_size(self) -> int:
         """L: `ceil(list_size / rounds)`."""
         return -(-self.list_size // self.rounds)

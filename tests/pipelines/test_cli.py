@@ -157,6 +157,23 @@ def test_the_schema_of_configs_is_json(recsys: Ask) -> None:
     assert status == 0 and {"data", "retriever", "trainer"} <= set(schema["properties"])
 
 
+def test_recommend_spreads_a_list_over_categories(
+    recsys: Ask, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.parquet"
+    words = ["--user", 2, "-k", 4, "--out", out]
+    diverse = ["--diversity", 10, "--category", "category"]
+    catalogue = pd.read_parquet(folder / "bundle" / "catalogue.parquet").set_index("item_id")
+    assert recsys("recommend", folder, *words)[0] == 0
+    plain = catalogue.loc[pd.read_parquet(out)["item"], "category"]
+    assert recsys("recommend", folder, *words, *diverse)[0] == 0
+    spread = catalogue.loc[pd.read_parquet(out)["item"], "category"]
+    assert spread.nunique() > plain.nunique()
+    assert_refused(
+        recsys("recommend", folder, *words, "--diversity", 1), "diversity needs a category"
+    )
+
+
 def test_recommend_prints_a_table_or_writes_parquet(
     recsys: Ask, folder: Path, tmp_path: Path
 ) -> None:

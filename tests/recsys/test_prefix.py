@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from conformance import answer, assert_same_answers, learn, measure, request_table, small
+from conformance import answer, assert_same_answers, fresh, learn, measure, request_table, small
 from feature_store.catalogue import Catalogue
 from feature_store.errors import ConfigError
 from feature_store.event_log import EventLog
 from feature_store.examples import Shape
+from pipelines.evaluate import nested as nested_of
 from planted import raw_requests
 from recsys.config import parse_config
 from recsys.examples import Examples
@@ -52,6 +54,27 @@ def test_a_shortlist_of_everything_is_the_whole_retriever(
     short = Shortlisted(nested, 4, 1000)
     short.prepare(examples.candidates())
     assert_same_answers(answer(nested, table), answer(short, table), 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("multi_interest", {"merge": "quota", "matryoshka": (4,)}),
+        ("ada_retrieval", {"backbone": {"matryoshka": (4,)}}),
+    ],
+)
+def test_a_shortlist_of_everything_is_merged_as_the_whole_is(
+    name: str, options: dict[str, Any], examples: Examples
+) -> None:
+    """By quota, and round after round."""
+    model = fresh(small(name, **options), examples).eval()
+    model.prepare(examples.candidates())
+    (width, short) = nested_of(model).values()
+    short.prepare(examples.candidates())
+    table = request_table(model, examples)
+    assert_same_answers(answer(model, table, 10), answer(short, table, 10), 1e-6)
+    width.prepare(examples.candidates())
+    assert answer(width, table, 10).ids.shape == (table.num_rows, 10)
 
 
 def test_a_shortlist_is_chosen_by_the_prefix_and_ranked_by_the_whole(
