@@ -11,7 +11,7 @@ from typing import Any
 import tomli_w
 
 from feature_store.errors import ConfigError
-from recsys.config import RunConfig
+from recsys.config import RunConfig, parse_config
 
 _MARKER = "training.toml"  # beside the checkpoints: the part of the config that made them
 # what may differ when a training goes on, or its weights are used
@@ -37,7 +37,9 @@ def check_same_training(config: RunConfig) -> None:
         made_by = tomllib.loads(marker.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{marker} cannot be read: {error}") from None
-    before, now = (dict(_leaves(tree)) for tree in (made_by, config.training))
+    before, now = (
+        dict(_leaves(tree)) for tree in (_with_defaults(made_by, config), config.training)
+    )
     free = _FREE + (_FEATURES if config.trainer.allow_feature_changes else ())
     differing = [
         name
@@ -60,6 +62,14 @@ def claim(config: RunConfig, resume: bool) -> None:
             shutil.rmtree(old, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _MARKER).write_text(tomli_w.dumps(config.training))
+
+
+def _with_defaults(made_by: dict[str, Any], config: RunConfig) -> dict[str, Any]:
+    """With the defaults of options that are newer than the checkpoints."""
+    try:
+        return parse_config({**config.to_dict(), **made_by}).training
+    except ConfigError:  # of other models, or with options that are no more
+        return made_by
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

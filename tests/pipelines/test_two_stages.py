@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from feature_store.errors import ConfigError
 from pipelines.evaluate import metrics_table
 from pipelines.prepare import start_folder
 from pipelines.run import run
+from pipelines.same_training import check_same_training
 from recsys.config import parse_config
 from recsys.runs import Run
 
@@ -65,6 +67,21 @@ def test_ada_retrieval_runs_to_its_bundle(tree: dict[str, Any], base: Run) -> No
     assert answers.groupby("user")["item"].nunique().tolist() == [10, 10, 10]
     assert found.recommender.bundle.merge == "rounds"
     assert (found.folder / "report.html").exists()
+
+
+def test_checkpoints_older_than_an_option_are_of_the_same_training(
+    tree: dict[str, Any], base: Run
+) -> None:
+    """What did not exist then has its default now, and any other value is another training."""
+    marker = base.folder / "checkpoints" / "training.toml"
+    whole = marker.read_text()
+    lines = [line for line in whole.splitlines() if not line.startswith("negative_sets")]
+    assert len(lines) == len(whole.splitlines()) - 1
+    marker.write_text("\n".join(lines))
+    check_same_training(parse_config(tree))
+    with pytest.raises(ConfigError, match=r"retriever\.negative_sets was 32, now 5"):
+        check_same_training(parse_config(tree, ["retriever.negative_sets=5"]))
+    marker.write_text(whole)
 
 
 def test_cold_users_and_items_are_in_the_table(base: Run) -> None:
