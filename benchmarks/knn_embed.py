@@ -28,13 +28,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from benchmarks.trained import interval
 from feature_store.examples import HISTORY
 from feature_store.protocols import TEST
 from pipelines.ingest import ingest_source
 from pipelines.prepare import prepare
 from pipelines.train import make_evaluator
 from recsys.config import RunConfig, parse_config
-from recsys.evaluation.bootstrap import mean_intervals
 from recsys.evaluation.evaluator import Evaluator
 from recsys.evaluation.item_facts import ItemFacts
 from recsys.examples import Examples, Interactions
@@ -140,12 +140,6 @@ def measure(
     users = evaluator.evaluate(model, batches, group).users
     order = np.argsort(users["user"])
     return {name: users[name][order] for name in FIGURES}
-
-
-def interval(values: np.ndarray) -> list[float]:
-    """Mean of values [U] and the ends of its interval, in per cent."""
-    low, high = mean_intervals(values[:, None])
-    return [round(100 * float(figure), 2) for figure in (np.nanmean(values), low[0], high[0])]
 
 
 def compare(name: str, args: argparse.Namespace, folder: Path, group: Group) -> dict[str, Any]:

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks.sequence_training import PEER, PEER_PYTHON, config_of
+from benchmarks.trained import CONFIGS
 from feature_store.examples import TARGET, TIME
 from feature_store.protocols import TEST
 from pipelines.ingest import ingest_source
@@ -40,7 +41,6 @@ from recsys.training.checkpoint import best, load_unsharded
 from recsys.training.distributed import join
 from recsys.training.trainer import Trainer
 
-CONFIGS = Path(__file__).parents[1] / "pipelines" / "configs"
 FIGURES = ("HR@10", "NDCG@10")
 
 

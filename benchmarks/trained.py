@@ -70,6 +70,8 @@ def test(config: RunConfig, examples: Examples, group: Group, model: VectorRetri
 
 
 def interval(values: np.ndarray, scale: float = 100.0, digits: int = 2) -> list[float]:
-    """Mean of values [U] and the ends of its 95 % interval, by default in per cent."""
+    """Mean of values [U] without NaN, and the ends of its 95 % interval; by default in per cent."""
     low, high = mean_intervals(values[:, None])
-    return [round(scale * float(figure), digits) for figure in (values.mean(), low[0], high[0])]
+    return [
+        round(scale * float(figure), digits) for figure in (np.nanmean(values), low[0], high[0])
+    ]

@@ -69,6 +69,18 @@ def _check(own: str, other: str) -> None:
         )
 
 
+def _ranked(
+    shortlist: Tensor, queries: Tensor, weights: Tensor, vectors: Tensor, k: int, merge: Merge
+) -> tuple[Tensor, Tensor]:
+    """The k best of the places in a shortlist [B, S], -1 is none, by whole vectors [N, D]."""
+    items = vectors[shortlist.clamp(min=0)]  # [B, S, D]
+    scores = torch.einsum("bkd,bsd->bks", queries, items)
+    scores = scores.masked_fill(weights.unsqueeze(2) <= 0, float("-inf"))
+    scores = scores.masked_fill((shortlist < 0).unsqueeze(1), float("-inf"))
+    values, order = merged_top_k(scores, weights, k, merge)
+    return values, shortlist.gather(1, order).masked_fill(values == float("-inf"), -1)
+
+
 class ExactIndex:
     """All inner products: the evaluator's own search."""
 
@@ -141,17 +153,12 @@ class FaissIndex:
         places = np.sort(found.reshape(b, interests * ask), axis=1)
         places[:, 1:][places[:, 1:] == places[:, :-1]] = -1
         shortlist = torch.from_numpy(np.sort(places, axis=1))
-        items = self.vectors[shortlist.clamp(min=0)]  # [B, S, D]
-        scores = torch.einsum("bkd,bsd->bks", queries, items)
-        scores = scores.masked_fill(weights.unsqueeze(2) <= 0, float("-inf"))
         hidden = shortlist < 0
         if exclude is not None:
             base = torch.arange(b).unsqueeze(1) * (len(self.vectors) + 1)
             hidden |= torch.isin(shortlist + base, exclude.clamp(min=-1) + base) & (shortlist >= 0)
-        scores = scores.masked_fill(hidden.unsqueeze(1), float("-inf"))
-        values, order = merged_top_k(scores, weights, k, merge)
-        chosen = shortlist.gather(1, order).masked_fill(values == float("-inf"), -1)
-        return values, chosen
+        shortlist = shortlist.masked_fill(hidden, -1)
+        return _ranked(shortlist, queries, weights, self.vectors, k, merge)
 
     def add(self, vectors: Tensor, space: str) -> None:
         """Append items."""
@@ -190,12 +197,7 @@ class PrefixIndex(ExactIndex):
         _check(self.space, space)
         ask = max(k, self.shortlist)
         _, short = search(self._cut(queries), weights, self._short, ask, exclude, merge)
-        items = self.vectors[short.clamp(min=0)]  # [B, S, D]
-        scores = torch.einsum("bkd,bsd->bks", queries, items)
-        scores = scores.masked_fill(weights.unsqueeze(2) <= 0, float("-inf"))
-        scores = scores.masked_fill((short < 0).unsqueeze(1), float("-inf"))
-        values, order = merged_top_k(scores, weights, k, merge)
-        return values, short.gather(1, order).masked_fill(values == float("-inf"), -1)
+        return _ranked(short, queries, weights, self.vectors, k, merge)
 
     def add(self, vectors: Tensor, space: str) -> None:
         """Append items."""
