@@ -34,7 +34,8 @@ SOURCES: dict[str, dict[str, Any]] = {
     "ml-1m": {"source": "movielens", "path": "ml-1m"},
     "book-crossing": {"source": "book_crossing", "path": "book-crossing"},
 }
-BATCH = {"ml-100k": 2048, "ml-1m": 8192, "book-crossing": 4096}
+# a step propagates the whole graph, whatever it learns from
+BATCH = {"ml-100k": 2048, "ml-1m": 32768, "book-crossing": 32768}
 ARMS: dict[str, dict[str, Any]] = {
     "lightgcn": {"propagation": "lightgcn", "layers": 3},
     "sheaf": {"propagation": "sheaf", "layers": 5},

@@ -1,10 +1,13 @@
-"""Losses. Each returns a value per row, so that any weighting and any sharding can sum them."""
+"""Losses. Each returns a value per row, so that any weighting and any sharding can sum them.
+
+P rows, n negatives, D width.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +17,30 @@ from torch.utils.checkpoint import checkpoint
 _CHUNK_SCORES = 1 << 20  # scores held at a time: 4 MB of float32
 
 
+class Sets(NamedTuple):
+    """Several sets of negatives, one behind the other, as are the rows that share each: how many
+    rows and how many negatives every set has."""
+
+    rows: tuple[int, ...]
+    negatives: tuple[int, ...]
+
+    def pieces(self) -> Iterator[tuple[slice, slice]]:
+        """Rows and the negatives they share, with `_CHUNK_SCORES` scores at most, or one row."""
+        row = other = 0
+        for rows, negatives in zip(self.rows, self.negatives, strict=True):
+            size = max(1, _CHUNK_SCORES // max(1, negatives))
+            for start in range(row, row + rows, size):
+                end = min(start + size, row + rows)
+                yield slice(start, end), slice(other, other + negatives)
+            row, other = row + rows, other + negatives
+
+    def keys(self, counts: tuple[int, ...], ids: Tensor) -> Tensor:
+        """Ids that differ where their sets do, in the order of the sets; `counts` of each set."""
+        numbers = torch.arange(len(counts), device=ids.device)
+        repeats = torch.tensor(counts, device=ids.device)
+        return (numbers.repeat_interleave(repeats, output_size=len(ids)) << 40) + ids
+
+
 def sampled_softmax(
     queries: Tensor,
     positives: Tensor,
@@ -21,9 +48,10 @@ def sampled_softmax(
     *,
     targets: Tensor,
     negative_ids: Tensor,
+    sets: Sets | None = None,
     log_q: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Cross-entropy [P] of the positive against negatives that all rows share.
+    """Cross-entropy [P] of the positive against negatives that all rows, or all of a set, share.
 
     `-log( e^{s+} / (e^{s+} + sum_j e^{s_j}) )`, where a negative that is the row's own target
     (an accidental hit) is left out. With `log_q`, the logs of the expected counts of targets
@@ -34,7 +62,8 @@ def sampled_softmax(
         positives: [P, D].
         negatives: [n, D].
         targets: ids [P] of the positives.
-        negative_ids: ids [n], distinct and ascending.
+        negative_ids: ids [n], distinct and ascending within a set.
+        sets: which rows share which negatives; by default all share all.
         log_q: ([P], [n]) for targets and negatives.
     """
     positive = (queries * positives).sum(-1)
@@ -42,16 +71,18 @@ def sampled_softmax(
     if log_q is not None:
         positive = positive - log_q[0]
         bias = log_q[1]
-    hit, place = _accidental_hits(targets, negative_ids)
+    sets = sets or Sets((len(targets),), (len(negative_ids),))
+    hit, place = _accidental_hits(targets, negative_ids, sets)
     return _SharedNegatives.apply(
-        queries.float(), positive.float(), negatives.float(), bias, hit, place
+        queries.float(), positive.float(), negatives.float(), bias, hit, place, sets
     )
 
 
-def _accidental_hits(targets: Tensor, negative_ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows whose target is among the negatives, ascending, and its place there."""
-    place = torch.searchsorted(negative_ids, targets).clamp(max=len(negative_ids) - 1)
-    hit = (negative_ids[place] == targets).nonzero().squeeze(1)
+def _accidental_hits(targets: Tensor, negative_ids: Tensor, sets: Sets) -> tuple[Tensor, Tensor]:
+    """Rows whose target is among their negatives, ascending, and its place there."""
+    wanted, there = sets.keys(sets.rows, targets), sets.keys(sets.negatives, negative_ids)
+    place = torch.searchsorted(there, wanted).clamp(max=len(there) - 1)
+    hit = (there[place] == wanted).nonzero().squeeze(1)
     return hit, place[hit]
 
 
@@ -71,13 +102,15 @@ class _SharedNegatives(torch.autograd.Function):
         bias: Tensor | None,
         hit: Tensor,
         place: Tensor,
+        sets: Sets,
     ) -> Tensor:
         """Losses [P]; keeps the log of each row's normaliser, and no scores."""
         total = torch.empty_like(positive)
         with torch.autocast(queries.device.type, enabled=False):
-            for rows, scores in _chunks(queries, negatives, bias, hit, place):
+            for rows, _, scores in _chunks(queries, negatives, bias, hit, place, sets):
                 total[rows] = torch.logsumexp(scores, dim=1)
         total = torch.logaddexp(total, positive)
+        ctx.sets = sets
         ctx.save_for_backward(queries, positive, negatives, bias, hit, place, total)
         return total - positive
 
@@ -87,32 +120,40 @@ class _SharedNegatives(torch.autograd.Function):
         queries, positive, negatives, bias, hit, place, total = ctx.saved_tensors
         of_queries = torch.empty_like(queries)
         of_negatives = torch.zeros_like(negatives)
-        for rows, scores in _chunks(queries, negatives, bias, hit, place):
+        for rows, others, scores in _chunks(queries, negatives, bias, hit, place, ctx.sets):
             share = scores.sub_(total[rows, None]).exp_().mul_(grad[rows, None])
-            torch.mm(share, negatives, out=of_queries[rows])
-            of_negatives.addmm_(share.T, queries[rows])
+            torch.mm(share, negatives[others], out=of_queries[rows])
+            of_negatives[others].addmm_(share.T, queries[rows])
         of_positive = ((positive - total).exp() - 1) * grad
-        return of_queries, of_positive, of_negatives, None, None, None
+        return of_queries, of_positive, of_negatives, None, None, None, None
 
 
 def _chunks(
-    queries: Tensor, negatives: Tensor, bias: Tensor | None, hit: Tensor, place: Tensor
-) -> Iterator[tuple[slice, Tensor]]:
-    """Slices of rows with their scores against the negatives, accidental hits at -inf."""
-    size = max(1, _CHUNK_SCORES // len(negatives))
-    starts = range(0, len(queries), size)
+    queries: Tensor, negatives: Tensor, bias: Tensor | None, hit: Tensor, place: Tensor, sets: Sets
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Slices of rows and of negatives with their scores, accidental hits at -inf."""
+    pieces = list(sets.pieces())
+    starts = [rows.start for rows, _ in pieces]
     bounds = torch.searchsorted(hit, torch.tensor([*starts, len(queries)], device=hit.device))
     transposed = negatives.T.contiguous()
-    for start, (first, last) in zip(starts, itertools.pairwise(bounds.tolist()), strict=True):
-        scores = queries[start : start + size] @ transposed
+    for (rows, others), (first, last) in zip(
+        pieces, itertools.pairwise(bounds.tolist()), strict=True
+    ):
+        scores = queries[rows] @ transposed[:, others]
         if bias is not None:
-            scores -= bias
-        scores[hit[first:last] - start, place[first:last]] = float("-inf")
-        yield slice(start, start + size), scores
+            scores -= bias[others]
+        scores[hit[first:last] - rows.start, place[first:last] - others.start] = float("-inf")
+        yield rows, others, scores
 
 
 def bpr(
-    queries: Tensor, positives: Tensor, negatives: Tensor, *, targets: Tensor, negative_ids: Tensor
+    queries: Tensor,
+    positives: Tensor,
+    negatives: Tensor,
+    *,
+    targets: Tensor,
+    negative_ids: Tensor,
+    sets: Sets | None = None,
 ) -> Tensor:
     """`mean_j -log sigmoid(s+ - s_j)` [P] (Rendle et al., UAI 2009); arguments as in
     `sampled_softmax`, accidental hits left out."""
@@ -121,7 +162,7 @@ def bpr(
         terms = F.softplus(scores - positive.unsqueeze(1)).masked_fill(~kept, 0)
         return terms.sum(1) / kept.sum(1).clamp(min=1)
 
-    return _in_chunks(losses, queries, positives, negatives, targets, negative_ids)
+    return _in_chunks(losses, queries, positives, negatives, targets, negative_ids, sets)
 
 
 def calibrated_bce(
@@ -131,17 +172,26 @@ def calibrated_bce(
     *,
     targets: Tensor,
     negative_ids: Tensor,
-    power: float = 1.0,
+    sets: Sets | None = None,
+    calibration: float = 0.0,
+    items: int = 2,
 ) -> Tensor:
-    """`-(power log sigmoid(s+) + sum_j log(1 - sigmoid(s_j))) / (n + 1)` [P], the gBCE of Petrov &
-    Macdonald (gSASRec, RecSys 2023); with a power of 1, binary cross-entropy. Arguments as in
-    `sampled_softmax`, accidental hits left out."""
+    """`-(b log sigmoid(s+) + sum_j log(1 - sigmoid(s_j))) / (n + 1)` [P], the gBCE of Petrov &
+    Macdonald (gSASRec, RecSys 2023), `b = 1 - calibration (1 - n / (items - 1))`; without
+    calibration, binary cross-entropy. Arguments as in `sampled_softmax`, accidental hits left out
+    of the sum; n counts them.
+
+    Args:
+        calibration: 0 to 1.
+        items: how many items there are to draw from.
+    """
 
     def losses(positive: Tensor, scores: Tensor, kept: Tensor) -> Tensor:
+        power = 1 - calibration * (1 - scores.shape[1] / max(1, items - 1))
         negative = F.softplus(scores).masked_fill(~kept, 0).sum(1)
         return (power * F.softplus(-positive) + negative) / (kept.sum(1) + 1)
 
-    return _in_chunks(losses, queries, positives, negatives, targets, negative_ids)
+    return _in_chunks(losses, queries, positives, negatives, targets, negative_ids, sets)
 
 
 def _in_chunks(
@@ -151,14 +201,25 @@ def _in_chunks(
     negatives: Tensor,
     targets: Tensor,
     negative_ids: Tensor,
+    sets: Sets | None,
 ) -> Tensor:
     """`losses` of positive scores [P] and scores [P, n] against the negatives kept [P, n], a few
     rows at a time; the backward pass computes the scores again."""
 
-    def part(queries: Tensor, positives: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
-        kept = targets.unsqueeze(1) != negative_ids
+    def part(
+        queries: Tensor, positives: Tensor, targets: Tensor, negatives: Tensor, ids: Tensor
+    ) -> Tensor:
+        kept = targets.unsqueeze(1) != ids
         return losses((queries * positives).sum(1), queries @ negatives.T, kept)
 
-    size = max(1, _CHUNK_SCORES // len(negatives))
-    rows = zip(queries.split(size), positives.split(size), targets.split(size), strict=True)
-    return torch.cat([checkpoint(part, *chunk, negatives, use_reentrant=False) for chunk in rows])
+    sets = sets or Sets((len(targets),), (len(negative_ids),))
+    found = [
+        checkpoint(
+            part,
+            *(of_rows[rows] for of_rows in (queries, positives, targets)),
+            *(shared[others] for shared in (negatives, negative_ids)),
+            use_reentrant=False,
+        )
+        for rows, others in sets.pieces()
+    ]
+    return torch.cat(found) if found else queries.sum(1)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from recsys.embeddings.hashing import hash_rows, salt_of
 from recsys.examples import Examples
-from recsys.losses import bpr, calibrated_bce, sampled_softmax
+from recsys.losses import Sets, bpr, calibrated_bce, sampled_softmax
 from recsys.membership import contains
 from recsys.negatives import NegativeSampler
 from recsys.retrievers.base import RetrieverConfig
@@ -63,6 +63,9 @@ class ObjectiveConfig(RetrieverConfig):
         (),
         description="Widths whose prefixes of the vectors are good vectors, too; each adds a loss "
         "of its own.",
+    )
+    matryoshka_weight: float = Field(
+        1.0, gt=0, description="Of each such loss; that of the whole vectors weighs 1."
     )
 
     search_space: ClassVar[dict[str, dict[str, Any]]] = {
@@ -153,48 +156,31 @@ class Objective(nn.Module):
     def forward(
         self, queries: Tensor, positives: Tensor, negatives: Tensor, targets: Tensor, drawn: Drawn
     ) -> Tensor:
-        """Losses [P]: the sum over the nested widths, each prefix compared by itself
-        (Kusupati et al., "Matryoshka representation learning", NeurIPS 2022).
+        """Losses [P]: of the whole vectors, and `matryoshka_weight` times that of each nested
+        width, whose prefixes are compared by themselves (Kusupati et al., "Matryoshka
+        representation learning", NeurIPS 2022).
 
         Args:
             queries: [P, D], as the model makes them.
             positives: [P, D] of `targets` [P].
             negatives: [n, D] of `drawn`.
         """
-        if len(drawn.sizes) == 1:
-            return self._nested(queries, positives, negatives, targets, drawn)
         # by the target alone: the same set whichever process a row is on
         place = hash_rows(targets, _DEAL, len(drawn.sizes))
         order = place.argsort(stable=True)
         counts = place.bincount(minlength=len(drawn.sizes)).tolist()
-        parts = zip(
-            *(rows[order].split(counts) for rows in (queries, positives, targets)),
-            negatives.split(drawn.sizes),
-            drawn.ids.split(drawn.sizes),
-            strict=True,
+        queries, positives, targets = (
+            rows.index_select(0, order) for rows in (queries, positives, targets)
         )
-        losses = [
-            self._nested(users, own, others, wanted, Drawn.of([ids], drawn.draws))
-            for users, own, wanted, others, ids in parts
-        ]
-        return torch.cat(losses)[order.argsort()]
-
-    def _nested(
-        self, queries: Tensor, positives: Tensor, negatives: Tensor, targets: Tensor, drawn: Drawn
-    ) -> Tensor:
-        log_q = None
-        if self.config.log_q:
-            log_q = (
-                self.sampler.log_expected(targets, drawn.draws),
-                self.sampler.log_expected(drawn.ids, drawn.draws),
-            )
+        sets = Sets(tuple(counts), drawn.sizes)
         total = queries.new_zeros(())
         for width in (*self.config.matryoshka, None):
             user, own, others = (
                 self.unit(vectors[:, :width]) for vectors in (queries, positives, negatives)
             )
-            total = total + self._losses(user, own, others, targets, drawn, log_q)
-        return total
+            share = 1.0 if width is None else self.config.matryoshka_weight
+            total = total + share * self._losses(user, own, others, targets, drawn, sets)
+        return total.index_select(0, order.argsort())
 
     def _losses(
         self,
@@ -203,15 +189,18 @@ class Objective(nn.Module):
         negatives: Tensor,
         targets: Tensor,
         drawn: Drawn,
-        log_q: tuple[Tensor, Tensor] | None,
+        sets: Sets,
     ) -> Tensor:
         config = self.config
-        queries = queries / config.temperature
-        ids = {"targets": targets, "negative_ids": drawn.ids}
+        rows = (queries / config.temperature, positives, negatives)
+        which: Any = {"targets": targets, "negative_ids": drawn.ids, "sets": sets}
         if config.loss == "softmax":
-            return sampled_softmax(queries, positives, negatives, log_q=log_q, **ids)
+            log_q = None
+            if config.log_q:
+                expected, draws = self.sampler.log_expected, drawn.draws
+                log_q = expected(targets, draws), expected(drawn.ids, draws)
+            return sampled_softmax(*rows, log_q=log_q, **which)
         if config.loss == "bpr":
-            return bpr(queries, positives, negatives, **ids)
-        share = len(drawn.ids) / max(1, self.sampler.items - 1)
-        power = 1 + config.calibration * (share - 1) if config.loss == "gbce" else 1.0
-        return calibrated_bce(queries, positives, negatives, power=power, **ids)
+            return bpr(*rows, **which)
+        calibration = config.calibration if config.loss == "gbce" else 0.0
+        return calibrated_bce(*rows, calibration=calibration, items=self.sampler.items, **which)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from recsys import losses
-from recsys.losses import bpr, calibrated_bce, sampled_softmax
+from recsys.losses import Sets, bpr, calibrated_bce, sampled_softmax
 
 
 @pytest.fixture
@@ -94,13 +96,13 @@ def test_other_losses_are_their_formulas(
             if loss == "bpr":
                 rows.append(-torch.sigmoid(own - rivals).log().mean())
             else:
-                power = 0.3 if loss == "gbce" else 1.0
+                power = 1 - 0.8 * (1 - 5 / 40) if loss == "gbce" else 1.0
                 both = power * torch.sigmoid(own).log() + (1 - torch.sigmoid(rivals)).log().sum()
                 rows.append(-both / (len(rivals) + 1))
         return torch.stack(rows)
 
     function = {"bpr": bpr, "bce": calibrated_bce, "gbce": calibrated_bce}[loss]
-    options = {"power": 0.3} if loss == "gbce" else {}
+    options = {"calibration": 0.8, "items": 41} if loss == "gbce" else {}
     found = function(*leaves, targets=targets, negative_ids=ids, **options)
     torch.testing.assert_close(found, brute(*leaves))
     weights = torch.arange(1.0, 8.0)
@@ -134,3 +136,35 @@ def test_gradients_are_those_of_the_formula(monkeypatch: pytest.MonkeyPatch) -> 
         torch.autograd.grad((found * weights).sum(), leaves), expected, strict=True
     ):
         assert torch.allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [4, 1 << 20])
+@pytest.mark.parametrize("loss", [sampled_softmax, bpr, calibrated_bce])
+def test_sets_are_as_each_by_itself(
+    loss: Callable[..., Tensor],
+    chunk: int,
+    random: torch.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Losses and gradients; an id may be in several sets, and a set may have no rows."""
+    monkeypatch.setattr(losses, "_CHUNK_SCORES", chunk)
+    leaves = [torch.randn(n, 4, generator=random, requires_grad=True) for n in (6, 6, 7)]
+    targets, ids = torch.tensor([4, 9, 4, 2, 9, 5]), torch.tensor([2, 4, 9, 4, 1, 2, 9])
+    sets = Sets(rows=(2, 0, 4), negatives=(3, 1, 3))
+    found = loss(*leaves, targets=targets, negative_ids=ids, sets=sets)
+    parts = zip(
+        *(leaf.split(sets.rows) for leaf in leaves[:2]),
+        leaves[2].split(sets.negatives),
+        targets.split(sets.rows),
+        ids.split(sets.negatives),
+        strict=True,
+    )
+    alone = torch.cat([loss(q, p, n, targets=t, negative_ids=i) for q, p, n, t, i in parts])
+    torch.testing.assert_close(found, alone)
+    weights = torch.arange(1.0, 7.0)
+    for one, other in zip(
+        torch.autograd.grad((found * weights).sum(), leaves),
+        torch.autograd.grad((alone * weights).sum(), leaves),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
