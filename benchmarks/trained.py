@@ -10,12 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from feature_store.protocols import TEST
-from pipelines.train import build_model, make_evaluator, request_reader, trainable, validator
+from pipelines.train import make_evaluator, request_reader, trainable, validator
 from recsys.config import RunConfig
 from recsys.evaluation.bootstrap import mean_intervals
 from recsys.evaluation.evaluator import Result
 from recsys.examples import Examples
-from recsys.retrievers.base import TrainedRetriever, VectorRetriever
+from recsys.model import Model, TrainedModel
+from recsys.retrievers.base import VectorRetriever
 from recsys.training import checkpoint
 from recsys.training.distributed import Group
 from recsys.training.trainer import Progress, Trainer
@@ -26,7 +27,7 @@ CONFIGS = Path(__file__).parents[1] / "pipelines" / "configs"
 class Trained(NamedTuple):
     """A model with its best weights, and how they were found."""
 
-    model: TrainedRetriever
+    model: TrainedModel
     progress: Progress
 
     @property
@@ -53,14 +54,14 @@ def train(config: RunConfig, examples: Examples, group: Group, folder: Path) -> 
             metric=config.metric,
         )
         progress = trainer.fit()
-        best = build_model(config, examples)
+        best = trainable(config, examples)
         checkpoint.load_unsharded(checkpoint.best(Path(checkpoints)), best)
-    assert isinstance(best, TrainedRetriever)
     return Trained(best.eval(), progress)
 
 
-def test(config: RunConfig, examples: Examples, group: Group, model: VectorRetriever) -> Result:
-    """Full ranking of the test, users in the order of their rows."""
+def test(config: RunConfig, examples: Examples, group: Group, model: Model) -> Result:
+    """Full ranking of the test by a retriever, users in the order of their rows."""
+    assert isinstance(model, VectorRetriever)
     requests = request_reader(config, examples, model, TEST, group)
     found = make_evaluator(config, examples, TEST).evaluate(model, requests, group)
     order = np.argsort(found.users["user"])

@@ -23,17 +23,16 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from benchmarks.trained import CONFIGS, train
 from feature_store.protocols import TEST
 from pipelines.ingest import ingest_source
 from pipelines.prepare import prepare
-from pipelines.train import build_model, predictions, trainable, validator
+from pipelines.train import predictions
 from recsys.config import RunConfig, load_config
 from recsys.examples import Examples
-from recsys.training import checkpoint
 from recsys.training.distributed import Group, join
-from recsys.training.trainer import Trainer
 
-CONFIG = Path(__file__).resolve().parents[1] / "pipelines" / "configs" / "movielens_1m_dcn.toml"
+CONFIG = CONFIGS / "movielens_1m_dcn.toml"
 BUDGETS = {"1600kb": 1.6, "791kb": 0.791, "158kb": 0.158}  # MB
 ARMS = {
     "hashed": ["embeddings.layout=hashed"],
@@ -45,19 +44,9 @@ COLLISIONLESS = ["embeddings.layout=per_feature"]
 
 def measure(config: RunConfig, examples: Examples, group: Group, folder: Path) -> tuple[float, int]:
     """Test AUC of the epoch that validation chose, and the epoch."""
-    model = trainable(config, examples)
-    reader = model.training_reader(
-        examples, config.reader, seed=config.seed, rank=group.rank, world=group.world
-    )
-    with tempfile.TemporaryDirectory(dir=folder) as checkpoints:
-        validate = validator(config, examples, group)
-        trainer = Trainer(
-            model, reader, config.trainer, group, Path(checkpoints), metric="AUC", validate=validate
-        )
-        epoch = trainer.fit().best_epoch
-        best = build_model(config, examples)
-        checkpoint.load_unsharded(checkpoint.best(Path(checkpoints)), best)
-    return predictions(config, examples, best, TEST, group).metrics["AUC"], epoch  # type: ignore[arg-type]
+    best, progress = train(config, examples, group, folder)
+    found = predictions(config, examples, best, TEST, group)
+    return found.metrics["AUC"], progress.best_epoch
 
 
 def mean_and_deviation(values: list[float]) -> list[float]:

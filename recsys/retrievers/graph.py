@@ -53,7 +53,7 @@ class GraphConfig(ObjectiveConfig):
     search_space: ClassVar[dict[str, dict[str, Any]]] = {
         "width": {"choices": [32, 64, 128]},
         "layers": {"low": 1, "high": 4},
-        "regularisation": {"low": 1e-6, "high": 1e-2, "log": True},
+        "regularisation": {"low": 1e-6, "high": 1e-1, "log": True},
         "loss": {"choices": ["bpr", "softmax"]},
         "negatives": {"choices": [128, 512, 2048]},
     }
