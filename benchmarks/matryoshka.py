@@ -1,11 +1,10 @@
 """What do nested vectors cost, and what are their prefixes worth?
 
 On MovieLens-1M, leave one out, with the options of `movielens_1m_matryoshka`: the nested model, the
-same without nested widths, and one model trained at each of the widths alone. With several
-`--weights` the nested losses take the one whose whole vectors are best on validation with seed 1.
-The epoch that validation chose is measured on the test. Recall in per cent with 95 % intervals over
-users, of means over the seeds; ratios are of those means, with intervals that resample users, the
-same for both.
+same without nested widths, and one model trained at each of the widths alone. The epoch that
+validation chose is measured on the test. Recall in per cent with 95 % intervals over users, of
+means over the seeds; ratios are of those means, with intervals that resample users, the same for
+both.
 """
 
 from __future__ import annotations
@@ -21,12 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.trained import CONFIGS, Trained, interval, test, train
+from benchmarks.trained import CONFIGS, interval, test, train
 from pipelines.evaluate import nested
 from pipelines.ingest import ingest_source
 from pipelines.prepare import prepare
 from recsys.config import RunConfig, load_config
 from recsys.evaluation.bootstrap import ratio_intervals
+from recsys.retrievers.base import TrainedRetriever
 from recsys.training.distributed import join
 
 FIGURES = ("Recall@10", "Recall@50", "NDCG@10")
@@ -46,7 +46,6 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="MovieLens-1M, folder or zip")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--weights", type=float, nargs="+", help="of nested losses, to choose from")
     args = parser.parse_args()
     started = time.perf_counter()
     found: dict[str, list[Figures]] = {}
@@ -64,31 +63,23 @@ def main() -> None:
         examples = prepare(whole)
         assert whole.retriever is not None
         widths: tuple[int, ...] = whole.retriever.matryoshka  # type: ignore[attr-defined]
-        weights = args.weights or [whole.retriever.matryoshka_weight]  # type: ignore[attr-defined]
-        plain = ["retriever.matryoshka=[]", "export.index.kind=exact"]
-        tried: dict[str, list[list[str]]] = {
-            "nested": [[f"retriever.matryoshka_weight={weight}"] for weight in weights],
-            "plain": [plain],
-            **{f"alone_{w}": [[*plain, f"retriever.width={w}"]] for w in widths},
-        }
+        plain = ["retriever.matryoshka=[]", "retriever.matryoshka_weights=[]"]
+        plain.append("export.index.kind=exact")
+        arms = {"nested": [], "plain": plain}
+        arms |= {f"alone_{w}": [*plain, f"retriever.width={w}"] for w in widths}
         for seed in range(1, args.seeds + 1):
-            for arm, choices in tried.items():
-                best: Trained | None = None
-                for overrides in choices:
-                    config = config_of(seed, *overrides)
-                    trained = train(config, examples, group, folder)
-                    minutes = (time.perf_counter() - started) / 60
-                    told = f"{minutes:.1f} min, validation {trained.progress.best:.4f}"
-                    print(f"seed {seed} {arm} {overrides} ({told})", file=sys.stderr, flush=True)
-                    if best is None or (trained.progress.best or 0) > (best.progress.best or 0):
-                        best, tried[arm] = trained, [overrides]
-                assert best is not None
-                seconds[arm] = round(best.seconds)
-                config = config_of(seed, *tried[arm][0])
-                parts: dict[str, Any] = {arm: best.model, **nested(best.model)}
+            for arm, overrides in arms.items():
+                config = config_of(seed, *overrides)
+                trained = train(config, examples, group, folder)
+                assert isinstance(trained.model, TrainedRetriever)
+                seconds[arm] = round(trained.seconds)
+                parts: dict[str, Any] = {arm: trained.model, **nested(trained.model)}
                 for label, part in parts.items():
                     users = test(config, examples, group, part).users
                     found.setdefault(label, []).append({f: users[f] for f in FIGURES})
+                told = {n: round(float(v.mean()), 4) for n, v in found[arm][-1].items()}
+                minutes = (time.perf_counter() - started) / 60
+                print(f"seed {seed} {arm} ({minutes:.1f} min): {told}", file=sys.stderr, flush=True)
     short = f"width_{widths[0]}_reranked"
     print(
         json.dumps(
@@ -108,8 +99,7 @@ def main() -> None:
                     w: {f: ratio(found[f"width_{w}"], found[f"alone_{w}"], f) for f in FIGURES}
                     for w in widths
                 },
-                "weights": weights,
-                "chosen": tried["nested"][0],
+                "weights": whole.retriever.matryoshka_weights,  # type: ignore[attr-defined]
                 "seconds": seconds,
                 "seeds": args.seeds,
                 "epochs": args.epochs,

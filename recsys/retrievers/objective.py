@@ -64,8 +64,10 @@ class ObjectiveConfig(RetrieverConfig):
         description="Widths whose prefixes of the vectors are good vectors, too; each adds a loss "
         "of its own.",
     )
-    matryoshka_weight: float = Field(
-        1.0, gt=0, description="Of each such loss; that of the whole vectors weighs 1."
+    matryoshka_weights: tuple[float, ...] = Field(
+        (),
+        description="Of each such loss, where that of the whole vectors weighs 1; by default 1. "
+        "The less they weigh, the less of the whole vectors' quality they cost.",
     )
 
     search_space: ClassVar[dict[str, dict[str, Any]]] = {
@@ -87,7 +89,19 @@ class ObjectiveConfig(RetrieverConfig):
             not 1 <= width < self.width for width in self.matryoshka
         ):
             raise ValueError(f"matryoshka lists ascending widths below width = {self.width}")
+        weights, widths = self.matryoshka_weights, self.matryoshka
+        if weights and (len(weights) != len(widths) or min(weights) <= 0):
+            raise ValueError(
+                f"matryoshka_weights has a weight above 0 for each of the {len(widths)} widths in "
+                "matryoshka, or none"
+            )
         return self
+
+    @property
+    def widths(self) -> tuple[tuple[int, float], ...]:
+        """Every width that has a loss, and what it weighs."""
+        weights = self.matryoshka_weights or (1.0,) * len(self.matryoshka)
+        return (*zip(self.matryoshka, weights, strict=True), (self.width, 1.0))
 
     @property
     def draws(self) -> bool:
@@ -156,9 +170,10 @@ class Objective(nn.Module):
     def forward(
         self, queries: Tensor, positives: Tensor, negatives: Tensor, targets: Tensor, drawn: Drawn
     ) -> Tensor:
-        """Losses [P]: of the whole vectors, and `matryoshka_weight` times that of each nested
-        width, whose prefixes are compared by themselves (Kusupati et al., "Matryoshka
-        representation learning", NeurIPS 2022).
+        """Losses [P]: of the whole vectors, and of each nested width m times its weight, whose
+        prefixes are compared by themselves (Kusupati et al., "Matryoshka representation learning",
+        NeurIPS 2022), at a temperature of `temperature sqrt(D / m)` where they are normalised:
+        cosines of m numbers spread as `1 / sqrt(m)`.
 
         Args:
             queries: [P, D], as the model makes them.
@@ -174,11 +189,10 @@ class Objective(nn.Module):
         )
         sets = Sets(tuple(counts), drawn.sizes)
         total = queries.new_zeros(())
-        for width in (*self.config.matryoshka, None):
+        for width, share in self.config.widths:
             user, own, others = (
                 self.unit(vectors[:, :width]) for vectors in (queries, positives, negatives)
             )
-            share = 1.0 if width is None else self.config.matryoshka_weight
             total = total + share * self._losses(user, own, others, targets, drawn, sets)
         return total.index_select(0, order.argsort())
 
@@ -192,7 +206,8 @@ class Objective(nn.Module):
         sets: Sets,
     ) -> Tensor:
         config = self.config
-        rows = (queries / config.temperature, positives, negatives)
+        spread = (config.width / queries.shape[1]) ** 0.5 if config.normalise else 1.0
+        rows = (queries / (config.temperature * spread), positives, negatives)
         which: Any = {"targets": targets, "negative_ids": drawn.ids, "sets": sets}
         if config.loss == "softmax":
             log_q = None

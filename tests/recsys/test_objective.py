@@ -37,13 +37,13 @@ def vectors(count: int, seed: int) -> Tensor:
 def test_the_softmax_is_its_formula(
     sampling: str, log_q: bool, widths: tuple[int, ...], examples: Examples
 ) -> None:
-    weight = 0.3
+    weights = (0.3, 0.5)[: len(widths)]
     part = objective(
         examples,
         negative_sampling=sampling,
         log_q=log_q,
         matryoshka=widths,
-        matryoshka_weight=weight,
+        matryoshka_weights=weights,
     )
     targets = torch.tensor([1, 2, 2, 9, 30, 31])
     drawn = part.draw(targets, 5)
@@ -56,16 +56,16 @@ def test_the_softmax_is_its_formula(
     chance = 1 - (1 - chances[sampling]) ** (len(targets) if sampling == "in_batch" else 12)
     for row, target in enumerate(targets):
         expected = torch.zeros(())
-        for width in (*widths, D):
+        for width, share in zip((*widths, D), (*weights, 1.0), strict=True):
             user, mine, theirs = (
                 F.normalize(v[..., :width], dim=-1) for v in (users[row], own[row], others)
             )
             kept = drawn.ids != target
-            logits = torch.cat([(user @ mine).view(1), theirs[kept] @ user]) / 0.5
+            logits = torch.cat([(user @ mine).view(1), theirs[kept] @ user])
+            logits = logits / (0.5 * (D / width) ** 0.5)
             if log_q:
                 rows = torch.cat([target.view(1), drawn.ids[kept]])
                 logits = logits - chance[rows].log().float()
-            share = 1 if width == D else weight
             expected = expected - share * logits.log_softmax(0)[0]
         torch.testing.assert_close(found[row], expected)
 
@@ -149,6 +149,8 @@ def test_gbce_is_bce_over_the_whole_catalogue(examples: Examples) -> None:
         ({"log_q": True, "negatives": 0}, "log_q corrects a softmax"),
         ({"log_q": True, "hard_negatives": 1}, "log_q corrects a softmax"),
         ({"matryoshka": (4, 2)}, "ascending widths below width = 8"),
+        ({"matryoshka": (4,), "matryoshka_weights": (1, 1)}, "for each of the 1 widths"),
+        ({"matryoshka": (4,), "matryoshka_weights": (0,)}, "a weight above 0"),
         ({"matryoshka": (8,)}, "ascending widths below width = 8"),
     ],
 )
