@@ -98,10 +98,10 @@ class ObjectiveConfig(RetrieverConfig):
         return self
 
     @property
-    def widths(self) -> tuple[tuple[int, float], ...]:
-        """Every width that has a loss, and what it weighs."""
+    def widths(self) -> tuple[tuple[int | None, float], ...]:
+        """Every width that has a loss, None for the whole vectors, and what it weighs."""
         weights = self.matryoshka_weights or (1.0,) * len(self.matryoshka)
-        return (*zip(self.matryoshka, weights, strict=True), (self.width, 1.0))
+        return (*zip(self.matryoshka, weights, strict=True), (None, 1.0))
 
     @property
     def draws(self) -> bool:
@@ -193,7 +193,11 @@ class Objective(nn.Module):
             user, own, others = (
                 self.unit(vectors[:, :width]) for vectors in (queries, positives, negatives)
             )
-            total = total + share * self._losses(user, own, others, targets, drawn, sets)
+            temperature = self.config.temperature
+            if self.config.normalise:
+                temperature *= (queries.shape[1] / user.shape[1]) ** 0.5
+            losses = self._losses(user / temperature, own, others, targets, drawn, sets)
+            total = total + share * losses
         return total.index_select(0, order.argsort())
 
     def _losses(
@@ -206,8 +210,7 @@ class Objective(nn.Module):
         sets: Sets,
     ) -> Tensor:
         config = self.config
-        spread = (config.width / queries.shape[1]) ** 0.5 if config.normalise else 1.0
-        rows = (queries / (config.temperature * spread), positives, negatives)
+        rows = (queries, positives, negatives)
         which: Any = {"targets": targets, "negative_ids": drawn.ids, "sets": sets}
         if config.loss == "softmax":
             log_q = None

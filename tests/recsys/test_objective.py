@@ -94,6 +94,17 @@ def test_each_target_meets_the_negatives_of_one_set(loss: str, examples: Example
     torch.testing.assert_close(again, found[some])
 
 
+def test_all_numbers_count_of_vectors_wider_than_the_embeddings(examples: Examples) -> None:
+    """A sheaf's layers lie side by side."""
+    part = objective(examples, normalise=False)
+    targets = torch.arange(1, P + 1)
+    drawn = part.draw(targets, 0)
+    users, own, others = (torch.randn(n, 2 * D) for n in (P, P, len(drawn.ids)))
+    whole = part(users, own, others, targets, drawn)
+    shorter = part(users[:, :D], own[:, :D], others[:, :D], targets, drawn)
+    assert not torch.isclose(whole, shorter).any()
+
+
 def test_in_batch_negatives_are_the_distinct_targets(examples: Examples) -> None:
     drawn = objective(examples, negative_sampling="in_batch").draw(torch.tensor([9, 2, 9, 4]), 0)
     assert drawn.ids.tolist() == [2, 4, 9] and drawn.draws == 4
