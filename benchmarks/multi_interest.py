@@ -188,7 +188,7 @@ def summary(found: list[Found], base: list[Found]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Train every extractor with every seed and print one JSON line."""
+    """Train every extractor with every seed; a JSON line after each, of all seeds so far."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", help="a config's name instead of the synthetic log")
     parser.add_argument("--data", type=Path, help="what the config reads, file or folder")
@@ -222,23 +222,24 @@ def main() -> None:
                 rates[arm] = [found[arm][-1].rate]
                 minutes = (time.perf_counter() - started) / 60
                 line = json.dumps(summary(found[arm][-1:], found["mean"][-1:]))
-                print(f"seed {seed} {arm} ({minutes:.1f} min): {line}", file=sys.stderr)
-    print(
-        json.dumps(
-            {
-                "benchmark": "multi_interest",
-                "arms": {arm: summary(found[arm], found["mean"]) for arm in arms},
-                "config": args.config,
-                "users": len(found["mean"][0].redundancy),
-                "items": examples.num_items - 1,
-                "width": config.to_dict()["retriever"]["width"],
-                "rates": args.rates,
-                "seeds": args.seeds,
-                "minutes": round((time.perf_counter() - started) / 60, 1),
-                "threads": torch.get_num_threads(),
-            }
-        )
-    )
+                print(f"seed {seed} {arm} ({minutes:.1f} min): {line}", file=sys.stderr, flush=True)
+            print(
+                json.dumps(
+                    {
+                        "benchmark": "multi_interest",
+                        "arms": {arm: summary(found[arm], found["mean"]) for arm in arms},
+                        "config": args.config,
+                        "users": len(found["mean"][0].redundancy),
+                        "items": examples.num_items - 1,
+                        "width": config.to_dict()["retriever"]["width"],
+                        "rates": args.rates,
+                        "seeds": seed,
+                        "minutes": round((time.perf_counter() - started) / 60, 1),
+                        "threads": torch.get_num_threads(),
+                    }
+                ),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
