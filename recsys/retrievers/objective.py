@@ -210,15 +210,15 @@ class Objective(nn.Module):
         sets: Sets,
     ) -> Tensor:
         config = self.config
-        rows = (queries, positives, negatives)
+        vectors = (queries, positives, negatives)
         which: Any = {"targets": targets, "negative_ids": drawn.ids, "sets": sets}
         if config.loss == "softmax":
             log_q = None
             if config.log_q:
                 expected, draws = self.sampler.log_expected, drawn.draws
                 log_q = expected(targets, draws), expected(drawn.ids, draws)
-            return sampled_softmax(*rows, log_q=log_q, **which)
+            return sampled_softmax(*vectors, log_q=log_q, **which)
         if config.loss == "bpr":
-            return bpr(*rows, **which)
+            return bpr(*vectors, **which)
         calibration = config.calibration if config.loss == "gbce" else 0.0
-        return calibrated_bce(*rows, calibration=calibration, items=self.sampler.items, **which)
+        return calibrated_bce(*vectors, calibration=calibration, items=self.sampler.items, **which)
