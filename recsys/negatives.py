@@ -13,19 +13,29 @@ Kind = Literal["uniform", "popularity", "mixed"]
 class NegativeSampler(nn.Module):
     """Draws items with replacement and keeps the distinct ones.
 
-    `uniform` over items with training events, or in proportion to (events)^`power`, or `mixed`:
-    half of either (Yang et al., "Mixed negative sampling", WWW 2020).
+    `uniform` over known items, or in proportion to (training events)^`power`, or `mixed`: half of
+    either (Yang et al., "Mixed negative sampling", WWW 2020).
+
+    Known are the items that will be ranked. One of them without training events is never a target:
+    unless it is drawn, nothing teaches its vector that it is unlikely, and by inner products it
+    would be found before most that were trained.
     """
 
     probability: Tensor
     cumulative: Tensor
 
     def __init__(
-        self, train_events: Tensor, kind: Kind = "uniform", *, power: float = 0.75, seed: int = 0
+        self,
+        train_events: Tensor,
+        kind: Kind = "uniform",
+        *,
+        known_events: Tensor | None = None,
+        power: float = 0.75,
+        seed: int = 0,
     ) -> None:
         super().__init__()
-        uniform = (train_events > 0).double()
-        popular = train_events.double() ** power * uniform
+        uniform = ((train_events if known_events is None else known_events) > 0).double()
+        popular = train_events.double() ** power * (train_events > 0)
         shares = {"uniform": (1.0, 0.0), "popularity": (0.0, 1.0), "mixed": (0.5, 0.5)}[kind]
         weights = shares[0] * uniform / uniform.sum() + shares[1] * popular / popular.sum()
         self.seed = seed

@@ -35,7 +35,7 @@ class ObjectiveConfig(RetrieverConfig):
     negatives: int = Field(
         256,
         ge=0,
-        description="Negatives of a target; 0 takes every trained item, which makes it the loss "
+        description="Negatives of a target; 0 takes every known item, which makes it the loss "
         "over the whole catalogue.",
     )
     negative_sets: int = Field(
@@ -129,11 +129,13 @@ class Objective(nn.Module):
     def __init__(self, config: ObjectiveConfig, examples: Examples, seed: int) -> None:
         super().__init__()
         self.config = config
-        events = examples.train_events
-        if config.negative_sampling == "in_batch":
+        events, kind = examples.train_events, config.negative_sampling
+        if kind == "in_batch":
             self.sampler = NegativeSampler(events, "popularity", power=1.0, seed=seed)
         else:
-            self.sampler = NegativeSampler(events, config.negative_sampling, seed=seed)
+            self.sampler = NegativeSampler(
+                events, kind, known_events=examples.known_events, seed=seed
+            )
 
     def unit(self, vectors: Tensor) -> Tensor:
         """Vectors [..., D] as they are compared."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,21 @@ def test_it_learns(subject: Subject, group: Group) -> None:
     assert measured.metrics["Recall@10"] > 1.5 * np.mean(10 / left)
     losses = [epoch["loss"] for epoch in subject.recorder.epochs]
     assert not losses or losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("name", ["sasrec", "hstu", "multi_interest"])
+def test_known_items_without_training_events_are_not_found_before_the_rest(
+    name: str, planted: dict[Shape, Examples], group: Group, tmp_path: Path
+) -> None:
+    """Untouched vectors would score 0, where those of trained items mostly score below it."""
+    examples = copy.copy(planted[shape_of(name)])
+    untrained = (examples.train_events == 0).nonzero().flatten()[1:]  # row 0 is no item
+    examples.known_events = examples.known_events.index_fill(0, untrained, 1)
+    config = small(name, loss="bce", normalise=False, temperature=1.0)
+    retriever = learn(config, examples, tmp_path, group)
+    lists = answer(retriever, request_table(retriever, examples), k=10).ids
+    by_chance = 10 * len(untrained) / len(examples.candidates())
+    assert len(untrained) and torch.isin(lists, untrained).sum(1).float().mean() < by_chance / 2
 
 
 @pytest.mark.parametrize("subject", ["sasrec"], indirect=True)

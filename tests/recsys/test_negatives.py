@@ -1,4 +1,4 @@
-"""Negatives: alike on every process, over trained items only, at the chance they claim."""
+"""Negatives: alike on every process, over known items only, at the chance they claim."""
 
 from __future__ import annotations
 
@@ -68,3 +68,14 @@ def test_the_chance_of_a_certain_item_is_1_and_of_an_untrained_one_is_finite() -
 
 def test_everything_is_every_trained_item_once() -> None:
     assert NegativeSampler(EVENTS).everything().tolist() == TRAINED
+
+
+def test_known_items_without_training_events_are_drawn_but_not_by_popularity() -> None:
+    known = EVENTS.clone()
+    known[5] = 1
+    found = {
+        kind: NegativeSampler(EVENTS, kind, known_events=known).everything().tolist()  # type: ignore[arg-type]
+        for kind in ("uniform", "popularity", "mixed")
+    }
+    assert found == {"uniform": [1, 3, 4, 5, 6], "popularity": TRAINED, "mixed": [1, 3, 4, 5, 6]}
+    assert NegativeSampler(EVENTS, known_events=known).items == 5
