@@ -1,10 +1,10 @@
 """What do nested vectors cost, and what are their prefixes worth?
 
 On MovieLens-1M, leave one out, with the options of `movielens_1m_matryoshka`: the nested model, the
-same without nested widths, and one model trained at each of the widths alone. The epoch that
-validation chose is measured on the test. Recall in per cent with 95 % intervals over users, of
-means over the seeds; ratios are of those means, with intervals that resample users, the same for
-both.
+same without nested widths, and one model trained at each of the widths alone, at the temperature
+that the nested loss of this width has. The epoch that validation chose is measured on the test.
+Recall in per cent with 95 % intervals over users, of means over the seeds; ratios are of those
+means, with intervals that resample users, the same for both.
 """
 
 from __future__ import annotations
@@ -61,12 +61,15 @@ def main() -> None:
         whole = config_of(1)
         ingest_source(whole.data, whole.store_folder)
         examples = prepare(whole)
-        assert whole.retriever is not None
-        widths: tuple[int, ...] = whole.retriever.matryoshka  # type: ignore[attr-defined]
+        options: Any = whole.retriever
+        widths: tuple[int, ...] = options.matryoshka
         plain = ["retriever.matryoshka=[]", "retriever.matryoshka_weights=[]"]
         plain.append("export.index.kind=exact")
         arms = {"nested": [], "plain": plain}
-        arms |= {f"alone_{w}": [*plain, f"retriever.width={w}"] for w in widths}
+        for w in widths:
+            temperature = options.temperature * (options.width / w) ** 0.5
+            narrow = [f"retriever.width={w}", f"retriever.temperature={temperature}"]
+            arms[f"alone_{w}"] = [*plain, *narrow]
         for seed in range(1, args.seeds + 1):
             for arm, overrides in arms.items():
                 config = config_of(seed, *overrides)
@@ -99,7 +102,7 @@ def main() -> None:
                     w: {f: ratio(found[f"width_{w}"], found[f"alone_{w}"], f) for f in FIGURES}
                     for w in widths
                 },
-                "weights": whole.retriever.matryoshka_weights,  # type: ignore[attr-defined]
+                "weights": options.matryoshka_weights,
                 "seconds": seconds,
                 "seeds": args.seeds,
                 "epochs": args.epochs,
