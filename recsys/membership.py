@@ -64,7 +64,7 @@ def contains(sets: Tensor, values: Tensor) -> Tensor:
 
 def _among(ordered: Tensor, values: Tensor) -> Tensor:
     """Whether values [..., L] are in `ordered` [..., M]."""
-    places = torch.searchsorted(ordered, values).clamp_(max=ordered.shape[-1] - 1)
+    places = torch.searchsorted(ordered, values.contiguous()).clamp_(max=ordered.shape[-1] - 1)
     found = ordered[places] if ordered.dim() == 1 else ordered.gather(1, places)
     return found == values
 

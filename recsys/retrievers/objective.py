@@ -47,8 +47,8 @@ class ObjectiveConfig(RetrieverConfig):
     )
     negative_sampling: Literal["uniform", "popularity", "mixed", "in_batch"] = Field(
         "uniform",
-        description="Where from: mixed is half uniform, half by popularity; in_batch takes the "
-        "targets of the whole batch.",
+        description="Where from: uniform draws all known items, those without training events, too; "
+        "mixed is half uniform, half by popularity; in_batch takes the targets of the whole batch.",
     )
     hard_negatives: int = Field(
         0,
