@@ -47,7 +47,7 @@ class ObjectiveConfig(RetrieverConfig):
     )
     negative_sampling: Literal["uniform", "popularity", "mixed", "in_batch"] = Field(
         "uniform",
-        description="Where from: uniform draws all known items, those without training events, too; "
+        description="Where from: uniform draws all known items, even without training events; "
         "mixed is half uniform, half by popularity; in_batch takes the targets of the whole batch.",
     )
     hard_negatives: int = Field(
