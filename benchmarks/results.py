@@ -135,6 +135,21 @@ ENTRIES = (
         "The 5-core; the data gives the order of reviews, not their times.",
     ),
     Entry(
+        "amazon_beauty_new_items",
+        "Amazon Beauty, new items",
+        "amazon-beauty",
+        ("Recall@10", "NDCG@10", "HR@10"),
+        "A tenth of the products are held out whole, and those without events are ranked by their "
+        "attributes. Popularity knows nothing of them: its order is arbitrary.",
+    ),
+    Entry(
+        "movielens_1m_new_items",
+        "MovieLens-1M, new items",
+        "ml-1m",
+        ("Recall@10", "NDCG@10", "HR@10"),
+        "The same of films, by their genres and years.",
+    ),
+    Entry(
         "amazon_beauty_ada_retrieval",
         "Amazon Beauty, leave one out, without a refit",
         "amazon-beauty",

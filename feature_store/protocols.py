@@ -43,9 +43,10 @@ class Protocol(BaseModel, ABC):
     seen: Literal["exclude", "include"] = Field(
         "exclude", description="Whether items of the user's history may be recommended."
     )
-    candidates: Literal["known", "catalogue"] = Field(
+    candidates: Literal["known", "catalogue", "new"] = Field(
         "known",
-        description="Rank items with an event that was known before, or the whole catalogue.",
+        description="Rank items with an event that was known before, the whole catalogue, or only "
+        "what had no event. Of the last, the protocol's name says so.",
     )
     sampled_candidates: int | None = Field(
         None,
@@ -62,13 +63,14 @@ class Protocol(BaseModel, ABC):
     @property
     @abstractmethod
     def base_name(self) -> str:
-        """The name without a mark for sampled candidates."""
+        """The name without a mark for what is ranked."""
 
     @property
     def short_name(self) -> str:
         """The name that every figure is printed with."""
-        mark = f"-sampled{self.sampled_candidates}" if self.sampled_candidates else ""
-        return self.base_name + mark
+        new = "-new" if self.candidates == "new" else ""
+        sampled = f"-sampled{self.sampled_candidates}" if self.sampled_candidates else ""
+        return self.base_name + new + sampled
 
     @abstractmethod
     def role(self, events: ir.Table, schema: Schema) -> ir.StringColumn:
@@ -189,8 +191,7 @@ class UserHoldout(Protocol):
     def role(self, events: ir.Table, schema: Schema) -> ir.StringColumn:
         """The role of every event."""
         user = events[schema.user]
-        place = ibis.dense_rank().over(order_by=[shuffle(user, self.seed), user])
-        share = place / user.nunique().as_scalar()  # of the users, put in random order
+        share = _place(user, self.seed)
         last = rank_from_end(events, schema)
         count = events.count().over(group_by=user)
         shown = last >= count - (count * self.input).floor()
@@ -200,6 +201,37 @@ class UserHoldout(Protocol):
             (test, TEST),
             (validation & shown, VALIDATION_INPUT),
             (validation, VALIDATION),
+            else_=TRAIN,
+        )
+
+
+class ItemHoldout(Protocol):
+    """Items are held out whole: eight tenths train, one validation, one test. Nobody is known to
+    have had those that are asked for, as when they are new; only such items are ranked."""
+
+    protocol: Literal["item_holdout"] = "item_holdout"
+    candidates: Literal["catalogue", "new"] = "new"
+    validation: float = Field(0.1, gt=0, lt=1, description="Share of items.")
+    test: float = Field(0.1, gt=0, lt=1, description="Share of items.")
+    seed: int = Field(0, ge=0, description="Which items are held out.")
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> ItemHoldout:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation and test take all items: nothing is left to train on")
+        return self
+
+    @property
+    def base_name(self) -> str:
+        """`item_holdout`."""
+        return self.protocol
+
+    def role(self, events: ir.Table, schema: Schema) -> ir.StringColumn:
+        """The role of every event."""
+        share = _place(events[schema.item], self.seed)
+        return ibis.cases(
+            (share < self.test, TEST),
+            (share < self.test + self.validation, VALIDATION),
             else_=TRAIN,
         )
 
@@ -286,8 +318,13 @@ class Fixed(Protocol):
         )
 
 
-AnyProtocol = LeaveOneOut | GlobalTime | UserHoldout | Random | Fixed
+AnyProtocol = LeaveOneOut | GlobalTime | UserHoldout | ItemHoldout | Random | Fixed
 SplitConfig = Annotated[AnyProtocol, Field(discriminator="protocol")]
+
+
+def _place(ids: ir.Column, seed: int) -> ir.FloatingColumn:
+    """Where in [0, 1) each id stands when all distinct ones are put in random order."""
+    return ibis.dense_rank().over(order_by=[shuffle(ids, seed), ids]) / ids.nunique().as_scalar()
 
 
 def _deal(events: ir.Table, schema: Schema, seed: int) -> ir.IntegerColumn:

@@ -65,14 +65,14 @@ class Examples:
         return torch.from_numpy(self._items.column(LAST_PRICE).fill_null(0).to_numpy().copy())
 
     def candidates(self, which: str = "known", role: str = TEST) -> Tensor:
-        """Item rows that may be recommended: those known before the role's events, or all.
+        """Item rows that may be recommended: those `known` before the role's events, the others,
+        which are `new`, or all of the `catalogue`.
 
         The same for every model and for a refit, so that all rank the same.
         """
-        if which == "catalogue":
-            return torch.arange(1, self.num_items)
-        events = self.known_events if role == TEST else self.train_events
-        return events.nonzero().squeeze(1)
+        known = (self.known_events if role == TEST else self.train_events) > 0
+        masks = {"known": known, "new": ~known, "catalogue": torch.ones_like(known)}
+        return masks[which][1:].nonzero().squeeze(1) + 1
 
     def vocabulary(self, feature: str) -> Vocabulary:
         """The vocabulary of a feature's table."""

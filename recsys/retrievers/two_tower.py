@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from feature_store.examples import HISTORY, TARGET
 from feature_store.schema import Feature
 from recsys.batch import Batch
+from recsys.embeddings.hashing import hash_rows, salt_of
 from recsys.embeddings.layout import EmbeddingsConfig, Layout, make_layout
 from recsys.embeddings.plain import masked_mean
 from recsys.embeddings.tables import Embeddings
@@ -21,9 +22,12 @@ from recsys.model import Columns, Loss, answering
 from recsys.retrievers.base import Queries, TrainedRetriever, single_interest
 from recsys.retrievers.objective import Objective, ObjectiveConfig
 
+_CHANCES = 1 << 24
+
 
 class TwoTowerConfig(ObjectiveConfig):
-    """Yi et al., "Sampling-bias-corrected neural modeling", RecSys 2019."""
+    """Yi et al., "Sampling-bias-corrected neural modeling", RecSys 2019; `id_dropout` is from
+    Volkovs et al., "DropoutNet: addressing cold start in recommender systems", NeurIPS 2017."""
 
     name: Literal["two_tower"] = "two_tower"
     hidden: tuple[int, ...] = Field((128,), description="Hidden layers of each tower.")
@@ -35,6 +39,13 @@ class TwoTowerConfig(ObjectiveConfig):
     negative_sampling: Literal["uniform", "popularity", "mixed", "in_batch"] = "in_batch"
     log_q: bool = True
     dropout: float = Field(0.1, ge=0, lt=1)
+    id_dropout: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the items of a step whose ids are hidden: the other features alone "
+        "learn to place them, as they must where an item is new.",
+    )
 
     search_space: ClassVar[dict[str, dict[str, Any]]] = {
         "width": {"choices": [32, 64, 128]},
@@ -42,16 +53,20 @@ class TwoTowerConfig(ObjectiveConfig):
         "negative_sampling": {"choices": ["in_batch", "mixed"]},
         "hidden": {"choices": [[], [128], [256, 128]]},
         "dropout": {"low": 0.0, "high": 0.5},
+        "id_dropout": {"low": 0.0, "high": 0.9},
     }
 
 
 class TwoTower(TrainedRetriever):
     """User: features and the mean of the history's item ids. Item: all its features.
 
-    The history shares the item ids' table. Trained by default with in-batch negatives.
+    The history shares the item ids' table. Trained by default with in-batch negatives. An item
+    without training events has an id that nothing was learned about: it has the unknown one's row.
     """
 
     shape = "events"
+    config: TwoTowerConfig
+    new: Tensor
 
     def __init__(
         self,
@@ -62,6 +77,7 @@ class TwoTower(TrainedRetriever):
     ) -> None:
         super().__init__()
         self.config = config
+        self.seed = seed
         schema = examples.schema
         self.item = schema.item
         option = "retriever.user_features"
@@ -80,6 +96,7 @@ class TwoTower(TrainedRetriever):
         layout = make_layout(specs, config.width, embeddings)
         self.embeddings = Embeddings(layout, seed)
         self.items = ItemColumns(self.item_features, examples)
+        self.register_buffer("new", examples.train_events == 0, persistent=False)
         user = {HISTORY: layout.width(self.item), **_widths(self.user_features, layout)}
         item = _widths(self.item_features, layout)
         self.columns = {
@@ -103,7 +120,7 @@ class TwoTower(TrainedRetriever):
 
     def embed_items(self, rows: Tensor) -> Tensor:
         """Item vectors [n, D]."""
-        ids, bags, numbers = self.items(rows)
+        ids, bags, numbers = self._features(rows, self.new[rows])
         return self.objective.unit(self._item(self.embeddings(ids, bags), numbers))
 
     def forward(self, batch: Batch, step: int) -> Loss:
@@ -117,7 +134,10 @@ class TwoTower(TrainedRetriever):
         drawn = self.objective.draw(targets, step, lambda: self._hardest(inputs, targets))
         items, place = torch.unique(torch.cat([targets, drawn.ids]), return_inverse=True)
         history = inputs[HISTORY]
-        ids, bags, numbers = self.items(items)
+        # by the item alone: hidden on all processes alike
+        share = hash_rows(items, salt_of("hidden", self.seed, step), _CHANCES) / _CHANCES
+        hidden = self.new[items] | (share < self.config.id_dropout)
+        ids, bags, numbers = self._features(items, hidden)
         own = ids.get(self.item, items.new_empty(0))
         ids[self.item] = torch.cat([own, history.flatten()])
         user_ids = {f.name: inputs[f.name] for f in self.user_features if f.kind == "id"}
@@ -137,6 +157,15 @@ class TwoTower(TrainedRetriever):
         with answering(self):
             users = self.encode(inputs).vectors
             return self.objective.hardest(users, known, self.item_matrix(rows), rows)
+
+    def _features(
+        self, rows: Tensor, hidden: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """As `ItemColumns`, with the id of `hidden` [n] items unknown."""
+        ids, bags, numbers = self.items(rows)
+        if self.item in ids:
+            ids[self.item] = ids[self.item].masked_fill(hidden, 0)
+        return ids, bags, numbers
 
     def _user(self, inputs: dict[str, Tensor], vectors: dict[str, Tensor]) -> Tensor:
         history = masked_mean(vectors[self.item], inputs[HISTORY] != 0)

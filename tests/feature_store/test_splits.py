@@ -24,6 +24,7 @@ from feature_store.schema import Feature, Schema
 from feature_store.splits import (
     Fixed,
     GlobalTime,
+    ItemHoldout,
     LeaveOneOut,
     Random,
     Split,
@@ -175,6 +176,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"min_item_events": 2},
     {"seen": "include"},
     {"candidates": "catalogue"},
+    {"candidates": "new"},
     {"sampled_candidates": 100},
     {"cold_users": "count"},
 ]
@@ -302,6 +304,26 @@ def test_the_inputs_of_a_held_out_user_come_before_its_targets(engine: Backend) 
         assert inputs.time.max() < targets.time.min()
 
 
+def test_whole_items_are_held_out(engine: Backend) -> None:
+    """All their events have one role, whoever had them."""
+    names = np.random.default_rng(1).integers(0, 60, 900)
+    table = pa.table(
+        {"u": np.arange(900) % 30, "i": [f"i{n}" for n in names], "position": range(900)}
+    )
+    events = engine.create_table("held", table, temp=True, overwrite=True)
+
+    def held(config: ItemHoldout) -> dict[str, str]:
+        frame = events.mutate(role=config.role(events, SCHEMA)).to_pandas()
+        roles = frame.groupby("i").role.unique()
+        assert (roles.str.len() == 1).all()
+        return roles.str[0].to_dict()
+
+    found = held(ItemHoldout(test=0.2, validation=0.2))
+    assert Counter(found.values()) == {"train": 36, "test": 12, "validation": 12}
+    assert held(ItemHoldout(test=0.2, validation=0.2)) == found
+    assert held(ItemHoldout(test=0.2, validation=0.2, seed=1)) != found
+
+
 def test_every_event_is_the_test_of_exactly_one_fold(engine: Backend) -> None:
     folds = [Random(folds=5, fold=fold) for fold in range(5)]
     events = many_users(engine, FEW_TO_MANY)
@@ -389,6 +411,9 @@ def test_the_name_of_a_protocol_says_what_figures_must_not_hide() -> None:
         Random(folds=5, fold=2).short_name,
         Random(test=0.2).short_name,
         Fixed().short_name,
+        ItemHoldout().short_name,
+        ItemHoldout(candidates="catalogue").short_name,
+        GlobalTime(candidates="new", sampled_candidates=100).short_name,
     }
     assert names == {
         "leave_one_out",
@@ -396,7 +421,16 @@ def test_the_name_of_a_protocol_says_what_figures_must_not_hide() -> None:
         "random-5fold-2",
         "random-70-10-20",
         "fixed",
+        "item_holdout-new",
+        "item_holdout",
+        "global_time-new-sampled100",
     }
+
+
+@pytest.mark.parametrize("options", [{"candidates": "known"}, {"validation": 0.5, "test": 0.5}])
+def test_impossible_holdouts_of_items_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        ItemHoldout(**options)
 
 
 @pytest.mark.parametrize(

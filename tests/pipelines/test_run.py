@@ -216,6 +216,29 @@ def test_other_retrievers_and_protocols_run_too(
     assert len(done.recommend(done.recommender.users()[:2], k=3)) == 6
 
 
+def test_held_out_items_are_the_only_ones_that_are_ranked_and_served(
+    tree_of: TreeOf, tmp_path: Path
+) -> None:
+    tree = tree_of(
+        tmp_path,
+        retriever={"name": "two_tower", "width": 16, "hidden": [], "id_dropout": 0.5},
+        split={"protocol": "item_holdout", "test": 0.2},
+        trainer={"epochs": 1, "refit": True},
+        baselines=["popularity"],
+    )
+    done = run(tree)
+    assert done.results["protocol"] == "item_holdout-new"
+    assert done.results["candidates"] == 12  # a fifth of 60
+    found = done.recommend(done.recommender.users(), k=60)
+    events = pd.concat(
+        pd.read_parquet(path) for path in (tmp_path / "store").glob("*/events/**/*.parquet")
+    )
+    tested = set(found["item"])
+    assert len(tested) == 12
+    had = events["item_id"].isin(tested) & ~(events["quantity"] < 0)  # returns are not asked for
+    assert done.results["events"]["test"] == had.sum()
+
+
 def test_folders_that_are_no_finished_runs_say_so(tree_of: TreeOf, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not a run: it has no config"):
         recsys.open_run(tmp_path)

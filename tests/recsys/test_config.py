@@ -73,7 +73,10 @@ def test_known_keys_of_another_arm_are_not_offered() -> None:
         ({"split": {"protocol": "leave_one_out", "seen": "no"}}, ("split.seen", "'exclude'", "no")),
         ({"retriever": {"name": "sas"}}, ("retriever", "'sas'", "'two_tower'")),
         ({"retriever": {}}, ("retriever.name is missing", "recent_popularity, sasrec, two_tower")),
-        ({"split": {"seen": "include"}}, ("split.protocol is missing", "global_time, leave_one")),
+        (
+            {"split": {"seen": "include"}},
+            ("split.protocol is missing", "item_holdout, leave_one_out"),
+        ),
         ({"evaluation": {"ks": [5, 1]}}, ("evaluation.ks", "ascending", "[5, 1]")),
         ({"trainer": {"precision": "fp8"}}, ("trainer.precision", "'bf16'", "'fp8'")),
         ({"name": "a/b"}, ("name", "'a/b'")),
