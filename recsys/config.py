@@ -231,6 +231,11 @@ def _check_retriever(config: RunConfig, where: str) -> None:
             f"{where}: export.index.kind: {config.model.name} gives every item a score and has "
             "no vectors that FAISS could search: choose 'exact'"
         )
+    if getattr(config.model, "freeze_backbone", False) and config.trainer.start_from is None:
+        raise ConfigError(
+            f"{where}: retriever.freeze_backbone: the backbone would never learn anything: set "
+            "trainer.start_from to a run of it"
+        )
     nested = getattr(config.model, "matryoshka", ())
     if config.export.index.kind == "prefix" and config.export.index.prefix not in nested:
         raise ConfigError(

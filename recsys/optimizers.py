@@ -108,7 +108,8 @@ class Optimizer:
 
     def __init__(self, model: DistributedModelParallel, config: OptimizerConfig) -> None:
         self.config = config
-        named = {n: p for n, p in in_backward_optimizer_filter(model.named_parameters())}
+        dense = in_backward_optimizer_filter(model.named_parameters())
+        named = {name: weights for name, weights in dense if weights.requires_grad}
         self.dense_parameters = list(named.values())
         self.dense = KeyedOptimizerWrapper(named, lambda parameters: _dense(parameters, config))
         self.fused = model.fused_optimizer

@@ -5,10 +5,10 @@ B users, T events, R rounds, L items a round, D width, N items, P targets.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -53,12 +53,23 @@ class AdaRetrievalConfig(RetrieverConfig):
         4, ge=1, description="Events of a history that a step trains on, each from those before it."
     )
     dropout: float = Field(0.2, ge=0, lt=1, description="Of the adapters.")
+    freeze_backbone: bool = Field(
+        False,
+        description="Train the adapters alone: the first round stays what the backbone's own run "
+        "found. Goes with trainer.start_from.",
+    )
 
     search_space: ClassVar[dict[str, dict[str, Any]]] = {
         "rounds": {"choices": [2, 3, 5, 10]},
         "decay": {"low": 0.1, "high": 1.0},
         "dropout": {"low": 0.0, "high": 0.5},
     }
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.freeze_backbone and self.rounds == 1:
+            raise ValueError("freeze_backbone leaves a single round nothing to learn: set rounds")
+        return self
 
     @property
     def max_length(self) -> int:
@@ -114,6 +125,17 @@ class AdaRetrieval(TrainedRetriever):
         width = config.backbone.width
         self.item_adapter = ItemAdapter(config.round_size, width, config.dropout)
         self.user_adapter = UserAdapter(width, config.dropout)
+        if config.freeze_backbone:
+            self.backbone.requires_grad_(False)
+            # TorchRec shards what learns alone: what is looked up is detached instead
+            self.backbone.embeddings.sharded.requires_grad_()
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module; a frozen backbone answers as it serves."""
+        super().train(mode)
+        if self.config.freeze_backbone:
+            self.backbone.eval()
+        return self
 
     def encode(self, inputs: dict[str, Tensor]) -> Queries:
         """User vectors [B, R, D]; weights [B, R] are the lengths of the rounds' lists."""
@@ -199,4 +221,5 @@ class AdaRetrieval(TrainedRetriever):
             return self.objective.hardest(users, known, items, self.catalogue)
 
     def _look_up(self, rows: Tensor) -> Tensor:
-        return self.backbone.embeddings({self.backbone.item: rows})[self.backbone.item]
+        found = self.backbone.embeddings({self.backbone.item: rows})[self.backbone.item]
+        return found.detach() if self.config.freeze_backbone else found

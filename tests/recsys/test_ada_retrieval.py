@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import torch
+from pydantic import ValidationError
 from torch.nn import functional as F
 
 from conformance import (
@@ -22,6 +23,7 @@ from conformance import (
 )
 from feature_store.errors import ConfigError, DataError
 from feature_store.examples import HISTORY, Shape
+from recsys.embeddings.layout import EmbeddingsConfig
 from recsys.examples import Examples
 from recsys.layers.frequency_filter import FrequencyFilter
 from recsys.layers.round_adapters import ItemAdapter, UserAdapter
@@ -129,6 +131,44 @@ def test_its_first_round_is_the_run_that_it_starts_from(
     assert torch.equal(found.ids[:, :3], expected.ids[:, :3])
     torch.testing.assert_close(found.scores[:, :3], expected.scores[:, :3], atol=1e-5, rtol=0)
     assert not torch.equal(found.ids, expected.ids)  # later rounds are not the backbone's
+
+
+@pytest.mark.parametrize("shard_above_mb", [64.0, 0.0])
+def test_a_frozen_backbone_stays_as_it_was(
+    examples: Examples, base: Path, group: Group, tmp_path: Path, shard_above_mb: float
+) -> None:
+    """To the last bit, also in sharded tables and after going on, while the adapters learn."""
+    config = small("ada_retrieval", freeze_backbone=True, dropout=0.5)
+    embeddings = EmbeddingsConfig(shard_above_mb=shard_above_mb)
+    recorder = Recorder()
+    for epochs in (2, 4):
+        trainer_of(
+            config,
+            examples,
+            tmp_path,
+            group,
+            training(epochs=epochs),
+            listener=recorder,
+            embeddings=embeddings,
+            start_from=base,
+        ).fit(resume=True)
+    ada, newest = fresh(config, examples, embeddings), checkpoint.newest(tmp_path)
+    assert newest is not None
+    checkpoint.load_unsharded(newest, ada)
+    before, after = read_base(base, examples).state_dict(), ada.backbone.state_dict()
+    changed = [
+        name
+        for (name, old), new in zip(before.items(), after.values(), strict=True)
+        if not torch.equal(old, new)
+    ]
+    assert changed == []
+    assert recorder.epochs[-1]["loss"] < recorder.epochs[0]["loss"]
+    assert len(recorder.epochs) == 4
+
+
+def test_a_frozen_backbone_leaves_one_round_nothing_to_learn() -> None:
+    with pytest.raises(ValidationError, match="nothing to learn"):
+        small("ada_retrieval", freeze_backbone=True, rounds=1)
 
 
 def test_it_goes_on_from_its_own_kind(examples: Examples, group: Group, tmp_path: Path) -> None:

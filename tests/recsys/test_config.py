@@ -77,6 +77,10 @@ def test_known_keys_of_another_arm_are_not_offered() -> None:
             {"split": {"seen": "include"}},
             ("split.protocol is missing", "item_holdout, leave_one_out"),
         ),
+        (
+            {"retriever": {"name": "ada_retrieval", "freeze_backbone": True}},
+            ("retriever.freeze_backbone", "set trainer.start_from"),
+        ),
         ({"evaluation": {"ks": [5, 1]}}, ("evaluation.ks", "ascending", "[5, 1]")),
         ({"trainer": {"precision": "fp8"}}, ("trainer.precision", "'bf16'", "'fp8'")),
         ({"name": "a/b"}, ("name", "'a/b'")),
