@@ -215,7 +215,8 @@ class _Bench:
             folder.mkdir(parents=True, exist_ok=True)
             write_parquet(_per_user(result, labels, self.examples), folder / f"{name}.parquet")
         kept = {} if isinstance(retriever, GivenLists) else retriever.state_dict()
-        numbers = sum(part.numel() for part in kept.values() if part.is_floating_point())
+        # by their sizes, which parts of a sharded table have too: those of the whole
+        numbers = sum(p.size().numel() for p in kept.values() if p.is_floating_point())
         return {
             **summarise(result, k=options.slice_cut, replicates=options.replicates, labels=labels),
             **({"parameters": numbers} if numbers else {}),
