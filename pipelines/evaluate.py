@@ -215,7 +215,7 @@ class _Bench:
             folder.mkdir(parents=True, exist_ok=True)
             write_parquet(_per_user(result, labels, self.examples), folder / f"{name}.parquet")
         kept = {} if isinstance(retriever, GivenLists) else retriever.state_dict()
-        # by their sizes, which parts of a sharded table have too: those of the whole
+        # a sharded table has no numel; its size is that of the whole
         numbers = sum(p.size().numel() for p in kept.values() if p.is_floating_point())
         return {
             **summarise(result, k=options.slice_cut, replicates=options.replicates, labels=labels),

@@ -13,6 +13,7 @@ import torch
 from conformance import answer, batch_from, fresh, learn, request_table, small, training
 from feature_store.catalogue import Catalogue
 from feature_store.event_log import EventLog
+from feature_store.examples import HISTORY
 from feature_store.schema import Feature, Schema
 from planted import write_planted
 from recsys.examples import Examples
@@ -62,7 +63,7 @@ def test_new_items_go_to_those_who_like_their_kind(
     assert len(new) == GENRES * NEW
     towers.prepare(new)
     table = request_table(towers, genres)
-    users = batch_from(towers, table).padded("history")[:, 0]
+    users = batch_from(towers, table).padded(HISTORY)[:, 0]
     hits = genre_of(genres, answer(towers, table, NEW).ids.flatten()).view(-1, NEW)
     share = float((hits == genre_of(genres, users).unsqueeze(1)).double().mean())
     assert share > 0.95
@@ -79,7 +80,7 @@ def test_new_items_alike_in_all_but_their_ids_are_one(genres: Examples) -> None:
 
 
 def test_the_share_of_hidden_ids_is_what_it_is_set_to(genres: Examples) -> None:
-    """Others at every step, while training alone."""
+    """Others at every step."""
     towers = fresh(small("two_tower", id_dropout=0.3), genres)
     asked: list[torch.Tensor] = []
     towers.embeddings.register_forward_pre_hook(lambda _, given: asked.append(given[0]["item_id"]))
