@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.embedding_step import batches, our_trainer, seconds
+from recsys.distributed import Group, join
 from recsys.training import checkpoint
-from recsys.training.distributed import Group, join
 from recsys.training.growth import describe
 
 SIZES = {"3.2 MB": (12_500, 64), "32 MB": (125_000, 64), "256 MB": (1_000_000, 64)}

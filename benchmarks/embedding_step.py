@@ -32,13 +32,16 @@ from torch import nn
 from torch.nn import functional as F
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from recsys.batch import Batch
-from recsys.embeddings.layout import EmbeddingsConfig, FeatureSpec, make_layout
+from recsys.data.batch import Batch
+from recsys.data.options import ReaderConfig
+from recsys.data.reader import Reader
+from recsys.distributed import Group, join
+from recsys.embeddings.layout import FeatureSpec, make_layout
+from recsys.embeddings.options import EmbeddingsConfig
 from recsys.embeddings.tables import Embeddings
 from recsys.model import Loss, TrainedModel
-from recsys.reader import Reader, ReaderConfig
-from recsys.training.distributed import Group, join
-from recsys.training.trainer import Trainer, TrainerConfig
+from recsys.training.options import TrainerConfig
+from recsys.training.trainer import Trainer
 
 DISTINCT = 16  # batches, used in turn
 LARGE_WIDTH = 32

@@ -31,14 +31,15 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from feature_store.examples import HISTORY, TARGET
-from recsys import topk
-from recsys.batch import Batch
-from recsys.evaluation.evaluator import EvaluationConfig, Evaluator
+from feature_store.columns import HISTORY, TARGET
+from recsys.data.batch import Batch
+from recsys.data.block import Block
+from recsys.distributed import Group
+from recsys.evaluation.evaluator import Evaluator
+from recsys.evaluation.options import EvaluationConfig
 from recsys.inputs import Input
+from recsys.lists import top_k as topk
 from recsys.retrievers.base import Queries, VectorRetriever, single_interest
-from recsys.rows import Rows
-from recsys.training.distributed import Group
 
 PEER = Path(__file__).parent / "peers" / "rectools_ranker.py"
 PEER_PYTHON = Path(".venv-peers/bin/python")
@@ -121,7 +122,7 @@ def batches_of(folder: Path, users: int, batch_size: int) -> list[Batch]:
         rows = np.load(folder / f"{name}.npy").astype(np.int32) + 1
         offsets = np.load(folder / f"{name}_offsets.npy").astype(np.int32)
         columns[column] = pa.ListArray.from_arrays(pa.array(offsets), pa.array(rows))
-    requests = Rows.of(pa.table(columns))
+    requests = Block.of(pa.table(columns))
     starts = range(0, users, batch_size)
     return [requests[at : min(at + batch_size, users)].to_batch() for at in starts]
 

@@ -25,9 +25,9 @@ from benchmarks.trained import Trained, interval, test, train
 from pipelines.ingest import ingest_source
 from pipelines.prepare import prepare
 from recsys.config import RunConfig, parse_config
+from recsys.data.examples import Examples
+from recsys.distributed import Group, join
 from recsys.evaluation.evaluator import Result
-from recsys.examples import Examples
-from recsys.training.distributed import Group, join
 
 SOURCES: dict[str, dict[str, Any]] = {
     "ml-100k": {"source": "movielens", "path": "ml-100k"},

@@ -29,21 +29,21 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from benchmarks.trained import interval
-from feature_store.examples import HISTORY
+from feature_store.columns import HISTORY
 from feature_store.protocols import TEST
 from pipelines.ingest import ingest_source
 from pipelines.prepare import prepare
 from pipelines.train import make_evaluator
 from recsys.config import RunConfig, parse_config
+from recsys.data.block import Block
+from recsys.data.examples import Examples, Interactions
+from recsys.distributed import Group, join
 from recsys.evaluation.evaluator import Evaluator
 from recsys.evaluation.item_facts import ItemFacts
-from recsys.examples import Examples, Interactions
 from recsys.retrievers.als import ALS, ALSConfig
-from recsys.retrievers.base import binary_matrix
 from recsys.retrievers.bpr import BPR, BPRConfig
+from recsys.retrievers.fitted import binary_matrix
 from recsys.retrievers.knn_embed import KNNEmbed, KNNEmbedConfig
-from recsys.rows import Rows
-from recsys.training.distributed import Group, join
 
 KS = (10, 20, 50)
 FIGURES = tuple(f"{name}@{k}" for name in ("Recall", "VectorDiversity") for k in KS)
@@ -134,7 +134,7 @@ def measure(
 ) -> dict[str, np.ndarray]:
     """The figures of every test user [U], in the order of users."""
     batches = (
-        Rows.of(requests.slice(first, _PART)).to_batch(())
+        Block.of(requests.slice(first, _PART)).to_batch(())
         for first in range(0, requests.num_rows, _PART)
     )
     users = evaluator.evaluate(model, batches, group).users

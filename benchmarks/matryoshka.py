@@ -25,9 +25,9 @@ from pipelines.evaluate import nested
 from pipelines.ingest import ingest_source
 from pipelines.prepare import prepare
 from recsys.config import RunConfig, load_config
-from recsys.evaluation.bootstrap import ratio_intervals
-from recsys.retrievers.base import TrainedRetriever
-from recsys.training.distributed import join
+from recsys.distributed import join
+from recsys.retrievers.trained import TrainedRetriever
+from recsys.statistics.bootstrap import ratio_intervals
 
 FIGURES = ("Recall@10", "Recall@50", "NDCG@10")
 Figures = dict[str, np.ndarray]

@@ -29,19 +29,19 @@ import numpy as np
 import torch
 
 from benchmarks.trained import CONFIGS, interval, test, train
-from feature_store.examples import HISTORY
+from feature_store.columns import HISTORY
 from feature_store.protocols import TEST
 from feature_store.sources.synthetic_truth import Truth
 from pipelines.ingest import ingest_source
 from pipelines.prepare import prepare
 from pipelines.train import request_reader
 from recsys.config import RunConfig, load_config, parse_config
+from recsys.data.examples import Examples
+from recsys.distributed import Group, join
 from recsys.evaluation.interests import matched_purity, redundancy
-from recsys.examples import Examples
 from recsys.layers.interests import nearest
-from recsys.quota import Merge
+from recsys.lists.merging import Merge
 from recsys.retrievers.multi_interest import MultiInterest
-from recsys.training.distributed import Group, join
 
 ARMS: dict[str, dict[str, Any]] = {
     "mean": {"extractor": "mean"},

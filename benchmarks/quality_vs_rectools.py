@@ -28,17 +28,17 @@ import torch
 
 from benchmarks.sequence_training import PEER, PEER_PYTHON, config_of
 from benchmarks.trained import CONFIGS
-from feature_store.examples import TARGET, TIME
+from feature_store.columns import TARGET, TIME
 from feature_store.protocols import TEST
 from pipelines.ingest import ingest_source
 from pipelines.prepare import prepare
 from pipelines.train import make_evaluator, request_reader, trainable
 from recsys.config import RunConfig, load_config, parse_config
-from recsys.evaluation.bootstrap import mean_intervals
-from recsys.examples import Examples
+from recsys.data.examples import Examples
+from recsys.distributed import join
 from recsys.retrievers.base import VectorRetriever
+from recsys.statistics.bootstrap import mean_intervals
 from recsys.training.checkpoint import best, load_unsharded
-from recsys.training.distributed import join
 from recsys.training.trainer import Trainer
 
 FIGURES = ("HR@10", "NDCG@10")

@@ -60,7 +60,8 @@ def decode(files: list[Path]) -> int:
 
 def read(files: list[Path], batch_size: int, workers: int) -> int:
     """Rows of one shuffled epoch of the reader."""
-    from recsys.reader import Reader, ReaderConfig
+    from recsys.data.options import ReaderConfig
+    from recsys.data.reader import Reader
 
     config = ReaderConfig(batch_size=batch_size, workers=workers)
     return sum(len(batch) for batch in Reader(files, config, seed=1))

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from recsys import open_run, run
-from recsys.evaluation.bootstrap import ratio_intervals
+from recsys.statistics.bootstrap import ratio_intervals
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

@@ -25,16 +25,18 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from feature_store.examples import HISTORY
+from feature_store.columns import HISTORY
 from feature_store.protocols import TEST
 from pipelines.ingest import ingest_source
 from pipelines.prepare import prepare
 from pipelines.train import build_model, request_reader
 from recsys.config import RunConfig, parse_config
-from recsys.examples import Examples
-from recsys.membership import Pairs
-from recsys.retrievers.base import FittedRetriever, TrainedRetriever, VectorRetriever
-from recsys.training.distributed import Group, join
+from recsys.data.examples import Examples
+from recsys.distributed import Group, join
+from recsys.lists.pairs import Pairs
+from recsys.retrievers.base import VectorRetriever
+from recsys.retrievers.fitted import FittedRetriever
+from recsys.retrievers.trained import TrainedRetriever
 from recsys.training.trainer import Trainer
 
 MODELS: dict[str, dict[str, Any]] = {

@@ -24,8 +24,8 @@ from pipelines.ingest import ingest_source
 from pipelines.prepare import prepare
 from pipelines.train import trainable
 from recsys.config import RunConfig, parse_config
-from recsys.examples import Examples
-from recsys.training.distributed import join
+from recsys.data.examples import Examples
+from recsys.distributed import join
 from recsys.training.trainer import Trainer
 
 PEER = Path(__file__).parent / "peers" / "rectools_sequential.py"

@@ -12,13 +12,13 @@ import numpy as np
 from feature_store.protocols import TEST
 from pipelines.train import make_evaluator, request_reader, trainable, validator
 from recsys.config import RunConfig
-from recsys.evaluation.bootstrap import mean_intervals
+from recsys.data.examples import Examples
+from recsys.distributed import Group
 from recsys.evaluation.evaluator import Result
-from recsys.examples import Examples
 from recsys.model import Model, TrainedModel
 from recsys.retrievers.base import VectorRetriever
+from recsys.statistics.bootstrap import mean_intervals
 from recsys.training import checkpoint
-from recsys.training.distributed import Group
 from recsys.training.trainer import Progress, Trainer
 
 CONFIGS = Path(__file__).parents[1] / "pipelines" / "configs"

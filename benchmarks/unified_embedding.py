@@ -29,8 +29,8 @@ from pipelines.ingest import ingest_source
 from pipelines.prepare import prepare
 from pipelines.train import predictions
 from recsys.config import RunConfig, load_config
-from recsys.examples import Examples
-from recsys.training.distributed import Group, join
+from recsys.data.examples import Examples
+from recsys.distributed import Group, join
 
 CONFIG = CONFIGS / "movielens_1m_dcn.toml"
 BUDGETS = {"1600kb": 1.6, "791kb": 0.791, "158kb": 0.158}  # MB

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_store.conform import conform
+from feature_store.durable import write_parquet
 from feature_store.errors import DataError
-from feature_store.event_log import write_parquet
 from feature_store.schema import Schema
 
 CatalogueSide = Literal["user", "item"]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import uuid
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -14,11 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from feature_store.columns import POSITION
 from feature_store.conform import conform
+from feature_store.durable import write_parquet
 from feature_store.errors import DataError
-from feature_store.schema import POSITION, Schema
+from feature_store.schema import Schema
 
-ROW_GROUP_ROWS = 1 << 17
 _DIGEST = b"recsys.sha256"
 
 
@@ -129,32 +128,3 @@ def _digest(table: pa.Table) -> bytes:
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table.combine_chunks())
     return hashlib.sha256(sink.getvalue()).hexdigest().encode()
-
-
-def write_parquet(
-    table: pa.Table,
-    path: Path,
-    *,
-    row_group_rows: int = ROW_GROUP_ROWS,
-    metadata: dict[bytes, bytes] | None = None,
-) -> None:
-    """Write a Parquet file that appears whole or not at all: aside, fsync, rename."""
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **(metadata or {})})
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with open(aside, "wb") as file:
-            pq.write_table(table, file, row_group_size=row_group_rows, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

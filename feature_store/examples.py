@@ -35,20 +35,29 @@ import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 
 from feature_store.catalogue import Catalogue
-from feature_store.event_log import write_parquet
-from feature_store.money import LAST_PRICE, VALUE, last_prices, with_money
+from feature_store.columns import (
+    HISTORY,
+    HISTORY_TIME,
+    KNOWN_EVENTS,
+    LABEL,
+    LAST_PRICE,
+    POSITION,
+    ROLE,
+    TARGET,
+    TARGET_VALUE,
+    TIME,
+    TRAIN_EVENTS,
+)
+from feature_store.durable import write_parquet
+from feature_store.money import VALUE, last_prices, with_money
 from feature_store.protocols import LEARNT, SHOWN, TRAIN
-from feature_store.schema import POSITION, Feature, Schema
-from feature_store.splits import ROLE, Split
+from feature_store.schema import Feature, Schema
+from feature_store.splits import Split
 from feature_store.timeline import histories, order, seconds, sequences
 from feature_store.vocabulary import Vocabulary
 
 Shape = Literal["sequences", "events", "labelled"]
 
-HISTORY, HISTORY_TIME, TARGET, TIME, LABEL = "history", "history_time", "target", "time", "label"
-TARGET_VALUE = "target_value"  # net money of a target in millionths, beside `target`
-TRAIN_EVENTS = "train_events"  # of an item: 0 means that it cannot have been learned
-KNOWN_EVENTS = "known_events"  # of an item: events before the test, validation included
 _ITEM_ROW, _USER_ROW, _SECONDS = "_item_row", "_user_row", "_seconds"
 _ROW_GROUP_ROWS = {"sequences": 1024, "events": 1 << 16, "labelled": 1 << 16}
 

@@ -11,11 +11,12 @@ import pyarrow as pa
 from ibis.backends.duckdb import Backend
 
 from feature_store.catalogue import Catalogue
-from feature_store.schema import POSITION, Schema
-from feature_store.splits import ROLE, Split
+from feature_store.columns import POSITION, ROLE
+from feature_store.schema import Schema
+from feature_store.splits import Split
 
 VALUE = "_value"  # of an event, in the log's currency
-LAST_PRICE = "last_price"  # of an item, the newest one known before the test
+_PRICE = "last_price"  # of an item, the newest one known before the test
 _PRICE = "_price"
 
 

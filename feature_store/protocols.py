@@ -14,8 +14,9 @@ import ibis
 import ibis.expr.types as ir
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from feature_store.columns import POSITION
 from feature_store.errors import DataError
-from feature_store.schema import POSITION, Schema
+from feature_store.schema import Schema
 from feature_store.timeline import rank_from_end, shuffle
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"

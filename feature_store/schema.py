@@ -10,6 +10,7 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from feature_store.columns import POSITION, RESERVED
 from feature_store.errors import DataError
 
 Kind = Literal["id", "bag", "sequence", "dense", "text"]
@@ -17,12 +18,6 @@ Side = Literal["user", "item", "context"]
 Dtype = Literal["int64", "string", "float32"]
 Clock = Literal["time", "order", "none"]
 
-POSITION = "position"  # the order of the log: breaks ties in time, always the same way
-# columns that examples add beside the features
-RESERVED = (
-    *(POSITION, "history", "history_time", "target", "target_value", "time"),
-    *("train_events", "known_events", "last_price"),
-)
 TIME_TYPE = pa.timestamp("us")  # UTC
 _ARROW = {"int64": pa.int64(), "string": pa.string(), "float32": pa.float32()}
 

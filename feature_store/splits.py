@@ -10,6 +10,7 @@ from typing import Any
 import ibis.expr.types as ir
 from ibis.backends.duckdb import Backend
 
+from feature_store.columns import ROLE
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.labels import LabelConfig, labelled
@@ -29,10 +30,7 @@ from feature_store.protocols import (
 from feature_store.schema import Schema
 from feature_store.timeline import read_events
 
-ROLE = "role"
-
 __all__ = [
-    "ROLE",
     "Fixed",
     "GlobalTime",
     "ItemHoldout",

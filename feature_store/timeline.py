@@ -11,9 +11,10 @@ import ibis
 import ibis.expr.types as ir
 from ibis.backends.duckdb import Backend
 
+from feature_store.columns import POSITION
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
-from feature_store.schema import POSITION, Schema
+from feature_store.schema import Schema
 
 
 def read_events(engine: Backend, log: EventLog) -> ir.Table:

@@ -142,7 +142,7 @@ def train(config: Config, overrides: Overrides = None, resume: Resume = False) -
     from pipelines.run import tracked
     from pipelines.same_training import check_same_training
     from pipelines.train import train as job
-    from recsys.training.distributed import join
+    from recsys.distributed import join
 
     loaded = _load(config, overrides)
     if resume:
@@ -180,7 +180,7 @@ def evaluate(
     from pipelines.evaluate import metrics_table, report
     from pipelines.run import evaluate_lists, tracked
     from pipelines.same_training import check_same_training
-    from recsys.training.distributed import join
+    from recsys.distributed import join
 
     loaded = _load(config, overrides)
     if recommendations is not None:
@@ -221,11 +221,11 @@ def compare(
     from rich.console import Console
 
     from pipelines.compare import comparison_table
-    from recsys.evaluation.comparison import compare as job
+    from recsys.report.comparison import compare as job
 
     comparison = job(runs, metric or (), test=test)
     if out is not None:
-        from recsys.evaluation.report import write_comparison
+        from recsys.report.report import write_comparison
 
         write_comparison(comparison, out)
     if as_json:
@@ -244,7 +244,7 @@ def export(config: Config, overrides: Overrides = None) -> None:
     from pipelines.export import export as job
     from pipelines.run import tracked
     from pipelines.same_training import check_same_training
-    from recsys.training.distributed import join
+    from recsys.distributed import join
 
     loaded = _load(config, overrides)
     check_same_training(loaded)

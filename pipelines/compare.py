@@ -8,7 +8,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from recsys.evaluation.comparison import Comparison
+from recsys.report.comparison import Comparison
 
 NONE = "—"
 

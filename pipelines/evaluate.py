@@ -14,8 +14,8 @@ from rich import box
 from rich.progress import track
 from rich.table import Table
 
+from feature_store.durable import write_parquet
 from feature_store.errors import ConfigError
-from feature_store.event_log import write_parquet
 from feature_store.protocols import TEST
 from pipelines.prepare import prepare
 from pipelines.progress import console
@@ -28,29 +28,27 @@ from pipelines.train import (
     trained_folder,
 )
 from recsys.config import RunConfig
+from recsys.data.examples import Examples
+from recsys.distributed import Group
 from recsys.evaluation.evaluator import Result
+from recsys.evaluation.given_lists import GivenLists
 from recsys.evaluation.item_facts import ItemFacts
 from recsys.evaluation.predictions import FIGURES, summarise_predictions
-from recsys.evaluation.recommendations import GivenLists
-from recsys.evaluation.report import write_report
 from recsys.evaluation.summary import summarise
 from recsys.evaluation.user_slices import user_slices
-from recsys.examples import Examples
 from recsys.model import Model
+from recsys.options import ModelConfig
 from recsys.rankers.base import Ranker
+from recsys.report.report import write_report
 from recsys.retrievers import build
-from recsys.retrievers.base import (
-    FittedRetriever,
-    RetrieverConfig,
-    TrainedRetriever,
-    VectorRetriever,
-)
+from recsys.retrievers.base import VectorRetriever
+from recsys.retrievers.fitted import FittedRetriever
 from recsys.retrievers.popularity import PopularityConfig, RecentPopularityConfig
 from recsys.retrievers.prefix import Prefix, Shortlisted
-from recsys.runs import METRICS_FILE, SECONDS_FILE, Run, measured
+from recsys.retrievers.trained import TrainedRetriever
+from recsys.runs.folder import METRICS_FILE, SECONDS_FILE, Run, measured
 from recsys.tracking import Tracker
 from recsys.training.checkpoint import load, load_unsharded
-from recsys.training.distributed import Group
 from recsys.training.sharding import shard
 
 SHORTLIST = 200  # items that the narrowest of nested vectors are asked for
@@ -194,7 +192,7 @@ class _Bench:
         self,
         name: str,
         retriever: VectorRetriever | GivenLists,
-        config: RetrieverConfig | None,
+        config: ModelConfig | None,
         fit_seconds: float | None,
     ) -> dict[str, Any]:
         """Rank the test, write the users' part, and return the retriever's part of the results."""
@@ -235,9 +233,9 @@ def _training_seconds(config: RunConfig) -> float | None:
     return sum(epoch["seconds"] for epoch in epochs)
 
 
-def _baselines(config: RunConfig, examples: Examples) -> list[RetrieverConfig]:
+def _baselines(config: RunConfig, examples: Examples) -> list[ModelConfig]:
     """The configured baselines but for the model itself."""
-    found: tuple[RetrieverConfig, ...] | None = config.baselines
+    found: tuple[ModelConfig, ...] | None = config.baselines
     if found is None:
         found = (PopularityConfig(), RecentPopularityConfig())
         found = found if examples.schema.clock == "time" else found[:1]

@@ -8,12 +8,12 @@ from pipelines.evaluate import trained_model
 from pipelines.prepare import open_log
 from pipelines.progress import console
 from recsys.config import RunConfig
-from recsys.examples import Examples
+from recsys.data.examples import Examples
+from recsys.export.ranker import write_ranker_bundle
+from recsys.export.retriever import write_bundle
 from recsys.rankers.base import Ranker
 from recsys.retrievers.base import VectorRetriever
-from recsys.runs import Run, measured
-from recsys.serving.export import write_bundle
-from recsys.serving.export_ranker import write_ranker_bundle
+from recsys.runs.folder import Run, measured
 from recsys.serving.recommender import Recommender
 from recsys.serving.scorer import Scorer
 from recsys.tracking import Tracker

@@ -15,8 +15,8 @@ from feature_store.protocols import LEARNT, TRAIN
 from feature_store.splits import make_split
 from feature_store.vocabulary import Vocabulary
 from recsys.config import RunConfig
-from recsys.examples import Examples
-from recsys.runs import Run
+from recsys.data.examples import Examples
+from recsys.runs.folder import Run
 
 _MARKER = "made_from.json"
 

@@ -16,8 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from recsys.distributed import Group
 from recsys.tracking import Tracker
-from recsys.training.distributed import Group
 
 console = Console(stderr=True, highlight=False)
 

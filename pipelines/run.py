@@ -15,9 +15,9 @@ from pipelines.progress import console
 from pipelines.same_training import check_same_training
 from pipelines.train import train
 from recsys.config import RunConfig, load_config, parse_config
-from recsys.runs import Run
+from recsys.distributed import Group, join
+from recsys.runs.folder import Run
 from recsys.tracking import Tracker
-from recsys.training.distributed import Group, join
 
 
 def run(

@@ -10,28 +10,30 @@ from typing import Any
 import numpy as np
 import torch
 
+from feature_store.columns import HISTORY, LABEL, TARGET, TARGET_VALUE
 from feature_store.errors import DataError
-from feature_store.examples import HISTORY, LABEL, TARGET, TARGET_VALUE
 from feature_store.protocols import TEST, VALIDATION
 from pipelines.prepare import open_log, prepare, start_folder
 from pipelines.progress import TrainingProgress
 from pipelines.same_training import claim
 from recsys import rankers, retrievers
 from recsys.config import RunConfig
+from recsys.data.examples import Examples
+from recsys.data.options import ReaderConfig
+from recsys.data.reader import Reader
+from recsys.distributed import Group
 from recsys.evaluation.evaluator import Evaluator
+from recsys.evaluation.given_lists import GivenLists
 from recsys.evaluation.item_facts import ItemFacts
 from recsys.evaluation.predictions import Predictions
-from recsys.evaluation.recommendations import GivenLists
-from recsys.examples import Examples
 from recsys.model import Model, TrainedModel
 from recsys.rankers.base import Ranker
-from recsys.reader import Reader, ReaderConfig
 from recsys.retrievers import RETRIEVERS
 from recsys.retrievers.base import VectorRetriever
 from recsys.tracking import Tracker
 from recsys.training import checkpoint
-from recsys.training.distributed import Group
-from recsys.training.trainer import Trainer, TrainerConfig, Validate
+from recsys.training.options import TrainerConfig
+from recsys.training.trainer import Trainer, Validate
 
 _SCORED = 8192  # rows that a ranker scores at a time
 

@@ -17,13 +17,15 @@ from pipelines.progress import console
 from pipelines.train import build_model, is_trained, trainable, validator
 from pipelines.tuning_report import TuningProgress, best_trial, draw
 from recsys.config import RunConfig, parse_config
-from recsys.examples import Examples
+from recsys.data.examples import Examples
+from recsys.distributed import Group, join
 from recsys.retrievers import RETRIEVERS
-from recsys.retrievers.base import FittedRetriever, TrainedRetriever
+from recsys.retrievers.fitted import FittedRetriever
+from recsys.retrievers.trained import TrainedRetriever
 from recsys.tracking import Tracker
-from recsys.training.distributed import Group, join
 from recsys.training.trainer import Trainer, Validate
-from recsys.tuning import Domain, Pruned, Report, Study
+from recsys.tuning.options import Domain
+from recsys.tuning.study import Pruned, Report, Study
 
 _STUDY = "tuning.db"
 _NOT_TUNED = ("retriever.name", "trainer.metric")  # what is tuned, and what is compared

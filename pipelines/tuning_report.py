@@ -19,8 +19,8 @@ from rich.table import Table
 from feature_store.errors import DataError
 from pipelines.progress import console
 from recsys.retrievers import BY_NAME, RETRIEVERS
-from recsys.retrievers.base import FittedRetriever
-from recsys.tuning import Report, Trial
+from recsys.retrievers.fitted import FittedRetriever
+from recsys.tuning.study import Report, Trial
 
 
 class TuningProgress:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from recsys.runs import Run
+    from recsys.runs.folder import Run
 
 
 def run(config: Any, *overrides: str, resume: bool = False) -> Run:
@@ -43,6 +43,6 @@ def evaluate(config: Any, recommendations: Any, *overrides: str, name: str | Non
 
 def open_run(folder: Path | str) -> Run:
     """Open the folder of a finished run."""
-    from recsys.runs import Run
+    from recsys.runs.folder import Run
 
     return Run(folder)

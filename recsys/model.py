@@ -11,11 +11,13 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from feature_store.examples import HISTORY, TARGET, Shape
-from recsys.batch import Batch
-from recsys.examples import Examples
+from feature_store.columns import HISTORY, TARGET
+from feature_store.examples import Shape
+from recsys.data.batch import Batch
+from recsys.data.examples import Examples
+from recsys.data.options import ReaderConfig
+from recsys.data.reader import Reader
 from recsys.inputs import Input
-from recsys.reader import Reader, ReaderConfig
 
 _EXTRA = {"sequences": (), "events": (TARGET,), "labelled": ("label",)}
 

@@ -1,4 +1,7 @@
-"""Imports point one way: feature_store <- recsys <- pipelines; serving needs no training stack."""
+"""Imports point one way: feature_store <- recsys <- pipelines, and within each from floor to floor.
+
+A room is a folder or a loose module; what stands on one floor may import what stands below it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -13,12 +17,62 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 TRAINING_STACK = ("torchrec", "fbgemm_gpu")
 
+# From the ground up. Rooms on one floor know nothing of each other.
+FLOORS = {
+    "feature_store": (
+        ("errors", "columns", "hashing", "progress"),
+        ("schema", "conform", "durable", "engine", "vocabulary"),
+        ("event_log", "sources"),
+        ("catalogue", "timeline"),
+        ("protocols", "labels", "ingest"),
+        ("splits",),
+        ("money",),
+        ("examples",),
+    ),
+    "recsys": (
+        ("inputs", "options", "distributed", "statistics", "doctor", "tracking"),
+        ("lists", "embeddings", "layers"),
+        ("serving", "data"),
+        ("model",),
+        ("objectives",),
+        ("retrievers", "rankers", "training"),
+        ("evaluation", "tuning"),
+        ("export", "config"),
+        ("runs",),
+        ("report",),
+    ),
+}
+
 # the one place where the library calls a program, inside a function: see recsys/__init__.py
 ALLOWED = {("recsys/__init__.py", "pipelines.run")}
 
+# Who may know that there are several processes; everything else sees batches, lists and tables.
+KNOW_OF_PROCESSES = {
+    "recsys/distributed.py",
+    "recsys/doctor.py",
+    "recsys/embeddings/tables.py",
+    "recsys/objectives/objective.py",
+    "recsys/evaluation/evaluator.py",
+    "recsys/evaluation/predictions.py",
+    "recsys/training/background.py",
+    "recsys/training/checkpoint.py",
+    "recsys/training/growth.py",
+    "recsys/training/sharding.py",
+    "recsys/training/trainer.py",
+    "pipelines/cli.py",
+    "pipelines/evaluate.py",
+    "pipelines/progress.py",
+    "pipelines/run.py",
+    "pipelines/train.py",
+    "pipelines/tune.py",
+}
+
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """Every module that a file imports, anywhere in it, and whether that is at the top level."""
+    """Every module that a file imports, anywhere in it, and whether that is at the top level.
+
+    `from package import module` names the module.
+    """
     tree = ast.parse(path.read_text())
     top = set(ast.iter_child_nodes(tree))
     for node in ast.walk(tree):
@@ -26,13 +80,26 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
             yield from ((alias.name, node in top) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: relative imports hide the direction"
-            yield node.module or "", node in top
+            package = ROOT.joinpath(*(node.module or "").split("."))
+            for alias in node.names:
+                below = (package / f"{alias.name}.py").exists() or (package / alias.name).is_dir()
+                yield (f"{node.module}.{alias.name}" if below else node.module or ""), node in top
 
 
 def files(package: str) -> list[Path]:
     found = sorted((ROOT / package).rglob("*.py"))
     assert found
     return found
+
+
+def room_of(path: Path, package: str) -> str:
+    """The folder of a package, or the module, that a file stands in."""
+    return path.relative_to(ROOT / package).parts[0].removesuffix(".py")
+
+
+def name_of(path: Path) -> str:
+    """The dotted name of a module; of an `__init__.py` the package's."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 @pytest.mark.parametrize(
@@ -53,6 +120,49 @@ def test_packages_import_only_what_lies_below_them(package: str, forbidden: set[
     assert wrong - ALLOWED == set()
 
 
+@pytest.mark.parametrize("package", FLOORS)
+def test_no_import_runs_up_or_along_a_floor(package: str) -> None:
+    floor = {room: level for level, rooms in enumerate(FLOORS[package]) for room in rooms}
+    rooms = {
+        path.relative_to(ROOT / package).parts[0].removesuffix(".py") for path in files(package)
+    }
+    assert rooms - {"__init__"} == set(floor), "every folder and loose module has its floor"
+    wrong = []
+    for path in files(package):
+        own = room_of(path, package)
+        for module, _ in imports(path):
+            parts = module.split(".")
+            if parts[0] != package or own == "__init__" or len(parts) == 1 or parts[1] == own:
+                continue
+            if floor[parts[1]] >= floor[own]:
+                wrong.append((path.relative_to(ROOT).as_posix(), module))
+    assert wrong == []
+
+
+def test_no_circle() -> None:
+    paths = {name_of(path): path for package in FLOORS for path in files(package)}
+    edges = {
+        name: {module for module, _ in imports(path) if module in paths and module != name}
+        for name, path in paths.items()
+        if name != "recsys"  # its functions open what lies above them, when they are called
+    }
+    try:
+        TopologicalSorter(edges).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_only_named_files_know_of_several_processes() -> None:
+    knowing = {
+        path.relative_to(ROOT).as_posix()
+        for package in (*FLOORS, "pipelines")
+        for path in files(package)
+        for module, _ in imports(path)
+        if module.startswith(("recsys.distributed", "torch.distributed"))
+    }
+    assert knowing == KNOW_OF_PROCESSES
+
+
 def test_the_one_exception_is_not_imported_before_it_is_called() -> None:
     found = dict(imports(ROOT / "recsys" / "__init__.py"))
     assert found["pipelines.run"] is False
@@ -64,7 +174,8 @@ def test_the_one_exception_is_not_imported_before_it_is_called() -> None:
         ("feature_store.examples", ("torch", "recsys", "mlflow")),
         ("feature_store.ingest", ("torch", "recsys", "mlflow")),
         ("recsys", ("torch", "pipelines", *TRAINING_STACK)),
-        ("recsys.serving.recommender", (*TRAINING_STACK, "pipelines", "mlflow")),
+        ("recsys.serving.recommender", (*TRAINING_STACK, "pipelines", "mlflow", "recsys.export")),
+        ("recsys.serving.scorer", (*TRAINING_STACK, "pipelines", "mlflow", "recsys.export")),
     ],
 )
 def test_importing_one_thing_does_not_load_another(module: str, absent: tuple[str, ...]) -> None:

@@ -4,64 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from feature_store.errors import ConfigError
 from feature_store.vocabulary import Vocabulary
 from recsys.embeddings.hashing import VERSION, salt_of
+from recsys.embeddings.options import EmbeddingsConfig, Sharding, TableConfig
 
-Sharding = Literal["auto", "replicated", "table_wise", "row_wise", "column_wise"]
 UNIFIED = "unified"
 _TAKEN = frozenset(dir(nn.ModuleDict()))
 _FLOAT = 4  # bytes
-
-
-class TableConfig(BaseModel):
-    """What is special about one table. Tables have the names of their features, unless features
-    share one; those of the unified layout are `unified`, or `unified_0`, `unified_1`, ..."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rows: int | None = Field(
-        None, ge=1, description="Room for this many ids, if there are fewer yet (per_feature)."
-    )
-    width: int | None = Field(
-        None, ge=1, description="Width of the vectors, where it is free (per_feature, hashed)."
-    )
-    probes: int | None = Field(
-        None, ge=1, description="Rows looked up per id, which makes it wider (unified)."
-    )
-    sharding: Sharding = Field("auto", description="How the table lies on several processes.")
-
-
-class EmbeddingsConfig(BaseModel):
-    """How ids become vectors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    layout: Literal["per_feature", "hashed", "unified"] = Field(
-        "per_feature",
-        description="per_feature: exact rows. hashed: a byte budget split by vocabulary size. "
-        "unified: one table for all features, several hashed probes concatenated.",
-    )
-    budget_mb: float | None = Field(
-        None, gt=0, description="Bytes of all tables (10^6, float32); needed by hashed and unified."
-    )
-    probes: int = Field(2, ge=1, description="Rows looked up per id in the unified layout.")
-    unified_tables: int = Field(
-        1, ge=1, description="Physical tables of the unified layout, over which probes take turns."
-    )
-    init_std: float = Field(0.02, gt=0, description="Standard deviation of initial weights.")
-    init_range: float | None = Field(
-        None, gt=0, description="Initial weights evenly from minus to plus this, instead."
-    )
-    shard_above_mb: float = Field(
-        64, ge=0, description="Tables above this size are sharded, with a fused optimizer."
-    )
-    tables: dict[str, TableConfig] = Field({}, description="What is special about single tables.")
 
 
 @dataclass(frozen=True)

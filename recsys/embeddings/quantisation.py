@@ -9,35 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from feature_store.errors import ConfigError
+from recsys.embeddings.options import Dtype, QuantisationConfig
 from recsys.embeddings.plain import PlainEmbeddings
 
-Dtype = Literal["fp32", "fp16", "int8", "int4"]
 _WIDER: dict[Dtype, Dtype] = {"int4": "int8", "int8": "fp16", "fp16": "fp32"}
-
-
-class QuantisationConfig(BaseModel):
-    """How exported tables are stored. A table that loses too much falls back to more bits."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    dtype: Dtype = Field("fp32", description="Of all tables.")
-    tables: dict[str, Dtype] = Field({}, description="Tables with a dtype of their own.")
-    max_error: float = Field(
-        0.1,
-        gt=0,
-        description="Largest error of a table: root mean square, over that of its weights.",
-    )
-    max_loss: float = Field(
-        0.002, ge=0, description="Largest fall of recall (retrievers) or AUC (rankers) on a sample."
-    )
-    sample: int = Field(2048, ge=1, description="Requests, or rows, of the sample.")
 
 
 class Table(nn.Module):

@@ -15,10 +15,10 @@ from torchrec.modules.embedding_configs import (
 from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
 from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor
 
-from recsys.embeddings.initial import fill
+from recsys.distributed import current_group
+from recsys.embeddings.initial_weights import fill
 from recsys.embeddings.layout import Layout, Lookup, Table
 from recsys.embeddings.plain import PlainEmbeddings, RowMaps, combine, lookups_by
-from recsys.training.distributed import current_group
 
 Bag: TypeAlias = Tensor | JaggedTensor
 _Jagged: TypeAlias = tuple[Tensor, Tensor]

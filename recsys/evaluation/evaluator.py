@@ -9,64 +9,25 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
+from feature_store.columns import HISTORY, TARGET, TARGET_VALUE
 from feature_store.errors import DataError
-from feature_store.examples import HISTORY, TARGET, TARGET_VALUE
 from feature_store.protocols import AnyProtocol
-from recsys.batch import Batch
+from recsys.data.batch import Batch
+from recsys.distributed import Group
 from recsys.evaluation.aggregates import aggregate
 from recsys.evaluation.beyond_accuracy import diversity, novelty, stratified_recall
+from recsys.evaluation.given_lists import GivenLists
 from recsys.evaluation.item_facts import ItemFacts
 from recsys.evaluation.metrics import METRICS, Hits
 from recsys.evaluation.money import expected_revenue, gmv, price_ndcg
-from recsys.evaluation.recommendations import GivenLists
-from recsys.membership import Pairs, contains
+from recsys.evaluation.options import EvaluationConfig
+from recsys.lists.pairs import Pairs, contains
 from recsys.retrievers.base import Candidates, VectorRetriever
-from recsys.training.distributed import Group
 
 MILLIONTH = 1e-6
 _RARITY = "rarity"
-
-
-class EvaluationConfig(BaseModel):
-    """What is measured."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    ks: tuple[int, ...] = Field((1, 5, 10, 20, 50, 100), description="Cut-offs of the lists.")
-    batch_size: int = Field(512, ge=1, description="Users ranked at a time.")
-    slice_k: int = Field(10, ge=1, description="Cut-off of the figures in slices, one of ks.")
-    slice_columns: tuple[str, ...] = Field(
-        (), description="Columns of users or items in the catalogue to slice by."
-    )
-    category: str | None = Field(
-        None,
-        description="Item column whose values make CategoryDiversity; the first bag by default.",
-    )
-    popularity_power: float = Field(
-        0.5, ge=0, le=1, description="StratifiedRecall weighs targets by popularity to minus this."
-    )
-    replicates: int = Field(1000, ge=100, description="Bootstrap replicates of the intervals.")
-
-    @field_validator("ks")
-    @classmethod
-    def _check(cls, ks: tuple[int, ...]) -> tuple[int, ...]:
-        if not ks or min(ks) < 1 or list(ks) != sorted(set(ks)):
-            raise ValueError("ks must be ascending positive numbers, each once")
-        return ks
-
-    @property
-    def slice_cut(self) -> int:
-        """`slice_k`, or the last cut-off where it is not among `ks`."""
-        return self.slice_k if self.slice_k in self.ks else self.ks[-1]
-
-    @property
-    def figures(self) -> list[str]:
-        """Names of all that is measured of every log, such as NDCG@10."""
-        names = (*METRICS, "F1OfMeans", "Coverage", "Gini")
-        return [f"{name}@{k}" for k in self.ks for name in names]
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from feature_store.errors import ConfigError
-from recsys.evaluation.beyond_accuracy import (
-    category_units,
-    popularity_weights,
-    self_information,
-)
+from recsys.data.examples import Examples, Interactions
+from recsys.evaluation.beyond_accuracy import category_units, popularity_weights, self_information
 from recsys.evaluation.frequent_values import frequent
-from recsys.examples import Examples, Interactions
 
 COLD_ITEM = 5  # events below which an item counts as cold
 _SPACE = 32  # width of the vectors of VectorDiversity

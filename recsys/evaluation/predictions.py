@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from recsys.batch import Batch
-from recsys.evaluation.bootstrap import percentiles
+from recsys.data.batch import Batch
+from recsys.distributed import Group
 from recsys.evaluation.pointwise import EPSILON, auc_by_group
 from recsys.rankers.base import Ranker
-from recsys.training.distributed import Group
+from recsys.statistics.bootstrap import percentiles
 
 FIGURES = ("AUC", "GAUC", "LogLoss", "NormalisedEntropy", "Calibration", "ECE")
 _BINS = 10

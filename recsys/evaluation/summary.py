@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from recsys.evaluation.aggregates import exposure, exposure_names
-from recsys.evaluation.bootstrap import (
+from recsys.evaluation.evaluator import Result
+from recsys.evaluation.metrics import f1_of_means
+from recsys.statistics.bootstrap import (
     mean_intervals,
     mean_replicates,
     percentiles,
     ratio_intervals,
     statistic_intervals,
 )
-from recsys.evaluation.evaluator import Result
-from recsys.evaluation.metrics import f1_of_means
 
 _EXPOSURE_REPLICATES = 200  # enough for a standard error, and each costs a pass over all lists
 

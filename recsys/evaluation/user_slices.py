@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from feature_store.errors import ConfigError
+from recsys.data.examples import Examples
 from recsys.evaluation.evaluator import Result
 from recsys.evaluation.frequent_values import frequent
-from recsys.examples import Examples
 
 COLD_USER = 5  # events below which a user counts as cold
 

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from torch.nn import functional as F
 
-from recsys.batch import Batch
+from recsys.data.batch import Batch
 from recsys.model import Loss, TrainedModel
-
-
-class RankerConfig(BaseModel):
-    """A ranker's own options; `name` chooses it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    search_space: ClassVar[dict[str, dict[str, Any]]] = {}
-
-    name: str
 
 
 class Ranker(TrainedModel):

@@ -8,17 +8,19 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from recsys.embeddings.layout import EmbeddingsConfig, make_layout
+from recsys.data.examples import Examples
+from recsys.data.item_features import ItemColumns, choose, input_of
+from recsys.embeddings.layout import make_layout
+from recsys.embeddings.options import EmbeddingsConfig
 from recsys.embeddings.tables import Embeddings
-from recsys.examples import Examples
-from recsys.features import ItemColumns, choose, input_of
 from recsys.layers.cross import CrossLayers
 from recsys.layers.standardise import Standardise
 from recsys.model import Columns
-from recsys.rankers.base import Ranker, RankerConfig
+from recsys.options import ModelConfig
+from recsys.rankers.base import Ranker
 
 
-class DCNConfig(RankerConfig):
+class DCNConfig(ModelConfig):
     """Wang et al., "DCN V2: improved deep & cross network", WWW 2021, stacked."""
 
     name: Literal["dcn"] = "dcn"

@@ -6,11 +6,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from recsys.embeddings.layout import EmbeddingsConfig
-from recsys.examples import Examples
+from recsys.data.examples import Examples
+from recsys.embeddings.options import EmbeddingsConfig
+from recsys.options import ModelConfig
 from recsys.retrievers.ada_retrieval import AdaRetrieval, AdaRetrievalConfig
 from recsys.retrievers.als import ALS, ALSConfig
-from recsys.retrievers.base import RetrieverConfig, TrainedRetriever, VectorRetriever
+from recsys.retrievers.base import VectorRetriever
 from recsys.retrievers.bpr import BPR, BPRConfig
 from recsys.retrievers.ease import EASE, EASEConfig
 from recsys.retrievers.gf_cf import GFCF, GFCFConfig
@@ -21,9 +22,10 @@ from recsys.retrievers.knn_embed import KNNEmbed, KNNEmbedConfig
 from recsys.retrievers.multi_interest import MultiInterest, MultiInterestConfig
 from recsys.retrievers.popularity import Popularity, PopularityConfig, RecentPopularityConfig
 from recsys.retrievers.sasrec import SASRec, SASRecConfig
+from recsys.retrievers.trained import TrainedRetriever
 from recsys.retrievers.two_tower import TwoTower, TwoTowerConfig
 
-RETRIEVERS: dict[type[RetrieverConfig], type[VectorRetriever]] = {
+RETRIEVERS: dict[type[ModelConfig], type[VectorRetriever]] = {
     PopularityConfig: Popularity,
     RecentPopularityConfig: Popularity,
     ItemKNNConfig: ItemKNN,
@@ -60,7 +62,7 @@ BY_NAME = {config.model_fields["name"].default: config for config in RETRIEVERS}
 
 
 def build(
-    config: RetrieverConfig, embeddings: EmbeddingsConfig, examples: Examples, seed: int = 0
+    config: ModelConfig, embeddings: EmbeddingsConfig, examples: Examples, seed: int = 0
 ) -> VectorRetriever:
     """The retriever that a config describes, with weights drawn from torch's random state."""
     kind = RETRIEVERS[type(config)]

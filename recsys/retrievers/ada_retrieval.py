@@ -12,18 +12,20 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
+from feature_store.columns import HISTORY, HISTORY_TIME, TIME
 from feature_store.errors import ConfigError
-from feature_store.examples import HISTORY, HISTORY_TIME, TIME
-from recsys.batch import Batch
-from recsys.embeddings.layout import EmbeddingsConfig
-from recsys.examples import Examples
+from recsys.data.batch import Batch
+from recsys.data.examples import Examples
+from recsys.embeddings.options import EmbeddingsConfig
 from recsys.layers.round_adapters import ItemAdapter, UserAdapter
 from recsys.model import Loss, answering
-from recsys.retrievers.base import Queries, RetrieverConfig, TrainedRetriever
+from recsys.objectives.targets import draw_targets
+from recsys.options import ModelConfig
+from recsys.retrievers.base import Queries
 from recsys.retrievers.hstu import HSTU, HSTUConfig
 from recsys.retrievers.sasrec import SASRec, SASRecConfig
 from recsys.retrievers.sequential import Moments, SequentialConfig, SequentialRetriever
-from recsys.retrievers.targets import draw_targets
+from recsys.retrievers.trained import TrainedRetriever
 
 BACKBONES: dict[type[SequentialConfig], type[SequentialRetriever]] = {
     SASRecConfig: SASRec,
@@ -31,7 +33,7 @@ BACKBONES: dict[type[SequentialConfig], type[SequentialRetriever]] = {
 }
 
 
-class AdaRetrievalConfig(RetrieverConfig):
+class AdaRetrievalConfig(ModelConfig):
     """Li et al., "Ada-Retrieval: an adaptive multi-round retrieval paradigm for sequential
     recommendations", AAAI 2024. Its two stages: train the backbone as a run of its own, then start
     from it with `trainer.start_from = RUN`."""

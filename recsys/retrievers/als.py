@@ -12,21 +12,17 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional as F
 
+from feature_store.columns import HISTORY
 from feature_store.errors import ConfigError
-from feature_store.examples import HISTORY
-from recsys.examples import Examples, Interactions
+from recsys.data.examples import Examples, Interactions
 from recsys.inputs import Input
 from recsys.layers.by_parts import by_parts
-from recsys.retrievers.base import (
-    FittedRetriever,
-    Queries,
-    RetrieverConfig,
-    binary_matrix,
-    single_interest,
-)
+from recsys.options import ModelConfig
+from recsys.retrievers.base import Queries, single_interest
+from recsys.retrievers.fitted import FittedRetriever, binary_matrix
 
 
-class ALSConfig(RetrieverConfig):
+class ALSConfig(ModelConfig):
     """Hu, Koren & Volinsky, "Collaborative filtering for implicit feedback datasets", ICDM 2008,
     fitted by the library implicit."""
 

@@ -11,18 +11,14 @@ from pydantic import Field
 from torch import Tensor
 
 from feature_store.errors import ConfigError
-from recsys.examples import Examples, Interactions
+from recsys.data.examples import Examples, Interactions
 from recsys.inputs import Input
-from recsys.retrievers.base import (
-    FittedRetriever,
-    Queries,
-    RetrieverConfig,
-    binary_matrix,
-    single_interest,
-)
+from recsys.options import ModelConfig
+from recsys.retrievers.base import Queries, single_interest
+from recsys.retrievers.fitted import FittedRetriever, binary_matrix
 
 
-class BPRConfig(RetrieverConfig):
+class BPRConfig(ModelConfig):
     """Rendle et al., "BPR: Bayesian personalized ranking from implicit feedback", UAI 2009,
     fitted by the library implicit."""
 

@@ -12,13 +12,14 @@ from scipy.linalg import lapack
 from torch import Tensor
 
 from feature_store.errors import ConfigError
-from recsys.examples import Examples, Interactions
-from recsys.retrievers.base import RetrieverConfig, ScoringRetriever, binary_matrix
+from recsys.data.examples import Examples, Interactions
+from recsys.options import ModelConfig
+from recsys.retrievers.fitted import ScoringRetriever, binary_matrix
 
 _BLOCK = 512  # rows of the Gram matrix that are computed at once
 
 
-class EASEConfig(RetrieverConfig):
+class EASEConfig(ModelConfig):
     """Steck, "Embarrassingly shallow autoencoders for sparse data", WWW 2019."""
 
     name: Literal["ease"] = "ease"

@@ -11,14 +11,15 @@ from pydantic import Field
 from scipy.sparse.linalg import svds
 from torch import Tensor
 
-from recsys.examples import Examples, Interactions
+from recsys.data.examples import Examples, Interactions
 from recsys.layers.sparse_linear import SparseLinear
-from recsys.retrievers.base import RetrieverConfig, ScoringRetriever, binary_matrix
+from recsys.options import ModelConfig
+from recsys.retrievers.fitted import ScoringRetriever, binary_matrix
 
 _NO_COMPONENT = 1e-3  # singular values of nothing but rounding; the largest is 1
 
 
-class GFCFConfig(RetrieverConfig):
+class GFCFConfig(ModelConfig):
     """Shen et al., "How powerful is graph convolution for recommendation?", CIKM 2021."""
 
     name: Literal["gf_cf"] = "gf_cf"

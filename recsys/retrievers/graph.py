@@ -15,17 +15,19 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from feature_store.examples import TARGET
-from recsys.batch import Batch
-from recsys.embeddings.layout import EmbeddingsConfig, make_layout
+from feature_store.columns import TARGET
+from recsys.data.batch import Batch
+from recsys.data.examples import Examples
+from recsys.embeddings.layout import make_layout
+from recsys.embeddings.options import EmbeddingsConfig
 from recsys.embeddings.plain import PlainEmbeddings
 from recsys.embeddings.tables import Bag, Embeddings
-from recsys.examples import Examples
 from recsys.inputs import Input
 from recsys.layers.propagation import Bipartite, LightGCN, Sheaf
 from recsys.model import Loss
-from recsys.retrievers.base import Queries, TrainedRetriever, single_interest
-from recsys.retrievers.objective import Objective, ObjectiveConfig
+from recsys.objectives.objective import Objective, ObjectiveConfig
+from recsys.retrievers.base import Queries, single_interest
+from recsys.retrievers.trained import TrainedRetriever
 
 Vectors = tuple[Tensor, Tensor]
 

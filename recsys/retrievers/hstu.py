@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recsys.embeddings.layout import EmbeddingsConfig
-from recsys.examples import Examples
+from recsys.data.examples import Examples
+from recsys.embeddings.options import EmbeddingsConfig
 from recsys.layers.hstu import HSTUBlock, time_buckets
 from recsys.retrievers.sequential import Moments, SequentialConfig, SequentialRetriever
 

@@ -10,15 +10,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from recsys.examples import Examples, Interactions
+from recsys.data.examples import Examples, Interactions
 from recsys.layers.sparse_linear import SparseLinear
-from recsys.retrievers.base import RetrieverConfig, ScoringRetriever, binary_matrix
-from recsys.topk import stable_top_k
+from recsys.lists.top_k import stable_top_k
+from recsys.options import ModelConfig
+from recsys.retrievers.fitted import ScoringRetriever, binary_matrix
 
 _CELLS = 1 << 24  # similarities that are held at once
 
 
-class ItemKNNConfig(RetrieverConfig):
+class ItemKNNConfig(ModelConfig):
     """Sarwar et al., "Item-based collaborative filtering recommendation algorithms", WWW 2001, as
     lists without ratings are ranked by it: sums of similarities, not weighted means."""
 

@@ -12,16 +12,18 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from feature_store.examples import HISTORY
-from recsys.examples import Examples, Interactions
+from feature_store.columns import HISTORY
+from recsys.data.examples import Examples, Interactions
 from recsys.inputs import Input
-from recsys.mixtures import Mixtures, mixtures_of, nearest_users, spherical_clusters
+from recsys.options import ModelConfig
 from recsys.retrievers.als import ALS, ALSConfig
-from recsys.retrievers.base import FittedRetriever, Queries, RetrieverConfig, binary_matrix
-from recsys.serving.vectors import vectors_of
+from recsys.retrievers.base import Queries
+from recsys.retrievers.base_vectors import vectors_of
+from recsys.retrievers.fitted import FittedRetriever, binary_matrix
+from recsys.retrievers.mixtures import Mixtures, mixtures_of, nearest_users, spherical_clusters
 
 
-class KNNEmbedConfig(RetrieverConfig):
+class KNNEmbedConfig(ModelConfig):
     """El-Kishky et al., "kNN-Embed: locally smoothed embedding mixtures for multi-interest
     candidate retrieval", 2022."""
 

@@ -12,11 +12,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from feature_store.examples import HISTORY
-from recsys.batch import Batch
-from recsys.embeddings.layout import EmbeddingsConfig, make_layout
+from feature_store.columns import HISTORY
+from recsys.data.batch import Batch
+from recsys.data.examples import Examples
+from recsys.embeddings.layout import make_layout
+from recsys.embeddings.options import EmbeddingsConfig
 from recsys.embeddings.tables import Embeddings
-from recsys.examples import Examples
 from recsys.inputs import Input
 from recsys.layers.dropout import Dropout
 from recsys.layers.interests import (
@@ -30,9 +31,10 @@ from recsys.layers.interests import (
     nearest,
 )
 from recsys.model import Loss, answering
-from recsys.retrievers.base import Queries, TrainedRetriever
-from recsys.retrievers.objective import Objective, ObjectiveConfig
-from recsys.retrievers.targets import draw_targets
+from recsys.objectives.objective import Objective, ObjectiveConfig
+from recsys.objectives.targets import draw_targets
+from recsys.retrievers.base import Queries
+from recsys.retrievers.trained import TrainedRetriever
 
 
 class MultiInterestConfig(ObjectiveConfig):

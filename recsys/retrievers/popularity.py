@@ -8,19 +8,21 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from feature_store.columns import HISTORY
 from feature_store.errors import DataError
-from feature_store.examples import HISTORY
-from recsys.examples import Examples, Interactions
-from recsys.retrievers.base import FittedRetriever, Queries, RetrieverConfig, single_interest
+from recsys.data.examples import Examples, Interactions
+from recsys.options import ModelConfig
+from recsys.retrievers.base import Queries, single_interest
+from recsys.retrievers.fitted import FittedRetriever
 
 
-class PopularityConfig(RetrieverConfig):
+class PopularityConfig(ModelConfig):
     """Items by their number of training events."""
 
     name: Literal["popularity"] = "popularity"
 
 
-class RecentPopularityConfig(RetrieverConfig):
+class RecentPopularityConfig(ModelConfig):
     """Items by their number of training events in the last days."""
 
     name: Literal["recent_popularity"] = "recent_popularity"
@@ -37,7 +39,7 @@ class Popularity(FittedRetriever):
     needs_history = False
     events: Tensor
 
-    def __init__(self, config: RetrieverConfig, examples: Examples, seed: int = 0) -> None:
+    def __init__(self, config: ModelConfig, examples: Examples, seed: int = 0) -> None:
         super().__init__(config, examples, seed)
         self.register_buffer("events", torch.zeros(self.items))
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recsys.batch import Batch
-from recsys.membership import Pairs
-from recsys.retrievers.base import Candidates, Queries, TrainedRetriever, VectorRetriever
-from recsys.topk import merged_top_k
+from recsys.data.batch import Batch
+from recsys.lists.merging import merged_top_k
+from recsys.lists.pairs import Pairs
+from recsys.retrievers.base import Candidates, Queries, VectorRetriever
+from recsys.retrievers.trained import TrainedRetriever
 
 
 class Prefix(VectorRetriever):

@@ -12,18 +12,20 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from feature_store.columns import HISTORY, HISTORY_TIME, TIME
 from feature_store.errors import ConfigError
-from feature_store.examples import HISTORY, HISTORY_TIME, TIME
-from recsys.batch import Batch
-from recsys.embeddings.initial import standard_deviation
-from recsys.embeddings.layout import EmbeddingsConfig, make_layout
+from recsys.data.batch import Batch
+from recsys.data.examples import Examples
+from recsys.embeddings.initial_weights import standard_deviation
+from recsys.embeddings.layout import make_layout
+from recsys.embeddings.options import EmbeddingsConfig
 from recsys.embeddings.tables import Embeddings
-from recsys.examples import Examples
 from recsys.inputs import Input
 from recsys.layers.dropout import Dropout
 from recsys.model import Loss, answering
-from recsys.retrievers.base import Queries, TrainedRetriever, single_interest
-from recsys.retrievers.objective import Objective, ObjectiveConfig
+from recsys.objectives.objective import Objective, ObjectiveConfig
+from recsys.retrievers.base import Queries, single_interest
+from recsys.retrievers.trained import TrainedRetriever
 
 
 class SequentialConfig(ObjectiveConfig):

@@ -8,19 +8,21 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from feature_store.examples import HISTORY, TARGET
+from feature_store.columns import HISTORY, TARGET
 from feature_store.schema import Feature
-from recsys.batch import Batch
+from recsys.data.batch import Batch
+from recsys.data.examples import Examples
+from recsys.data.item_features import ItemColumns, choose, input_of
 from recsys.embeddings.hashing import hash_rows, salt_of
-from recsys.embeddings.layout import EmbeddingsConfig, Layout, make_layout
+from recsys.embeddings.layout import Layout, make_layout
+from recsys.embeddings.options import EmbeddingsConfig
 from recsys.embeddings.plain import masked_mean
 from recsys.embeddings.tables import Embeddings
-from recsys.examples import Examples
-from recsys.features import ItemColumns, choose, input_of
 from recsys.inputs import Input
 from recsys.model import Columns, Loss, answering
-from recsys.retrievers.base import Queries, TrainedRetriever, single_interest
-from recsys.retrievers.objective import Objective, ObjectiveConfig
+from recsys.objectives.objective import Objective, ObjectiveConfig
+from recsys.retrievers.base import Queries, single_interest
+from recsys.retrievers.trained import TrainedRetriever
 
 _CHANCES = 1 << 24
 

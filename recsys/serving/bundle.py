@@ -28,10 +28,11 @@ from feature_store.errors import DataError
 from feature_store.schema import Schema
 from feature_store.vocabulary import Vocabulary
 from recsys.inputs import Input
-from recsys.quota import Merge
+from recsys.lists.merging import Merge
+from recsys.lists.search import search
 from recsys.serving.files import read_manifest
-from recsys.serving.index import Index, IndexConfig, load_index
-from recsys.topk import search
+from recsys.serving.index import Index, load_index
+from recsys.serving.options import IndexConfig
 
 EXPECTED_ITEMS, EXPECTED_SCORES = "expected_items", "expected_scores"
 _TOLERANCE = 1e-3  # of scores, between the eager model and the exported one

@@ -11,8 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from feature_store.durable import staged
 from feature_store.errors import DataError
-from feature_store.staging import staged
 
 FORMAT = 2
 MANIFEST = "manifest.json"

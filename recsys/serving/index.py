@@ -3,38 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from feature_store.errors import ConfigError, DataError
-from recsys.quota import Merge
-from recsys.topk import merged_top_k, search
+from recsys.lists.merging import Merge, merged_top_k
+from recsys.lists.search import search
+from recsys.serving.options import IndexConfig
 
 _UNIT_SLACK = 1e-3
-
-
-class IndexConfig(BaseModel):
-    """How items are searched at serving."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["exact", "faiss", "prefix"] = Field(
-        "exact",
-        description="prefix: a shortlist by the first numbers of nested vectors, then ranked by "
-        "the whole ones.",
-    )
-    prefix: int = Field(16, ge=1, description="Of kind prefix: one of retriever.matryoshka.")
-    shortlist: int = Field(
-        200, ge=1, description="Of kind prefix: items on the shortlist, at least."
-    )
-    factory: str = Field("HNSW32,Flat", description="faiss.index_factory string.")
-    recall_target: float = Field(
-        0.95, gt=0, le=1, description="Least recall@100 against exact search, measured at export."
-    )
 
 
 class Index(Protocol):
@@ -52,7 +32,7 @@ class Index(Protocol):
         space: str,
         merge: Merge = "score",
     ) -> tuple[Tensor, Tensor]:
-        """(scores [B, k], places [B, k]); see `recsys.topk.search`."""
+        """(scores [B, k], places [B, k]); see `recsys.lists.search`."""
 
     def add(self, vectors: Tensor, space: str) -> None:
         """Append items [n, D]; their places follow those that are there."""
@@ -210,7 +190,7 @@ class PrefixIndex(ExactIndex):
 
 
 def build_index(vectors: Tensor, space: str, config: IndexConfig) -> Index:
-    """An index over item vectors [N, D], or unit vectors as in `recsys.topk.search`.
+    """An index over item vectors [N, D], or unit vectors as in `recsys.lists.search`.
 
     Raises ConfigError where the items are unit vectors and the index is not exact.
     """

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from feature_store.errors import DataError
 from feature_store.vocabulary import Vocabulary
-from recsys.diversify import diversify
 from recsys.inputs import Input
+from recsys.lists.diversify import diversify
 from recsys.serving.bundle import Bundle
 from recsys.serving.categories import categories_of
 from recsys.serving.requests import (
@@ -81,7 +81,7 @@ class Recommender:
 
         With `diversity` above 0 the k are chosen among ten times as many so that they differ in
         `category`, a column of the catalogue: every pair of items that do is worth as much as
-        that much score, see `recsys.diversify`. Their scores need not descend then.
+        that much score, see `recsys.lists.diversify`. Their scores need not descend then.
 
         Returns a frame with the columns user, rank (from 1), item, score, and title where the
         catalogue has one. A user without enough candidates gets a shorter list.

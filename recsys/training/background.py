@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.distributed._shard.sharded_tensor import Shard, ShardedTensor
 
+from recsys.distributed import Group
 from recsys.training import checkpoint
 from recsys.training.checkpoint import Tensors
-from recsys.training.distributed import Group
 
 MB = 1e6
 

@@ -29,10 +29,10 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 
 from feature_store.errors import DataError
+from recsys.distributed import Group
 from recsys.embeddings.tables import whole
-from recsys.optimizers import Optimizer
-from recsys.training.distributed import Group
 from recsys.training.growth import Changes, GrowingLoadPlanner, Patches, compare, describe
+from recsys.training.optimizers import Optimizer
 
 FORMAT = 2
 BEST = "best_step"  # in the state: the step whose weights are the best so far

@@ -25,7 +25,7 @@ from recsys.embeddings.hashing import VERSION
 from recsys.embeddings.layout import Layout
 from recsys.embeddings.tables import Embeddings
 from recsys.model import Columns, TrainedModel
-from recsys.optimizers import Optimizer
+from recsys.training.optimizers import Optimizer
 
 
 def unwrap(model: nn.Module) -> nn.Module:

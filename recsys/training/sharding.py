@@ -15,10 +15,11 @@ from torchrec.distributed.model_parallel import (
 )
 from torchrec.distributed.types import EmbeddingModuleShardingPlan, ShardingPlan
 
+from recsys.distributed import Group
 from recsys.embeddings.planning import Placement, Plan, make_plan
 from recsys.embeddings.tables import Embeddings, table_of
-from recsys.optimizers import OptimizerConfig, fuse
-from recsys.training.distributed import Group
+from recsys.training.optimizers import fuse
+from recsys.training.options import OptimizerConfig
 
 # what torch and TorchRec say of their own internals on every start
 logging.getLogger("torchrec").setLevel(logging.ERROR)

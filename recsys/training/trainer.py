@@ -7,72 +7,25 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 
 from feature_store.errors import ConfigError, DataError, RecsysError
-from recsys.batch import Batch
+from recsys.data.batch import Batch
+from recsys.data.reader import Reader
+from recsys.distributed import Group
 from recsys.model import TrainedModel
-from recsys.optimizers import Optimizer, OptimizerConfig, fuse
-from recsys.reader import Reader
 from recsys.training import checkpoint
 from recsys.training.background import Writer
-from recsys.training.distributed import Group
 from recsys.training.growth import describe, same_optimizers, unwrap
+from recsys.training.optimizers import Optimizer, fuse
+from recsys.training.options import TrainerConfig
 from recsys.training.sharding import shard
 
 Validate = Callable[[TrainedModel], dict[str, float]]
 LESS_IS_BETTER = ("LogLoss", "NormalisedEntropy", "ECE")
-
-
-class TrainerConfig(BaseModel):
-    """How long, how fast, and what counts as best."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    epochs: int = Field(20, ge=1, description="At most this many passes over the examples.")
-    steps: int | None = Field(None, ge=1, description="Stop after this many steps at the latest.")
-    validate_every: int = Field(1, ge=1, description="Epochs between validations.")
-    metric: str | None = Field(
-        None,
-        description="Validation metric that chooses the best epoch; by default NDCG@10 of "
-        "retrievers and AUC of rankers.",
-    )
-    patience: int = Field(
-        5, ge=1, description="Stop after this many validations without improvement."
-    )
-    refit: bool = Field(
-        False,
-        description="Once the epoch is chosen, train anew for as many epochs on training and "
-        "validation events together, as the model that serves the test would be.",
-    )
-    optimizer: OptimizerConfig = OptimizerConfig()
-    clip_norm: float | None = Field(None, gt=0, description="Norm that gradients are scaled to.")
-    precision: Literal["fp32", "bf16"] = "fp32"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    checkpoint_every_steps: int | None = Field(
-        None, ge=1, description="Besides the checkpoint after every validation."
-    )
-    keep: int = Field(2, ge=1, description="Newest checkpoints to keep, besides the best.")
-    background_checkpoint_mb: float = Field(
-        2048,
-        ge=0,
-        description="State up to this size per process is copied and written beside the training; "
-        "larger state is written while the training waits.",
-    )
-    start_from: Path | None = Field(
-        None, description="A run whose best weights this one starts from, and whose ids it keeps."
-    )
-    since: datetime | None = Field(
-        None, description="Train on events from this moment (UTC) on; earlier ones are history."
-    )
-    allow_feature_changes: bool = Field(
-        False, description="Go on from weights of a model with other features: by name, + and -."
-    )
 
 
 class Listener(Protocol):

@@ -13,7 +13,7 @@ from pipelines.evaluate import evaluate
 from pipelines.ingest import ingest_source
 from pipelines.run import tracked
 from recsys.config import RunConfig
-from recsys.training.distributed import join
+from recsys.distributed import join
 
 Ask = Callable[..., tuple[Any, str]]
 

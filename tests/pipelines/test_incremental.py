@@ -15,8 +15,8 @@ import pytest
 from feature_store.errors import ConfigError, DataError
 from feature_store.vocabulary import Vocabulary
 from pipelines.run import run
-from recsys.evaluation.comparison import compare
-from recsys.runs import Run
+from recsys.report.comparison import compare
+from recsys.runs.folder import Run
 from recsys.training import checkpoint
 
 Tree = dict[str, Any]

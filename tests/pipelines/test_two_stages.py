@@ -14,7 +14,7 @@ from pipelines.prepare import start_folder
 from pipelines.run import run
 from pipelines.same_training import check_same_training
 from recsys.config import parse_config
-from recsys.runs import Run
+from recsys.runs.folder import Run
 
 BACKBONE = {"name": "sasrec", "width": 16, "blocks": 1, "negatives": 0, "max_length": 10}
 

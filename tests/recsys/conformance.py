@@ -12,30 +12,29 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from feature_store.examples import HISTORY, LABEL, TARGET, Shape
+from feature_store.columns import HISTORY, LABEL, TARGET
+from feature_store.examples import Shape
 from recsys import rankers, retrievers
-from recsys.batch import Batch
-from recsys.embeddings.layout import EmbeddingsConfig
-from recsys.evaluation.evaluator import EvaluationConfig, Evaluator, Result
+from recsys.data.batch import Batch
+from recsys.data.block import Block
+from recsys.data.examples import Examples
+from recsys.data.options import ReaderConfig
+from recsys.distributed import Group
+from recsys.embeddings.options import EmbeddingsConfig
+from recsys.evaluation.evaluator import Evaluator, Result
+from recsys.evaluation.options import EvaluationConfig
 from recsys.evaluation.predictions import Predictions
-from recsys.examples import Examples
-from recsys.membership import Pairs
+from recsys.lists.pairs import Pairs
 from recsys.model import Model, TrainedModel
-from recsys.optimizers import OptimizerConfig
-from recsys.rankers.base import Ranker, RankerConfig
-from recsys.reader import ReaderConfig
+from recsys.options import ModelConfig
+from recsys.rankers.base import Ranker
 from recsys.retrievers import BY_NAME, RETRIEVERS
-from recsys.retrievers.base import (
-    Candidates,
-    FittedRetriever,
-    RetrieverConfig,
-    TrainedRetriever,
-    VectorRetriever,
-)
-from recsys.rows import Rows
+from recsys.retrievers.base import Candidates, VectorRetriever
+from recsys.retrievers.fitted import FittedRetriever
+from recsys.retrievers.trained import TrainedRetriever
 from recsys.training.checkpoint import best, load_unsharded
-from recsys.training.distributed import Group
-from recsys.training.trainer import Trainer, TrainerConfig, Validate
+from recsys.training.options import OptimizerConfig, TrainerConfig
+from recsys.training.trainer import Trainer, Validate
 
 # Options that make any retriever small and its training a function of its batches alone.
 _SMALL = {
@@ -104,7 +103,7 @@ class Recorder:
 
 
 def trainer_of(
-    config: RetrieverConfig | RankerConfig,
+    config: ModelConfig,
     examples: Examples,
     folder: Path,
     group: Group,
@@ -143,19 +142,19 @@ def trainer_of(
 
 
 def fresh(
-    config: RetrieverConfig | RankerConfig,
+    config: ModelConfig,
     examples: Examples,
     embeddings: EmbeddingsConfig | None = None,
     seed: int = 0,
 ) -> Any:
     """A model that has learned nothing, the same for the same seed."""
     torch.manual_seed(seed)
-    build = rankers.build if isinstance(config, RankerConfig) else retrievers.build
+    build = rankers.build if type(config) in rankers.RANKERS else retrievers.build
     return build(config, embeddings or EmbeddingsConfig(), examples, seed)  # type: ignore[arg-type]
 
 
 def learn(
-    config: RetrieverConfig | RankerConfig,
+    config: ModelConfig,
     examples: Examples,
     folder: Path,
     group: Group,
@@ -219,7 +218,7 @@ def request_table(retriever: VectorRetriever, examples: Examples, role: str = "t
 def batch_from(model: Model, table: pa.Table) -> Batch:
     """A batch of encoded requests."""
     bags = tuple(one.name for one in model.inputs if one.kind == "bag")
-    return Rows.of(table).to_batch(bags)
+    return Block.of(table).to_batch(bags)
 
 
 def answer(retriever: VectorRetriever, table: pa.Table, k: int = 10) -> Candidates:

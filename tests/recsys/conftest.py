@@ -12,8 +12,8 @@ import torch
 from feature_store.event_log import EventLog
 from feature_store.examples import Shape
 from planted import write_log, write_planted
-from recsys.examples import Examples
-from recsys.training.distributed import Group, join
+from recsys.data.examples import Examples
+from recsys.distributed import Group, join
 
 # Tests run side by side: threads that wait for each other's cores are many times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start

@@ -16,13 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store.catalogue import Catalogue
+from feature_store.columns import HISTORY, HISTORY_TIME, TIME
 from feature_store.engine import connect
 from feature_store.event_log import EventLog
-from feature_store.examples import HISTORY, HISTORY_TIME, TIME, Shape, write_examples
+from feature_store.examples import Shape, write_examples
 from feature_store.labels import LabelConfig
 from feature_store.schema import Feature, Schema
 from feature_store.splits import LeaveOneOut, Random, make_split
-from recsys.examples import Examples
+from recsys.data.examples import Examples
 
 USERS, ITEMS, UNSOLD = 120, 40, 2  # the unsold are in the catalogue alone
 _CLUBS = ("chess", "rowing", None)

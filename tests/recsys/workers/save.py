@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
+from recsys.distributed import join
 from recsys.training import checkpoint
 from recsys.training.background import Writer
-from recsys.training.distributed import join
 from recsys.training.growth import describe
 
 if __name__ == "__main__":

@@ -22,16 +22,18 @@ from conformance import (
     trainer_of,
     training,
 )
-from recsys.embeddings.layout import EmbeddingsConfig, FeatureSpec, TableConfig, make_layout
+from recsys.data.examples import Examples
+from recsys.data.options import ReaderConfig
+from recsys.distributed import Group, join
+from recsys.embeddings.layout import FeatureSpec, make_layout
+from recsys.embeddings.options import EmbeddingsConfig, TableConfig
 from recsys.embeddings.tables import Embeddings
-from recsys.examples import Examples
 from recsys.model import Model, TrainedModel
-from recsys.optimizers import OptimizerConfig, fuse
 from recsys.rankers.base import Ranker
-from recsys.reader import ReaderConfig
-from recsys.retrievers.base import FittedRetriever
-from recsys.training.distributed import Group, join
+from recsys.retrievers.fitted import FittedRetriever
 from recsys.training.growth import unwrap
+from recsys.training.optimizers import fuse
+from recsys.training.options import OptimizerConfig
 from recsys.training.sharding import shard
 
 CHECKPOINT_STEP = 4  # in the middle of an epoch of 8

@@ -1,0 +1,19 @@
+"""Names of the columns that logs and examples add beside the features; defined once."""
+
+from __future__ import annotations
+
+POSITION = "position"  # the order of the log: breaks ties in time, always the same way
+ROLE = "role"  # of an event under a protocol
+
+HISTORY, HISTORY_TIME, TARGET, TIME, LABEL = "history", "history_time", "target", "time", "label"
+WEIGHT = "weight"
+TARGET_VALUE = "target_value"  # net money of a target in millionths, beside `target`
+TRAIN_EVENTS = "train_events"  # of an item: 0 means that it cannot have been learned
+KNOWN_EVENTS = "known_events"  # of an item: events before the test, validation included
+LAST_PRICE = "last_price"  # of an item, the newest one known before the test
+
+# what no feature may be called
+RESERVED = (
+    *(POSITION, HISTORY, HISTORY_TIME, TARGET, TARGET_VALUE, TIME),
+    *(TRAIN_EVENTS, KNOWN_EVENTS, LAST_PRICE),
+)

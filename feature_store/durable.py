@@ -1,0 +1,121 @@
+"""Files and folders that appear whole or not at all, whatever kills the program that makes them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feature_store.errors import DataError
+
+ROW_GROUP_ROWS = 1 << 17
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside `folder`, renamed to it when the block ends without an error.
+
+    A folder that stands there already is replaced. What killed programs left behind is removed.
+
+    Raises:
+        DataError: another program is building the same folder, or it cannot be written.
+    """
+    folder = Path(folder).absolute()
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _tidy(folder)
+        staging = _aside(folder, "partial")
+        staging.mkdir()
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written: {error.strerror}") from None
+    handle = os.open(staging, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)  # held until this process ends, however it ends
+    try:
+        yield staging
+        _publish(staging, folder)
+    except OSError as error:  # a full disk, for one
+        raise DataError(f"{folder} cannot be written: {error}") from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        os.close(handle)
+
+
+def _aside(folder: Path, why: str) -> Path:
+    return folder.with_name(f".{folder.name}.{why}-{uuid.uuid4().hex[:12]}")
+
+
+def _leftovers(folder: Path, why: str) -> list[Path]:
+    prefix = f".{folder.name}.{why}-"
+    return sorted(path for path in folder.parent.iterdir() if path.name.startswith(prefix))
+
+
+def _tidy(folder: Path) -> None:
+    for path in _leftovers(folder, "partial"):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(
+                f"{folder} is being built by another program: wait for it to end"
+            ) from None
+        else:
+            shutil.rmtree(path)
+        finally:
+            os.close(handle)
+    restore(folder)
+    for path in _leftovers(folder, "replaced"):
+        shutil.rmtree(path)
+
+
+def restore(folder: Path) -> None:
+    """Bring back a folder whose replacement was killed between its two renames."""
+    if folder.parent.is_dir() and not folder.exists():
+        for path in _leftovers(folder, "replaced")[:1]:
+            os.rename(path, folder)
+
+
+def _publish(staging: Path, folder: Path) -> None:
+    if folder.is_dir() and any(folder.iterdir()):
+        old = _aside(folder, "replaced")
+        os.rename(folder, old)
+        os.rename(staging, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.rename(staging, folder)
+    _sync(folder.parent)
+
+
+def write_parquet(
+    table: pa.Table,
+    path: Path,
+    *,
+    row_group_rows: int = ROW_GROUP_ROWS,
+    metadata: dict[bytes, bytes] | None = None,
+) -> None:
+    """Write a Parquet file that appears whole or not at all: aside, fsync, rename."""
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **(metadata or {})})
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with open(aside, "wb") as file:
+            pq.write_table(table, file, row_group_size=row_group_rows, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,248 @@
+"""Ingest: a source's raw rows become a store, all of them or an error that names the first."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from feature_store.catalogue import Catalogue, CatalogueSide
+from feature_store.conform import Conformed, conform
+from feature_store.durable import restore, staged
+from feature_store.errors import DataError
+from feature_store.event_log import EventLog
+from feature_store.ingest.quarantine import Quarantine
+from feature_store.ingest.repeats import LineMap, add_repeats, events_unknown_to, set_repeats_aside
+from feature_store.progress import Progress, bar
+from feature_store.sources.base import BadRow, RawChunk, Source, raw_rows
+
+APPEND_ROWS = 1 << 20  # fixed, so that a log does not depend on how its source cuts chunks
+REPORT = "ingest.json"
+QUARANTINE = "quarantine.parquet"
+
+
+class Count(BaseModel):
+    """Rows of one kind: read from the source, stored, and set aside."""
+
+    model_config = ConfigDict(frozen=True)
+    read: int = 0
+    stored: int = 0
+    quarantined: int = 0
+
+
+class IngestReport(BaseModel):
+    """What an ingest did; saved as `ingest.json` in the store.
+
+    `reasons` counts quarantined rows by reason. `events_without_item` (`_user`) counts events
+    whose item (user) the source's items (users) do not list; they are stored like any other.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    source: str
+    options: dict[str, Any]
+    source_fingerprint: str
+    log_fingerprint: str
+    events: Count
+    items: Count
+    users: Count
+    reasons: dict[str, int]
+    events_without_item: int
+    events_without_user: int
+    finished: datetime
+    seconds: float
+
+    @classmethod
+    def load(cls, folder: Path) -> IngestReport:
+        """The report of a store. Raises DataError when the folder holds none."""
+        path = Path(folder) / REPORT
+        try:
+            return cls.model_validate_json(path.read_text())
+        except FileNotFoundError:
+            raise DataError(f"{path} not found: is this a store made by `recsys ingest`?") from None
+        except (ValidationError, OSError, ValueError):
+            raise DataError(f"{path} is not a report of an ingest") from None
+
+
+def ingest(
+    source: Source,
+    folder: Path,
+    *,
+    quarantine: bool = False,
+    replace: bool = False,
+    progress: Progress | None = None,
+) -> IngestReport:
+    """Read a source into the store `folder`; a store already up to date is left as it is.
+
+    The store appears whole or not at all. `quarantine` sets rows that cannot be stored aside in
+    `quarantine.parquet` (of rows that repeat each other the first stays); `replace` replaces a
+    store made from another source. Without `progress` a bar is shown on a terminal.
+
+    Raises:
+        DataError: a row cannot be stored, the source cannot be read or holds no event, or the
+            folder holds something else.
+    """
+    folder = Path(folder)
+    restore(folder.absolute())
+    fingerprint = source.fingerprint()
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        if not (folder / REPORT).exists():
+            raise DataError(f"{folder} exists and is no store: choose another folder")
+        report = IngestReport.load(folder)
+        if report.source_fingerprint == fingerprint:
+            return report
+        if not replace:
+            raise DataError(
+                f"{folder} holds a store made from another source ({report.source}, or other "
+                "options or files): choose another folder, or replace it with --replace"
+            )
+    name = str(source.model_dump()["source"])
+    shown = (
+        nullcontext(progress)
+        if progress
+        else bar(f"ingest {name}", total_bytes=source.total_bytes, total_rows=source.total_rows)
+    )
+    with staged(folder) as staging, shown as update:
+        report = _build(source, name, fingerprint, staging, quarantine, update)
+    return report
+
+
+def _build(
+    source: Source, name: str, fingerprint: str, store: Path, set_aside: bool, progress: Progress
+) -> IngestReport:
+    started = datetime.now(UTC)
+    aside = Quarantine(store / QUARANTINE, set_aside=set_aside)
+    counts: dict[str, Count] = {}
+    try:
+        sides: tuple[CatalogueSide, ...] = ("item", "user")
+        for side in sides:  # first, because they are small and their errors come soon
+            counts[side] = _store_side(source, side, store, aside)
+        log, counts["event"] = _store_events(source, store, aside, progress)
+    finally:
+        aside.close()
+    truth = store / "truth"
+    truth.mkdir()
+    source.save_truth(truth)
+    if not any(truth.iterdir()):
+        truth.rmdir()
+    unknown = {side: events_unknown_to(log, side) if counts[side].read else 0 for side in sides}
+    finished = datetime.now(UTC)
+    report = IngestReport(
+        source=name,
+        options=source.model_dump(mode="json"),
+        source_fingerprint=fingerprint,
+        log_fingerprint=log.fingerprint,
+        events=counts["event"],
+        items=counts["item"],
+        users=counts["user"],
+        reasons=dict(aside.reasons.most_common()),
+        events_without_item=unknown["item"],
+        events_without_user=unknown["user"],
+        finished=finished,
+        seconds=round((finished - started).total_seconds(), 3),
+    )
+    with open(store / REPORT, "w") as file:
+        file.write(json.dumps(report.model_dump(mode="json"), indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return report
+
+
+@dataclass(frozen=True)
+class _Good:
+    """Rows that fit, and where they stood."""
+
+    table: pa.Table
+    file: str
+    lines: np.ndarray  # [rows] int64
+
+
+def _sift(chunks: Iterable[RawChunk], schema: pa.Schema, aside: Quarantine) -> Iterator[_Good]:
+    """The rows that fit, chunk by chunk; the others go to the quarantine."""
+    for chunk in chunks:
+        checked = conform(chunk.table, schema)
+        bad = [*chunk.bad, *_misfits(chunk, checked)]
+        aside.add(chunk.file, sorted(bad, key=lambda row: row.line))
+        if chunk.num_rows != checked.table.num_rows + len(bad):
+            raise AssertionError(f"{chunk.file}: rows were lost between reading and storing")
+        yield _Good(checked.table, chunk.file, chunk.lines[checked.rows])
+
+
+def _misfits(chunk: RawChunk, checked: Conformed) -> list[BadRow]:
+    firsts = {problem.row: problem for problem in reversed(checked.problems)}  # one a row
+    rows = sorted(firsts)
+    raws = raw_rows(chunk.table, np.array(rows, dtype=np.int64))
+    return [
+        BadRow(int(chunk.lines[row]), p.column, p.reason, raw, p.value)
+        for row, raw in zip(rows, raws, strict=True)
+        for p in (firsts[row],)
+    ]
+
+
+def _store_side(source: Source, side: CatalogueSide, store: Path, aside: Quarantine) -> Count:
+    chunks = source.read_items() if side == "item" else source.read_users()
+    schema = source.schema.side_schema(side)
+    before, lines, tables = aside.rows, LineMap(), []
+    for good in _sift(chunks, schema, aside):
+        tables.append(good.table)
+        lines.add(good.file, good.lines)
+    found = aside.rows - before + sum(table.num_rows for table in tables)
+    if not found:
+        return Count()
+    table = pa.concat_tables(tables).combine_chunks()
+    key = getattr(source.schema, side)
+    repeats = table[key].to_pandas().duplicated(keep="first").to_numpy()
+    if repeats.any():
+        rows = np.flatnonzero(repeats)
+        add_repeats(table.take(pa.array(rows)), rows, [key], lines, aside)
+        table = table.filter(pa.array(~repeats))
+    read = table.num_rows + aside.rows - before
+    if read != found:
+        raise AssertionError(f"{side}s: {found} rows read, {read} stored or set aside")
+    Catalogue(store, source.schema).write(side, table)
+    return Count(read=read, stored=table.num_rows, quarantined=aside.rows - before)
+
+
+def _store_events(
+    source: Source, store: Path, aside: Quarantine, progress: Progress
+) -> tuple[EventLog, Count]:
+    log = EventLog.create(store, source.schema)
+    before, lines, read, read_bytes = aside.rows, LineMap(), 0, 0
+
+    def watched() -> Iterator[RawChunk]:
+        nonlocal read, read_bytes
+        for chunk in source.read_events():
+            yield chunk
+            read += chunk.num_rows
+            read_bytes += chunk.read_bytes
+            progress(read, read_bytes)
+
+    waiting: list[pa.Table] = []
+    for good in _sift(watched(), source.schema.events_schema(), aside):
+        lines.add(good.file, good.lines)
+        waiting.append(good.table)
+        if sum(table.num_rows for table in waiting) >= APPEND_ROWS:
+            whole = pa.concat_tables(waiting)
+            full = whole.num_rows // APPEND_ROWS * APPEND_ROWS
+            for start in range(0, full, APPEND_ROWS):
+                log.append(whole.slice(start, APPEND_ROWS))
+            waiting = [whole.slice(full)]
+    if waiting:
+        log.append(pa.concat_tables(waiting))
+    if not read:
+        raise DataError(f"the source holds no events: {source}")
+    log = set_repeats_aside(log, lines, aside)
+    stored, quarantined = log.num_rows, aside.rows - before
+    if read != stored + quarantined:
+        raise AssertionError(f"{read} events read, {stored} stored, {quarantined} set aside")
+    if not stored:
+        raise DataError(f"none of the {read:,} events can be stored; the first: {aside.first}")
+    return log, Count(read=read, stored=stored, quarantined=quarantined)

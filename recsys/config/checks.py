@@ -1,0 +1,69 @@
+"""What one section of a config asks of another."""
+
+from __future__ import annotations
+
+from feature_store.errors import ConfigError
+from recsys.config.run_config import RunConfig
+from recsys.evaluation.predictions import FIGURES
+from recsys.rankers import RANKERS
+from recsys.retrievers import BY_NAME, RETRIEVERS
+from recsys.retrievers.fitted import FittedRetriever, ScoringRetriever
+from recsys.retrievers.trained import TrainedRetriever
+
+
+def check(config: RunConfig, where: str) -> None:
+    """Raises ConfigError where sections do not go together."""
+    if (config.retriever is None) == (config.ranker is None):
+        raise ConfigError(
+            f"{where}: give either [retriever], one of {', '.join(BY_NAME)}, or [ranker], one of "
+            f"{', '.join(kind.model_fields['name'].default for kind in RANKERS)}"
+        )
+    if config.ranker is not None:
+        _check_ranker(config, where)
+    else:
+        _check_retriever(config, where)
+
+
+def _check_ranker(config: RunConfig, where: str) -> None:
+    if config.baselines:
+        raise ConfigError(f"{where}: baselines are retrievers: a ranker has none")
+    if config.metric not in FIGURES:
+        raise ConfigError(
+            f"{where}: trainer.metric: {config.metric!r} is not measured of rankers; "
+            f"choose one of: {', '.join(FIGURES)}"
+        )
+
+
+def _check_retriever(config: RunConfig, where: str) -> None:
+    kinds = {name: RETRIEVERS[kind] for name, kind in BY_NAME.items()}
+    fitted = [name for name, kind in kinds.items() if issubclass(kind, FittedRetriever)]
+    for baseline in config.baselines or ():
+        name = baseline.name
+        if name not in fitted:
+            raise ConfigError(
+                f"{where}: baselines: {name!r} learns by gradient: make it the retriever of a run "
+                f"of its own; known: {', '.join(fitted)}"
+            )
+    chosen = kinds[config.model.name]
+    if issubclass(chosen, ScoringRetriever) and config.export.index.kind == "faiss":
+        raise ConfigError(
+            f"{where}: export.index.kind: {config.model.name} gives every item a score and has "
+            "no vectors that FAISS could search: choose 'exact'"
+        )
+    if getattr(config.model, "freeze_backbone", False) and config.trainer.start_from is None:
+        raise ConfigError(
+            f"{where}: retriever.freeze_backbone: the backbone would never learn anything: set "
+            "trainer.start_from to a run of it"
+        )
+    nested = getattr(config.model, "matryoshka", ())
+    if config.export.index.kind == "prefix" and config.export.index.prefix not in nested:
+        raise ConfigError(
+            f"{where}: export.index.prefix: {config.export.index.prefix} is not a width that "
+            f"retriever.matryoshka trains; choose one of: {', '.join(map(str, nested)) or 'none'}"
+        )
+    metric, known = config.metric, config.evaluation.figures
+    if metric not in known and issubclass(chosen, TrainedRetriever):
+        raise ConfigError(
+            f"{where}: trainer.metric: {metric!r} is not measured with these evaluation.ks; "
+            f"choose one of: {', '.join(known)}"
+        )

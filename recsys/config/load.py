@@ -1,0 +1,61 @@
+"""A TOML file and overrides -> a RunConfig, or an error that names the key."""
+
+from __future__ import annotations
+
+import copy
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from feature_store.errors import ConfigError
+from recsys.config.checks import check
+from recsys.config.errors import explain
+from recsys.config.run_config import RunConfig
+
+
+def load_config(path: Path | str, overrides: list[str] | None = None) -> RunConfig:
+    """Read a TOML file and apply overrides such as `trainer.epochs=3`.
+
+    Raises:
+        ConfigError: names the file or key at fault and what it allows.
+    """
+    try:
+        tree = tomllib.loads(Path(path).read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    return parse_config(tree, overrides, where=str(path))
+
+
+def parse_config(
+    tree: dict[str, Any], overrides: list[str] | None = None, *, where: str = "config"
+) -> RunConfig:
+    """A RunConfig from a tree of plain values. Raises ConfigError as `load_config`."""
+    tree = copy.deepcopy(tree)  # overrides are this run's, not the caller's
+    for override in overrides or []:
+        _override(tree, override)
+    try:
+        config = RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError("; ".join(explain(e, where) for e in error.errors())) from None
+    check(config, where)
+    return config
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, sign, text = override.partition("=")
+    if not sign or not key:
+        raise ConfigError(f"{override!r} is not an override: write section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{override!r}: {section} is a value, not a section")
+    tree[last] = value

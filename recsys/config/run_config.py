@@ -1,0 +1,149 @@
+"""RunConfig: the one typed tree behind the one TOML file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import tomli_w
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from feature_store.examples import Shape
+from feature_store.labels import LabelConfig
+from feature_store.sources import SourceConfig
+from feature_store.splits import LeaveOneOut, SplitConfig
+from recsys.data.options import ReaderConfig
+from recsys.embeddings.options import EmbeddingsConfig, QuantisationConfig
+from recsys.evaluation.options import EvaluationConfig
+from recsys.options import ModelConfig
+from recsys.rankers import RANKERS, AnyRankerConfig
+from recsys.retrievers import RETRIEVERS, AnyRetrieverConfig
+from recsys.serving.options import IndexConfig
+from recsys.training.options import TrainerConfig
+from recsys.tuning.options import TuneConfig
+
+
+class TrackingConfig(BaseModel):
+    """Where runs are recorded. The environment's MLFLOW_TRACKING_URI comes first."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = True
+    uri: str | None = Field(
+        None, description="Any MLflow tracking URI; by default a SQLite file below `output`."
+    )
+    experiment: str = "recsys"
+    alias: str = Field("candidate", description="Alias given to the newest registered bundle.")
+
+
+class ExportConfig(BaseModel):
+    """What the bundle holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    index: IndexConfig = IndexConfig()
+    quantisation: QuantisationConfig = QuantisationConfig()
+    golden: int = Field(16, ge=1, description="Requests kept with their answers, and replayed.")
+
+
+def _named(baseline: Any) -> Any:
+    return {"name": baseline} if isinstance(baseline, str) else baseline
+
+
+class RunConfig(BaseModel):
+    """A whole run: raw log -> event log -> examples -> model -> figures -> bundle."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="Names the folder of the run.")
+    seed: int = Field(0, ge=0)
+    output: Path = Field(Path("runs"), description="Folder of runs.")
+    store: Path | None = Field(
+        None, description="Folder of the event log; by default below `output`, one per input."
+    )
+    data: SourceConfig
+    quarantine: bool = Field(
+        False, description="Set bad rows aside in a Parquet file instead of stopping."
+    )
+    split: SplitConfig = LeaveOneOut()
+    labels: LabelConfig = LabelConfig()
+    retriever: AnyRetrieverConfig | None = Field(
+        None, description="The model, where the run is to find items for users..."
+    )
+    ranker: AnyRankerConfig | None = Field(
+        None, description="... or where it is to say how likely a label is."
+    )
+    baselines: tuple[Annotated[AnyRetrieverConfig, BeforeValidator(_named)], ...] | None = Field(
+        None,
+        description="Retrievers in closed form, measured beside the model: names, or tables with "
+        "their options. By default popularity and, where the log has times, recent popularity.",
+    )
+    embeddings: EmbeddingsConfig = EmbeddingsConfig()
+    reader: ReaderConfig = ReaderConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    export: ExportConfig = ExportConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    tune: TuneConfig = TuneConfig()
+
+    @property
+    def model(self) -> ModelConfig:
+        """The retriever or the ranker."""
+        found = self.retriever or self.ranker
+        assert found is not None
+        return found
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of the examples that the model is trained on."""
+        kinds: dict[type, Any] = {**RETRIEVERS, **RANKERS}
+        return kinds[type(self.model)].shape
+
+    @property
+    def metric(self) -> str:
+        """The validation metric that chooses the best epoch."""
+        return self.trainer.metric or ("NDCG@10" if self.ranker is None else "AUC")
+
+    @property
+    def folder(self) -> Path:
+        """The folder of this run."""
+        return self.output / self.name
+
+    @property
+    def store_folder(self) -> Path:
+        """The folder of the event log."""
+        default = self.output / "store" / f"{self.data.source}-{self.data.fingerprint()[:8]}"
+        return self.store or default
+
+    @property
+    def tracking_uri(self) -> str:
+        """Where runs are recorded."""
+        found = os.environ.get("MLFLOW_TRACKING_URI") or self.tracking.uri
+        return found or f"sqlite:///{self.output / 'mlflow.db'}"
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """The part of the tree that can change the trained weights."""
+        parts = ("seed", "data", "quarantine", "split", "labels", "retriever", "ranker")
+        return self.model_dump(
+            mode="json",
+            exclude_none=True,
+            include={*parts, "embeddings", "reader", "trainer"},
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits over all that can change the trained weights."""
+        text = json.dumps(self.training, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The tree as JSON types, without what is not set."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def to_toml(self) -> str:
+        """The resolved tree as TOML."""
+        return tomli_w.dumps(self.to_dict())

@@ -1,0 +1,1 @@
+"""What comes out of Parquet: examples, the reader and its batches."""

@@ -1,0 +1,150 @@
+"""Examples: an opened folder of encoded examples, and readers over it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from feature_store.columns import HISTORY, KNOWN_EVENTS, LAST_PRICE, TRAIN_EVENTS
+from feature_store.examples import ExamplesSummary
+from feature_store.protocols import TEST
+from feature_store.schema import Feature, Schema
+from feature_store.vocabulary import Vocabulary
+from recsys.data.options import ReaderConfig
+from recsys.data.reader import Reader
+from recsys.embeddings.layout import FeatureSpec
+from recsys.inputs import Input
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Training events in time order: rows of users and items, seconds since 1970; each [E]."""
+
+    users: Tensor
+    items: Tensor
+    times: Tensor
+
+
+class Examples:
+    """What `feature_store.examples.write_examples` wrote, as tensors and readers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.summary = ExamplesSummary.load(self.folder)
+        self.schema = Schema.load(self.folder / "schema.json")
+        self._items = pq.read_table(self.folder / "items.parquet", partitioning=None)
+
+    @property
+    def num_items(self) -> int:
+        """N: rows of the item vocabulary, the unknown row included."""
+        return self._items.num_rows
+
+    @cached_property
+    def train_events(self) -> Tensor:
+        """Training events of every item row [N]."""
+        return torch.from_numpy(self._items.column(TRAIN_EVENTS).to_numpy().copy())
+
+    @cached_property
+    def known_events(self) -> Tensor:
+        """Events of every item row [N] before the test: training, and validation."""
+        return torch.from_numpy(self._items.column(KNOWN_EVENTS).to_numpy().copy())
+
+    @cached_property
+    def last_prices(self) -> Tensor | None:
+        """The newest price of every item row [N] before the test, 0 where none is known; None
+        for logs without prices."""
+        if LAST_PRICE not in self._items.column_names:
+            return None
+        return torch.from_numpy(self._items.column(LAST_PRICE).fill_null(0).to_numpy().copy())
+
+    def candidates(self, which: str = "known", role: str = TEST) -> Tensor:
+        """Item rows that may be recommended: those `known` before the role's events, the others,
+        which are `new`, or all of the `catalogue`.
+
+        The same for every model and for a refit, so that all rank the same.
+        """
+        known = (self.known_events if role == TEST else self.train_events) > 0
+        masks = {"known": known, "new": ~known, "catalogue": torch.ones_like(known)}
+        return masks[which][1:].nonzero().squeeze(1) + 1
+
+    def vocabulary(self, feature: str) -> Vocabulary:
+        """The vocabulary of a feature's table."""
+        return Vocabulary.load(
+            self.folder / "vocabulary" / f"{self.schema[feature].table_name}.arrow"
+        )
+
+    def spec(self, feature: str) -> FeatureSpec:
+        """What a layout needs to know of an embedded feature."""
+        found, vocabulary = self.schema[feature], self.vocabulary(feature)
+        return FeatureSpec(
+            feature, found.table_name, len(vocabulary), found.kind == "bag", vocabulary
+        )
+
+    def item_column(self, feature: Feature) -> Tensor:
+        """A feature of every item row: ids [N], bags [N, L] padded with 0, dense [N]."""
+        return _feature(self._items.column(feature.name).combine_chunks(), feature)
+
+    def user_column(self, feature: Feature) -> Tensor:
+        """A feature of every user row, as `item_column`."""
+        table = pq.read_table(self.folder / "users.parquet", partitioning=None)
+        return _feature(table.column(feature.name).combine_chunks(), feature)
+
+    def training_column(self, feature: Feature) -> Tensor:
+        """A dense feature as training meets it: of every training row, or of every known item."""
+        if feature.side == "item":
+            return self.item_column(feature)[1:]
+        table = pq.read_table(
+            self.folder / "train.parquet", columns=[feature.name], partitioning=None
+        )
+        return torch.from_numpy(table.column(feature.name).to_numpy().copy())
+
+    def interactions(self) -> Interactions:
+        """The training events."""
+        table = pq.read_table(self.folder / "interactions.parquet", partitioning=None)
+        columns = (table.column(name).to_numpy().copy() for name in ("user", "item", "time"))
+        return Interactions(*(torch.from_numpy(column) for column in columns))
+
+    def reader(
+        self,
+        role: str,
+        inputs: tuple[Input, ...],
+        config: ReaderConfig,
+        *,
+        extra: tuple[str, ...] = (),
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> Reader:
+        """Batches of a role with the columns of `inputs` and `extra`; only training shuffles."""
+        names = {one.name: None for one in inputs} | dict.fromkeys(extra)
+        whole = role != "train"  # requests say what was seen: their histories are not cut
+        return Reader(
+            self.folder / f"{role}.parquet",
+            config,
+            columns=list(names),
+            bags=tuple(one.name for one in inputs if one.kind == "bag"),
+            max_lengths={} if whole else {i.name: i.length for i in inputs if i.length},
+            bucket_by=HISTORY if any(one.name == HISTORY for one in inputs) else None,
+            shuffle=role == "train",
+            seed=seed,
+            rank=rank,
+            world=world,
+        )
+
+
+def _feature(column: pa.Array, feature: Feature) -> Tensor:
+    """A column as a tensor; bags are padded with 0."""
+    if feature.kind != "bag":
+        return torch.from_numpy(column.to_numpy().copy())
+    lengths = pc.list_value_length(column).to_numpy()
+    padded = np.zeros((len(lengths), max(1, int(lengths.max(initial=0)))), dtype=np.int64)
+    padded[np.arange(padded.shape[1]) < lengths[:, None]] = column.flatten().to_numpy()
+    return torch.from_numpy(padded)

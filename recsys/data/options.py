@@ -1,0 +1,26 @@
+"""Options of reading examples."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ReaderConfig(BaseModel):
+    """How examples are read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    batch_size: int = Field(128, ge=1, description="Rows of a batch, over all processes.")
+    buffer_row_groups: int = Field(
+        4, ge=1, description="Row groups in memory per lane and worker; rows shuffle within them."
+    )
+    workers: int = Field(2, ge=1, description="Threads that prepare blocks ahead.")
+    lanes: int = Field(
+        0,
+        ge=0,
+        description="Slices of a batch read independently; 0 means one a process. "
+        "Fix it to see the same batches with any number of processes that divides it.",
+    )
+    bucket_batches: int = Field(
+        8, ge=0, description="Sort this many batches by length before cutting them; 0 turns it off."
+    )

@@ -1,0 +1,267 @@
+"""Reader: row groups of Parquet -> batches, shuffled, split over ranks, resumable at the row.
+
+The order of rows is a pure function of the seed and the epoch, never of the number of processes:
+
+    row groups, permuted -> `lanes` spans of equal length -> blocks of row groups
+                         -> rows permuted within the block -> one slice of every batch
+
+A rank reads whole lanes; lane l gives the l-th slice of each batch. With `lanes` fixed, one
+process and several see the same batches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch import Tensor
+
+from feature_store.errors import ConfigError, DataError
+from recsys.data.batch import Batch
+from recsys.data.block import Block
+from recsys.data.options import ReaderConfig
+
+
+@dataclass(frozen=True)
+class _BlockPlan:
+    """Consecutive batches of a lane, and the parts of row groups that hold their rows."""
+
+    first_batch: int
+    sizes: tuple[int, ...]
+    parts: tuple[tuple[int, int, int], ...]  # (row group, first row, last row + 1)
+
+
+class Reader:
+    """Iterates over the batches of one epoch after another; see the module's picture.
+
+    At most `(workers + 1) * buffer_row_groups` row groups per lane of this rank are in memory.
+    Every rank gives the same number of batches. `max_lengths` keeps only the last values of a
+    list. Sequence batches are bucketed by the length of `bucket_by`.
+    """
+
+    def __init__(
+        self,
+        path: Path | list[Path],
+        config: ReaderConfig,
+        *,
+        columns: list[str] | None = None,
+        bags: tuple[str, ...] = (),
+        max_lengths: dict[str, int] | None = None,
+        bucket_by: str | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.files = [Path(p) for p in ([path] if isinstance(path, str | Path) else path)]
+        self.config = config
+        self.bags = bags
+        self.max_lengths = max_lengths or {}
+        self.bucket_by = bucket_by if shuffle and config.bucket_batches else None
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank, self.world = rank, world
+        self.lanes = config.lanes or world
+        if self.lanes % world:
+            raise ConfigError(f"reader.lanes = {self.lanes} cannot be split over {world} processes")
+        if config.batch_size < self.lanes:
+            raise ConfigError(f"reader.batch_size must be at least the {self.lanes} lanes")
+        with _readable(self.files[0]):
+            self.schema = pq.read_schema(self.files[0])
+        if columns is not None:
+            missing = sorted(set(columns) - set(self.schema.names))
+            if missing:
+                raise DataError(
+                    f"{self.files[0]} lacks {', '.join(missing)}; it has: "
+                    f"{', '.join(self.schema.names)}"
+                )
+            self.schema = pa.schema([self.schema.field(name) for name in columns])
+        self.epoch = 0
+        self._next_batch = 0
+
+    @cached_property
+    def _footers(self) -> dict[Path, pq.FileMetaData]:
+        footers = {}
+        for path in self.files:
+            with _readable(path):
+                footers[path] = pq.read_metadata(path)
+        return footers
+
+    @cached_property
+    def _row_groups(self) -> list[tuple[Path, int, int]]:
+        """Every row group: its file, its number there, and its rows."""
+        return [
+            (path, index, footer.row_group(index).num_rows)
+            for path, footer in self._footers.items()
+            for index in range(footer.num_row_groups)
+        ]
+
+    @cached_property
+    def num_rows(self) -> int:
+        """Rows of an epoch, over all ranks."""
+        return sum(rows for _, _, rows in self._row_groups)
+
+    def __len__(self) -> int:
+        """Batches of an epoch, the same on every rank."""
+        if self.num_rows < self.lanes:
+            raise DataError(f"{self.files[0]}: {self.num_rows} rows for {self.lanes} lanes")
+        # the shortest lane decides, so that no lane has an empty slice
+        batches = -(-self.num_rows // self.config.batch_size)
+        return max(1, min(batches, self.num_rows // self.lanes))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits over the footers: other files, another position in them."""
+        digest = hashlib.sha256()
+        for footer in self._footers.values():
+            groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
+            digest.update(repr([(g.num_rows, g.total_byte_size) for g in groups]).encode())
+        return digest.hexdigest()[:16]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position: the next batch of the epoch, in these files."""
+        position = {"epoch": self.epoch, "next_batch": self._next_batch}
+        return {**position, "examples": self.fingerprint}
+
+    def load_state_dict(self, state: dict[str, Any]) -> bool:
+        """Go to a saved position; the next iteration starts there, reading nothing before it.
+
+        In other files than those it was saved in, a position within an epoch means nothing: the
+        epoch then begins anew, and the answer is False.
+        """
+        same = state["examples"] == self.fingerprint
+        self.epoch = state["epoch"]
+        self._next_batch = state["next_batch"] if same else 0
+        return same
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The rest of the current epoch; then the epoch is over and the next one begins."""
+        lanes = range(
+            self.rank * self.lanes // self.world, (self.rank + 1) * self.lanes // self.world
+        )
+        streams = [self._lane(lane, self._next_batch) for lane in lanes]
+        for slices in zip(*streams, strict=True):
+            self._next_batch += 1
+            yield Block.concat(list(slices)).to_batch(self.bags)
+        self.epoch, self._next_batch = self.epoch + 1, 0
+
+    # -- what lies where -------------------------------------------------------------------
+
+    def _rng(self, *parts: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, self.epoch, *parts])
+
+    def _blocks(self, lane: int) -> list[_BlockPlan]:
+        """The lane's batches, grouped so that each block touches few row groups."""
+        order = np.arange(len(self._row_groups))
+        if self.shuffle:
+            order = self._rng(0).permutation(order)
+        ends = np.cumsum([self._row_groups[g][2] for g in order])
+        first, last = (self.num_rows * k // self.lanes for k in (lane, lane + 1))
+        count = len(self)
+        cuts = first + np.arange(count + 1) * (last - first) // count
+        # places in `order` of the row groups that hold each batch's first and last row
+        low = np.searchsorted(ends, cuts[:-1], side="right")
+        high = np.searchsorted(ends, cuts[1:] - 1, side="right")
+        blocks, start = [], 0
+        while start < count:
+            stop = start + 1
+            limit = low[start] + self.config.buffer_row_groups
+            while stop < count and high[stop] < limit:
+                stop += 1
+            parts = []
+            for place in range(low[start], high[stop - 1] + 1):
+                begin = ends[place] - self._row_groups[order[place]][2]
+                a, b = max(cuts[start], begin) - begin, min(cuts[stop], ends[place]) - begin
+                parts.append((int(order[place]), int(a), int(b)))
+            sizes = tuple(int(size) for size in np.diff(cuts[start : stop + 1]))
+            blocks.append(_BlockPlan(start, sizes, tuple(parts)))
+            start = stop
+        return blocks
+
+    # -- rows ------------------------------------------------------------------------------
+
+    def _lane(self, lane: int, first_batch: int) -> Iterator[Block]:
+        """The lane's slice of every batch from `first_batch` on, blocks prepared in threads."""
+        blocks = [b for b in self._blocks(lane) if b.first_batch + len(b.sizes) > first_batch]
+        with (
+            ThreadPoolExecutor(self.config.workers) as decoders,
+            ThreadPoolExecutor(self.config.workers) as shufflers,
+        ):
+            loading = self._loading(blocks, lane, decoders, shufflers)
+            ahead = deque(itertools.islice(loading, self.config.workers))
+            for block in blocks:
+                rows = ahead.popleft().result()
+                ahead.extend(itertools.islice(loading, 1))
+                start = 0
+                for number, size in enumerate(block.sizes, block.first_batch):
+                    if number >= first_batch:
+                        yield rows[start : start + size]
+                    start += size
+
+    def _loading(
+        self, blocks: list[_BlockPlan], lane: int, decoders: Executor, shufflers: Executor
+    ) -> Iterator[Future[Block]]:
+        """Each block's rows to come. Neighbours share a row group; it is decoded once."""
+        tables: dict[int, Future[pa.Table]] = {}
+        for block in blocks:
+            tables = {
+                group: tables.get(group) or decoders.submit(self._decode, group)
+                for group, _, _ in block.parts
+            }
+            yield shufflers.submit(self._shuffle, block, lane, tables)
+
+    def _decode(self, group: int) -> pa.Table:
+        path, index, _ = self._row_groups[group]
+        with _readable(path), pq.ParquetFile(path, metadata=self._footers[path]) as file:
+            return file.read_row_group(index, columns=self.schema.names, use_threads=False)
+
+    def _shuffle(self, block: _BlockPlan, lane: int, tables: dict[int, Future[pa.Table]]) -> Block:
+        """A block's rows, permuted."""
+        parts = [tables[group].result().slice(a, b - a) for group, a, b in block.parts]
+        rows = Block.of(pa.concat_tables(parts), self.max_lengths)
+        if not self.shuffle:
+            return rows
+        rng = self._rng(1, lane, block.first_batch)
+        order = rng.permutation(len(rows))
+        if self.bucket_by is not None:
+            bounds = np.concatenate([[0], np.cumsum(block.sizes)])
+            order = self._bucket(order, rows.lists[self.bucket_by].lengths, bounds, rng)
+        return rows.permute(order)
+
+    def _bucket(
+        self, order: np.ndarray, lengths: Tensor, bounds: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Sort runs of batches by length, then give each batch a random place in its run."""
+        by_length, pool = lengths.numpy(), self.config.bucket_batches
+        out = []
+        for first in range(0, len(bounds) - 1, pool):
+            last = min(first + pool, len(bounds) - 1)
+            run = order[bounds[first] : bounds[last]]
+            run = run[np.argsort(by_length[run], kind="stable")]
+            sizes = np.diff(bounds[first : last + 1])
+            # sizes differ by one at most and stay where they are; which rows fill them is random
+            turn = rng.permutation(len(sizes))
+            starts = np.concatenate([[0], np.cumsum(sizes[turn])])
+            placed = {int(t): run[starts[i] : starts[i + 1]] for i, t in enumerate(turn)}
+            out += [placed[i] for i in range(len(sizes))]
+        return np.concatenate(out)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Absent, truncated and corrupt files as errors that name the file."""
+    try:
+        yield
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None

@@ -1,0 +1,205 @@
+"""Lists that someone else made, from Parquet, in the place of a retriever."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor, nn
+
+from feature_store.errors import DataError
+from recsys.data.batch import Batch
+from recsys.data.examples import Examples
+from recsys.inputs import Input
+from recsys.lists.pairs import Pairs
+from recsys.retrievers.base import Candidates
+
+RANK, SCORE, PROBABILITY = "rank", "score", "probability"
+
+
+class GivenLists(nn.Module):
+    """Recommendations per user, answered as a retriever would.
+
+    Items that a retriever could not return (unknown to the log, no candidate, seen where seen
+    items are excluded) are taken out and the list closes up, so that the figures are those of a
+    model that ranks alike. `notes` counts them, and everything else that is odd.
+
+    A `probability` column becomes the scores: predicted probabilities of a purchase.
+    """
+
+    needs_history = False
+    merge = "score"
+    offsets: Tensor
+    items: Tensor
+    list_scores: Tensor
+
+    def __init__(
+        self, user: str, offsets: Tensor, items: Tensor, scores: Tensor, *, probabilities: bool
+    ) -> None:
+        super().__init__()
+        self.user = user
+        self.inputs = (Input(user, "id"),)
+        self.probabilities = probabilities
+        self.notes: Counter[str] = Counter()
+        # lists of user row u: places offsets[u] to offsets[u + 1]
+        self.register_buffer("offsets", offsets)
+        self.register_buffer("items", items)
+        self.register_buffer("list_scores", scores)
+
+    @classmethod
+    def read(cls, source: Path | pd.DataFrame, examples: Examples) -> GivenLists:
+        """Lists from Parquet or a frame: columns user, item, and rank (from 1, the best) or score.
+
+        The columns of ids may also be named as in the log. With both, rank decides; among equal
+        scores the item whose id comes first.
+
+        Raises:
+            DataError: the file cannot be read, a column is missing or of the wrong type, a value
+                is null, or no user of the file is in the log.
+        """
+        table, path = _read(source)
+        schema = examples.schema
+        user = _ids(table, path, "user", schema.user, examples)
+        item = _ids(table, path, "item", schema.item, examples)
+        notes: Counter[str] = Counter()
+        if not (user > 0).any():
+            raise DataError(f"{path}: none of its users is in the log: are ids of the same kind?")
+        notes["rows of users who are not in the log"] = int((user == 0).sum())
+        notes["recommended items that are not in the log"] = int(((user > 0) & (item == 0)).sum())
+        numbers = {name: _numbers(table, path, name) for name in (RANK, SCORE, PROBABILITY)}
+        key, score = _sort_key(path, table.column_names, numbers)
+        kept = (user > 0) & (item > 0)
+        user, item, key, score = user[kept], item[kept], key[kept], score[kept]
+        order = np.lexsort([item, key, user])
+        user, item, key, score = user[order], item[order], key[order], score[order]
+        again = _repeats(user, item)
+        notes["items that a list repeats"] = int(again.sum())
+        user, item, key, score = user[~again], item[~again], key[~again], score[~again]
+        if numbers[RANK] is not None:
+            same = (user[1:] == user[:-1]) & (key[1:] == key[:-1])
+            notes["ranks that a list gives twice"] = int(same.sum())
+        rows = len(examples.vocabulary(schema.user))
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=rows))])
+        found = cls(
+            schema.user,
+            *(torch.from_numpy(values) for values in (offsets, item, score.astype(np.float32))),
+            probabilities=numbers[PROBABILITY] is not None,
+        )
+        found.notes = +notes  # without those that did not occur
+        return found
+
+    def prepare(self, candidates: Tensor) -> None:
+        """Fix what may be retrieved."""
+        self._candidates = candidates
+
+    def retrieve(self, batch: Batch, k: int, exclude: Pairs | None = None) -> Candidates:
+        """The first k items of each user's list that may be retrieved."""
+        users = batch.id(self.user).long()
+        starts, ends = self.offsets[users], self.offsets[users + 1]
+        width = max(1, int((ends - starts).max()))
+        places = starts.unsqueeze(1) + torch.arange(width, device=users.device)
+        inside = places < ends.unsqueeze(1)
+        places = places.clamp(max=max(0, len(self.items) - 1))
+        ids = self.items[places].masked_fill(~inside, 0)
+        self.notes["users without a list"] += int((~inside[:, 0]).sum())
+        known = torch.isin(ids, self._candidates)
+        self.notes["recommended items that are no candidates"] += int((inside & ~known).sum())
+        keep = inside & known
+        if exclude is not None:
+            seen = exclude.contains(ids)
+            self.notes["recommended items that the user has seen"] += int((keep & seen).sum())
+            keep &= ~seen
+        self.notes = +self.notes
+        order = (~keep).to(torch.int8).sort(dim=1, stable=True).indices[:, :k]
+        kept = keep.gather(1, order)
+        scores = self.list_scores[places].gather(1, order)
+        return Candidates(
+            ids.gather(1, order).masked_fill(~kept, 0), scores.masked_fill(~kept, 0.0)
+        )
+
+
+def _read(source: Path | pd.DataFrame) -> tuple[pa.Table, str]:
+    """The table, and what messages call it."""
+    name = "recommendations" if isinstance(source, pd.DataFrame) else str(source)
+    try:
+        if isinstance(source, pd.DataFrame):
+            return pa.Table.from_pandas(source, preserve_index=False), name
+        return pq.read_table(source, partitioning=None), name
+    except FileNotFoundError:
+        raise DataError(f"{name} does not exist") from None
+    except (OSError, pa.ArrowException) as error:
+        why = " ".join(str(error).split())
+        raise DataError(f"{name} cannot be read as Parquet: {why}") from None
+
+
+def _ids(table: pa.Table, path: str, role: str, name: str, examples: Examples) -> np.ndarray:
+    """Vocabulary rows of an id column; 0 = not in the log."""
+    column = next((c for c in (name, role) if c in table.column_names), None)
+    if column is None:
+        have = ", ".join(table.column_names)
+        raise DataError(f"{path}: no column {role!r} (or {name!r}); it has: {have}")
+    values = _whole(table, path, column)
+    vocabulary = examples.vocabulary(name)
+    if values.type != vocabulary.values.type:
+        try:
+            values = values.cast(vocabulary.values.type)
+        except pa.ArrowException:
+            raise DataError(
+                f"{path}: column {column!r} holds {values.type}, the log's ids are "
+                f"{vocabulary.values.type}"
+            ) from None
+    return vocabulary.encode(values)
+
+
+def _numbers(table: pa.Table, path: str, column: str) -> np.ndarray | None:
+    if column not in table.column_names:
+        return None
+    try:
+        values = _whole(table, path, column).cast(pa.float64()).to_numpy()
+    except pa.ArrowException:
+        raise DataError(
+            f"{path}: column {column!r} holds {table.schema.field(column).type}, not numbers"
+        ) from None
+    if np.isnan(values).any():
+        raise DataError(f"{path}: row {int(np.isnan(values).argmax())}: {column} is not a number")
+    return values
+
+
+def _whole(table: pa.Table, path: str, name: str) -> pa.ChunkedArray:
+    """A column without nulls."""
+    column = table.column(name)
+    if column.null_count:
+        row = int(np.asarray(column.is_null()).argmax())
+        raise DataError(
+            f"{path}: row {row}: {name} is missing ({column.null_count:,} such rows); "
+            "fill it in or leave the rows out"
+        )
+    return column
+
+
+def _sort_key(
+    path: str, columns: list[str], numbers: dict[str, np.ndarray | None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What orders a list, ascending, and the scores of its items."""
+    rank, score, probability = (numbers[name] for name in (RANK, SCORE, PROBABILITY))
+    best = next((one for one in (probability, score) if one is not None), None)
+    if rank is not None:
+        return rank, -rank if best is None else best
+    if score is None and best is None:
+        have = ", ".join(columns)
+        raise DataError(f"{path}: no column 'rank' or 'score' orders its lists; it has: {have}")
+    assert best is not None
+    return -(best if score is None else score), best
+
+
+def _repeats(user: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """Of rows sorted from each user's best down: the second and later of the same pair."""
+    pair = user.astype(np.int64) * (int(item.max(initial=0)) + 1) + item
+    again = np.ones(len(pair), dtype=bool)
+    again[np.unique(pair, return_index=True)[1]] = False
+    return again

@@ -1,0 +1,46 @@
+"""What is measured."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class EvaluationConfig(BaseModel):
+    """What is measured."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ks: tuple[int, ...] = Field((1, 5, 10, 20, 50, 100), description="Cut-offs of the lists.")
+    batch_size: int = Field(512, ge=1, description="Users ranked at a time.")
+    slice_k: int = Field(10, ge=1, description="Cut-off of the figures in slices, one of ks.")
+    slice_columns: tuple[str, ...] = Field(
+        (), description="Columns of users or items in the catalogue to slice by."
+    )
+    category: str | None = Field(
+        None,
+        description="Item column whose values make CategoryDiversity; the first bag by default.",
+    )
+    popularity_power: float = Field(
+        0.5, ge=0, le=1, description="StratifiedRecall weighs targets by popularity to minus this."
+    )
+    replicates: int = Field(1000, ge=100, description="Bootstrap replicates of the intervals.")
+
+    @field_validator("ks")
+    @classmethod
+    def _check(cls, ks: tuple[int, ...]) -> tuple[int, ...]:
+        if not ks or min(ks) < 1 or list(ks) != sorted(set(ks)):
+            raise ValueError("ks must be ascending positive numbers, each once")
+        return ks
+
+    @property
+    def slice_cut(self) -> int:
+        """`slice_k`, or the last cut-off where it is not among `ks`."""
+        return self.slice_k if self.slice_k in self.ks else self.ks[-1]
+
+    @property
+    def figures(self) -> list[str]:
+        """Names of all that is measured of every log, such as NDCG@10."""
+        from recsys.evaluation.metrics import METRICS  # needs torch, and options do not
+
+        names = (*METRICS, "F1OfMeans", "Coverage", "Gini")
+        return [f"{name}@{k}" for k in self.ks for name in names]

@@ -1,0 +1,1 @@
+"""Writes bundles, with the training stack; `serving` reads them without."""

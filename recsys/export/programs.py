@@ -1,0 +1,83 @@
+"""A model -> a program that runs without the training stack."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from feature_store.columns import HISTORY
+from feature_store.errors import ConfigError
+from recsys.data.batch import Batch
+from recsys.embeddings.options import QuantisationConfig
+from recsys.embeddings.plain import PlainEmbeddings
+from recsys.embeddings.quantisation import quantise
+from recsys.embeddings.tables import Embeddings
+from recsys.model import Model
+
+
+def on_plain_tables(model: Model) -> Any:
+    """A copy of a model whose tables are plain modules."""
+    found = copy.deepcopy(model).eval()
+    for parent in list(found.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, Embeddings):
+                setattr(parent, name, child.plain())
+    return found
+
+
+def quantise_tables(
+    plain: nn.Module, config: QuantisationConfig, measure: Callable[[], float], metric: str
+) -> dict[str, Any] | None:
+    """Quantise the tables of a model on plain tables, in place; None where all stay float32.
+
+    Returns what the manifest says of it. Raises ConfigError for a model without tables.
+    """
+    if config.dtype == "fp32" and set(config.tables.values()) <= {"fp32"}:
+        return None
+    found = [child for child in plain.modules() if isinstance(child, PlainEmbeddings)]
+    if not found:
+        raise ConfigError("export.quantisation: this model has no embedding tables")
+    return {"metric": metric, **quantise(found[0], config, measure)}
+
+
+def export_program(program: nn.Module, model: Model, batch: Batch, path: Path) -> None:
+    """Export `program`, which reads the tensors of the model's inputs by name.
+
+    The number of requests and, for lists, their length stay free.
+    """
+    found = model.inputs_of(batch)
+    inputs = {
+        one.name: _at_least_two(
+            found[one.name] if one.kind == "dense" else found[one.name].long(),
+            columns=one.length != 1,
+        )
+        for one in model.inputs  # rows are int32 in examples, and int64 in requests
+    }
+    rows = torch.export.Dim("requests", min=1, max=1 << 20)
+    shapes: dict[str, dict[int, Any]] = {}
+    for one in model.inputs:
+        shapes[one.name] = {0: rows}
+        if one.listed and one.length != 1:
+            along = HISTORY if one.kind == "times" else one.name
+            shapes[one.name][1] = torch.export.Dim(f"{along}_length", min=1, max=one.length)
+    logging.getLogger("torch.export").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exported = torch.export.export(program, (inputs,), dynamic_shapes=(shapes,))
+        torch.export.save(exported, str(path))
+
+
+def _at_least_two(part: Tensor, *, columns: bool) -> Tensor:
+    """Two rows (and `columns`) at least: torch.export would take a 1 for a constant."""
+    while len(part) < 2:
+        part = torch.cat([part, part])
+    if columns and part.dim() == 2 and part.shape[1] < 2:
+        part = torch.cat([part, part], dim=1)
+    return part

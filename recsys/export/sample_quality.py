@@ -1,0 +1,55 @@
+"""How good a model is on a fixed sample: what quantised tables may not spoil."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from feature_store.columns import HISTORY, LABEL, TARGET
+from feature_store.protocols import TEST, VALIDATION
+from recsys.data.block import Block
+from recsys.data.examples import Examples
+from recsys.evaluation.pointwise import auc
+from recsys.lists.pairs import Pairs, contains
+from recsys.rankers.base import Ranker
+from recsys.retrievers.base import VectorRetriever
+
+SAMPLE_K = 100
+_REQUESTS = 256
+
+
+def sample_recall(retriever: VectorRetriever, examples: Examples, count: int) -> float:
+    """Mean recall@100 over the first `count` requests that have a history and unseen targets."""
+    names = [HISTORY, TARGET, *(one.name for one in retriever.inputs)]
+    found, asked = 0.0, 0
+    for batch in _batches(retriever, examples, names, count):
+        seen, targets = batch.padded(HISTORY), batch.padded(TARGET)
+        lists = retriever.retrieve(batch, SAMPLE_K, Pairs.of_padded(seen)).ids
+        targets = targets.masked_fill(contains(seen, targets), 0)
+        judged = (targets != 0).any(1) & (seen != 0).any(1)
+        hits = (contains(targets, lists) & (lists != 0)).sum(1)
+        found += float((hits / (targets != 0).sum(1).clamp(min=1))[judged].sum())
+        asked += int(judged.sum())
+    return found / max(1, asked)
+
+
+def sample_auc(ranker: Ranker, examples: Examples, count: int) -> float:
+    """AUC of the first `count` labelled rows."""
+    names = [LABEL, *(one.name for one in ranker.inputs)]
+    scores, labels = [], []
+    for batch in _batches(ranker, examples, names, count):
+        scores += ranker.score(batch)[:, 0].tolist()
+        labels += batch.labels.tolist()
+    return auc(labels, scores)
+
+
+def _batches(model: Any, examples: Examples, names: list[str], count: int) -> Any:
+    role = VALIDATION if VALIDATION in examples.summary.rows else TEST
+    file: Path = examples.folder / f"{role}.parquet"
+    table = pq.read_table(file, columns=list(dict.fromkeys(names)), partitioning=None)
+    bags = tuple(one.name for one in model.inputs if one.kind == "bag")
+    for start in range(0, min(count, table.num_rows), _REQUESTS):
+        rows = table.slice(start, min(_REQUESTS, count - start)).combine_chunks()
+        yield Block.of(rows).to_batch(bags)

@@ -1,0 +1,1 @@
+"""What a list of items is: search, stable order, merging, membership, diversity."""

@@ -1,0 +1,100 @@
+"""Ways to merge what several interests find; by quota every interest fills its own share.
+
+B users, K interests, N items, L places of a shortlist.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from recsys.lists.top_k import stable_top_k
+
+Merge = Literal["score", "quota", "rounds"]
+_UNIT = 1 << 12  # of a place: shares are rounded to it, so that equal remainders tie
+
+
+def quotas_of(weights: Tensor, k: int) -> Tensor:
+    """Places [B, K] of each interest among k, in proportion to `weights` [B, K].
+
+    By the largest remainder (Hamilton's method); among equal remainders the first interest wins.
+    A row sums to k, or to 0 where no weight is positive.
+    """
+    weights = weights.double().clamp(min=0)
+    total = weights.sum(1, keepdim=True)
+    shares = (weights / total.where(total > 0, 1.0) * k * _UNIT).round().long()
+    places, remainders = shares // _UNIT, (shares % _UNIT).masked_fill(weights <= 0, -1)
+    left = torch.where(total > 0, k, 0) - places.sum(1, keepdim=True)
+    order = remainders.argsort(dim=1, descending=True, stable=True)
+    return places + (order.argsort(dim=1) < left)
+
+
+def deal(scores: Tensor, items: Tensor, quotas: Tensor) -> Tensor:
+    """Which places of the interests' shortlists [B, K, L] are taken.
+
+    Every interest takes the best of its list up to its quota. An item that several want goes to
+    the one with which it scores best, the first of them among equals; those that lost it go on
+    down their lists. That is the one stable matching (Gale & Shapley, 1962), and what going
+    through all pairs from the best score down, taking what is free, would give as well.
+
+    Args:
+        scores: each list's scores [B, K, L], descending; -inf is nothing to take.
+        items: their items [B, K, L]; ties within a list are broken by the lower one.
+        quotas: [B, K].
+    """
+    length = scores.shape[2]
+    flat, names = scores.flatten(1), items.flatten(1)
+    # one behind the other: what is wanted of an item, the best score first
+    order = flat.argsort(dim=1, descending=True, stable=True)
+    order = order.gather(1, names.gather(1, order).argsort(dim=1, stable=True))
+    names = names.gather(1, order)
+    begins = torch.ones_like(names, dtype=torch.bool)
+    begins[:, 1:] = names[:, 1:] != names[:, :-1]
+    columns = torch.arange(names.shape[1], device=names.device).expand_as(names)
+    start = torch.where(begins, columns, 0).cummax(1).values
+    free = scores > float("-inf")
+    while True:
+        wanted = free & (free.cumsum(2) <= quotas.unsqueeze(2))
+        asked = wanted.flatten(1).gather(1, order)
+        before = asked.cumsum(1) - asked.long()
+        lost = asked & (before > before.gather(1, start))
+        if not lost.any():
+            return wanted
+        refused = torch.zeros_like(lost).scatter(1, order, lost)
+        free = free & ~refused.unflatten(1, (-1, length))
+
+
+def _in_rounds(scores: Tensor, places: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Each round takes the best items that earlier ones left, as many as `places` [B, K] says, the
+    same for all users; the last one fills the list."""
+    k, left, found = min(k, scores.shape[2]), scores.clone(), []
+    sizes = places[0].long().tolist()
+    for place, size in enumerate([*sizes[:-1], k]):
+        best = stable_top_k(left[:, place], min(size, k))
+        found.append(best)
+        k -= best[1].shape[1]
+        if not k:
+            break
+        left.scatter_(2, best[1].unsqueeze(1).expand(-1, left.shape[1], -1), float("-inf"))
+    values, columns = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+    return values, columns
+
+
+def merged_top_k(scores: Tensor, weights: Tensor, k: int, merge: Merge) -> tuple[Tensor, Tensor]:
+    """(scores [B, k], columns [B, k]) of the items that interests' `scores` [B, K, N] put on the
+    list, in the order of `stable_top_k`, each with its best score; by rounds, with the score of the
+    round that found it, round after round. -inf is no item."""
+    if merge == "rounds":
+        return _in_rounds(scores, weights, k)
+    best = scores.squeeze(1) if scores.shape[1] == 1 else scores.amax(1)
+    if merge == "quota" and scores.shape[1] > 1:
+        values, columns = stable_top_k(scores.flatten(0, 1), k)
+        lists = values.unflatten(0, scores.shape[:2]), columns.unflatten(0, scores.shape[:2])
+        taken = deal(*lists, quotas_of(weights, k)).flatten(1)
+        users, places = taken.nonzero(as_tuple=True)
+        kept = torch.zeros_like(best, dtype=torch.bool)
+        kept[users, lists[1].flatten(1)[users, places]] = True
+        best = best.masked_fill(~kept, float("-inf"))
+    return stable_top_k(best, k)

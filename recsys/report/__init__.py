@@ -1,0 +1,1 @@
+"""Finished runs for people: charts, the HTML report, comparisons."""

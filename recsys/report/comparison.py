@@ -1,0 +1,211 @@
+"""Runs side by side: differences against the first, their intervals, and paired tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from feature_store.errors import DataError
+from recsys.report.contenders import Contender, open_contenders
+from recsys.statistics.bootstrap import ratio_intervals
+from recsys.statistics.significance import bootstrap_test, holm, randomisation_test
+
+Test = Literal["randomisation", "bootstrap"]
+TESTS: dict[str, Callable[..., np.ndarray]] = {
+    "randomisation": randomisation_test,
+    "bootstrap": bootstrap_test,
+}
+
+SHOWN_FIRST = ("Recall", "NDCG", "Coverage", "GMV", "GMVCapture")  # those that there are
+FIRST_K = 10  # or the last cut-off, where this one was not measured
+
+_FIGURE = ["value", "low", "high"]
+_DIFFERENCE = ["difference", "difference_low", "difference_high"]
+_CAPTURE, _MONEY = "GMVCapture@", "GMV@"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Figures of several runs under one protocol.
+
+    Attributes:
+        protocol, fingerprint, candidates: what all runs share.
+        runs: what was compared; differences are taken against the first.
+        users: how many users all runs have; differences and tests are over these.
+        test: which test gave the p-values.
+        notes: what a reader must know besides.
+        frame: one row a `metric` and `run`: `value` with its 95 % interval `low` to `high`; its
+            `difference` against the first run, with the paired 95 % interval `difference_low` to
+            `difference_high`; `p` of the test, and `p_holm`, corrected over all p in the frame.
+            NaN: there is none, as for tests of figures that are no sums over users.
+    """
+
+    protocol: str
+    fingerprint: str
+    candidates: int
+    runs: tuple[Contender, ...]
+    users: int
+    test: Test
+    notes: tuple[str, ...]
+    frame: pd.DataFrame
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON can hold it; None where the frame has NaN."""
+        rows = self.frame.astype(object).where(self.frame.notna(), None)
+        return {
+            "protocol": self.protocol,
+            "protocol_fingerprint": self.fingerprint,
+            "candidates": self.candidates,
+            "users": self.users,
+            "test": self.test,
+            "runs": [
+                {"run": run.label, "folder": str(run.folder), "retriever": run.retriever}
+                for run in self.runs
+            ],
+            "notes": list(self.notes),
+            "figures": rows.to_dict("records"),
+        }
+
+
+def compare(
+    runs: Sequence[str | Path],
+    metrics: Sequence[str] = (),
+    *,
+    test: Test = "randomisation",
+    seed: int = 0,
+) -> Comparison:
+    """Hold runs against the first of them, user by user.
+
+    Args:
+        runs: folders of evaluated runs, each standing for its model, or FOLDER:RETRIEVER for
+            another retriever of a run, such as `runs/ml:ease`.
+        metrics: names such as NDCG@10, or NDCG for all its cut-offs; by default those that people
+            look at first.
+        test: which paired test gives the p-values.
+        seed: of resampling users and of the test.
+
+    Raises:
+        DataError: for fewer than two runs, unknown ones, runs that were not evaluated, runs whose
+            protocols differ, and metrics that not all runs have.
+    """
+    contenders = open_contenders([str(run) for run in runs])
+    names = _choose(metrics, contenders)
+    paired = [name for name in names if _column(name) in contenders[0].columns]
+    tables = [one.per_user(_needed(paired)) for one in contenders]
+    users = tables[0].index
+    for table in tables[1:]:
+        users = users[users.isin(table.index)]
+    if not len(users):
+        raise DataError("the runs have no user in common: there is nothing to pair")
+    whole = all(len(table) == len(users) for table in tables)
+    sums = [_sums(table.loc[users], paired) for table in tables]
+    parts: list[pd.DataFrame] = []
+    for one, (above, below) in zip(contenders, sums, strict=True):
+        part = _as_measured(one, names)
+        anew = [name for name in paired if not whole or name not in one.found["metrics"]]
+        places = [paired.index(name) for name in anew]
+        part.loc[anew, _FIGURE] = _ratios(above[:, places], below[:, places], seed)
+        if parts:
+            if whole:
+                part["difference"] = part["value"] - parts[0]["value"]
+            part.loc[paired, _DIFFERENCE] = _ratios(above - sums[0][0], below, seed)
+            part.loc[paired, "p"] = TESTS[test](above, sums[0][0], seed=seed)
+        parts.append(part)
+    frame = pd.concat(parts).loc[names].rename_axis("metric").reset_index()
+    frame["p_holm"] = holm(frame["p"].to_numpy())
+    results = contenders[0].run.results
+    return Comparison(
+        protocol=results["protocol"],
+        fingerprint=results["protocol_fingerprint"],
+        candidates=results["candidates"],
+        runs=contenders,
+        users=len(users),
+        test=test,
+        notes=() if whole else _notes(contenders, names, paired, len(users)),
+        frame=frame,
+    )
+
+
+def _choose(asked: Sequence[str], contenders: Sequence[Contender]) -> list[str]:
+    """Names of figures that all contenders have."""
+    known = [name for name in contenders[0].figures if all(name in c.figures for c in contenders)]
+    cuts = sorted({int(name.partition("@")[2]) for name in known if "|" not in name})
+    if not cuts:
+        raise DataError("the runs have no metric in common: evaluate them at the same cut-offs")
+    if not asked:
+        k = FIRST_K if FIRST_K in cuts else cuts[-1]
+        asked = [f"{name}@{k}" for name in SHOWN_FIRST if f"{name}@{k}" in known]
+    chosen: list[str] = []
+    for one in asked:
+        at_all_cuts = [f"{one}@{k}" for k in cuts if f"{one}@{k}" in known]
+        if one not in known and not at_all_cuts:
+            names = ", ".join(dict.fromkeys(name.partition("@")[0] for name in known))
+            raise DataError(
+                f"no metric {one!r} in all of these runs: they have {names} at "
+                f"{', '.join(map(str, cuts))}; name one as NDCG@{cuts[-1]}"
+            )
+        chosen += [one] if one in known else at_all_cuts
+    return list(dict.fromkeys(chosen))
+
+
+def _column(name: str) -> str:
+    """The values per user behind a figure, if it has any."""
+    return name.replace(_CAPTURE, _MONEY)
+
+
+def _needed(names: list[str]) -> list[str]:
+    columns = [_column(name) for name in names]
+    spent = ["value"] if any(name.startswith(_CAPTURE) for name in names) else []
+    return list(dict.fromkeys(columns + spent))
+
+
+def _sums(users: pd.DataFrame, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Numerators and denominators [U, M]: each figure is the ratio of their sums over users.
+
+    A mean is a ratio to 1 a user, GMV capture one to the money that the user spent. Denominators
+    are the same in all runs, so differences of figures are ratios too, and a test of GMV capture
+    is one of its numerators.
+    """
+    above = users[[_column(name) for name in names]].to_numpy(dtype=np.float64)
+    below = np.ones_like(above)
+    for place, name in enumerate(names):
+        if name.startswith(_CAPTURE):
+            below[:, place] = users["value"]
+    return above, below
+
+
+def _ratios(above: np.ndarray, below: np.ndarray, seed: int) -> np.ndarray:
+    """Ratios of sums [M, 3] with the ends of their intervals; users with NaN are left out."""
+    total = np.where(np.isnan(above), 0.0, below).sum(axis=0)
+    value = np.divide(
+        np.nansum(above, axis=0), total, out=np.full(len(total), np.nan), where=total != 0
+    )
+    return np.stack([value, *ratio_intervals(above, below, seed=seed)], axis=1)
+
+
+def _as_measured(contender: Contender, names: list[str]) -> pd.DataFrame:
+    """Rows of the frame, by name, with the figures that the run has written."""
+    part = pd.DataFrame(np.nan, index=names, columns=[*_FIGURE, *_DIFFERENCE, "p", "p_holm"])
+    for name in names:
+        if name in contender.found["metrics"]:
+            value, bounds = contender.found["metrics"][name], contender.found["ci95"][name]
+            part.loc[name, _FIGURE] = np.array([value, *bounds], dtype=np.float64)
+    part.insert(0, "run", contender.label)
+    return part
+
+
+def _notes(
+    contenders: Sequence[Contender], names: list[str], paired: list[str], users: int
+) -> tuple[str, ...]:
+    """Said when the runs have not the same users."""
+    counts = ", ".join(f"{one.label} {one.found['users']:,}" for one in contenders)
+    notes = [f"figures are over the {users:,} users that all runs have (of {counts})"]
+    others = [name for name in names if name not in paired]
+    if others:
+        notes.append(f"but {', '.join(others)} over each run's own users: no difference is shown")
+    return tuple(notes)

@@ -1,0 +1,124 @@
+"""Contenders: evaluated retrievers, opened by name, that may be held against each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from feature_store.errors import DataError
+from recsys.runs.folder import Run, measured
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One retriever of an evaluated run; `label` is what tables call it."""
+
+    label: str
+    run: Run
+    retriever: str
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.run.folder
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """What `metrics.json` holds of the retriever."""
+        return self.run.results["retrievers"][self.retriever]
+
+    @cached_property
+    def columns(self) -> list[str]:
+        """Names of the columns per user."""
+        return pq.read_schema(self._path).names
+
+    @cached_property
+    def figures(self) -> list[str]:
+        """Names of all figures: the run's, and those of slices of items."""
+        known = [name for name, value in self.found["metrics"].items() if value is not None]
+        return known + [name for name in self.columns if "|" in name]
+
+    def per_user(self, columns: Sequence[str]) -> pd.DataFrame:
+        """Some of the columns, by user id."""
+        table = pq.read_table(self._path, columns=["user", *columns], partitioning=None)
+        if table.num_rows != self.found["users"]:
+            raise DataError(
+                f"{self._path} has {table.num_rows:,} users and metrics.json "
+                f"{self.found['users']:,}: run `recsys evaluate {self.folder}` again"
+            )
+        return table.to_pandas().set_index("user")
+
+    @property
+    def _path(self) -> Path:
+        path = self.folder / "per_user" / f"{self.retriever}.parquet"
+        if not path.exists():
+            raise DataError(f"{path} is absent: run `recsys evaluate {self.folder}` again")
+        return path
+
+
+def open_contenders(runs: Sequence[str]) -> tuple[Contender, ...]:
+    """What FOLDER (its model) or FOLDER:RETRIEVER name.
+
+    Raises DataError for fewer than two, unknown or repeated ones, runs that were not evaluated,
+    and figures that must not be compared because their protocols differ.
+    """
+    if len(runs) < 2:
+        raise DataError("name two runs or more; RUN:RETRIEVER names another retriever of a run")
+    short = [text.rstrip("/").rpartition("/")[2] for text in runs]
+    labels = short if len(set(short)) == len(short) else runs
+    found = tuple(_open(text, label) for text, label in zip(runs, labels, strict=True))
+    known: set[tuple[Path, str]] = set()
+    for one in found:
+        which = one.folder.resolve(), one.retriever
+        if which in known:
+            raise DataError(f"{one.label} is named twice: name different retrievers")
+        known.add(which)
+        _check_same_protocol(found[0], one)
+    return found
+
+
+def _open(text: str, label: str) -> Contender:
+    folder, retriever = text, ""
+    if ":" in text and not Path(text).exists():
+        folder, _, retriever = text.rpartition(":")
+    if not Path(folder).is_dir():
+        raise DataError(f"{folder} is not a folder: name runs as FOLDER or FOLDER:RETRIEVER")
+    run = Run(folder)
+    kind, models = measured(run.results)
+    if kind != "retrievers":
+        raise DataError(f"{folder} is of a ranker: only lists of retrievers can be compared yet")
+    known = list(models)
+    if retriever and retriever not in known:
+        raise DataError(f"{folder} has no retriever {retriever!r}: it has {', '.join(known)}")
+    return Contender(label, run, retriever or known[0])  # the model is the first
+
+
+def _check_same_protocol(first: Contender, other: Contender) -> None:
+    """Raises DataError, saying what differs, where figures must not be compared."""
+    a, b = first.run.results, other.run.results
+    prints = a["protocol_fingerprint"], b["protocol_fingerprint"]
+    if prints[0] == prints[1] and a["candidates"] == b["candidates"]:
+        return
+    parts = [one.get("protocol_parts", {}) | {"candidates": one["candidates"]} for one in (a, b)]
+    names = list(parts[0] | parts[1])
+    if parts[0].get("split.protocol") != parts[1].get("split.protocol"):
+        # what only one of two kinds of protocol knows says no more than that the kinds differ
+        names = [name for name in names if name in parts[0] and name in parts[1]]
+    values = [(name, *(json.dumps(part.get(name)) for part in parts)) for name in names]
+    differing = [
+        f"{name} is {x} in {first.label} but {y} in {other.label}"
+        for name, x, y in values
+        if x != y
+    ]
+    raise DataError(
+        f"{first.label} was measured by {a['protocol']} ({prints[0]}), {other.label} by "
+        f"{b['protocol']} ({prints[1]}), and figures of different protocols are not comparable: "
+        f"{'; '.join(differing) or 'neither says what differs, evaluate both again'}"
+    )

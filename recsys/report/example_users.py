@@ -1,0 +1,159 @@
+"""Example users: what a few of them did, did next, and were recommended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feature_store.catalogue import Catalogue
+from feature_store.columns import HISTORY, TARGET
+from feature_store.errors import ConfigError, DataError
+from feature_store.schema import Schema
+from feature_store.vocabulary import Vocabulary
+from recsys.config import parse_config
+from recsys.runs.folder import Run
+
+USERS = 10
+ITEMS = 10
+"""Of a user's history the newest, of the targets the first, and of a list the first shown."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An item as people read it: its title and id; `hit` where list and targets share it."""
+
+    title: str | None
+    id: str
+    hit: bool
+
+
+@dataclass(frozen=True)
+class ExampleUser:
+    """A user of the test; `events` and `num_targets` also count what is not shown.
+
+    `ordered` says whether the history's order means anything.
+    """
+
+    id: str
+    events: int
+    ordered: bool
+    history: list[Shown]
+    num_targets: int
+    targets: list[Shown]
+    lists: dict[str, list[Shown]]
+
+
+def example_users(of: Mapping[str, tuple[Run, str]]) -> list[ExampleUser]:
+    """Users drawn by the run's seed, one from each tenth of all by length of history.
+
+    `of` says which run and retriever every shown list is of. Users, histories and targets are
+    those of the first; whom another run did not judge has no list there. Nobody's figures are
+    looked at to choose. Empty where the run's examples or lists are gone.
+    """
+    run, _ = next(iter(of.values()))
+    paths = {name: one.folder / "per_user" / f"{r}.parquet" for name, (one, r) in of.items()}
+    refitted = run.config.get("trainer", {}).get("refit", False)
+    examples = run.folder / ("examples_refit" if refitted else "examples")
+    if not all(path.exists() for path in (examples / "test.parquet", *paths.values())):
+        return []
+    schema = Schema.load(examples / "schema.json")
+    users = _choose(next(iter(paths.values())), int(run.results["seed"]))
+    requests = _requests(examples, schema, users)
+    lists = {name: _lists(path, users) for name, path in paths.items()}
+    items = [i for history, targets in requests.values() for i in history[-ITEMS:] + targets]
+    items += [i for of_users in lists.values() for part in of_users.values() for i in part[:ITEMS]]
+    titles = _titles(run, schema, items)
+    exclude_seen = run.results.get("protocol_parts", {}).get("split.seen") == "exclude"
+    shown = []
+    for user in users.to_pylist():
+        history, targets = requests.get(user, ([], []))
+        # The evaluator counts an item once, and does not ask for what it may not recommend.
+        targets = [t for t in dict.fromkeys(targets) if not (exclude_seen and t in set(history))]
+        of_user = {name: found.get(user, [])[:ITEMS] for name, found in lists.items()}
+        recommended = {item for part in of_user.values() for item in part}
+
+        def show(items: Iterable[Any], hits: Iterable[Any]) -> list[Shown]:
+            found = set(hits)
+            return [Shown(titles.get(i), str(i), i in found) for i in items]
+
+        shown.append(
+            ExampleUser(
+                id=str(user),
+                events=len(history),
+                ordered=schema.clock != "none",
+                history=show(history[-ITEMS:], ()),
+                num_targets=len(targets),
+                targets=show(targets[:ITEMS], recommended),
+                lists={name: show(part, targets) for name, part in of_user.items()},
+            )
+        )
+    return shown
+
+
+def _choose(path: Path, seed: int) -> pa.Array:
+    """Raw ids of the users to show, those with short histories first."""
+    table = _read(path, ["user", "history"])
+    order = table.append_column("row", pa.array(range(table.num_rows))).sort_by(
+        [("history", "ascending"), ("user", "ascending")]
+    )
+    tenths = np.array_split(order["row"].to_numpy(), min(USERS, table.num_rows))
+    rng = np.random.default_rng(seed)
+    rows = [int(rng.choice(tenth)) for tenth in tenths if len(tenth)]
+    return table["user"].take(pa.array(rows, pa.int64())).combine_chunks()
+
+
+def _requests(
+    examples: Path, schema: Schema, users: pa.Array
+) -> dict[Any, tuple[list[Any], list[Any]]]:
+    """Raw id of a user -> raw ids of the history, oldest first, and of the targets."""
+    of_users, of_items = (
+        Vocabulary.load(examples / "vocabulary" / f"{schema[name].table_name}.arrow")
+        for name in (schema.user, schema.item)
+    )
+    rows = of_users.encode(users)
+    table = _read(
+        examples / "test.parquet",
+        [schema.user, HISTORY, TARGET],
+        filters=[(schema.user, "in", rows.tolist())],
+    )
+    raw = dict(zip(rows.tolist(), users.to_pylist(), strict=True))
+    return {
+        raw[one[schema.user]]: (
+            of_items.decode(np.array(one[HISTORY], np.int64)).to_pylist(),
+            of_items.decode(np.array(one[TARGET], np.int64)).to_pylist(),
+        )
+        for one in table.to_pylist()
+    }
+
+
+def _lists(path: Path, users: pa.Array) -> dict[Any, list[Any]]:
+    columns = ["user", "recommended"]
+    table = _read(path, columns, filters=[("user", "in", users.to_pylist())])
+    return dict(zip(*(table[name].to_pylist() for name in columns), strict=True))
+
+
+def _titles(run: Run, schema: Schema, items: list[Any]) -> dict[Any, str]:
+    """Titles of items by raw id, from the catalogue of the log, else from the bundle's copy."""
+    if schema.title is None or not items:
+        return {}
+    try:
+        store = parse_config(run.config).store_folder
+    except (ConfigError, DataError):  # of another version: the log may be anywhere
+        store = run.bundle
+    for path in (Catalogue(store, schema).path("item"), run.bundle / "catalogue.parquet"):
+        if path.exists():
+            found = _read(path, [schema.item, schema.title], filters=[(schema.item, "in", items)])
+            pairs = zip(*(found[n].to_pylist() for n in (schema.item, schema.title)), strict=True)
+            return {item: title for item, title in pairs if title and title.strip()}
+    return {}
+
+
+def _read(path: Path, columns: list[str], **options: Any) -> pa.Table:
+    # Without `partitioning`, a folder called `name=value` above the file would be a column.
+    return pq.read_table(path, columns=columns, partitioning=None, **options)

@@ -1,0 +1,103 @@
+"""What a finished run's bundle makes of users and items, for models that build on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from feature_store.columns import HISTORY, HISTORY_TIME
+from feature_store.errors import ConfigError, DataError
+from feature_store.protocols import VALIDATION
+from recsys.data.examples import Examples, Interactions
+from recsys.serving.bundle import Bundle
+from recsys.serving.recommender import Recommender
+
+_USERS = 4096  # asked for at a time
+
+
+def vectors_of(
+    folder: Path | str, interactions: Interactions, examples: Examples
+) -> tuple[Tensor, Tensor]:
+    """Vectors [U, D] and [N, D] of the user and item rows of `examples`.
+
+    Users are asked for with nothing but `interactions` as their histories; users without any, and
+    items that the run has no vectors of, have the vector 0.
+
+    Raises ConfigError where the run has another split, has learned what is held out here, or has
+    no single vector for each of them.
+    """
+    found = _open(Path(folder))
+    learnt = found.bundle.manifest.get("train_roles", ())
+    if VALIDATION in learnt and VALIDATION not in examples.summary.train_roles:
+        raise ConfigError(
+            f"{folder} has trained on validation events, too, which are held out here: set "
+            "trainer.refit = true as there, or choose a run without it"
+        )
+    split = found.bundle.manifest.get("protocol_fingerprint", examples.summary.fingerprint)
+    if split != examples.summary.fingerprint:
+        raise ConfigError(
+            f"{folder} was trained on another log or split: events that are tested here may be "
+            "among its training events; give it the same [data] and [split]"
+        )
+    items = _items(found.bundle, folder, examples)
+    ids = examples.vocabulary(examples.schema.user)
+    users = torch.zeros(len(ids), items.shape[1])
+    order = torch.argsort(interactions.users, stable=True)
+    rows, counts = interactions.users[order].unique_consecutive(return_counts=True)
+    starts = np.concatenate([[0], counts.cumsum(0).numpy()])
+    vocabulary = examples.vocabulary(examples.schema.item)
+    features = _features(found)
+    for first in range(0, len(rows), _USERS):
+        part = slice(first, first + _USERS)
+        ends = starts[first : first + _USERS + 1]
+        events = order[ends[0] : ends[-1]]
+        offsets = pa.array(ends - ends[0], pa.int32())
+        raw = ids.decode(rows[part].numpy())
+        history = vocabulary.decode(interactions.items[events].numpy())
+        times = pa.array(interactions.times[events].numpy())
+        requests = features.take(pc.index_in(raw, value_set=features.column(0).combine_chunks()))
+        requests = requests.set_column(0, features.column_names[0], raw)
+        for name, values in ((HISTORY, history), (HISTORY_TIME, times)):
+            requests = requests.append_column(name, pa.ListArray.from_arrays(offsets, values))
+        vectors, _ = found.bundle.queries(found.encode(requests)[0])
+        if vectors.shape[1] != 1:
+            raise ConfigError(
+                f"{folder} has {vectors.shape[1]} vectors a user: choose a run whose retriever has "
+                "one"
+            )
+        users[rows[part]] = vectors.squeeze(1)
+    return users, items
+
+
+def _open(run: Path) -> Recommender:
+    bundle = run / "bundle"
+    if not bundle.exists():
+        raise DataError(f"{run} has no bundle: run `recsys export {run}`")
+    return Recommender.open(bundle)
+
+
+def _items(bundle: Bundle, folder: Path | str, examples: Examples) -> Tensor:
+    if bundle.items.dim() != 2:
+        raise ConfigError(
+            f"{folder} is a run of {bundle.manifest['retriever']}, which scores all items without "
+            "vectors: choose a run whose retriever has vectors"
+        )
+    rows = examples.vocabulary(examples.schema.item).encode(bundle.item_ids)
+    items = torch.zeros(examples.num_items, bundle.items.shape[1])
+    items[torch.from_numpy(rows)] = bundle.items
+    items[0] = 0  # of ids that are not known here
+    return items
+
+
+def _features(found: Recommender) -> pa.Table:
+    """The users' ids, and behind them what is known of users besides their events."""
+    table = pq.read_table(found.bundle.folder / "users.parquet", partitioning=None)
+    user = found.bundle.schema.user
+    others = [n for n in table.column_names if n not in (user, HISTORY, HISTORY_TIME)]
+    return table.select([user, *others])

@@ -1,0 +1,1 @@
+"""A run: its folder, and what is done in it."""

@@ -1,0 +1,120 @@
+"""Optimizers: one for what is dense, a fused one for sharded tables, one schedule for both."""
+
+from __future__ import annotations
+
+import torch
+from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
+    SplitTableBatchedEmbeddingBagsCodegen,
+)
+from torch import nn
+from torchrec.distributed.model_parallel import DistributedModelParallel
+from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
+from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
+from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
+from torchrec.optim.optimizers import in_backward_optimizer_filter
+from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
+
+from feature_store.errors import ConfigError
+from recsys.training.options import OptimizerConfig
+
+_FUSED = {
+    "rowwise_adagrad": RowWiseAdagrad,
+    "adagrad": torch.optim.Adagrad,
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+}
+
+
+def fuse(model: nn.Module, config: OptimizerConfig, device: str = "cpu") -> None:
+    """Give the tables that will be sharded an optimizer that runs in the backward pass.
+
+    Raises ConfigError for a table that will not be sharded, and for Adam on CPUs.
+    """
+    known = []
+    for module in model.modules():
+        if not isinstance(module, EmbeddingCollection | EmbeddingBagCollection):
+            continue
+        for weights, parameter in module.named_parameters():
+            table = weights.split(".")[-2]
+            name, rate = config.fused(table)
+            if name == "adam" and device == "cpu":
+                raise ConfigError(
+                    f"table {table} is sharded and cannot be trained by fused Adam on CPUs, which "
+                    "have no such kernel: choose trainer.optimizer.sharded = 'rowwise_adagrad' or "
+                    "'adagrad', or replicate the table with embeddings.shard_above_mb"
+                )
+            apply_optimizer_in_backward(_FUSED[name], [parameter], {"lr": rate})
+            known.append(table)
+    for table in config.tables:
+        if table not in known:
+            there = f"sharded are: {', '.join(known)}" if known else "none is sharded"
+            raise ConfigError(f"trainer.optimizer.tables.{table}: no sharded table; {there}")
+
+
+class Optimizer:
+    """All optimizers of a sharded model behind one step and one schedule."""
+
+    def __init__(self, model: DistributedModelParallel, config: OptimizerConfig) -> None:
+        self.config = config
+        dense = in_backward_optimizer_filter(model.named_parameters())
+        named = {name: weights for name, weights in dense if weights.requires_grad}
+        self.dense_parameters = list(named.values())
+        self.dense = KeyedOptimizerWrapper(named, lambda parameters: _dense(parameters, config))
+        self.fused = model.fused_optimizer
+        self.all = CombinedOptimizer([self.fused, self.dense])
+        self._rates = [group["lr"] for group in self.fused.param_groups]
+        self._kernels = [
+            module
+            for module in model.modules()
+            if isinstance(module, SplitTableBatchedEmbeddingBagsCodegen)
+        ]
+
+    def set_rate(self, factor: float) -> None:
+        """Scale the learning rates."""
+        for group in self.dense.param_groups:
+            group["lr"] = self.config.learning_rate * factor
+        for group, rate in zip(self.fused.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
+        if self._rates:
+            self.fused.step()  # fused kernels take a new rate only here
+
+    def make_state(self) -> None:
+        """Make the state that dense optimizers make at their first step, all zeros.
+
+        What is not there could silently not be restored.
+        """
+        self.set_rate(0.0)  # the step that makes it moves nothing
+        self.dense.init_state({})
+        self.dense.zero_grad()
+        for state in self.dense.state.values():
+            for value in state.values():
+                if isinstance(value, torch.Tensor):
+                    value.zero_()
+
+    def count_steps(self, step: int) -> None:
+        """Tell fused kernels how many steps were made: Adam's correct for it."""
+        for kernel in self._kernels:
+            kernel.set_optimizer_step(step)
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of dense weights."""
+        self.dense.zero_grad()
+
+    def clip(self, norm: float) -> None:
+        """Scale dense gradients down to a norm; fused ones are applied before anyone sees them."""
+        torch.nn.utils.clip_grad_norm_(self.dense_parameters, norm)
+
+    def step(self) -> None:
+        """Move the dense weights; sharded ones moved in the backward pass."""
+        self.dense.step()
+
+
+def _dense(parameters: list[torch.Tensor], config: OptimizerConfig) -> torch.optim.Optimizer:
+    rate, decay = config.learning_rate, config.weight_decay
+    groups = [{"params": parameters}]  # may be none: all weights may lie in sharded tables
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, lr=rate, weight_decay=decay)
+    if config.name == "adagrad":
+        return torch.optim.Adagrad(groups, lr=rate, weight_decay=decay)
+    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+    return kind(groups, lr=rate, betas=(0.9, config.beta2), weight_decay=decay, fused=True)

@@ -1,0 +1,106 @@
+"""Options of training."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fused = Literal["rowwise_adagrad", "adagrad", "sgd", "adam"]
+
+
+class TableOptimizer(BaseModel):
+    """How one sharded table moves; what is not set is as for the others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Fused | None = None
+    learning_rate: float | None = Field(None, gt=0)
+
+
+class OptimizerConfig(BaseModel):
+    """How weights move."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["adam", "adamw", "adagrad", "sgd"] = "adam"
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    beta2: float = Field(0.999, gt=0, lt=1, description="Second moment's decay of Adam.")
+    sharded: Fused = Field(
+        "rowwise_adagrad", description="Fused optimizer of sharded tables; adam on GPUs alone."
+    )
+    sharded_learning_rate: float = Field(0.02, gt=0)
+    tables: dict[str, TableOptimizer] = Field(
+        {}, description="Sharded tables with an optimizer or rate of their own."
+    )
+    warmup_steps: int = Field(0, ge=0)
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="After warm-up, over the planned steps, down to `final`."
+    )
+    final: float = Field(0.0, ge=0, le=1, description="Share of the rate left at the end.")
+
+    def fused(self, table: str) -> tuple[Fused, float]:
+        """The optimizer of a sharded table, and its learning rate."""
+        own = self.tables.get(table, TableOptimizer())
+        return own.name or self.sharded, own.learning_rate or self.sharded_learning_rate
+
+    def factor(self, step: int, steps: int) -> float:
+        """The share of the learning rate used at `step` of `steps`."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        if self.schedule == "constant":
+            return 1.0
+        done = (step - self.warmup_steps) / max(1, steps - self.warmup_steps)
+        done = min(1.0, done)
+        left = 1 - done if self.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+        return self.final + (1 - self.final) * left
+
+
+class TrainerConfig(BaseModel):
+    """How long, how fast, and what counts as best."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(20, ge=1, description="At most this many passes over the examples.")
+    steps: int | None = Field(None, ge=1, description="Stop after this many steps at the latest.")
+    validate_every: int = Field(1, ge=1, description="Epochs between validations.")
+    metric: str | None = Field(
+        None,
+        description="Validation metric that chooses the best epoch; by default NDCG@10 of "
+        "retrievers and AUC of rankers.",
+    )
+    patience: int = Field(
+        5, ge=1, description="Stop after this many validations without improvement."
+    )
+    refit: bool = Field(
+        False,
+        description="Once the epoch is chosen, train anew for as many epochs on training and "
+        "validation events together, as the model that serves the test would be.",
+    )
+    optimizer: OptimizerConfig = OptimizerConfig()
+    clip_norm: float | None = Field(None, gt=0, description="Norm that gradients are scaled to.")
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    checkpoint_every_steps: int | None = Field(
+        None, ge=1, description="Besides the checkpoint after every validation."
+    )
+    keep: int = Field(2, ge=1, description="Newest checkpoints to keep, besides the best.")
+    background_checkpoint_mb: float = Field(
+        2048,
+        ge=0,
+        description="State up to this size per process is copied and written beside the training; "
+        "larger state is written while the training waits.",
+    )
+    start_from: Path | None = Field(
+        None, description="A run whose best weights this one starts from, and whose ids it keeps."
+    )
+    since: datetime | None = Field(
+        None, description="Train on events from this moment (UTC) on; earlier ones are history."
+    )
+    allow_feature_changes: bool = Field(
+        False, description="Go on from weights of a model with other features: by name, + and -."
+    )

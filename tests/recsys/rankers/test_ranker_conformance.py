@@ -1,0 +1,237 @@
+"""Every ranker of the registry keeps the contract; a new one is tested by being registered."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from conformance import LAYOUTS, Recorder, batch_from, fresh, learn, predict, small, training
+from feature_store.columns import LABEL
+from feature_store.errors import DataError
+from feature_store.examples import Shape
+from recsys.data.examples import Examples
+from recsys.distributed import Group, join
+from recsys.embeddings.options import QuantisationConfig
+from recsys.export.ranker import write_ranker_bundle
+from recsys.export.retriever import raw_requests
+from recsys.rankers import BY_NAME
+from recsys.rankers.base import Ranker
+from recsys.serving.recommender import Recommender
+from recsys.serving.scorer import Scorer
+from recsys.training import checkpoint
+
+TESTS = Path(__file__).resolve().parents[1]
+
+
+@dataclass
+class Subject:
+    """A ranker that has learned the planted log, and its bundle."""
+
+    name: str
+    examples: Examples
+    ranker: Ranker
+    recorder: Recorder
+    scorer: Scorer
+
+
+@pytest.fixture(scope="module", params=list(BY_NAME))
+def subject(
+    request: pytest.FixtureRequest,
+    planted: dict[Shape, Examples],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Subject:
+    name, examples = request.param, planted["labelled"]
+    folder, recorder = tmp_path_factory.mktemp(name), Recorder()
+    with join("cpu") as group:
+        ranker = learn(small(name), examples, folder / "checkpoints", group, listener=recorder)
+    return Subject(name, examples, ranker, recorder, export(ranker, examples, folder / "bundle"))
+
+
+def export(ranker: Ranker, examples: Examples, folder: Path, **options: Any) -> Scorer:
+    about = {"ranker": "conformance"}
+    return write_ranker_bundle(folder, ranker, examples, golden=8, about=about, **options)
+
+
+def rows_of(ranker: Ranker, examples: Examples, role: str = "test") -> pa.Table:
+    """Encoded rows with the columns that a ranker reads."""
+    table = pq.read_table(examples.folder / f"{role}.parquet")
+    return table.select([one.name for one in ranker.inputs])
+
+
+@torch.no_grad()
+def logits(ranker: Ranker, table: pa.Table) -> torch.Tensor:
+    return ranker.score(batch_from(ranker, table))
+
+
+def test_it_learns_what_goes_with_what(subject: Subject, group: Group) -> None:
+    """The planted rule is one of pairs: neither the club nor the genre tells anything alone."""
+    found = predict(subject.ranker, subject.examples, group)
+    assert found.metrics["AUC"] > 0.9
+    losses = [epoch["loss"] for epoch in subject.recorder.epochs]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_it_can_learn_a_few_rows_by_heart(planted: dict[Shape, Examples]) -> None:
+    for name in BY_NAME:
+        examples = planted["labelled"]
+        ranker = fresh(small(name), examples)
+        names = [one.name for one in ranker.inputs]
+        table = pq.read_table(examples.folder / "train.parquet").slice(0, 40)
+        batch = batch_from(ranker, table.select([*names, LABEL]))
+        optimizer = torch.optim.Adam(ranker.parameters(), lr=0.05)
+        for step in range(150):
+            loss = ranker(batch, step)
+            optimizer.zero_grad()
+            (loss.total / loss.weight).backward()
+            optimizer.step()
+        assert loss.total / loss.weight < 0.02
+
+
+def test_scores_are_logits_of_every_task(subject: Subject) -> None:
+    table = rows_of(subject.ranker, subject.examples)
+    found = logits(subject.ranker, table)
+    assert found.shape == (table.num_rows, len(subject.ranker.tasks))
+    assert found.isfinite().all() and (found < 0).any() and (found > 0).any()
+
+
+def test_a_row_is_scored_alike_in_any_company_and_order(subject: Subject) -> None:
+    table = rows_of(subject.ranker, subject.examples).slice(0, 60)
+    together = logits(subject.ranker, table)
+    order = np.random.default_rng(0).permutation(60)
+    torch.testing.assert_close(logits(subject.ranker, table.take(order)), together[order])
+    for row in range(0, 60, 15):
+        alone = logits(subject.ranker, table.slice(row, 1))
+        torch.testing.assert_close(alone, together[row : row + 1])
+
+
+def test_it_is_restored_as_it_was_saved(subject: Subject, group: Group, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "saved", subject.ranker, None, {}, group)
+    other = fresh(small(subject.name), subject.examples, seed=1).eval()
+    checkpoint.load_unsharded(tmp_path / "saved", other)
+    table = rows_of(other, subject.examples)
+    assert torch.equal(logits(other, table), logits(subject.ranker, table))
+
+
+def raw_rows(subject: Subject) -> pd.DataFrame:
+    table = pq.read_table(subject.examples.folder / "test.parquet").combine_chunks()
+    return raw_requests(subject.examples, table, subject.ranker.inputs).to_pandas()
+
+
+def test_its_bundle_scores_as_it_does(subject: Subject) -> None:
+    requests = raw_rows(subject)
+    found = subject.scorer.score(requests)
+    table = rows_of(subject.ranker, subject.examples)
+    expected = torch.sigmoid(logits(subject.ranker, table)[:, 0])
+    torch.testing.assert_close(
+        torch.tensor(found["probability"].to_numpy()), expected, atol=1e-4, rtol=1e-4
+    )
+    assert found.drop(columns="probability").equals(requests)
+
+
+def test_known_users_need_no_more_than_their_id(subject: Subject) -> None:
+    requests = raw_rows(subject)
+    brief = requests[["user_id", "item_id"]]
+    found, whole = subject.scorer.score(brief), subject.scorer.score(requests)
+    assert found["probability"].to_numpy() == pytest.approx(whole["probability"], abs=1e-5)
+
+
+def test_whoever_asks_gets_an_answer_or_a_reason(subject: Subject) -> None:
+    strangers = pd.DataFrame({"user_id": [None, 5], "item_id": ["i03", "nowhere"]})
+    assert subject.scorer.score(strangers)["probability"].between(0, 1).all()
+    assert len(subject.scorer.score(pd.DataFrame({"item_id": ["i03"]}))) == 1
+    for requests, message in (
+        (pd.DataFrame({"user_id": [1001]}), r"need a column 'item_id' of item ids"),
+        (pd.DataFrame({"item_id": []}), "no requests"),
+        (pd.DataFrame({"item_id": ["i03"], "user_id": ["x"]}), "column 'user_id'"),
+        (pd.DataFrame({"item_id": ["i03"], "age": ["old"]}), "column 'age'"),
+    ):
+        with pytest.raises(DataError, match=message) as caught:
+            subject.scorer.score(requests)
+        assert "\n" not in str(caught.value)
+
+
+def test_another_process_serves_without_the_training_stack(
+    subject: Subject, tmp_path: Path
+) -> None:
+    requests, answers = tmp_path / "requests.parquet", tmp_path / "answers.parquet"
+    raw_rows(subject).to_parquet(requests)
+    program = [TESTS / "workers" / "score.py", subject.scorer.folder, requests, answers]
+    done = subprocess.run(
+        [sys.executable, *map(str, program)],
+        env={**os.environ, "PYTHONPATH": str(TESTS.parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    here = subject.scorer.score(raw_rows(subject))["probability"]
+    assert pd.read_parquet(answers)["probability"].to_numpy() == pytest.approx(here, abs=1e-6)
+
+
+def test_a_bundle_that_answers_otherwise_is_refused(subject: Subject, tmp_path: Path) -> None:
+    folder = export(subject.ranker, subject.examples, tmp_path / "bundle").folder
+    path, manifest = folder / "golden.parquet", json.loads((folder / "manifest.json").read_text())
+    golden = pq.read_table(path)
+    place = golden.column_names.index("expected_logit")
+    other = pa.array(np.asarray(golden.column(place)) + 0.5)
+    pq.write_table(golden.set_column(place, "expected_logit", other), path)
+    with pytest.raises(DataError, match=r"golden\.parquet was altered"):
+        Scorer.open(folder)
+    from recsys.serving.files import digest
+
+    manifest["files"]["golden.parquet"] = digest(path)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match=r"golden request 0 has the logit .* do not serve it"):
+        Scorer.open(folder)
+    with pytest.raises(DataError, match="is the bundle of a ranker, not of a retriever"):
+        Recommender.open(folder)
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "int8", "int4"])
+def test_it_serves_from_quantised_tables(subject: Subject, dtype: Any, tmp_path: Path) -> None:
+    """The manifest says what was done, and the answers stay near."""
+    config = QuantisationConfig(dtype=dtype, max_loss=0.02, max_error=0.2)
+    scorer = export(subject.ranker, subject.examples, tmp_path / "b", quantisation=config)
+    record = scorer.manifest["quantisation"]
+    assert record["metric"] == "AUC" and record["fp32"] - record["quantised"] <= 0.02
+    assert {table["dtype"] for table in record["tables"].values()} == {dtype}
+    assert record["bytes"] < 0.8 * record["fp32_bytes"]
+    found, exact = (one.score(raw_rows(subject)) for one in (scorer, subject.scorer))
+    gap = (found["probability"] - exact["probability"]).abs()
+    assert 0 < gap.max() < {"fp16": 0.01, "int8": 0.1, "int4": 0.8}[dtype]
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+@pytest.mark.parametrize("name", list(BY_NAME))
+def test_every_layout_learns_and_serves(
+    name: str, layout: str, planted: dict[Shape, Examples], group: Group, tmp_path: Path
+) -> None:
+    examples, recorder = planted["labelled"], Recorder()
+    ranker = learn(
+        small(name),
+        examples,
+        tmp_path / "checkpoints",
+        group,
+        training(epochs=10),
+        embeddings=LAYOUTS[layout],
+        listener=recorder,
+    )
+    assert recorder.epochs[-1]["loss"] < 0.95 * recorder.epochs[0]["loss"]
+    weights = sum(p.numel() for n, p in ranker.named_parameters() if "embeddings" in n)
+    budget = LAYOUTS[layout].budget_mb
+    assert budget is None or weights * 4 <= 1e6 * budget
+    scorer = export(ranker, examples, tmp_path / "bundle")
+    assert scorer.manifest["embeddings"]["layout"] == layout
+    assert scorer.manifest["embeddings"]["hash_version"] == 2

@@ -1,0 +1,428 @@
+"""Bundle, index and recommender: what is served is what was evaluated, or nothing is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from conformance import learn, measure, shape_of, small, training
+from feature_store.catalogue import Catalogue
+from feature_store.errors import ConfigError, DataError
+from feature_store.event_log import EventLog
+from feature_store.examples import Shape
+from planted import UNSOLD, raw_requests
+from recsys.data.examples import Examples
+from recsys.distributed import join
+from recsys.embeddings.options import QuantisationConfig
+from recsys.export import retriever as export
+from recsys.export.retriever import write_bundle
+from recsys.retrievers.base import VectorRetriever
+from recsys.serving.bundle import Bundle, same_list
+from recsys.serving.files import digest
+from recsys.serving.index import FaissIndex
+from recsys.serving.options import IndexConfig
+from recsys.serving.recommender import Recommender
+
+TESTS = Path(__file__).resolve().parents[1]
+
+
+@dataclass
+class Served:
+    """A trained retriever and its bundle."""
+
+    retriever: VectorRetriever
+    examples: Examples
+    log: EventLog
+    recommender: Recommender
+    recommended: dict[int, list[str]]  # by user, the ten that the evaluator saw
+
+    @property
+    def bundle(self) -> Path:
+        return self.recommender.bundle.folder
+
+    def export(self, folder: Path, index: IndexConfig | None = None, **options: Any) -> Recommender:
+        return write_bundle(
+            folder,
+            self.retriever,
+            self.examples,
+            Catalogue(self.log.folder, self.log.schema),
+            self.examples.candidates(),
+            index=index or IndexConfig(),
+            golden=8,
+            about={"retriever": "planted"},
+            **options,
+        )
+
+
+@pytest.fixture(scope="module")
+def serve(
+    planted: dict[Shape, Examples],
+    planted_log: EventLog,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], Served]:
+    """Trains and exports a retriever by name."""
+
+    def serve(name: str) -> Served:
+        examples, folder = planted[shape_of(name)], tmp_path_factory.mktemp(name)
+        with join("cpu") as group:
+            retriever = learn(small(name), examples, folder, group, training(epochs=6))
+            per_user = measure(retriever, examples, group).per_user
+        items = examples.vocabulary(examples.schema.item)
+        users = examples.vocabulary(examples.schema.user).decode(per_user["user"].to_numpy())
+        lists = [items.decode(np.array(rows)) for rows in per_user["recommended"].to_pylist()]
+        recommended = {
+            user: found.to_pylist()[:10]
+            for user, found in zip(users.to_pylist(), lists, strict=True)
+        }
+        served = Served(retriever, examples, planted_log, None, recommended)  # type: ignore[arg-type]
+        served.recommender = served.export(folder / "bundle")
+        return served
+
+    return serve
+
+
+@pytest.fixture(scope="module")
+def sasrec(serve: Callable[[str], Served]) -> Served:
+    return serve("sasrec")
+
+
+@pytest.fixture(scope="module")
+def two_tower(serve: Callable[[str], Served]) -> Served:
+    return serve("two_tower")
+
+
+@pytest.fixture
+def copy(sasrec: Served, tmp_path: Path) -> Path:
+    """A copy of the bundle, to be damaged."""
+    return Path(shutil.copytree(sasrec.bundle, tmp_path / "copy"))
+
+
+def assert_refused(folder: Path, text: str) -> None:
+    with pytest.raises(DataError, match=text) as caught:
+        Recommender.open(folder)
+    assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
+
+
+def forge(bundle: Path, name: str) -> None:
+    """Make the manifest agree with a changed file."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["files"][name] = digest(bundle / name)
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+
+# -- a process of its own ----------------------------------------------------------------------
+
+
+def test_another_process_serves_what_was_evaluated_without_the_training_stack(
+    two_tower: Served, tmp_path: Path
+) -> None:
+    raw_requests(two_tower.examples).to_parquet(tmp_path / "requests.parquet")
+    program = [str(TESTS / "workers" / "serve.py"), str(two_tower.bundle)]
+    done = subprocess.run(
+        [sys.executable, *program, str(tmp_path / "requests.parquet"), str(tmp_path / "answers")],
+        env={**os.environ, "PYTHONPATH": str(TESTS.parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    answers = pd.read_parquet(tmp_path / "answers").groupby("user")["item"].agg(list)
+    assert set(answers.index) == set(two_tower.recommended)
+    equal = [answers[user] == found for user, found in two_tower.recommended.items()]
+    assert np.mean(equal) > 0.97  # scores that are all but equal may change places
+
+
+# -- quantised tables --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "int8", "int4"])
+def test_quantised_tables_recommend_nearly_the_same(
+    sasrec: Served, tmp_path: Path, dtype: Any
+) -> None:
+    config = QuantisationConfig(dtype=dtype, max_error=0.2, max_loss=0.05)
+    bundle = sasrec.export(tmp_path / "bundle", quantisation=config)
+    record = bundle.bundle.manifest["quantisation"]
+    assert record["tables"]["item_id"]["dtype"] == dtype and record["metric"] == "Recall@100"
+    assert bundle.bundle.manifest["embeddings"]["tables"][0]["rows"] == 43
+    expected = {"fp16": 43 * 16 * 2, "int8": 43 * (16 + 8), "int4": 43 * (8 + 4)}[dtype]
+    assert record["bytes"] == expected and record["fp32_bytes"] == 43 * 16 * 4
+    requests = raw_requests(sasrec.examples)
+    lists = [
+        one.recommend(requests=requests, k=1).set_index("user")["item"]
+        for one in (bundle, sasrec.recommender)
+    ]
+    assert (lists[0] == lists[1]).mean() >= {"fp16": 0.95, "int8": 0.95, "int4": 0.7}[dtype]
+
+
+def test_a_gate_that_lets_nothing_through_leaves_float32(sasrec: Served, tmp_path: Path) -> None:
+    config = QuantisationConfig(dtype="int4", max_error=1e-9)
+    bundle = sasrec.export(tmp_path / "bundle", quantisation=config)
+    table = bundle.bundle.manifest["quantisation"]["tables"]["item_id"]
+    assert (table["requested"], table["dtype"]) == ("int4", "fp32")
+    assert table["reason"].startswith("fp16 has a relative error of 0.000")
+
+
+def test_a_model_without_tables_cannot_be_quantised(
+    planted: dict[Shape, Examples], planted_log: EventLog, tmp_path: Path
+) -> None:
+    with join("cpu") as group:
+        ease = learn(small("ease"), planted["sequences"], tmp_path, group)
+    served = Served(ease, planted["sequences"], planted_log, None, {})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="this model has no embedding tables"):
+        served.export(tmp_path / "bundle", quantisation=QuantisationConfig(dtype="int8"))
+    assert not (tmp_path / "bundle").exists()
+
+
+# -- bundles that are not what was exported ----------------------------------------------------
+
+
+def test_a_damaged_bundle_is_refused(copy: Path) -> None:
+    original = (copy / "items.npy").read_bytes()
+    (copy / "items.npy").write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
+    assert_refused(copy, "items.npy was altered")
+    (copy / "items.npy").unlink()
+    assert_refused(copy, "items.npy is missing")
+
+
+def test_what_is_no_bundle_is_refused(copy: Path, tmp_path: Path) -> None:
+    assert_refused(tmp_path / "nowhere", "is not a bundle")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps({**manifest, "format": 99}))
+    assert_refused(copy, "format 99, this program reads 2: export it again")
+    (copy / "manifest.json").write_text("{")
+    assert_refused(copy, "is not a bundle")
+
+
+def test_answers_that_are_not_the_training_stacks_are_refused(copy: Path) -> None:
+    """Every file is whole, but they do not belong together."""
+    items = np.load(copy / "items.npy")
+    np.save(copy / "items.npy", items[::-1])
+    forge(copy, "items.npy")
+    assert_refused(copy, "golden request 0 answers")
+    np.save(copy / "items.npy", items)
+    forge(copy, "items.npy")
+    Recommender.open(copy)
+    golden = pq.read_table(copy / "golden.parquet")
+    column = golden.column("expected_items")
+    lists = column.to_pylist()
+    lists[2] = lists[2][::-1]
+    place = golden.column_names.index("expected_items")
+    changed = golden.set_column(place, "expected_items", pa.array(lists, column.type))
+    pq.write_table(changed, copy / "golden.parquet")
+    forge(copy, "golden.parquet")
+    assert_refused(copy, "golden request 2 answers")
+
+
+def test_an_export_that_answers_otherwise_never_replaces_a_good_one(
+    sasrec: Served, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {p.name: digest(p) for p in copy.rglob("*") if p.is_file()}
+    forward = export.UserTower.forward
+
+    def wrong(self: Any, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        vectors, weights = forward(self, inputs)
+        return vectors.flip(-1), weights
+
+    monkeypatch.setattr(export.UserTower, "forward", wrong)
+    with pytest.raises(DataError, match="golden request"):
+        sasrec.export(copy)
+    assert {p.name: digest(p) for p in copy.rglob("*") if p.is_file()} == before
+    assert [p.name for p in copy.parent.iterdir()] == ["copy"]
+
+
+def test_a_test_of_newcomers_alone_verifies_what_needs_no_history(
+    planted: dict[Shape, Examples], sasrec: Served, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(planted["sequences"].folder, tmp_path / "examples"))
+    test = pq.read_table(folder / "test.parquet")
+    place = test.column_names.index("history")
+    empty = pa.array([[]] * test.num_rows, test.column("history").type)
+    pq.write_table(test.set_column(place, "history", empty), folder / "test.parquet")
+    newcomers = replace(sasrec, examples=Examples(folder))
+    with pytest.raises(DataError, match="no test request has a history"):
+        newcomers.export(tmp_path / "sasrec")
+    with join("cpu") as group:
+        newcomers.retriever = learn(small("popularity"), newcomers.examples, folder, group)
+    found = newcomers.export(tmp_path / "popularity").recommend([1001], k=3)
+    assert len(found) == 3
+
+
+def test_lists_are_the_same_up_to_ties() -> None:
+    scores = [0.9, 0.5, 0.5, 0.1]
+    assert same_list([1, 2, 3, 4], scores, [1, 3, 2, 4], scores)
+    assert same_list([1, 2, 3], scores[:3], [1, 2, 9], scores[:3])  # a tie with what is cut
+    assert not same_list([1, 2, 3, 4], scores, [2, 1, 3, 4], scores)
+    assert not same_list([1, 2, 3, 4], scores, [1, 2, 3, 4], [0.9, 0.5, 0.4, 0.1])
+    assert not same_list([1, 2, 3, 4], scores, [1, 2, 3], scores[:3])
+    assert not same_list([1, 2, 3, 4], scores, [1, 9, 3, 4], scores)
+    assert not same_list([1, 2, 3, 4], scores, [1, 1, 2, 3], scores)
+
+
+# -- the index ---------------------------------------------------------------------------------
+
+
+def test_a_bundle_with_a_faiss_index_answers_alike(sasrec: Served, tmp_path: Path) -> None:
+    recommender = sasrec.export(tmp_path / "bundle", IndexConfig(kind="faiss"))
+    assert isinstance(recommender.bundle.index, FaissIndex)
+    assert recommender.bundle.manifest["index"]["recall_at_100"] >= 0.95
+    requests = raw_requests(sasrec.examples)
+    pd.testing.assert_frame_equal(
+        recommender.recommend(requests=requests, k=5),
+        sasrec.recommender.recommend(requests=requests, k=5),
+        atol=1e-5,
+    )
+
+
+def test_an_index_that_misses_its_target_is_not_exported(sasrec: Served, tmp_path: Path) -> None:
+    index = IndexConfig(kind="faiss", factory="IVF8,Flat", recall_target=0.9)
+    with pytest.raises(DataError, match=r"IVF8,Flat finds 0\.\d+ of the exact.*recall_target"):
+        sasrec.export(tmp_path / "bundle", index)
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- requests ----------------------------------------------------------------------------------
+
+
+def ask(served: Served, **columns: list[Any]) -> pd.DataFrame:
+    return served.recommender.recommend(requests=pd.DataFrame(columns), k=5)
+
+
+def test_known_users_are_asked_by_id(sasrec: Served) -> None:
+    users = sasrec.recommender.users()
+    assert len(users) == 120 and users[:2] == [1001, 1002]
+    found = sasrec.recommender.recommend([1007, 1002, 1007], k=3)
+    assert found["user"].tolist() == [1007] * 3 + [1002] * 3 + [1007] * 3
+    assert found["rank"].tolist() == [1, 2, 3] * 3
+    assert found["item"][:3].tolist() == found["item"][6:].tolist()
+    newest = pq.read_table(sasrec.bundle / "users.parquet").to_pandas().set_index("user_id")
+    by_request = ask(sasrec, history=[newest.history[1007].tolist()])
+    assert by_request["item"][:3].tolist() == found["item"][:3].tolist()
+
+
+def test_unknown_users_are_named(sasrec: Served) -> None:
+    with pytest.raises(DataError, match="unknown users: 7, 8; pass requests"):
+        sasrec.recommender.recommend([1001, 7, 8])
+    with pytest.raises(DataError, match="users must be of type int64"):
+        sasrec.recommender.recommend(["someone"])
+
+
+def test_unknown_items_of_a_history_are_passed_over(sasrec: Served) -> None:
+    plain = ask(sasrec, history=[["i00", "i07", "i14"]])
+    mixed = ask(sasrec, history=[["new", "i00", "i07", None, "newer", "i14", "newest"]])
+    pd.testing.assert_frame_equal(plain, mixed)
+    with pytest.raises(DataError, match="no known item in its history"):
+        ask(sasrec, history=[["new"]])
+
+
+def test_a_long_history_is_cut_for_reading_but_not_for_what_was_seen(sasrec: Served) -> None:
+    """`max_length` is 8: only the last 8 are read."""
+    ring = [f"i{7 * place % 40:02d}" for place in range(24)]
+    short = sasrec.recommender.recommend(requests=pd.DataFrame({"history": [ring[-8:]]}), k=40)
+    long = sasrec.recommender.recommend(requests=pd.DataFrame({"history": [ring]}), k=40)
+    left = short[~short["item"].isin(ring)]
+    assert long["item"].tolist() == left["item"].tolist()
+    np.testing.assert_allclose(long["score"], left["score"], atol=1e-6)
+    assert len(short) == 32 and len(long) == 16
+    everything = sasrec.recommender.recommend(
+        requests=pd.DataFrame({"history": [ring]}), k=100, exclude_seen=False
+    )
+    assert len(everything) == 40 and set(ring) <= set(everything["item"])
+
+
+def test_items_that_never_sold_are_not_recommended(sasrec: Served) -> None:
+    everything = sasrec.recommender.recommend([1001], k=100, exclude_seen=False)
+    assert not {f"i{40 + place}" for place in range(UNSOLD)} & set(everything["item"])
+
+
+def test_titles_come_from_the_catalogue(sasrec: Served) -> None:
+    found = sasrec.recommender.recommend([1001, 1002], k=40).drop_duplicates("item")
+    titles = found.set_index("item")["title"]
+    assert titles["i05"] == "Item number 5" and titles["i03"] == ""
+
+
+@pytest.mark.parametrize("kind", ["pandas", "arrow", "large lists"])
+def test_requests_may_be_frames_or_tables(sasrec: Served, kind: str) -> None:
+    frame = pd.DataFrame({"user_id": [3, 4], "history": [["i07"], ["i14", "i21"]]})
+    table: Any = pa.Table.from_pandas(frame)
+    if kind == "large lists":
+        table = table.set_column(1, "history", table["history"].cast(pa.large_list(pa.string())))
+    found = sasrec.recommender.recommend(requests=frame if kind == "pandas" else table, k=2)
+    assert found.columns.tolist() == ["user", "rank", "item", "score", "title"]
+    assert found["user"].tolist() == [3, 3, 4, 4]
+    expected = sasrec.recommender.recommend(requests=frame, k=2)
+    pd.testing.assert_frame_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        ({"users": [1001], "k": 0}, "k must be at least 1, not 0"),
+        ({}, "give either users or requests"),
+        ({"users": [1001], "requests": pd.DataFrame({"history": [["i00"]]})}, "give either"),
+        ({"users": []}, "no requests"),
+        ({"requests": pd.DataFrame({"history": []})}, "no requests"),
+        ({"requests": pd.DataFrame({"items": [["i00"]]})}, "column 'history' .* have: items"),
+        ({"requests": pd.DataFrame({"history": ["i00"]})}, "'history' must hold lists"),
+        ({"requests": pd.DataFrame({"history": [["i00"], [["i07"]]]})}, "requests cannot be read"),
+        ({"requests": pd.DataFrame({"history": [[["i07"]]]})}, "history"),
+    ],
+)
+def test_questions_that_cannot_be_answered(
+    sasrec: Served, question: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        sasrec.recommender.recommend(**question)
+    assert "\n" not in str(caught.value)
+
+
+def test_features_that_are_absent_are_unknown(two_tower: Served) -> None:
+    """Left out, null and never seen are one and the same."""
+    history = [["i07", "i14"]]
+    plain = ask(two_tower, history=history)
+    nothing = ask(
+        two_tower, history=history, club=[None], age=[None], favourites=[None], badges=[[]]
+    )
+    unseen = ask(
+        two_tower, history=history, club=["golf"], age=[np.nan], favourites=[["x"]], badges=[["z"]]
+    )
+    pd.testing.assert_frame_equal(plain, nothing)
+    pd.testing.assert_frame_equal(plain, unseen)
+    known = ask(two_tower, history=history, club=["chess"], age=[44], favourites=[["i00"]])
+    assert known["score"].tolist() != plain["score"].tolist()
+
+
+def test_a_dense_value_that_is_no_number_is_unknown(two_tower: Served) -> None:
+    table = pa.table({"history": [["i07"]], "age": pa.array([float("nan")], pa.float32())})
+    found = two_tower.recommender.recommend(requests=table, k=5)
+    pd.testing.assert_frame_equal(found, ask(two_tower, history=[["i07"]]))
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("age", "old"), ("age", [1]), ("club", ["chess"]), ("favourites", "i00"), ("badges", [["a"]])],
+)
+def test_features_of_the_wrong_type_are_named(two_tower: Served, column: str, value: Any) -> None:
+    with pytest.raises(DataError, match=column) as caught:
+        ask(two_tower, history=[["i07"]], **{column: [value]})
+    assert "\n" not in str(caught.value)
+
+
+def test_opening_without_verifying_still_checks_the_files(copy: Path) -> None:
+    Recommender.open(copy, verify=False)
+    (copy / "golden.parquet").unlink()
+    with pytest.raises(DataError, match=r"golden\.parquet is missing"):
+        Bundle.open(copy)
