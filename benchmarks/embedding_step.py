@@ -61,7 +61,7 @@ class OneTable(TrainedModel):
         """Binary cross-entropy."""
         vectors = self.embeddings({}, {BAG: batch.jagged(BAG)})[BAG]
         losses = F.binary_cross_entropy_with_logits(
-            self.line(vectors)[:, 0], batch.labels, reduction="none"
+            self.line(vectors), batch.labels, reduction="none"
         )
         return Loss(losses.sum(), losses.new_tensor(len(losses)))
 
@@ -73,9 +73,9 @@ def batches(rows: int, size: int, ids: int, device: torch.device) -> list[Batch]
     for _ in range(DISTINCT):
         values = torch.randint(1, rows, (size * ids,), generator=generator)
         bags = KeyedJaggedTensor([BAG], values, lengths=torch.full((size,), ids))
-        labels = torch.randint(0, 2, (size,), generator=generator).float()
+        labels = torch.randint(0, 2, (size, 1), generator=generator).float()
         none = torch.empty(size, 0, dtype=torch.int64)
-        batch = Batch(none, (), None, bags, none.float(), labels=labels)
+        batch = Batch(none, (), bags, none.float(), labels=labels, label_names=("label",))
         found.append(batch.to(device))
     return found
 
@@ -99,7 +99,7 @@ def plain_step(
 
     def step(batch: Batch) -> None:
         found = batch.jagged(BAG)
-        logits = line(bag(found.values(), found.offsets()[:-1]))[:, 0]
+        logits = line(bag(found.values(), found.offsets()[:-1]))
         loss = F.binary_cross_entropy_with_logits(logits, batch.labels)
         for optimizer in optimizers:
             optimizer.zero_grad()

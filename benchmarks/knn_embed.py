@@ -134,7 +134,7 @@ def measure(
 ) -> dict[str, np.ndarray]:
     """The figures of every test user [U], in the order of users."""
     batches = (
-        Block.of(requests.slice(first, _PART)).to_batch(())
+        Block.of(requests.slice(first, _PART)).to_batch()
         for first in range(0, requests.num_rows, _PART)
     )
     users = evaluator.evaluate(model, batches, group).users

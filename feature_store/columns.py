@@ -6,7 +6,6 @@ POSITION = "position"  # the order of the log: breaks ties in time, always the s
 ROLE = "role"  # of an event under a protocol
 
 HISTORY, HISTORY_TIME, TARGET, TIME, LABEL = "history", "history_time", "target", "time", "label"
-WEIGHT = "weight"
 TARGET_VALUE = "target_value"  # net money of a target in millionths, beside `target`
 TRAIN_EVENTS = "train_events"  # of an item: 0 means that it cannot have been learned
 KNOWN_EVENTS = "known_events"  # of an item: events before the test, validation included

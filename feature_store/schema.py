@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from feature_store.columns import POSITION, RESERVED
 from feature_store.errors import DataError
 
-Kind = Literal["id", "bag", "sequence", "dense", "text"]
+Kind = Literal["id", "bag", "dense", "text"]
 Side = Literal["user", "item", "context"]
 Dtype = Literal["int64", "string", "float32"]
 Clock = Literal["time", "order", "none"]
@@ -31,7 +31,7 @@ class Feature(_Frozen):
 
     `side` says where it lies: `user` and `item` columns in the catalogue, `context` columns in
     the events. `table` names the embedding table of an id-like feature: features with equal
-    table names share rows. A `bag` or `sequence` holds a list of `dtype`.
+    table names share rows. A `bag` holds a list of `dtype`.
     """
 
     name: str
@@ -48,13 +48,13 @@ class Feature(_Frozen):
     @property
     def embedded(self) -> bool:
         """True for features that are looked up in an embedding table."""
-        return self.kind in ("id", "bag", "sequence")
+        return self.kind in ("id", "bag")
 
     @property
     def arrow_type(self) -> pa.DataType:
         """The column's Arrow type."""
         scalar = _ARROW[self.dtype]
-        return pa.list_(scalar) if self.kind in ("bag", "sequence") else scalar
+        return pa.list_(scalar) if self.kind == "bag" else scalar
 
     @model_validator(mode="after")
     def _check(self) -> Feature:

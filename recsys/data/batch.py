@@ -16,29 +16,25 @@ from torchrec.streamable import Pipelineable
 class Batch(Pipelineable):
     """B rows of examples.
 
-    `ids` [B, I] holds single ids, in the order of `id_names`; `sequences` lists such as
-    histories and targets, `bags` multi-hot features; all are vocabulary rows or whole seconds.
-    `dense` is [B, F] in the order of `dense_names`; `labels` and `weights` are [B].
+    `ids` [B, I] holds single ids, in the order of `id_names`; `lists` histories, targets and
+    multi-hot features by name; all are int64, vocabulary rows or whole seconds. `dense` is [B, F]
+    in the order of `dense_names`, and `labels` [B, tasks] in that of `label_names`.
     """
 
     ids: Tensor
     id_names: tuple[str, ...]
-    sequences: KeyedJaggedTensor | None
-    bags: KeyedJaggedTensor | None
+    lists: KeyedJaggedTensor | None
     dense: Tensor
     dense_names: tuple[str, ...] = ()
     labels: Tensor | None = None
-    weights: Tensor | None = None
+    label_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def has(self, name: str) -> bool:
         """Whether there is a list of that name."""
-        return any(
-            lists is not None and name in lists.keys()  # noqa: SIM118 (not a dict)
-            for lists in (self.sequences, self.bags)
-        )
+        return self.lists is not None and name in self.lists.keys()  # noqa: SIM118 (not a dict)
 
     def id(self, name: str) -> Tensor:
         """A single id [B]."""
@@ -48,12 +44,16 @@ class Batch(Pipelineable):
         """A number [B]."""
         return self.dense[:, self.dense_names.index(name)]
 
+    def label(self, task: str) -> Tensor:
+        """The labels of a task [B]."""
+        assert self.labels is not None, "these examples have no labels"
+        return self.labels[:, self.label_names.index(task)]
+
     def jagged(self, name: str) -> JaggedTensor:
         """The values [sum of lengths] and lengths [B] of a list. Raises KeyError."""
-        for lists in (self.sequences, self.bags):
-            if lists is not None and name in lists.keys():  # noqa: SIM118 (not a dict)
-                return lists[name]
-        raise KeyError(name)
+        if self.lists is None or not self.has(name):
+            raise KeyError(name)
+        return self.lists[name]
 
     def padded(self, name: str, length: int | None = None) -> Tensor:
         """A list [B, L], padded with 0 behind; L is the longest list, or the last `length`."""

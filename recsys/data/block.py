@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from feature_store.columns import LABEL, WEIGHT
+from feature_store.columns import LABEL
 from feature_store.errors import DataError
 from recsys.data.batch import Batch
 
@@ -76,8 +76,8 @@ class Block:
 
     @classmethod
     def of(cls, table: pa.Table, max_lengths: dict[str, int] | None = None) -> Block:
-        """The columns of a table: integers are ids, floats numbers (and so are label and
-        weight), lists sequences or bags.
+        """The columns of a table: integers are ids, floats numbers (and so is the label), lists
+        sequences or bags.
 
         Raises DataError naming a column that holds nulls.
         """
@@ -88,7 +88,7 @@ class Block:
                 raise DataError(f"column {field.name!r} of examples holds nulls")
             if pa.types.is_list(field.type):
                 lists[field.name] = Jagged.of(column, (max_lengths or {}).get(field.name))
-            elif pa.types.is_floating(field.type) or field.name in (LABEL, WEIGHT):
+            elif pa.types.is_floating(field.type) or field.name == LABEL:
                 dense.append(field.name)
             else:
                 ids.append(field.name)
@@ -135,26 +135,26 @@ class Block:
         dense = _joined([part.dense for part in parts])
         return Block(ids, first.id_names, dense, first.dense_names, lists)
 
-    def to_batch(self, bags: tuple[str, ...] = ()) -> Batch:
-        """These rows as a batch; lists named in `bags` are multi-hot, the others sequences."""
-        numbers = [n for n in self.dense_names if n not in (LABEL, WEIGHT)]
-        places = {name: place for place, name in enumerate(self.dense_names)}
-        special = {
-            f"{name}s": self.dense[:, places[name]] for name in (LABEL, WEIGHT) if name in places
-        }
-        if len(numbers) == len(self.dense_names):
-            dense = self.dense
-        else:
-            dense = self.dense[:, [places[name] for name in numbers]]
+    def to_batch(self) -> Batch:
+        """These rows as a batch."""
+        names = self.dense_names
+        labels = tuple(name for name in names if name == LABEL)
+        numbers = tuple(name for name in names if name not in labels)
         return Batch(
             ids=self.ids,
             id_names=self.id_names,
-            sequences=_kjt({n: c for n, c in self.lists.items() if n not in bags}),
-            bags=_kjt({n: c for n, c in self.lists.items() if n in bags}),
-            dense=dense,
-            dense_names=tuple(numbers),
-            **special,
+            lists=_kjt(self.lists),
+            dense=self._columns(numbers),
+            dense_names=numbers,
+            labels=self._columns(labels) if labels else None,
+            label_names=labels,
         )
+
+    def _columns(self, names: tuple[str, ...]) -> Tensor:
+        """Some of the numbers [n, len(names)]; all of them without a copy."""
+        if names == self.dense_names:
+            return self.dense
+        return self.dense[:, [self.dense_names.index(name) for name in names]]
 
 
 def _contiguous(column: pa.ChunkedArray) -> pa.Array:

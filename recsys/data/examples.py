@@ -130,7 +130,6 @@ class Examples:
             self.folder / f"{role}.parquet",
             config,
             columns=list(names),
-            bags=tuple(one.name for one in inputs if one.kind == "bag"),
             max_lengths={} if whole else {i.name: i.length for i in inputs if i.length},
             bucket_by=HISTORY if any(one.name == HISTORY for one in inputs) else None,
             shuffle=role == "train",

@@ -56,7 +56,6 @@ class Reader:
         config: ReaderConfig,
         *,
         columns: list[str] | None = None,
-        bags: tuple[str, ...] = (),
         max_lengths: dict[str, int] | None = None,
         bucket_by: str | None = None,
         shuffle: bool = True,
@@ -66,7 +65,6 @@ class Reader:
     ) -> None:
         self.files = [Path(p) for p in ([path] if isinstance(path, str | Path) else path)]
         self.config = config
-        self.bags = bags
         self.max_lengths = max_lengths or {}
         self.bucket_by = bucket_by if shuffle and config.bucket_batches else None
         self.shuffle = shuffle
@@ -153,7 +151,7 @@ class Reader:
         streams = [self._lane(lane, self._next_batch) for lane in lanes]
         for slices in zip(*streams, strict=True):
             self._next_batch += 1
-            yield Block.concat(list(slices)).to_batch(self.bags)
+            yield Block.concat(list(slices)).to_batch()
         self.epoch, self._next_batch = self.epoch + 1, 0
 
     # -- what lies where -------------------------------------------------------------------

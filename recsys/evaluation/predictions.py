@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from feature_store.columns import LABEL
 from recsys.data.batch import Batch
 from recsys.distributed import Group
 from recsys.evaluation.pointwise import EPSILON, auc_by_group
@@ -46,11 +47,10 @@ class Predictions:
         }
         with torch.no_grad():
             for batch in batches:
-                assert batch.labels is not None
                 here = batch.to(group.device)
                 found["users"].append(batch.id(user))
                 found["items"].append(batch.id(ranker.item))
-                found["labels"].append(batch.labels)
+                found["labels"].append(batch.label(LABEL))
                 found["logits"].append(ranker.score(here)[:, 0].float().cpu())
         ranker.train(training)
         mine = {name: torch.cat(parts).numpy() for name, parts in found.items()}

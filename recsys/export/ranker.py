@@ -66,8 +66,7 @@ def write_ranker_bundle(
         )
         chosen = pq.read_table(examples.folder / "test.parquet", partitioning=None)
         chosen = chosen.slice(0, golden).combine_chunks()
-        bags = tuple(one.name for one in ranker.inputs if one.kind == "bag")
-        batch = Block.of(chosen.select([one.name for one in ranker.inputs])).to_batch(bags)
+        batch = Block.of(chosen.select([one.name for one in ranker.inputs])).to_batch()
         logits = (ranker if quantised is None else small).score(batch)[:, 0]
         requests = raw_requests(examples, chosen, ranker.inputs)
         expected = pa.array(logits.numpy(), pa.float32())

@@ -166,8 +166,7 @@ def _golden_requests(
     chosen = table.slice(0, count).combine_chunks()
     wanted = (Input(HISTORY, "sequence"), *retriever.inputs)
     names = list(dict.fromkeys(one.name for one in wanted))
-    bags = tuple(one.name for one in retriever.inputs if one.kind == "bag")
-    return Block.of(chosen.select(names)).to_batch(bags), raw_requests(examples, chosen, wanted)
+    return Block.of(chosen.select(names)).to_batch(), raw_requests(examples, chosen, wanted)
 
 
 def raw_requests(examples: Examples, rows: pa.Table, inputs: tuple[Input, ...]) -> pa.Table:

@@ -41,7 +41,7 @@ def sample_auc(ranker: Ranker, examples: Examples, count: int) -> float:
     scores, labels = [], []
     for batch in _batches(ranker, examples, names, count):
         scores += ranker.score(batch)[:, 0].tolist()
-        labels += batch.labels.tolist()
+        labels += batch.label(LABEL).tolist()
     return auc(labels, scores)
 
 
@@ -49,7 +49,6 @@ def _batches(model: Any, examples: Examples, names: list[str], count: int) -> An
     role = VALIDATION if VALIDATION in examples.summary.rows else TEST
     file: Path = examples.folder / f"{role}.parquet"
     table = pq.read_table(file, columns=list(dict.fromkeys(names)), partitioning=None)
-    bags = tuple(one.name for one in model.inputs if one.kind == "bag")
     for start in range(0, min(count, table.num_rows), _REQUESTS):
         rows = table.slice(start, min(_REQUESTS, count - start)).combine_chunks()
-        yield Block.of(rows).to_batch(bags)
+        yield Block.of(rows).to_batch()

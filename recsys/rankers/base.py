@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -32,9 +33,7 @@ class Ranker(TrainedModel):
         return self.logits(self.inputs_of(batch))
 
     def forward(self, batch: Batch, step: int) -> Loss:
-        """Binary cross-entropy, weighted where the batch has weights."""
-        assert batch.labels is not None
-        logits = self.score(batch)[:, 0]
-        losses = F.binary_cross_entropy_with_logits(logits, batch.labels, reduction="none")
-        weights = losses.new_ones(len(losses)) if batch.weights is None else batch.weights
-        return Loss((losses * weights).sum(), weights.sum())
+        """Binary cross-entropy of every label."""
+        labels = torch.stack([batch.label(task) for task in self.tasks], dim=1)
+        losses = F.binary_cross_entropy_with_logits(self.score(batch), labels, reduction="none")
+        return Loss(losses.sum(), losses.new_tensor(losses.numel()))

@@ -217,8 +217,7 @@ def request_table(retriever: VectorRetriever, examples: Examples, role: str = "t
 
 def batch_from(model: Model, table: pa.Table) -> Batch:
     """A batch of encoded requests."""
-    bags = tuple(one.name for one in model.inputs if one.kind == "bag")
-    return Block.of(table).to_batch(bags)
+    return Block.of(table).to_batch()
 
 
 def answer(retriever: VectorRetriever, table: pa.Table, k: int = 10) -> Candidates:

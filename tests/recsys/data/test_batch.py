@@ -23,30 +23,28 @@ def table() -> pa.Table:
             "price": [0.5, 1.5, 2.5],
             "age": [10.0, 20.0, 30.0],
             "label": [1.0, 0.0, 1.0],
-            "weight": [1.0, 2.0, 3.0],
         }
     )
 
 
 def test_every_column_is_found_by_name() -> None:
-    batch = Block.of(table()).to_batch(("tags",))
+    batch = Block.of(table()).to_batch()
     assert len(batch) == 3
     assert batch.id("user").tolist() == [3, 1, 2]
     assert batch.jagged("history").values().tolist() == [1, 2, 3, 4]
     assert batch.jagged("history").lengths().tolist() == [3, 0, 1]
-    assert batch.sequences is not None and batch.sequences.keys() == ["history"]
-    assert batch.bags is not None and batch.bags.keys() == ["tags"]
+    assert batch.lists is not None and batch.lists.keys() == ["history", "tags"]
     assert batch.padded("tags").tolist() == [[0, 0], [7, 8], [9, 0]]
     assert batch.dense.tolist() == [[0.5, 10.0], [1.5, 20.0], [2.5, 30.0]]
     assert batch.column("age").tolist() == [10.0, 20.0, 30.0]
-    assert batch.labels is not None and batch.labels.tolist() == [1, 0, 1]
-    assert batch.weights is not None and batch.weights.tolist() == [1, 2, 3]
+    assert batch.labels is not None and batch.labels.tolist() == [[1], [0], [1]]
+    assert batch.label("label").tolist() == [1, 0, 1]
 
 
 def test_a_batch_without_numbers_has_dense_of_no_columns() -> None:
     batch = Block.of(table().select(["user", "history"])).to_batch()
     assert batch.dense.shape == (3, 0)
-    assert batch.labels is None and batch.weights is None and batch.bags is None
+    assert batch.labels is None and batch.label_names == ()
     with pytest.raises(KeyError, match="tags"):
         batch.jagged("tags")
 
@@ -63,11 +61,11 @@ def test_padding_keeps_the_last_values_in_order(lists: list[list[int]], length: 
 
 
 def test_moving_a_batch_keeps_all_of_it() -> None:
-    batch = Block.of(table()).to_batch(("tags",))
+    batch = Block.of(table()).to_batch()
     moved = batch.to(torch.device("meta"))
     assert isinstance(moved, Batch)
     assert moved.dense_names == ("price", "age")
-    parts = (moved.sequences.values(), moved.dense, moved.labels, moved.weights)
+    assert moved.lists is not None
+    parts = (moved.ids, moved.lists.values(), moved.dense, moved.labels)
     assert all(part is not None and part.device.type == "meta" for part in parts)
-    assert moved.bags is not None and moved.bags.values().device.type == "meta"
     assert batch.dense.device.type == "cpu"

@@ -67,7 +67,7 @@ def check_rows_are_whole(batch: Batch) -> None:
     # past 32 bits, beside lists of 32-bit values
     assert batch.padded("when").tolist() == [[(row + 1) << 32] for row in rows]
     assert batch.column("price").tolist() == [row / 2 for row in rows]
-    assert batch.labels is not None and batch.labels.tolist() == [row % 2 for row in rows]
+    assert batch.labels is not None and batch.labels.tolist() == [[row % 2] for row in rows]
     assert batch.jagged("tags").lengths().tolist() == [row % 3 for row in rows]
     assert batch.jagged("tags").values().tolist() == [
         row + 1 for row in rows for _ in range(row % 3)
@@ -91,7 +91,7 @@ def test_every_row_comes_once_whole_and_alike_on_one_process_and_on_several(
         lanes=lanes,
     )
     shuffle = draw(st.booleans(), "shuffle")
-    options: dict[str, Any] = {"bags": ("tags",), "bucket_by": "history", "shuffle": shuffle}
+    options: dict[str, Any] = {"bucket_by": "history", "shuffle": shuffle}
     with tempfile.TemporaryDirectory() as folder:
         cut = draw(st.integers(1, rows - 1), "rows of the first file")
         group = draw(st.integers(1, 15), "row group")
@@ -226,7 +226,7 @@ def test_only_the_asked_columns_are_read_and_missing_ones_are_named(path: Path) 
     reader = Reader(path, ReaderConfig(), columns=["history", "id"])
     batch = next(iter(reader))
     assert batch.id_names == ("id",)
-    assert batch.sequences is not None and batch.sequences.keys() == ["history"]
+    assert batch.lists is not None and batch.lists.keys() == ["history"]
     with pytest.raises(DataError, match=r"rows.parquet lacks age, zip; it has: id, history, tags"):
         Reader(path, ReaderConfig(), columns=["id", "zip", "age"])
 
