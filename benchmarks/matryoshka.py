@@ -21,7 +21,6 @@ import numpy as np
 import torch
 
 from benchmarks.trained import CONFIGS, interval, test, train
-from pipelines.evaluate import nested
 from pipelines.ingest import ingest_source
 from pipelines.prepare import prepare
 from recsys.config import RunConfig, load_config
@@ -76,7 +75,7 @@ def main() -> None:
                 trained = train(config, examples, group, folder)
                 assert isinstance(trained.model, TrainedRetriever)
                 seconds[arm] = round(trained.seconds)
-                parts: dict[str, Any] = {arm: trained.model, **nested(trained.model)}
+                parts: dict[str, Any] = {arm: trained.model, **trained.model.parts()}
                 for label, part in parts.items():
                     users = test(config, examples, group, part).users
                     found.setdefault(label, []).append({f: users[f] for f in FIGURES})

@@ -18,13 +18,12 @@ from recsys.data.batch import Batch
 from recsys.distributed import Group
 from recsys.evaluation.aggregates import aggregate
 from recsys.evaluation.beyond_accuracy import diversity, novelty, stratified_recall
-from recsys.evaluation.given_lists import GivenLists
 from recsys.evaluation.item_facts import ItemFacts
 from recsys.evaluation.metrics import METRICS, Hits
 from recsys.evaluation.money import expected_revenue, gmv, price_ndcg
 from recsys.evaluation.options import EvaluationConfig
 from recsys.lists.pairs import Pairs, contains
-from recsys.retrievers.base import Candidates, VectorRetriever
+from recsys.retrievers.base import Candidates, Retriever
 
 MILLIONTH = 1e-6
 _RARITY = "rarity"
@@ -125,7 +124,7 @@ class Evaluator:
 
     def evaluate(
         self,
-        retriever: VectorRetriever | GivenLists,
+        retriever: Retriever,
         batches: Iterable[Batch],
         group: Group,
         progress: Callable[[int], None] | None = None,
@@ -161,7 +160,7 @@ class Evaluator:
             without_targets=int((has_history & ~has_targets).sum()),
         )
 
-    def _judge(self, retriever: VectorRetriever | GivenLists, batch: Batch) -> dict[str, Tensor]:
+    def _judge(self, retriever: Retriever, batch: Batch) -> dict[str, Tensor]:
         if retriever.merge != "quota":
             return self._judge_lists(retriever, batch, self.config.ks)
         users: dict[str, Tensor] = {}
@@ -170,7 +169,7 @@ class Evaluator:
         return users
 
     def _judge_lists(
-        self, retriever: VectorRetriever | GivenLists, batch: Batch, cuts: tuple[int, ...]
+        self, retriever: Retriever, batch: Batch, cuts: tuple[int, ...]
     ) -> dict[str, Tensor]:
         """Figures of the lists with `cuts[-1]` items at every cut."""
         k = cuts[-1]
@@ -203,11 +202,7 @@ class Evaluator:
                 values = values.masked_fill(targets == 0, 0.0)
                 users["value"] = values.sum(1)
                 columns |= _money(found, relevant, targets, values, ks)
-            if (
-                self.facts.prices is not None
-                and isinstance(retriever, GivenLists)
-                and retriever.probabilities
-            ):
+            if self.facts.prices is not None and retriever.probabilities:
                 prices = self.facts.prices[found.ids]
                 columns["ExpectedRevenue"] = expected_revenue(found.scores.double(), prices, ks)
             if self.config.slice_cut in cuts:

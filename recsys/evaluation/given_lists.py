@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from feature_store.errors import DataError
 from recsys.data.batch import Batch
 from recsys.data.examples import Examples
 from recsys.inputs import Input
+from recsys.lists.merging import Merge
 from recsys.lists.pairs import Pairs
-from recsys.retrievers.base import Candidates
+from recsys.retrievers.base import Candidates, Retriever
 
 RANK, SCORE, PROBABILITY = "rank", "score", "probability"
 
@@ -33,7 +35,7 @@ class GivenLists(nn.Module):
     """
 
     needs_history = False
-    merge = "score"
+    merge: Merge = "score"
     offsets: Tensor
     items: Tensor
     list_scores: Tensor
@@ -43,13 +45,12 @@ class GivenLists(nn.Module):
     ) -> None:
         super().__init__()
         self.user = user
-        self.inputs = (Input(user, "id"),)
+        self.inputs: tuple[Input, ...] = (Input(user, "id"),)
         self.probabilities = probabilities
         self.notes: Counter[str] = Counter()
         # lists of user row u: places offsets[u] to offsets[u + 1]
-        self.register_buffer("offsets", offsets)
-        self.register_buffer("items", items)
-        self.register_buffer("list_scores", scores)
+        for name, values in (("offsets", offsets), ("items", items), ("list_scores", scores)):
+            self.register_buffer(name, values, persistent=False)  # nothing of it was learned here
 
     @classmethod
     def read(cls, source: Path | pd.DataFrame, examples: Examples) -> GivenLists:
@@ -96,6 +97,10 @@ class GivenLists(nn.Module):
     def prepare(self, candidates: Tensor) -> None:
         """Fix what may be retrieved."""
         self._candidates = candidates
+
+    def parts(self) -> Mapping[str, Retriever]:
+        """Nothing but the lists."""
+        return {}
 
     def retrieve(self, batch: Batch, k: int, exclude: Pairs | None = None) -> Candidates:
         """The first k items of each user's list that may be retrieved."""

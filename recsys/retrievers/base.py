@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from recsys.data.batch import Batch
+from recsys.inputs import Input
 from recsys.lists.merging import Merge
 from recsys.lists.pairs import Pairs
 from recsys.lists.search import search
@@ -29,6 +31,45 @@ class Candidates(NamedTuple):
     scores: Tensor
 
 
+class Retriever(Protocol):
+    """Finds items for requests: what is evaluated, whatever it is made of.
+
+    `inputs` say what it reads of a request; `merge` how its lists come about, see
+    `recsys.lists.search`; `needs_history` whether it leaves users without one unanswered;
+    `probabilities` whether its scores are probabilities of a purchase.
+    """
+
+    inputs: tuple[Input, ...]
+    merge: Merge
+    needs_history: bool
+    probabilities: bool
+    training: bool
+
+    def prepare(self, candidates: Tensor) -> None:
+        """Fix the item rows that may be retrieved."""
+
+    def retrieve(self, batch: Batch, k: int, exclude: Pairs | None = None) -> Candidates:
+        """The k best candidates of each user, without the item rows that `exclude` pairs it with.
+
+        Raises RuntimeError before `prepare`.
+        """
+
+    def parts(self) -> Mapping[str, Retriever]:
+        """What else it is good for to measure beside the whole, by label."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its parameters by name; none where nothing was learned."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Learn, or answer."""
+
+    def eval(self) -> Self:
+        """Answer."""
+
+    def to(self, device: torch.device) -> Self:
+        """Move to a device."""
+
+
 class VectorRetriever(Model, ABC):
     """A retriever whose score is the inner product of a user's and an item's vector.
 
@@ -38,7 +79,8 @@ class VectorRetriever(Model, ABC):
     """
 
     merge: Merge = "score"
-    needs_history: ClassVar[bool] = True
+    needs_history: bool = True
+    probabilities: bool = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,6 +93,14 @@ class VectorRetriever(Model, ABC):
     @abstractmethod
     def embed_items(self, rows: Tensor) -> Tensor:
         """Vectors [n, D] of item rows [n]; or [n] places of the 1 in unit vectors."""
+
+    def compared(self, vectors: Tensor) -> Tensor:
+        """Vectors [..., D] of users or items as they are compared, such as those of unit length."""
+        return vectors
+
+    def parts(self) -> Mapping[str, VectorRetriever]:
+        """Nothing but the whole."""
+        return {}
 
     def embed_users(self, batch: Batch) -> Queries:
         """The vectors of a batch's users."""

@@ -11,17 +11,16 @@ from recsys.data.batch import Batch
 from recsys.lists.merging import merged_top_k
 from recsys.lists.pairs import Pairs
 from recsys.retrievers.base import Candidates, Queries, VectorRetriever
-from recsys.retrievers.trained import TrainedRetriever
 
 
 class Prefix(VectorRetriever):
     """A retriever that was trained with `matryoshka`, cut to `width`; its weights are shared."""
 
-    def __init__(self, whole: TrainedRetriever, width: int) -> None:
+    def __init__(self, whole: VectorRetriever, width: int) -> None:
         super().__init__()
         self.whole, self.width = whole, width
         self.inputs, self.merge = whole.inputs, whole.merge
-        self.needs_history = whole.needs_history  # type: ignore[misc]
+        self.needs_history = whole.needs_history
 
     def encode(self, inputs: dict[str, Tensor]) -> Queries:
         """The user's vectors [B, K, width]."""
@@ -33,13 +32,13 @@ class Prefix(VectorRetriever):
         return self._cut(self.whole.embed_items(rows))
 
     def _cut(self, vectors: Tensor) -> Tensor:
-        return self.whole.objective.unit(vectors[..., : self.width])
+        return self.whole.compared(vectors[..., : self.width])
 
 
 class Shortlisted(Prefix):
     """`length` items by the prefix, ranked by the whole vectors."""
 
-    def __init__(self, whole: TrainedRetriever, width: int, length: int) -> None:
+    def __init__(self, whole: VectorRetriever, width: int, length: int) -> None:
         super().__init__(whole, width)
         self.length = length
 

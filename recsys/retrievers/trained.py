@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from torch import Tensor
+
 from recsys.model import TrainedModel
 from recsys.objectives.objective import Objective, ObjectiveConfig
 from recsys.retrievers.base import VectorRetriever
+from recsys.retrievers.prefix import Prefix, Shortlisted
+
+SHORTLIST = 200  # items that the narrowest of nested vectors are asked for
 
 
 class TrainedRetriever(VectorRetriever, TrainedModel):
@@ -12,3 +19,16 @@ class TrainedRetriever(VectorRetriever, TrainedModel):
 
     config: ObjectiveConfig
     objective: Objective
+
+    def compared(self, vectors: Tensor) -> Tensor:
+        """Vectors [..., D] as the loss compares them."""
+        return self.objective.unit(vectors)
+
+    def parts(self) -> Mapping[str, VectorRetriever]:
+        """Of nested vectors, what each width finds alone, and what a shortlist of the narrowest
+        does that the whole vectors rank."""
+        widths = self.objective.config.matryoshka
+        parts: dict[str, VectorRetriever] = {f"width_{w}": Prefix(self, w) for w in widths}
+        for width in widths[:1]:
+            parts[f"width_{width}_reranked"] = Shortlisted(self, width, SHORTLIST)
+        return parts

@@ -13,7 +13,6 @@ from feature_store.catalogue import Catalogue
 from feature_store.errors import ConfigError
 from feature_store.event_log import EventLog
 from feature_store.examples import Shape
-from pipelines.evaluate import nested as nested_of
 from planted import raw_requests
 from recsys.config import parse_config
 from recsys.data.examples import Examples
@@ -70,7 +69,7 @@ def test_a_shortlist_of_everything_is_merged_as_the_whole_is(
     """By quota, and round after round."""
     model = fresh(small(name, **options), examples).eval()
     model.prepare(examples.candidates())
-    (width, short) = nested_of(model).values()
+    (width, short) = model.parts().values()
     short.prepare(examples.candidates())
     table = request_table(model, examples)
     assert_same_answers(answer(model, table, 10), answer(short, table, 10), 1e-6)
