@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -41,17 +41,13 @@ from recsys.options import ModelConfig
 from recsys.rankers.base import Ranker
 from recsys.report.report import write_report
 from recsys.retrievers import build
-from recsys.retrievers.base import VectorRetriever
-from recsys.retrievers.fitted import FittedRetriever
+from recsys.retrievers.base import Retriever
 from recsys.retrievers.popularity import PopularityConfig, RecentPopularityConfig
-from recsys.retrievers.prefix import Prefix, Shortlisted
-from recsys.retrievers.trained import TrainedRetriever
 from recsys.runs.folder import METRICS_FILE, SECONDS_FILE, Run, measured
 from recsys.tracking import Tracker
 from recsys.training.checkpoint import load, load_unsharded
 from recsys.training.sharding import shard
 
-SHORTLIST = 200  # items that the narrowest of nested vectors are asked for
 COLD = ("users", "items")  # slices of those with hardly any events, in every table
 
 
@@ -63,7 +59,7 @@ def trained_model(config: RunConfig, group: Group | None = None) -> tuple[Model,
     """
     examples = prepare(config, refit=config.trainer.refit)
     model = build_model(config, examples)
-    if isinstance(model, FittedRetriever):
+    if not model.learns_by_gradient:
         model.fit(examples.interactions(), examples)
     elif group is None:
         load_unsharded(trained_folder(config), model)
@@ -89,41 +85,28 @@ def evaluate(config: RunConfig, group: Group, tracker: Tracker) -> dict[str, Any
 
 def _evaluate_retrievers(config: RunConfig, group: Group) -> dict[str, Any]:
     started = time.perf_counter()
-    retriever, examples = trained_model(config, group)
-    assert isinstance(retriever, VectorRetriever)
-    learnt = not isinstance(retriever, FittedRetriever)
+    model, examples = trained_model(config, group)
+    learnt = model.learns_by_gradient
     fit = _training_seconds(config) if learnt else time.perf_counter() - started
+    retriever = cast(Retriever, model)
     bench = _Bench(config, examples, group)
     name: str = config.model.name
     found: dict[str, Any] = {name: bench.measure(name, retriever, config.retriever, fit)}
-    for label, part in nested(retriever).items():
+    for label, part in retriever.parts().items():
         found[f"{name}_{label}"] = bench.measure(f"{name}_{label}", part, config.retriever, None)
     for baseline in _baselines(config, examples):
         name = _unused(baseline.name, found)
         started = time.perf_counter()
         seed_all(config.seed)
         fitted = build(baseline, config.embeddings, examples, config.seed)
-        assert isinstance(fitted, FittedRetriever)
         fitted.fit(examples.interactions(), examples)
         found[name] = bench.measure(name, fitted, baseline, time.perf_counter() - started)
     return _describe(config, examples, len(bench.evaluator.candidates)) | {"retrievers": found}
 
 
-def nested(retriever: VectorRetriever) -> dict[str, VectorRetriever]:
-    """What a retriever with nested vectors is by each of its widths alone, and by a shortlist of
-    the narrowest that the whole vectors rank."""
-    if not isinstance(retriever, TrainedRetriever):
-        return {}
-    widths = retriever.objective.config.matryoshka
-    found: dict[str, VectorRetriever] = {f"width_{w}": Prefix(retriever, w) for w in widths}
-    for width in widths[:1]:
-        found[f"width_{width}_reranked"] = Shortlisted(retriever, width, SHORTLIST)
-    return found
-
-
 def _evaluate_ranker(config: RunConfig, group: Group) -> dict[str, Any]:
-    ranker, examples = trained_model(config, group)
-    assert isinstance(ranker, Ranker)
+    model, examples = trained_model(config, group)
+    ranker = cast(Ranker, model)
     name, started = config.model.name, time.perf_counter()
     found = predictions(config, examples, ranker.to(group.device), TEST, group)
     summary = summarise_predictions(found, replicates=config.evaluation.replicates)
@@ -191,7 +174,7 @@ class _Bench:
     def measure(
         self,
         name: str,
-        retriever: VectorRetriever | GivenLists,
+        retriever: Retriever,
         config: ModelConfig | None,
         fit_seconds: float | None,
     ) -> dict[str, Any]:
@@ -212,9 +195,9 @@ class _Bench:
             folder = self.config.folder / "per_user"
             folder.mkdir(parents=True, exist_ok=True)
             write_parquet(_per_user(result, labels, self.examples), folder / f"{name}.parquet")
-        kept = {} if isinstance(retriever, GivenLists) else retriever.state_dict()
+        kept = retriever.state_dict().values()
         # a sharded table has no numel; its size is that of the whole
-        numbers = sum(p.size().numel() for p in kept.values() if p.is_floating_point())
+        numbers = sum(p.size().numel() for p in kept if p.is_floating_point())
         return {
             **summarise(result, k=options.slice_cut, replicates=options.replicates, labels=labels),
             **({"parameters": numbers} if numbers else {}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from pipelines.evaluate import trained_model
 from pipelines.prepare import open_log
@@ -27,20 +27,19 @@ def export(config: RunConfig, tracker: Tracker) -> Recommender | Scorer:
     model, examples = trained_model(config)
     run, about = Run(config.folder), _about(config, examples)
     bundle: Recommender | Scorer
-    if isinstance(model, Ranker):
+    if config.ranker is not None:
         bundle = write_ranker_bundle(
             run.bundle,
-            model.cpu(),
+            cast(Ranker, model.cpu()),
             examples,
             golden=config.export.golden,
             about=about,
             quantisation=config.export.quantisation,
         )
     else:
-        assert isinstance(model, VectorRetriever)
         bundle = write_bundle(
             run.bundle,
-            model.cpu(),
+            cast(VectorRetriever, model.cpu()),
             examples,
             open_log(config)[1],
             examples.candidates(config.split.candidates),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,13 +23,12 @@ from recsys.data.options import ReaderConfig
 from recsys.data.reader import Reader
 from recsys.distributed import Group
 from recsys.evaluation.evaluator import Evaluator
-from recsys.evaluation.given_lists import GivenLists
 from recsys.evaluation.item_facts import ItemFacts
 from recsys.evaluation.predictions import Predictions
 from recsys.model import Model, TrainedModel
 from recsys.rankers.base import Ranker
 from recsys.retrievers import RETRIEVERS
-from recsys.retrievers.base import VectorRetriever
+from recsys.retrievers.base import Retriever
 from recsys.tracking import Tracker
 from recsys.training import checkpoint
 from recsys.training.options import TrainerConfig
@@ -106,7 +105,7 @@ def is_trained(config: RunConfig) -> bool:
     """Whether the model learns by gradient."""
     if config.retriever is None:
         return True
-    return issubclass(RETRIEVERS[type(config.retriever)], TrainedModel)
+    return RETRIEVERS[type(config.retriever)].learns_by_gradient
 
 
 def trained_folder(config: RunConfig) -> Path:
@@ -121,11 +120,13 @@ def validator(config: RunConfig, examples: Examples, group: Group) -> Validate:
     """Full ranking of the validation events by whatever retriever is passed; of a ranker, the
     figures of its predictions."""
     if config.ranker is not None:
-        return lambda ranker: predictions(config, examples, ranker, VALIDATION, group).metrics
+        return lambda model: (
+            predictions(config, examples, cast(Ranker, model), VALIDATION, group).metrics
+        )
     evaluator = make_evaluator(config, examples, VALIDATION)
 
-    def validate(retriever: Model) -> dict[str, float]:
-        assert isinstance(retriever, VectorRetriever)
+    def validate(model: Model) -> dict[str, float]:
+        retriever = cast(Retriever, model)
         reader = request_reader(config, examples, retriever, VALIDATION, group)
         return evaluator.evaluate(retriever, reader, group).metrics
 
@@ -133,20 +134,19 @@ def validator(config: RunConfig, examples: Examples, group: Group) -> Validate:
 
 
 def predictions(
-    config: RunConfig, examples: Examples, ranker: TrainedModel, role: str, group: Group
+    config: RunConfig, examples: Examples, ranker: Ranker, role: str, group: Group
 ) -> Predictions:
-    """What a ranker predicts of all rows of a role."""
-    assert isinstance(ranker, Ranker)
+    """What a ranker predicts of all rows of a role: that an event's label is 1."""
     user = examples.schema.user
     reader = examples.reader(
         role,
         ranker.inputs,
         ReaderConfig(batch_size=_SCORED, lanes=group.world),
-        extra=(user, LABEL),
+        extra=(user, *ranker.judged_by),
         rank=group.rank,
         world=group.world,
     )
-    return Predictions.of(ranker, reader, user, group)
+    return Predictions.by_task(ranker, reader, user, group)[LABEL]
 
 
 def make_evaluator(
@@ -165,7 +165,7 @@ def make_evaluator(
 def request_reader(
     config: RunConfig,
     examples: Examples,
-    retriever: VectorRetriever | GivenLists,
+    retriever: Retriever,
     role: str,
     group: Group,
 ) -> Reader:
@@ -185,9 +185,7 @@ def request_reader(
 
 def trainable(config: RunConfig, examples: Examples) -> TrainedModel:
     """The run's model before its first step, the same for the same seed."""
-    model = build_model(config, examples)
-    assert isinstance(model, TrainedModel)
-    return model
+    return cast(TrainedModel, build_model(config, examples))
 
 
 def build_model(config: RunConfig, examples: Examples) -> Model:

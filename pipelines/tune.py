@@ -20,7 +20,6 @@ from recsys.config import RunConfig, parse_config
 from recsys.data.examples import Examples
 from recsys.distributed import Group, join
 from recsys.retrievers import RETRIEVERS
-from recsys.retrievers.fitted import FittedRetriever
 from recsys.retrievers.trained import TrainedRetriever
 from recsys.tracking import Tracker
 from recsys.training.trainer import Trainer, Validate
@@ -217,7 +216,6 @@ def _measure(
             raise DataError(f"no epoch reached a {config.metric} that is a number")
         return {name: value for name, value in best[0].items() if name not in _BOOKKEEPING}
     fitted = build_model(config, examples)
-    assert isinstance(fitted, FittedRetriever)
     fitted.fit(examples.interactions(), examples)
     return validate(fitted.to(group.device))  # type: ignore[arg-type]
 

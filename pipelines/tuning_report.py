@@ -19,7 +19,6 @@ from rich.table import Table
 from feature_store.errors import DataError
 from pipelines.progress import console
 from recsys.retrievers import BY_NAME, RETRIEVERS
-from recsys.retrievers.fitted import FittedRetriever
 from recsys.tuning.study import Report, Trial
 
 
@@ -102,7 +101,7 @@ def baseline_snippet(found: dict[str, Any]) -> str | None:
 
     None where it learns by gradient: such a retriever is the model of a run of its own.
     """
-    if not issubclass(RETRIEVERS[BY_NAME[found["retriever"]]], FittedRetriever):
+    if RETRIEVERS[BY_NAME[found["retriever"]]].learns_by_gradient:
         return None
     values = {key.split(".", 1)[1]: value for key, value in best_trial(found)["values"].items()}
     return "[[baselines]]\n" + tomli_w.dumps({"name": found["retriever"], **_nested(values)})

@@ -14,12 +14,10 @@ from torch import Tensor, nn
 from feature_store.columns import HISTORY, TARGET
 from feature_store.examples import Shape
 from recsys.data.batch import Batch
-from recsys.data.examples import Examples
+from recsys.data.examples import Examples, Interactions
 from recsys.data.options import ReaderConfig
 from recsys.data.reader import Reader
 from recsys.inputs import Input
-
-_EXTRA = {"sequences": (), "events": (TARGET,), "labelled": ("label",)}
 
 
 class Loss(NamedTuple):
@@ -53,10 +51,18 @@ def answering(model: nn.Module) -> Iterator[None]:
 
 
 class Model(nn.Module):
-    """Reads requests. `inputs` names the tensors, `shape` the examples that it is trained on."""
+    """Reads requests. `inputs` names the tensors, `shape` the examples that it is trained on.
 
+    A model that `learns_by_gradient` is trained; any other is fitted where it is used.
+    """
+
+    learns_by_gradient: ClassVar[bool] = False
     shape: ClassVar[Shape] = "sequences"
     inputs: tuple[Input, ...] = (Input(HISTORY, "sequence", 2),)
+
+    def fit(self, interactions: Interactions, examples: Examples) -> None:
+        """Learn from all training events at once."""
+        raise NotImplementedError(f"{type(self).__name__} learns by gradient: train it")
 
     def inputs_of(self, batch: Batch) -> dict[str, Tensor]:
         """The tensors that `inputs` describes, cut and padded from a batch."""
@@ -79,6 +85,7 @@ class TrainedModel(Model, ABC):
     model that is another model, whose own trainings it may start from.
     """
 
+    learns_by_gradient = True
     wraps: ClassVar[str] = ""
 
     def __init__(self) -> None:
@@ -90,6 +97,11 @@ class TrainedModel(Model, ABC):
     def forward(self, batch: Batch, step: int) -> Loss:
         """The loss of a batch; `step` seeds whatever is drawn."""
 
+    @property
+    def judged_by(self) -> tuple[str, ...]:
+        """Columns of examples that the loss needs besides `inputs`."""
+        return (TARGET,) if self.shape == "events" else ()
+
     def training_reader(
         self, examples: Examples, config: ReaderConfig, *, seed: int, rank: int, world: int
     ) -> Reader:
@@ -100,7 +112,7 @@ class TrainedModel(Model, ABC):
             # each event is asked for at its own time
             inputs = tuple(_one_longer(one) for one in inputs if one.kind != "time")
         return examples.reader(
-            "train", inputs, config, extra=_EXTRA[self.shape], seed=seed, rank=rank, world=world
+            "train", inputs, config, extra=self.judged_by, seed=seed, rank=rank, world=world
         )
 
 

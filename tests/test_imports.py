@@ -168,6 +168,30 @@ def test_the_one_exception_is_not_imported_before_it_is_called() -> None:
     assert found["pipelines.run"] is False
 
 
+def test_nobody_asks_of_which_kind_a_model_is() -> None:
+    """What differs between retrievers, or rankers, is said by their contracts."""
+    models = (
+        "recsys.model",
+        "recsys.rankers",
+        "recsys.retrievers",
+        "recsys.evaluation.given_lists",
+    )
+    asked = []
+    for path in (*files("pipelines"), ROOT / "recsys" / "evaluation" / "evaluator.py"):
+        tree = ast.parse(path.read_text())
+        kinds = {
+            alias.asname or alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(models)
+            for alias in node.names
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance":
+                names = {name.id for name in ast.walk(node.args[1]) if isinstance(name, ast.Name)}
+                asked += [f"{path.name}:{node.lineno}"] * bool(names & kinds)
+    assert asked == []
+
+
 @pytest.mark.parametrize(
     ("module", "absent"),
     [

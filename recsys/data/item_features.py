@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple, Self
 
 from torch import Tensor, nn
 
@@ -41,26 +42,33 @@ def input_of(feature: Feature) -> Input:
     return Input(feature.name, feature.kind, _BAG_LENGTH if feature.kind == "bag" else None)  # type: ignore[arg-type]
 
 
+class FeatureValues(NamedTuple):
+    """Of n rows, by the features' names: ids [n], bags [n, L] padded with 0, and numbers [n]."""
+
+    ids: dict[str, Tensor]
+    bags: dict[str, Tensor]
+    numbers: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, features: Iterable[Feature], values: dict[str, Tensor]) -> Self:
+        """What `values` hold of some features."""
+        by_kind: dict[str, dict[str, Tensor]] = {kind: {} for kind in USABLE}
+        for feature in features:
+            by_kind[feature.kind][feature.name] = values[feature.name]
+        return cls(*by_kind.values())
+
+
 class ItemColumns(nn.Module):
     """Features of every item row, looked up in the model: requests bring the item alone."""
 
     def __init__(self, features: tuple[Feature, ...], examples: Examples) -> None:
         super().__init__()
-        self._kinds = {f.name: f.kind for f in features}
+        self.features = features
         for feature in features:
             column = examples.item_column(feature)
             self.register_buffer(f"item_{feature.name}", column, persistent=False)
 
-    def forward(
-        self, rows: Tensor
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        """Ids [n], bags [n, L] padded with 0 and numbers [n] of item rows [n], by name."""
-        found = tuple(
-            {
-                name: getattr(self, f"item_{name}")[rows]
-                for name, kind in self._kinds.items()
-                if kind == wanted
-            }
-            for wanted in USABLE
-        )
-        return found  # type: ignore[return-value]
+    def forward(self, rows: Tensor) -> FeatureValues:
+        """The features of item rows [n]."""
+        columns = {f.name: getattr(self, f"item_{f.name}")[rows] for f in self.features}
+        return FeatureValues.of(self.features, columns)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from feature_store.columns import LABEL
 from recsys.data.batch import Batch
 from recsys.distributed import Group
 from recsys.evaluation.pointwise import EPSILON, auc_by_group
@@ -24,7 +23,8 @@ _BINS = 10
 
 @dataclass(frozen=True)
 class Predictions:
-    """n rows: vocabulary rows of users and items, labels 0 or 1, and logits, each [n]."""
+    """Of one task, n rows: vocabulary rows of users and items, labels 0 or 1, and logits, each
+    [n]."""
 
     users: np.ndarray
     items: np.ndarray
@@ -32,14 +32,16 @@ class Predictions:
     logits: np.ndarray
 
     @classmethod
-    def of(cls, ranker: Ranker, batches: Iterable[Batch], user: str, group: Group) -> Predictions:
-        """Score all rows; every process gets those of all.
+    def by_task(
+        cls, ranker: Ranker, batches: Iterable[Batch], user: str, group: Group
+    ) -> dict[str, Self]:
+        """Score all rows, for each of the ranker's tasks; every process gets those of all.
 
         `user` names the column of the user, which need not be among the ranker's inputs.
         """
         training = ranker.training
         ranker.eval()
-        found: dict[str, list[torch.Tensor]] = {
+        parts: dict[str, list[torch.Tensor]] = {
             "users": [],
             "items": [],
             "labels": [],
@@ -47,15 +49,20 @@ class Predictions:
         }
         with torch.no_grad():
             for batch in batches:
-                here = batch.to(group.device)
-                found["users"].append(batch.id(user))
-                found["items"].append(batch.id(ranker.item))
-                found["labels"].append(batch.label(LABEL))
-                found["logits"].append(ranker.score(here)[:, 0].float().cpu())
+                parts["users"].append(batch.id(user))
+                parts["items"].append(batch.id(ranker.item))
+                parts["labels"].append(ranker.labels(batch))
+                parts["logits"].append(ranker.predict(batch.to(group.device)).float().cpu())
         ranker.train(training)
-        mine = {name: torch.cat(parts).numpy() for name, parts in found.items()}
+        mine = {name: torch.cat(of_batches).numpy() for name, of_batches in parts.items()}
         every = group.gather(mine)
-        return cls(**{name: np.concatenate([part[name] for part in every]) for name in mine})
+        rows = {name: np.concatenate([part[name] for part in every]) for name in mine}
+        return {
+            task: cls(rows["users"], rows["items"], labels, logits)
+            for task, labels, logits in zip(
+                ranker.tasks, rows["labels"].T, rows["logits"].T, strict=True
+            )
+        }
 
     @cached_property
     def probabilities(self) -> np.ndarray:

@@ -47,10 +47,13 @@ def quantise_tables(
     return {"metric": metric, **quantise(found[0], config, measure)}
 
 
-def export_program(program: nn.Module, model: Model, batch: Batch, path: Path) -> None:
-    """Export `program`, which reads the tensors of the model's inputs by name.
+def export_program(
+    program: nn.Module, model: Model, batch: Batch, path: Path, items: Tensor | None = None
+) -> None:
+    """Export `program`, which reads the tensors of the model's inputs by name, and `items` [B, M]
+    where they are given.
 
-    The number of requests and, for lists, their length stay free.
+    The number of requests, of their items and, for lists, their length stay free.
     """
     found = model.inputs_of(batch)
     inputs = {
@@ -67,10 +70,15 @@ def export_program(program: nn.Module, model: Model, batch: Batch, path: Path) -
         if one.listed and one.length != 1:
             along = HISTORY if one.kind == "times" else one.name
             shapes[one.name][1] = torch.export.Dim(f"{along}_length", min=1, max=one.length)
+    arguments: tuple[Any, ...] = (inputs,)
+    dimensions: tuple[Any, ...] = (shapes,)
+    if items is not None:
+        arguments = (inputs, _at_least_two(items, columns=True))
+        dimensions = (shapes, {0: rows, 1: torch.export.Dim("items", min=1, max=1 << 20)})
     logging.getLogger("torch.export").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        exported = torch.export.export(program, (inputs,), dynamic_shapes=(shapes,))
+        exported = torch.export.export(program, arguments, dynamic_shapes=dimensions)
         torch.export.save(exported, str(path))
 
 

@@ -18,9 +18,10 @@ from recsys.embeddings.options import QuantisationConfig
 from recsys.export.programs import export_program, on_plain_tables, quantise_tables
 from recsys.export.retriever import raw_requests, save_vocabularies
 from recsys.export.sample_quality import sample_auc
+from recsys.inputs import Input
 from recsys.rankers.base import Ranker
 from recsys.serving.files import new_bundle, write_manifest
-from recsys.serving.scorer import EXPECTED, Scorer
+from recsys.serving.scorer import Scorer, expected_of
 
 
 class _Program(nn.Module):
@@ -30,9 +31,9 @@ class _Program(nn.Module):
         super().__init__()
         self.ranker = ranker
 
-    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Logits [B, tasks]."""
-        return self.ranker.logits(inputs)
+    def forward(self, inputs: dict[str, Tensor], items: Tensor) -> Tensor:
+        """Logits [B, M, tasks] of item rows [B, M]."""
+        return self.ranker.score(self.ranker.encode(inputs), items)
 
 
 @torch.no_grad()
@@ -56,7 +57,7 @@ def write_ranker_bundle(
     ranker.eval()
     schema = examples.schema
     with new_bundle(folder) as aside:
-        names = save_vocabularies(aside, examples, ranker.inputs)
+        names = save_vocabularies(aside, examples, ranker.inputs, ranker.item)
         users = pq.read_table(examples.folder / "serving.parquet", partitioning=None)
         known = [f.name for f in schema.of_side("user") if f.name in users.column_names]
         write_parquet(users.select(known), aside / "users.parquet")
@@ -66,12 +67,15 @@ def write_ranker_bundle(
         )
         chosen = pq.read_table(examples.folder / "test.parquet", partitioning=None)
         chosen = chosen.slice(0, golden).combine_chunks()
-        batch = Block.of(chosen.select([one.name for one in ranker.inputs])).to_batch()
-        logits = (ranker if quantised is None else small).score(batch)[:, 0]
-        requests = raw_requests(examples, chosen, ranker.inputs)
-        expected = pa.array(logits.numpy(), pa.float32())
-        write_parquet(requests.append_column(EXPECTED, expected), aside / "golden.parquet")
-        export_program(_Program(small), ranker, batch, aside / "ranker.pt2")
+        asked = (*ranker.inputs, Input(ranker.item, "id"))
+        batch = Block.of(chosen.select([one.name for one in asked])).to_batch()
+        requests = raw_requests(examples, chosen, asked)
+        logits = (ranker if quantised is None else small).predict(batch)
+        for task, expected in zip(ranker.tasks, logits.T.numpy(), strict=True):
+            requests = requests.append_column(expected_of(task), pa.array(expected, pa.float32()))
+        write_parquet(requests, aside / "golden.parquet")
+        items = batch.id(ranker.item).unsqueeze(1)
+        export_program(_Program(small), ranker, batch, aside / "ranker.pt2", items)
         layout = getattr(getattr(ranker, "embeddings", None), "layout", None)
         manifest = {
             **about,

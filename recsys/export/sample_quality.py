@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
+import torch
 
-from feature_store.columns import HISTORY, LABEL, TARGET
+from feature_store.columns import HISTORY, TARGET
 from feature_store.protocols import TEST, VALIDATION
+from recsys.data.batch import Batch
 from recsys.data.block import Block
 from recsys.data.examples import Examples
 from recsys.evaluation.pointwise import auc
@@ -24,7 +27,7 @@ def sample_recall(retriever: VectorRetriever, examples: Examples, count: int) ->
     """Mean recall@100 over the first `count` requests that have a history and unseen targets."""
     names = [HISTORY, TARGET, *(one.name for one in retriever.inputs)]
     found, asked = 0.0, 0
-    for batch in _batches(retriever, examples, names, count):
+    for batch in _batches(examples, names, count):
         seen, targets = batch.padded(HISTORY), batch.padded(TARGET)
         lists = retriever.retrieve(batch, SAMPLE_K, Pairs.of_padded(seen)).ids
         targets = targets.masked_fill(contains(seen, targets), 0)
@@ -36,16 +39,15 @@ def sample_recall(retriever: VectorRetriever, examples: Examples, count: int) ->
 
 
 def sample_auc(ranker: Ranker, examples: Examples, count: int) -> float:
-    """AUC of the first `count` labelled rows."""
-    names = [LABEL, *(one.name for one in ranker.inputs)]
-    scores, labels = [], []
-    for batch in _batches(ranker, examples, names, count):
-        scores += ranker.score(batch)[:, 0].tolist()
-        labels += batch.label(LABEL).tolist()
-    return auc(labels, scores)
+    """AUC of the first `count` labelled rows, the mean over all tasks."""
+    names = [*ranker.judged_by, *(one.name for one in ranker.inputs)]
+    batches = list(_batches(examples, names, count))
+    labels = torch.cat([ranker.labels(batch) for batch in batches])
+    scores = torch.cat([ranker.predict(batch) for batch in batches])
+    return float(np.mean([auc(*task) for task in zip(labels.T, scores.T, strict=True)]))
 
 
-def _batches(model: Any, examples: Examples, names: list[str], count: int) -> Any:
+def _batches(examples: Examples, names: list[str], count: int) -> Iterator[Batch]:
     role = VALIDATION if VALIDATION in examples.summary.rows else TEST
     file: Path = examples.folder / f"{role}.parquet"
     table = pq.read_table(file, columns=list(dict.fromkeys(names)), partitioning=None)

@@ -1,39 +1,64 @@
-"""The contract of rankers. B rows (a user, an item and what else is known), D widths."""
+"""The contract of rankers. B requests (a user, and what else is known), M items of each."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from feature_store.columns import LABEL
 from recsys.data.batch import Batch
 from recsys.model import Loss, TrainedModel
 
+State: TypeAlias = dict[str, Tensor]
+
 
 class Ranker(TrainedModel):
-    """Says how likely each row's label is. `item` names the column of the item.
+    """Says how likely the labels of a user and an item are: a logit for each of its `tasks`, which
+    are named after the labels' columns.
 
-    The one description of it is `logits`: training, evaluation and the exported program all run
-    it on the tensors that `inputs` names.
+    `inputs` describe the request; `item` names the column of the item, which is asked for beside
+    them. A request is encoded once, whatever the number of its items, and an item's logits do not
+    depend on the others that are asked for. A row with a single item is a list with M = 1.
     """
 
     shape = "labelled"
-    tasks: ClassVar[tuple[str, ...]] = ("label",)
+    tasks: ClassVar[tuple[str, ...]] = (LABEL,)
     item: str
 
     @abstractmethod
-    def logits(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Logits [B, tasks] from the tensors that `inputs` describes."""
+    def encode(self, inputs: dict[str, Tensor]) -> State:
+        """What is kept of requests, tensors [B, ...], from those that `inputs` describes."""
 
-    def score(self, batch: Batch) -> Tensor:
-        """Logits [B, tasks] of a batch."""
-        return self.logits(self.inputs_of(batch))
+    @abstractmethod
+    def score(self, state: State, items: Tensor) -> Tensor:
+        """Logits [B, M, tasks] of item rows [B, M]."""
+
+    @abstractmethod
+    def logits(self, inputs: dict[str, Tensor], items: Tensor) -> Tensor:
+        """`score` of `encode`, with one lookup of every table: the optimizer of a sharded table
+        steps with each lookup, so that this is what training calls."""
+
+    def predict(self, batch: Batch) -> Tensor:
+        """Logits [B, tasks] of every row's item, as serving computes them."""
+        state = self.encode(self.inputs_of(batch))
+        return self.score(state, batch.id(self.item).unsqueeze(1)).squeeze(1)
+
+    def labels(self, batch: Batch) -> Tensor:
+        """The labels [B, tasks] of a batch, in the order of `tasks`."""
+        return torch.stack([batch.label(task) for task in self.tasks], dim=1)
+
+    @property
+    def judged_by(self) -> tuple[str, ...]:
+        """The item and its labels."""
+        return self.item, *self.tasks
 
     def forward(self, batch: Batch, step: int) -> Loss:
         """Binary cross-entropy of every label."""
-        labels = torch.stack([batch.label(task) for task in self.tasks], dim=1)
-        losses = F.binary_cross_entropy_with_logits(self.score(batch), labels, reduction="none")
+        items = batch.id(self.item).unsqueeze(1)
+        logits = self.logits(self.inputs_of(batch), items).squeeze(1)
+        losses = F.binary_cross_entropy_with_logits(logits, self.labels(batch), reduction="none")
         return Loss(losses.sum(), losses.new_tensor(losses.numel()))

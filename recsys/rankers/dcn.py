@@ -8,8 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from feature_store.schema import Feature
 from recsys.data.examples import Examples
-from recsys.data.item_features import ItemColumns, choose, input_of
+from recsys.data.item_features import FeatureValues, ItemColumns, choose, input_of
 from recsys.embeddings.layout import make_layout
 from recsys.embeddings.options import EmbeddingsConfig
 from recsys.embeddings.tables import Embeddings
@@ -17,7 +18,7 @@ from recsys.layers.cross import CrossLayers
 from recsys.layers.standardise import Standardise
 from recsys.model import Columns
 from recsys.options import ModelConfig
-from recsys.rankers.base import Ranker
+from recsys.rankers.base import Ranker, State
 
 
 class DCNConfig(ModelConfig):
@@ -62,19 +63,19 @@ class DCN(Ranker):
             without=outcome,
         )
         self.item = schema.item
-        self.features = (*users, *context, *items)
-        asked = [input_of(feature) for feature in (*users, *context)]
-        self.inputs = (*asked, input_of(schema[self.item]))
-        embedded = [examples.spec(f.name) for f in self.features if f.embedded]
+        self.asked = (*users, *context)
+        self.inputs = tuple(input_of(feature) for feature in self.asked)
+        features = (*self.asked, *items)
+        embedded = [examples.spec(f.name) for f in features if f.embedded]
         layout = make_layout(embedded, config.width, embeddings)
         self.embeddings = Embeddings(layout, seed)
         self.items = ItemColumns(items, examples)
         self.numbers = Standardise(
-            {f.name: examples.training_column(f) for f in self.features if f.kind == "dense"}
+            {f.name: examples.training_column(f) for f in features if f.kind == "dense"}
         )
-        numbers = [f.name for f in self.features if f.kind == "dense"]
+        numbers = [f.name for f in features if f.kind == "dense"]
         self.own = {n: tuple(f"numbers.{one}" for one in self.numbers.names(n)) for n in numbers}
-        widths = {f.name: layout.width(f.name) if f.embedded else 1 for f in self.features}
+        widths = {f.name: layout.width(f.name) if f.embedded else 1 for f in features}
         width = sum(widths.values())
         self.cross = CrossLayers(width, config.cross_layers)
         layers: list[nn.Module] = []
@@ -87,16 +88,42 @@ class DCN(Ranker):
             self.columns[f"cross.layers.{layer}.weight"] = Columns((0, 1), widths)
             self.columns[f"cross.layers.{layer}.bias"] = Columns((0,), widths)
 
-    def logits(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Logits [B, 1]."""
-        ids, bags, numbers = self.items(inputs[self.item])
-        for feature in self.features:
-            for kind, found in (("id", ids), ("bag", bags), ("dense", numbers)):
-                if feature.kind == kind and feature.name not in found:
-                    found[feature.name] = inputs[feature.name]
-        vectors = self.embeddings(ids, bags)
+    def encode(self, inputs: dict[str, Tensor]) -> State:
+        """The features of the user and the event, side by side."""
+        asked = FeatureValues.of(self.asked, inputs)
+        vectors = self.embeddings(asked.ids, asked.bags)
+        return {"request": self._joined(self.asked, vectors, asked.numbers)}
+
+    def score(self, state: State, items: Tensor) -> Tensor:
+        """Logits [B, M, 1]."""
+        values = self.items(items.flatten())
+        vectors = self.embeddings(values.ids, values.bags)
+        joined = self._joined(self.items.features, vectors, values.numbers)
+        return self._crossed(state["request"], joined.unflatten(0, items.shape))
+
+    def logits(self, inputs: dict[str, Tensor], items: Tensor) -> Tensor:
+        """Logits [B, M, 1]."""
+        asked, values = FeatureValues.of(self.asked, inputs), self.items(items.flatten())
+        vectors = self.embeddings({**asked.ids, **values.ids}, {**asked.bags, **values.bags})
+        request = self._joined(self.asked, vectors, asked.numbers)
+        joined = self._joined(self.items.features, vectors, values.numbers)
+        return self._crossed(request, joined.unflatten(0, items.shape))
+
+    def _joined(
+        self,
+        features: tuple[Feature, ...],
+        vectors: dict[str, Tensor],
+        numbers: dict[str, Tensor],
+    ) -> Tensor:
+        """Vectors and standardised numbers of features, side by side [n, D]."""
         parts = [
             vectors[f.name] if f.embedded else self.numbers(f.name, numbers[f.name]).unsqueeze(1)
-            for f in self.features
+            for f in features
         ]
-        return self.deep(self.cross(torch.cat(parts, dim=1)))
+        return torch.cat(parts, dim=1)
+
+    def _crossed(self, request: Tensor, items: Tensor) -> Tensor:
+        """Logits [B, M, 1] of what is known of requests [B, R] and their items [B, M, I]."""
+        both = torch.cat([request.unsqueeze(1).expand(-1, items.shape[1], -1), items], dim=2)
+        logits = self.deep(self.cross(both.flatten(0, 1)))
+        return logits.unflatten(0, items.shape[:2])

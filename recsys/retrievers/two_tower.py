@@ -12,7 +12,7 @@ from feature_store.columns import HISTORY, TARGET
 from feature_store.schema import Feature
 from recsys.data.batch import Batch
 from recsys.data.examples import Examples
-from recsys.data.item_features import ItemColumns, choose, input_of
+from recsys.data.item_features import FeatureValues, ItemColumns, choose, input_of
 from recsys.embeddings.hashing import hash_rows, salt_of
 from recsys.embeddings.layout import Layout, make_layout
 from recsys.embeddings.options import EmbeddingsConfig
@@ -111,14 +111,9 @@ class TwoTower(TrainedRetriever):
 
     def encode(self, inputs: dict[str, Tensor]) -> Queries:
         """User vectors [B, 1, D]."""
-        ids = {self.item: inputs[HISTORY]}
-        bags = {}
-        for feature in self.user_features:
-            if feature.kind == "bag":
-                bags[feature.name] = inputs[feature.name]
-            elif feature.kind == "id":
-                ids[feature.name] = inputs[feature.name]
-        return single_interest(self.objective.unit(self._user(inputs, self.embeddings(ids, bags))))
+        user = FeatureValues.of(self.user_features, inputs)
+        vectors = self.embeddings({self.item: inputs[HISTORY], **user.ids}, user.bags)
+        return single_interest(self.objective.unit(self._user(inputs, vectors)))
 
     def embed_items(self, rows: Tensor) -> Tensor:
         """Item vectors [n, D]."""
@@ -142,9 +137,8 @@ class TwoTower(TrainedRetriever):
         ids, bags, numbers = self._features(items, hidden)
         own = ids.get(self.item, items.new_empty(0))
         ids[self.item] = torch.cat([own, history.flatten()])
-        user_ids = {f.name: inputs[f.name] for f in self.user_features if f.kind == "id"}
-        user_bags = {f.name: inputs[f.name] for f in self.user_features if f.kind == "bag"}
-        vectors = self.embeddings({**ids, **user_ids}, {**bags, **user_bags})
+        user = FeatureValues.of(self.user_features, inputs)
+        vectors = self.embeddings({**ids, **user.ids}, {**bags, **user.bags})
         both = vectors[self.item]
         users = self._user(
             inputs, {**vectors, self.item: both[len(own) :].view(*history.shape, -1)}
@@ -160,14 +154,12 @@ class TwoTower(TrainedRetriever):
             users = self.encode(inputs).vectors
             return self.objective.hardest(users, known, self.item_matrix(rows), rows)
 
-    def _features(
-        self, rows: Tensor, hidden: Tensor
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    def _features(self, rows: Tensor, hidden: Tensor) -> FeatureValues:
         """As `ItemColumns`, with the id of `hidden` [n] items unknown."""
-        ids, bags, numbers = self.items(rows)
-        if self.item in ids:
-            ids[self.item] = ids[self.item].masked_fill(hidden, 0)
-        return ids, bags, numbers
+        values: FeatureValues = self.items(rows)
+        if self.item in values.ids:
+            values.ids[self.item] = values.ids[self.item].masked_fill(hidden, 0)
+        return values
 
     def _user(self, inputs: dict[str, Tensor], vectors: dict[str, Tensor]) -> Tensor:
         history = masked_mean(vectors[self.item], inputs[HISTORY] != 0)

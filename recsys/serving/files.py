@@ -14,7 +14,7 @@ from typing import Any
 from feature_store.durable import staged
 from feature_store.errors import DataError
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 
 

@@ -3,7 +3,7 @@
 manifest.json       what is in here, checksums, versions, figures
 schema.json         the log's schema
 vocabulary/*.arrow  raw ids of every input
-ranker.pt2          torch.export: request tensors -> logits
+ranker.pt2          torch.export: request tensors, item rows [B, M] -> logits [B, M, tasks]
 users.parquet       the features of known users
 golden.parquet      requests with the training stack's logits, replayed on loading
 """
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from feature_store.columns import LABEL
 from feature_store.errors import DataError
 from feature_store.schema import Schema
 from feature_store.vocabulary import Vocabulary
@@ -28,8 +29,12 @@ from recsys.inputs import Input
 from recsys.serving.files import read_manifest
 from recsys.serving.requests import table_of, tensor_of
 
-EXPECTED = "expected_logit"
 TOLERANCE = 1e-3  # of logits, between the eager model and the exported one
+
+
+def expected_of(task: str) -> str:
+    """The column of golden requests with the training stack's logits of a task."""
+    return f"expected_logit.{task}"  # no feature has a dot in its name
 
 
 @dataclass
@@ -69,13 +74,21 @@ class Scorer:
             found._replay()
         return found
 
-    def score(self, requests: pd.DataFrame | pa.Table) -> pd.DataFrame:
-        """The requests with a column `probability`, in their order.
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What the ranker has logits of."""
+        return tuple(self.manifest["tasks"])
+
+    def score(self, requests: pd.DataFrame | pa.Table, task: str = LABEL) -> pd.DataFrame:
+        """The requests with a column `probability`, that of a task, in their order.
 
         A request is a row with the item's id and what else the model reads; features of known
         users may be absent where their ids are there, others are then unknown. Raises DataError
-        for requests without items and for columns of the wrong type.
+        for requests without items, for columns of the wrong type and for a task that the ranker
+        was not trained on.
         """
+        if task not in self.tasks:
+            raise DataError(f"{self.folder} has no task {task!r}; it has: {', '.join(self.tasks)}")
         table = table_of(requests)
         if not table.num_rows:
             raise DataError("no requests")
@@ -84,17 +97,24 @@ class Scorer:
                 f"requests need a column {self.schema.item!r} of item ids; they have: "
                 f"{', '.join(table.column_names)}"
             )
-        probability = torch.sigmoid(self.logits(self._with_users(table)))
-        return table.to_pandas().assign(probability=probability.numpy())
+        whole = self._with_users(table)
+        logits = self.logits(whole, self._items(whole))[:, 0, self.tasks.index(task)]
+        return table.to_pandas().assign(probability=torch.sigmoid(logits).numpy())
 
-    def logits(self, requests: pa.Table) -> Tensor:
-        """Logits [B] of requests that bring all they know."""
+    def logits(self, requests: pa.Table, items: Tensor) -> Tensor:
+        """Logits [B, M, tasks] of item rows [B, M] for requests that bring all they know."""
         inputs = {
             one.name: tensor_of(one, requests, self.vocabularies.get(one.name))
             for one in self.inputs
         }
         with torch.no_grad():
-            return self.program(inputs)[:, 0]
+            logits: Tensor = self.program(inputs, items)
+        return logits
+
+    def _items(self, requests: pa.Table) -> Tensor:
+        """The rows [B, 1] of the requests' items."""
+        item = self.schema.item
+        return tensor_of(Input(item, "id"), requests, self.vocabularies[item]).unsqueeze(1)
 
     def _with_users(self, requests: pa.Table) -> pa.Table:
         """Add features of known users that the requests do not bring."""
@@ -118,13 +138,15 @@ class Scorer:
 
     def _replay(self) -> None:
         golden = pq.read_table(self.folder / "golden.parquet", partitioning=None)
-        expected = torch.tensor(golden.column(EXPECTED).to_pylist())
-        found = self.logits(golden.drop_columns([EXPECTED]))
-        slack = TOLERANCE * expected.abs().clamp(min=1)
-        wrong = (found - expected).abs() > slack
-        if wrong.any():
-            row = int(wrong.int().argmax())
-            raise DataError(
-                f"{self.folder}: golden request {row} has the logit {found[row]:.4f}, the training "
-                f"stack's was {expected[row]:.4f}: do not serve it, export again"
-            )
+        logits = self.logits(golden, self._items(golden)).squeeze(1)
+        for task, answers in zip(self.tasks, logits.T, strict=True):
+            expected = torch.tensor(golden.column(expected_of(task)).to_pylist())
+            slack = TOLERANCE * expected.abs().clamp(min=1)
+            wrong = (answers - expected).abs() > slack
+            if wrong.any():
+                row = int(wrong.int().argmax())
+                raise DataError(
+                    f"{self.folder}: golden request {row} has the logit {answers[row]:.4f} of "
+                    f"{task}, the training stack's was {expected[row]:.4f}: do not serve it, "
+                    "export again"
+                )

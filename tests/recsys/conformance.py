@@ -181,11 +181,11 @@ def predict(ranker: Ranker, examples: Examples, group: Group, role: str = "test"
         role,
         ranker.inputs,
         ReaderConfig(batch_size=64, lanes=group.world),
-        extra=(user, LABEL),
+        extra=(user, *ranker.judged_by),
         rank=group.rank,
         world=group.world,
     )
-    return Predictions.of(ranker, reader, user, group)
+    return Predictions.by_task(ranker, reader, user, group)[LABEL]
 
 
 def evaluator_of(examples: Examples, ks: tuple[int, ...] = KS) -> Evaluator:
@@ -213,6 +213,12 @@ def request_table(retriever: VectorRetriever, examples: Examples, role: str = "t
     """Encoded requests with the columns that a retriever reads."""
     table = pq.read_table(examples.folder / f"{role}.parquet")
     return table.select(list(dict.fromkeys([HISTORY, *(one.name for one in retriever.inputs)])))
+
+
+def rows_of(ranker: Ranker, examples: Examples, role: str = "test") -> pa.Table:
+    """Encoded rows with the columns that a ranker reads: of the request, and the item."""
+    table = pq.read_table(examples.folder / f"{role}.parquet")
+    return table.select([*(one.name for one in ranker.inputs), ranker.item])
 
 
 def batch_from(model: Model, table: pa.Table) -> Batch:

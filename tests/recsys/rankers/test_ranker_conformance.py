@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -17,15 +18,26 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from conformance import LAYOUTS, Recorder, batch_from, fresh, learn, predict, small, training
-from feature_store.columns import LABEL
+from conformance import (
+    LAYOUTS,
+    Recorder,
+    batch_from,
+    fresh,
+    learn,
+    predict,
+    rows_of,
+    small,
+    training,
+)
 from feature_store.errors import DataError
 from feature_store.examples import Shape
 from recsys.data.examples import Examples
 from recsys.distributed import Group, join
 from recsys.embeddings.options import QuantisationConfig
+from recsys.embeddings.tables import Embeddings
 from recsys.export.ranker import write_ranker_bundle
 from recsys.export.retriever import raw_requests
+from recsys.inputs import Input
 from recsys.rankers import BY_NAME
 from recsys.rankers.base import Ranker
 from recsys.serving.recommender import Recommender
@@ -64,15 +76,9 @@ def export(ranker: Ranker, examples: Examples, folder: Path, **options: Any) -> 
     return write_ranker_bundle(folder, ranker, examples, golden=8, about=about, **options)
 
 
-def rows_of(ranker: Ranker, examples: Examples, role: str = "test") -> pa.Table:
-    """Encoded rows with the columns that a ranker reads."""
-    table = pq.read_table(examples.folder / f"{role}.parquet")
-    return table.select([one.name for one in ranker.inputs])
-
-
 @torch.no_grad()
 def logits(ranker: Ranker, table: pa.Table) -> torch.Tensor:
-    return ranker.score(batch_from(ranker, table))
+    return ranker.predict(batch_from(ranker, table))
 
 
 def test_it_learns_what_goes_with_what(subject: Subject, group: Group) -> None:
@@ -87,9 +93,9 @@ def test_it_can_learn_a_few_rows_by_heart(planted: dict[Shape, Examples]) -> Non
     for name in BY_NAME:
         examples = planted["labelled"]
         ranker = fresh(small(name), examples)
-        names = [one.name for one in ranker.inputs]
+        names = [*(one.name for one in ranker.inputs), *ranker.judged_by]
         table = pq.read_table(examples.folder / "train.parquet").slice(0, 40)
-        batch = batch_from(ranker, table.select([*names, LABEL]))
+        batch = batch_from(ranker, table.select(names))
         optimizer = torch.optim.Adam(ranker.parameters(), lr=0.05)
         for step in range(150):
             loss = ranker(batch, step)
@@ -116,6 +122,62 @@ def test_a_row_is_scored_alike_in_any_company_and_order(subject: Subject) -> Non
         torch.testing.assert_close(alone, together[row : row + 1])
 
 
+LISTS = 8  # requests whose lists are asked for
+
+
+def lists_of(ranker: Ranker, examples: Examples) -> tuple[pa.Table, torch.Tensor]:
+    """A few requests, and M item rows of each, the unknown one among them, others twice."""
+    rows = torch.randint(0, examples.num_items, (LISTS, 7), generator=torch.Generator())
+    rows[0, 0], rows[1, :2] = 0, 5
+    return rows_of(ranker, examples).slice(3, LISTS), rows
+
+
+@torch.no_grad()
+def test_a_list_is_scored_as_its_items_are_alone_and_in_any_order(subject: Subject) -> None:
+    ranker = subject.ranker
+    table, items = lists_of(ranker, subject.examples)
+    state = ranker.encode(ranker.inputs_of(batch_from(ranker, table)))
+    lists = ranker.score(state, items)
+    assert lists.shape == (*items.shape, len(ranker.tasks))
+    order = torch.randperm(items.shape[1], generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(ranker.score(state, items[:, order]), lists[:, order])
+    for place in range(items.shape[1]):
+        alone = ranker.score(state, items[:, place : place + 1])
+        torch.testing.assert_close(alone[:, 0], lists[:, place])
+    own = batch_from(ranker, table).id(ranker.item).unsqueeze(1)
+    torch.testing.assert_close(ranker.score(state, own).squeeze(1), logits(ranker, table))
+
+
+@torch.no_grad()
+def test_its_bundle_scores_lists_as_it_does(subject: Subject) -> None:
+    ranker, scorer = subject.ranker, subject.scorer
+    table, items = lists_of(ranker, subject.examples)
+    requests = pa.Table.from_pandas(raw_rows(subject).iloc[3 : 3 + LISTS])
+    expected = ranker.score(ranker.encode(ranker.inputs_of(batch_from(ranker, table))), items)
+    found = scorer.logits(requests, items)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    order = torch.arange(items.shape[1]).flip(0)
+    torch.testing.assert_close(scorer.logits(requests, items[:, order]), found[:, order])
+    alone = scorer.logits(requests.slice(2, 1), items[2:3, 4:5])
+    torch.testing.assert_close(alone[0, 0], found[2, 4], atol=1e-5, rtol=1e-5)
+
+
+def test_training_computes_what_serving_does_in_one_lookup(planted: dict[Shape, Examples]) -> None:
+    """A second lookup of a sharded table would be a second step of its optimizer."""
+    for name in BY_NAME:
+        examples = planted["labelled"]
+        ranker = fresh(small(name), examples)
+        batch = batch_from(ranker, rows_of(ranker, examples).slice(0, 30))
+        tables = [module for module in ranker.modules() if isinstance(module, Embeddings)]
+        lookups = [Mock(wraps=module.forward) for module in tables]
+        for module, lookup in zip(tables, lookups, strict=True):
+            module.forward = lookup  # type: ignore[method-assign]
+        items = batch.id(ranker.item).unsqueeze(1)
+        trained = ranker.logits(ranker.inputs_of(batch), items).squeeze(1)
+        assert [lookup.call_count for lookup in lookups] == [1] * len(tables)
+        torch.testing.assert_close(trained, ranker.predict(batch))
+
+
 def test_it_is_restored_as_it_was_saved(subject: Subject, group: Group, tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "saved", subject.ranker, None, {}, group)
     other = fresh(small(subject.name), subject.examples, seed=1).eval()
@@ -126,7 +188,8 @@ def test_it_is_restored_as_it_was_saved(subject: Subject, group: Group, tmp_path
 
 def raw_rows(subject: Subject) -> pd.DataFrame:
     table = pq.read_table(subject.examples.folder / "test.parquet").combine_chunks()
-    return raw_requests(subject.examples, table, subject.ranker.inputs).to_pandas()
+    asked = (*subject.ranker.inputs, Input(subject.ranker.item, "id"))
+    return raw_requests(subject.examples, table, asked).to_pandas()
 
 
 def test_its_bundle_scores_as_it_does(subject: Subject) -> None:
@@ -160,6 +223,8 @@ def test_whoever_asks_gets_an_answer_or_a_reason(subject: Subject) -> None:
         with pytest.raises(DataError, match=message) as caught:
             subject.scorer.score(requests)
         assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match=r"has no task 'purchase'; it has: label"):
+        subject.scorer.score(raw_rows(subject), task="purchase")
 
 
 def test_another_process_serves_without_the_training_stack(
@@ -184,16 +249,18 @@ def test_a_bundle_that_answers_otherwise_is_refused(subject: Subject, tmp_path: 
     folder = export(subject.ranker, subject.examples, tmp_path / "bundle").folder
     path, manifest = folder / "golden.parquet", json.loads((folder / "manifest.json").read_text())
     golden = pq.read_table(path)
-    place = golden.column_names.index("expected_logit")
+    place = golden.column_names.index("expected_logit.label")
     other = pa.array(np.asarray(golden.column(place)) + 0.5)
-    pq.write_table(golden.set_column(place, "expected_logit", other), path)
+    pq.write_table(golden.set_column(place, "expected_logit.label", other), path)
     with pytest.raises(DataError, match=r"golden\.parquet was altered"):
         Scorer.open(folder)
     from recsys.serving.files import digest
 
     manifest["files"]["golden.parquet"] = digest(path)
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(DataError, match=r"golden request 0 has the logit .* do not serve it"):
+    with pytest.raises(
+        DataError, match=r"golden request 0 has the logit .* of label, .* do not serve"
+    ):
         Scorer.open(folder)
     with pytest.raises(DataError, match="is the bundle of a ranker, not of a retriever"):
         Recommender.open(folder)

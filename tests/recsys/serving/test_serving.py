@@ -202,7 +202,7 @@ def test_what_is_no_bundle_is_refused(copy: Path, tmp_path: Path) -> None:
     assert_refused(tmp_path / "nowhere", "is not a bundle")
     manifest = json.loads((copy / "manifest.json").read_text())
     (copy / "manifest.json").write_text(json.dumps({**manifest, "format": 99}))
-    assert_refused(copy, "format 99, this program reads 2: export it again")
+    assert_refused(copy, "format 99, this program reads 3: export it again")
     (copy / "manifest.json").write_text("{")
     assert_refused(copy, "is not a bundle")
 

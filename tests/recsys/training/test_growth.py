@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor
 
-from conformance import batch_from, fresh, small, trainer_of, training
+from conformance import batch_from, fresh, rows_of, small, trainer_of, training
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.examples import Shape
@@ -121,8 +120,7 @@ def _whole(value: Any) -> Tensor:
 @torch.no_grad()
 def logits(trainer: Trainer, examples: Examples) -> Tensor:
     ranker: Any = unwrap(trainer.model).eval()
-    table = pq.read_table(examples.folder / "test.parquet").slice(0, 50)
-    return ranker.score(batch_from(ranker, table.select([one.name for one in ranker.inputs])))
+    return ranker.predict(batch_from(ranker, rows_of(ranker, examples).slice(0, 50)))
 
 
 # -- more ids, larger tables -----------------------------------------------------------------
@@ -190,11 +188,11 @@ def test_hashed_ids_stay_where_they_are_whatever_comes(
     first = train("dcn", planted["labelled"], tmp_path, group, UNIFIED)
     second = other("dcn", grown["labelled"], tmp_path / "second", group, UNIFIED)
     load(second, tmp_path, group)
-    rows = pq.read_table(planted["labelled"].folder / "test.parquet").slice(0, 50)
-    one, two = unwrap(first.model).eval(), unwrap(second.model).eval()
-    batch = batch_from(one, rows.select([i.name for i in one.inputs]))  # type: ignore[attr-defined]
+    one: Any = unwrap(first.model).eval()
+    two: Any = unwrap(second.model).eval()
+    batch = batch_from(one, rows_of(one, planted["labelled"]).slice(0, 50))
     with torch.no_grad():
-        torch.testing.assert_close(two.score(batch), one.score(batch))  # type: ignore[operator]
+        torch.testing.assert_close(two.predict(batch), one.predict(batch))
 
 
 @pytest.mark.parametrize("kind", list(TABLES))

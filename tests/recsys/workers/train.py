@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import torch
 
 from conformance import (
@@ -18,6 +17,7 @@ from conformance import (
     fresh,
     measure,
     predict,
+    rows_of,
     small,
     trainer_of,
     training,
@@ -129,8 +129,7 @@ def answers(model: Any, examples: Examples) -> torch.Tensor:
     """Item vectors, or logits of the first test rows. Every process must ask."""
     if not isinstance(model, Ranker):
         return model.item_matrix(torch.arange(examples.num_items))
-    table = pq.read_table(examples.folder / "test.parquet").slice(0, 40)
-    return model.score(batch_from(model, table.select([one.name for one in model.inputs])))
+    return model.predict(batch_from(model, rows_of(model, examples).slice(0, 40)))
 
 
 def outcome(case: Case) -> dict[str, Any]:
