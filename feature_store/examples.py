@@ -260,14 +260,14 @@ def _train(
 ) -> ir.Table:
     if shape == "labelled":
         return _labelled(_from(train, since), schema)
-    lists = {HISTORY: train[_ITEM_ROW].cast("int32"), HISTORY_TIME: train[_SECONDS]}
+    lists = {HISTORY: train[_ITEM_ROW], HISTORY_TIME: train[_SECONDS]}
     if shape == "sequences":
         if since is not None:
             # and the event before, from which the first of them can be learned
             window = ibis.window(group_by=train[_USER_ROW], order_by=order(train, schema))
             following = train[_SECONDS].lead().over(window)
             train = train.filter((train[_SECONDS] >= _stamp(since)) | (following >= _stamp(since)))
-            lists = {HISTORY: train[_ITEM_ROW].cast("int32"), HISTORY_TIME: train[_SECONDS]}
+            lists = {HISTORY: train[_ITEM_ROW], HISTORY_TIME: train[_SECONDS]}
         found = sequences(train.mutate(**{schema.user: train[_USER_ROW]}), schema, lists)
         return found.filter(found[HISTORY].length() >= 2)
     found = _from(histories(train, schema, lists, history_length), since)
@@ -334,16 +334,16 @@ def _requests(events: ir.Table, schema: Schema, role: str) -> ir.Table:
     again = ibis.row_number().over(group_by=pair, order_by=order(asked, schema))
     asked = asked.mutate(**worth, _again=again)
     asked = asked.filter(asked["_again"] == 0)
-    columns = {TARGET: asked[_ITEM_ROW].cast("int32"), "_target_time": asked[_SECONDS]}
+    columns = {TARGET: asked[_ITEM_ROW], "_target_time": asked[_SECONDS]}
     if schema.price:
         columns[TARGET_VALUE] = (asked[VALUE].fill_null(0) * 1e6).round().cast("int64")
     targets = sequences(asked, schema, columns)
     shown = events.filter(events[ROLE].isin(SHOWN[role]))
-    lists = {HISTORY: shown[_ITEM_ROW].cast("int32"), HISTORY_TIME: shown[_SECONDS]}
+    lists = {HISTORY: shown[_ITEM_ROW], HISTORY_TIME: shown[_SECONDS]}
     history = sequences(shown, schema, lists).rename(_history_user=schema.user)
     joined = targets.left_join(history, targets[schema.user] == history["_history_user"])
     empty = {
-        HISTORY: ibis.literal([], type="array<int32>"),
+        HISTORY: ibis.literal([], type="array<int64>"),
         HISTORY_TIME: ibis.literal([], type="array<int64>"),
     }
     return joined.select(

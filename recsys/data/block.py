@@ -44,7 +44,8 @@ class Jagged:
             sizes = pa.array(lengths.astype(np.int32))
             values = pa.ListViewArray.from_arrays(starts, sizes, values).flatten()
             offsets = np.concatenate([[0], np.cumsum(lengths)])
-        return cls(torch.from_numpy(values.to_numpy()), torch.from_numpy(offsets))
+        rows = values.to_numpy().astype(np.int64, copy=False)  # torch indexes with nothing else
+        return cls(torch.from_numpy(rows), torch.from_numpy(offsets))
 
     @property
     def lengths(self) -> Tensor:

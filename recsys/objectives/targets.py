@@ -20,7 +20,7 @@ def draw_targets(
     length = history.shape[1]
     columns = torch.arange(length, device=history.device)
     draw = salt_of("targets", seed, step)
-    key = splitmix64(history.long() * longest + columns, draw)
+    key = splitmix64(history * longest + columns, draw)
     key = key.masked_fill(history == 0, 0).sum(1, keepdim=True)
     order = splitmix64(key + columns, draw)
     order = order.masked_fill((history == 0) | (columns == 0), torch.iinfo(order.dtype).max)

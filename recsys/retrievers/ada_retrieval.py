@@ -207,7 +207,7 @@ class AdaRetrieval(TrainedRetriever):
         )
         positives, negatives = (
             F.embedding(torch.searchsorted(self.catalogue, rows), items)
-            for rows in (targets.long(), drawn.ids)
+            for rows in (targets, drawn.ids)
         )
         losses = [
             self.objective(user, positives, negatives, targets, drawn).sum() * config.decay**place

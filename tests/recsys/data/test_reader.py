@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -64,7 +65,8 @@ def check_rows_are_whole(batch: Batch) -> None:
     for row, history in zip(rows, histories, strict=True):
         own = history_of(row)
         assert history[: len(own)] == own and not any(history[len(own) :])
-    # past 32 bits, beside lists of 32-bit values
+    # one width of integers, whatever the file's: past 32 bits, beside lists of 32-bit values
+    assert batch.lists is not None and batch.lists.values().dtype == torch.int64
     assert batch.padded("when").tolist() == [[(row + 1) << 32] for row in rows]
     assert batch.column("price").tolist() == [row / 2 for row in rows]
     assert batch.labels is not None and batch.labels.tolist() == [[row % 2] for row in rows]
