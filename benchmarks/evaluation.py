@@ -37,7 +37,7 @@ from recsys.data.block import Block
 from recsys.distributed import Group
 from recsys.evaluation.evaluator import Evaluator
 from recsys.evaluation.options import EvaluationConfig
-from recsys.inputs import Input
+from recsys.inputs import Id
 from recsys.lists import top_k as topk
 from recsys.retrievers.base import Queries, VectorRetriever, single_interest
 
@@ -95,7 +95,7 @@ def generate(size: Size, folder: Path, seed: int = 0) -> None:
 class Vectors(VectorRetriever):
     """Users and items whose vectors are given."""
 
-    inputs = (Input(USER, "id"),)
+    inputs = (Id(USER),)
 
     def __init__(self, users: Tensor, items: Tensor) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ def batches_of(folder: Path, users: int, batch_size: int) -> list[Batch]:
     """The requests, as the reader would hand them over."""
     columns: dict[str, Any] = {USER: np.arange(users)}
     for column, name in ((HISTORY, "seen"), (TARGET, "targets")):
-        rows = np.load(folder / f"{name}.npy").astype(np.int32) + 1
+        rows = np.load(folder / f"{name}.npy").astype(np.int64) + 1
         offsets = np.load(folder / f"{name}_offsets.npy").astype(np.int32)
         columns[column] = pa.ListArray.from_arrays(pa.array(offsets), pa.array(rows))
     requests = Block.of(pa.table(columns))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from feature_store.columns import HISTORY, TARGET
+from feature_store.columns import TARGET
 from feature_store.examples import Shape
 from recsys.data.batch import Batch
 from recsys.data.examples import Examples, Interactions
@@ -58,7 +58,7 @@ class Model(nn.Module):
 
     learns_by_gradient: ClassVar[bool] = False
     shape: ClassVar[Shape] = "sequences"
-    inputs: tuple[Input, ...] = (Input(HISTORY, "sequence", 2),)
+    inputs: tuple[Input, ...] = ()
 
     def fit(self, interactions: Interactions, examples: Examples) -> None:
         """Learn from all training events at once."""
@@ -66,15 +66,7 @@ class Model(nn.Module):
 
     def inputs_of(self, batch: Batch) -> dict[str, Tensor]:
         """The tensors that `inputs` describes, cut and padded from a batch."""
-        found = {}
-        for one in self.inputs:
-            if one.listed:
-                found[one.name] = batch.padded(one.name, one.length)
-            elif one.kind == "dense":
-                found[one.name] = batch.column(one.name)
-            else:
-                found[one.name] = batch.id(one.name)
-        return found
+        return {asked.name: asked.from_batch(batch) for asked in self.inputs}
 
 
 class TrainedModel(Model, ABC):
@@ -109,13 +101,8 @@ class TrainedModel(Model, ABC):
         `length` events are read and whose every event but the first is a target."""
         inputs = self.inputs
         if self.shape == "sequences":
-            # each event is asked for at its own time
-            inputs = tuple(_one_longer(one) for one in inputs if one.kind != "time")
+            read = (asked.along_sequence() for asked in inputs)
+            inputs = tuple(asked for asked in read if asked is not None)
         return examples.reader(
             "train", inputs, config, extra=self.judged_by, seed=seed, rank=rank, world=world
         )
-
-
-def _one_longer(one: Input) -> Input:
-    along = one.kind in ("sequence", "times") and one.length
-    return replace(one, length=one.length + 1) if along else one  # type: ignore[operator]

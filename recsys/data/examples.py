@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from feature_store.columns import HISTORY, KNOWN_EVENTS, LAST_PRICE, TRAIN_EVENTS
+from feature_store.columns import KNOWN_EVENTS, LAST_PRICE, TRAIN_EVENTS
 from feature_store.examples import ExamplesSummary
 from feature_store.protocols import TEST
 from feature_store.schema import Feature, Schema
@@ -131,7 +131,7 @@ class Examples:
             config,
             columns=list(names),
             max_lengths={} if whole else {i.name: i.length for i in inputs if i.length},
-            bucket_by=HISTORY if any(one.name == HISTORY for one in inputs) else None,
+            bucket_by=next((asked.name for asked in inputs if asked.paces), None),
             shuffle=role == "train",
             seed=seed,
             rank=rank,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple, Self
 
 from torch import Tensor, nn
@@ -10,10 +11,15 @@ from torch import Tensor, nn
 from feature_store.errors import ConfigError
 from feature_store.schema import Feature, Side
 from recsys.data.examples import Examples
-from recsys.inputs import Input
+from recsys.inputs import Bag, Id, Input, Number
 
 USABLE = ("id", "bag", "dense")
 _BAG_LENGTH = 64
+_INPUTS: dict[str, Callable[[str], Input]] = {
+    "id": Id,
+    "bag": partial(Bag, length=_BAG_LENGTH),
+    "dense": Number,
+}
 
 
 def choose(
@@ -39,7 +45,7 @@ def choose(
 
 def input_of(feature: Feature) -> Input:
     """How a request brings the feature."""
-    return Input(feature.name, feature.kind, _BAG_LENGTH if feature.kind == "bag" else None)  # type: ignore[arg-type]
+    return _INPUTS[feature.kind](feature.name)
 
 
 class FeatureValues(NamedTuple):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from feature_store.errors import DataError
 from recsys.data.batch import Batch
 from recsys.data.examples import Examples
-from recsys.inputs import Input
+from recsys.inputs import Id, Input
 from recsys.lists.merging import Merge
 from recsys.lists.pairs import Pairs
 from recsys.retrievers.base import Candidates, Retriever
@@ -45,7 +45,7 @@ class GivenLists(nn.Module):
     ) -> None:
         super().__init__()
         self.user = user
-        self.inputs: tuple[Input, ...] = (Input(user, "id"),)
+        self.inputs: tuple[Input, ...] = (Id(user),)
         self.probabilities = probabilities
         self.notes: Counter[str] = Counter()
         # lists of user row u: places offsets[u] to offsets[u + 1]
@@ -104,7 +104,7 @@ class GivenLists(nn.Module):
 
     def retrieve(self, batch: Batch, k: int, exclude: Pairs | None = None) -> Candidates:
         """The first k items of each user's list that may be retrieved."""
-        users = batch.id(self.user).long()
+        users = batch.id(self.user)
         starts, ends = self.offsets[users], self.offsets[users + 1]
         width = max(1, int((ends - starts).max()))
         places = starts.unsqueeze(1) + torch.arange(width, device=users.device)

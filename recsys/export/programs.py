@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from feature_store.columns import HISTORY
 from feature_store.errors import ConfigError
 from recsys.data.batch import Batch
 from recsys.embeddings.options import QuantisationConfig
 from recsys.embeddings.plain import PlainEmbeddings
 from recsys.embeddings.quantisation import quantise
 from recsys.embeddings.tables import Embeddings
+from recsys.inputs import REQUESTS
 from recsys.model import Model
 
 
@@ -55,26 +55,16 @@ def export_program(
 
     The number of requests, of their items and, for lists, their length stay free.
     """
-    found = model.inputs_of(batch)
+    shapes = {asked.name: asked.dimensions() for asked in model.inputs}
     inputs = {
-        one.name: _at_least_two(
-            found[one.name] if one.kind == "dense" else found[one.name].long(),
-            columns=one.length != 1,
-        )
-        for one in model.inputs  # rows are int32 in examples, and int64 in requests
+        name: _at_least_two(tensor, columns=1 in shapes[name])
+        for name, tensor in model.inputs_of(batch).items()
     }
-    rows = torch.export.Dim("requests", min=1, max=1 << 20)
-    shapes: dict[str, dict[int, Any]] = {}
-    for one in model.inputs:
-        shapes[one.name] = {0: rows}
-        if one.listed and one.length != 1:
-            along = HISTORY if one.kind == "times" else one.name
-            shapes[one.name][1] = torch.export.Dim(f"{along}_length", min=1, max=one.length)
     arguments: tuple[Any, ...] = (inputs,)
     dimensions: tuple[Any, ...] = (shapes,)
     if items is not None:
         arguments = (inputs, _at_least_two(items, columns=True))
-        dimensions = (shapes, {0: rows, 1: torch.export.Dim("items", min=1, max=1 << 20)})
+        dimensions = (shapes, {0: REQUESTS, 1: torch.export.Dim("items", min=1, max=1 << 20)})
     logging.getLogger("torch.export").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

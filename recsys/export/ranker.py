@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from recsys.embeddings.options import QuantisationConfig
 from recsys.export.programs import export_program, on_plain_tables, quantise_tables
 from recsys.export.retriever import raw_requests, save_vocabularies
 from recsys.export.sample_quality import sample_auc
-from recsys.inputs import Input
+from recsys.inputs import Id, to_json
 from recsys.rankers.base import Ranker
 from recsys.serving.files import new_bundle, write_manifest
 from recsys.serving.scorer import Scorer, expected_of
@@ -67,9 +66,9 @@ def write_ranker_bundle(
         )
         chosen = pq.read_table(examples.folder / "test.parquet", partitioning=None)
         chosen = chosen.slice(0, golden).combine_chunks()
-        asked = (*ranker.inputs, Input(ranker.item, "id"))
-        batch = Block.of(chosen.select([one.name for one in asked])).to_batch()
-        requests = raw_requests(examples, chosen, asked)
+        read = (*ranker.inputs, Id(ranker.item))
+        batch = Block.of(chosen.select([asked.name for asked in read])).to_batch()
+        requests = raw_requests(examples, chosen, read)
         logits = (ranker if quantised is None else small).predict(batch)
         for task, expected in zip(ranker.tasks, logits.T.numpy(), strict=True):
             requests = requests.append_column(expected_of(task), pa.array(expected, pa.float32()))
@@ -79,7 +78,7 @@ def write_ranker_bundle(
         layout = getattr(getattr(ranker, "embeddings", None), "layout", None)
         manifest = {
             **about,
-            "inputs": [asdict(one) for one in ranker.inputs],
+            "inputs": [to_json(asked) for asked in ranker.inputs],
             "vocabularies": names,
             "tasks": list(ranker.tasks),
             "embeddings": layout.to_dict() if layout else None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from recsys.data.examples import Examples
 from recsys.embeddings.options import QuantisationConfig
 from recsys.export.programs import export_program, on_plain_tables, quantise_tables
 from recsys.export.sample_quality import SAMPLE_K, sample_recall
-from recsys.inputs import Input
+from recsys.inputs import History, Input, to_json
 from recsys.lists.pairs import Pairs
 from recsys.retrievers.base import Candidates, VectorRetriever
 from recsys.serving.bundle import EXPECTED_ITEMS, EXPECTED_SCORES
@@ -124,7 +123,7 @@ def write_bundle(
             "train_roles": list(examples.summary.train_roles),
             **about,
             "needs_history": retriever.needs_history,
-            "inputs": [asdict(one) for one in retriever.inputs],
+            "inputs": [to_json(asked) for asked in retriever.inputs],
             "vocabularies": names,
             "embeddings": layout.to_dict() if layout else None,
             "quantisation": quantised,
@@ -145,7 +144,7 @@ def save_vocabularies(
     """Write the schema and the raw ids of what a program reads; returns the features' names."""
     schema = examples.schema
     schema.save(folder / "schema.json")
-    read = [one.name for one in inputs if one.kind in ("id", "bag")]
+    read = [asked.feature for asked in inputs if asked.feature is not None]
     names = list(dict.fromkeys([*others, *read]))
     for name in names:
         path = folder / "vocabulary" / f"{schema[name].table_name}.arrow"
@@ -164,28 +163,16 @@ def _golden_requests(
         if not table.num_rows:
             raise DataError("no test request has a history: nothing to verify the bundle with")
     chosen = table.slice(0, count).combine_chunks()
-    wanted = (Input(HISTORY, "sequence"), *retriever.inputs)
-    names = list(dict.fromkeys(one.name for one in wanted))
+    wanted = (History(examples.schema.item), *retriever.inputs)
+    names = list(dict.fromkeys(asked.name for asked in wanted))
     return Block.of(chosen.select(names)).to_batch(), raw_requests(examples, chosen, wanted)
 
 
 def raw_requests(examples: Examples, rows: pa.Table, inputs: tuple[Input, ...]) -> pa.Table:
     """Encoded requests as someone outside would make them: raw ids and values."""
-    raw: dict[str, pa.Array] = {}
-    for one in inputs:
-        column = rows.column(one.name).combine_chunks()
-        if one.kind in ("dense", "times", "time"):
-            raw[one.name] = column
-            continue
-        key = examples.schema.item if one.name == HISTORY else one.name
-        vocabulary = examples.vocabulary(key)
-        if one.kind == "id":
-            raw[one.name] = vocabulary.decode(column.to_numpy())
-        else:
-            raw[one.name] = pa.ListArray.from_arrays(
-                column.offsets, vocabulary.decode(column.values.to_numpy())
-            )
-    return pa.table(raw)
+    features = {asked.feature for asked in inputs if asked.feature is not None}
+    vocabularies = {feature: examples.vocabulary(feature) for feature in features}
+    return pa.table({asked.name: asked.to_raw(rows, vocabularies) for asked in inputs})
 
 
 def _with_answers(requests: pa.Table, answers: Candidates, examples: Examples) -> pa.Table:

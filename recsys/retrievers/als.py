@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from feature_store.columns import HISTORY
 from feature_store.errors import ConfigError
 from recsys.data.examples import Examples, Interactions
-from recsys.inputs import Input
 from recsys.layers.by_parts import by_parts
 from recsys.options import ModelConfig
 from recsys.retrievers.base import Queries, single_interest
@@ -50,7 +49,6 @@ class ALS(FittedRetriever):
     Y_u [T, D] are the vectors of the distinct items of the history.
     """
 
-    inputs = (Input(HISTORY, "sequence"),)
     config: ALSConfig
     vectors: Tensor
     gram: Tensor
@@ -99,6 +97,6 @@ class ALS(FittedRetriever):
         ordered = history.sort(dim=1).values
         before = F.pad(ordered, (1, -1))
         distinct = ordered.masked_fill(ordered == before, 0)
-        known = self.vectors[distinct.long()]  # [b, T, D]; padding has the vector 0
+        known = self.vectors[distinct]  # [b, T, D]; padding has the vector 0
         matrix = self.gram + (self.config.alpha - 1) * known.transpose(1, 2) @ known
         return torch.linalg.solve(matrix, self.config.alpha * known.sum(1))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from feature_store.errors import ConfigError
 from recsys.data.examples import Examples, Interactions
-from recsys.inputs import Input
+from recsys.inputs import Id
 from recsys.options import ModelConfig
 from recsys.retrievers.base import Queries, single_interest
 from recsys.retrievers.fitted import FittedRetriever, binary_matrix
@@ -51,7 +51,7 @@ class BPR(FittedRetriever):
     def __init__(self, config: BPRConfig, examples: Examples, seed: int = 0) -> None:
         super().__init__(config, examples, seed)
         self.user = examples.schema.user
-        self.inputs = (Input(self.user, "id"),)
+        self.inputs = (Id(self.user),)
 
     def fit(self, interactions: Interactions, examples: Examples) -> None:
         """Stochastic gradient descent over pairs of items, in one thread: more of them race, and

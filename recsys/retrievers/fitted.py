@@ -11,7 +11,7 @@ from torch import Tensor
 
 from feature_store.columns import HISTORY
 from recsys.data.examples import Examples, Interactions
-from recsys.inputs import Input
+from recsys.inputs import History, Input
 from recsys.options import ModelConfig
 from recsys.retrievers.base import Queries, VectorRetriever, single_interest
 
@@ -19,11 +19,13 @@ from recsys.retrievers.base import Queries, VectorRetriever, single_interest
 class FittedRetriever(VectorRetriever):
     """A vector retriever that learns from all training events at once, without the trainer.
 
-    It is fitted where it is used: the same events and seed make the same retriever.
+    It is fitted where it is used: the same events and seed make the same retriever. It reads whole
+    histories unless it says otherwise.
     """
 
     def __init__(self, config: ModelConfig, examples: Examples, seed: int = 0) -> None:
         super().__init__()
+        self.inputs: tuple[Input, ...] = (History(examples.schema.item),)
         self.config = config
         self.items = examples.num_items
         self.seed = seed
@@ -40,15 +42,13 @@ class ScoringRetriever(FittedRetriever):
     product picks an item's score; a unit vector is told by the place of its 1, the item's row.
     """
 
-    inputs = (Input(HISTORY, "sequence"),)
-
     @abstractmethod
     def score(self, histories: Tensor) -> Tensor:
         """Scores [B, N] of all item rows from histories [B, N] that hold 1 where an item is."""
 
     def encode(self, inputs: dict[str, Tensor]) -> Queries:
         """Scores [B, 1, N]; how often or when an item was had does not matter."""
-        history = inputs[HISTORY].long()
+        history = inputs[HISTORY]
         none = torch.zeros(history.shape[0], self.items, device=history.device)
         histories = none.scatter(1, history, 1.0)
         histories[:, 0] = 0  # padding

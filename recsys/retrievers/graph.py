@@ -22,7 +22,7 @@ from recsys.embeddings.layout import make_layout
 from recsys.embeddings.options import EmbeddingsConfig
 from recsys.embeddings.plain import PlainEmbeddings
 from recsys.embeddings.tables import Bag, Embeddings
-from recsys.inputs import Input
+from recsys.inputs import Id
 from recsys.layers.propagation import Bipartite, LightGCN, Sheaf
 from recsys.model import Loss
 from recsys.objectives.objective import Objective, ObjectiveConfig
@@ -82,7 +82,7 @@ class Graph(TrainedRetriever):
         super().__init__()
         self.config = config
         self.user, self.item = examples.schema.user, examples.schema.item
-        self.inputs = (Input(self.user, "id"),)
+        self.inputs = (Id(self.user),)
         self.embeddings = Nodes(config, embeddings, examples, seed)
         self.objective = Objective(config, examples, seed)
 
@@ -98,7 +98,7 @@ class Graph(TrainedRetriever):
     def forward(self, batch: Batch, step: int) -> Loss:
         """The loss of each row's target, with `regularisation / 2` of the squares of the vectors
         of the user, the target and one negative, before propagation."""
-        users, targets = (batch.id(name).long().contiguous() for name in (self.user, TARGET))
+        users, targets = (batch.id(name).contiguous() for name in (self.user, TARGET))
         first = self.embeddings.first()
         of_users, of_items = self.embeddings.propagate(*first)
         drawn = self.objective.draw(targets, step, lambda: self._hardest(users, of_users, of_items))

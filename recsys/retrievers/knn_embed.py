@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from feature_store.columns import HISTORY
 from recsys.data.examples import Examples, Interactions
-from recsys.inputs import Input
+from recsys.inputs import History, Id
 from recsys.options import ModelConfig
 from recsys.retrievers.als import ALS, ALSConfig
 from recsys.retrievers.base import Queries
@@ -80,10 +80,7 @@ class KNNEmbed(FittedRetriever):
     def __init__(self, config: KNNEmbedConfig, examples: Examples, seed: int = 0) -> None:
         super().__init__(config, examples, seed)
         self.user = examples.schema.user
-        self.inputs = (
-            Input(self.user, "id"),
-            Input(HISTORY, "sequence", config.max_length),
-        )
+        self.inputs = (Id(self.user), History(examples.schema.item, config.max_length))
 
     def fit(self, interactions: Interactions, examples: Examples) -> None:
         """Cluster the items, and mix the users."""
@@ -123,8 +120,8 @@ class KNNEmbed(FittedRetriever):
 
     def encode(self, inputs: dict[str, Tensor]) -> Queries:
         """Vectors [B, M, D + 1] and weights [B, M] that sum to 1."""
-        users = inputs[self.user].long()
-        others = self.mixture(inputs[HISTORY].long())
+        users = inputs[self.user]
+        others = self.mixture(inputs[HISTORY])
         known = self.known[users].unsqueeze(1)
         weights = torch.where(known, self.weights[users], others.weights)
         vectors = torch.where(known.unsqueeze(2), self.interests[users], others.vectors)

@@ -18,7 +18,7 @@ from recsys.data.examples import Examples
 from recsys.embeddings.layout import make_layout
 from recsys.embeddings.options import EmbeddingsConfig
 from recsys.embeddings.tables import Embeddings
-from recsys.inputs import Input
+from recsys.inputs import History
 from recsys.layers.dropout import Dropout
 from recsys.layers.interests import (
     HCN,
@@ -89,7 +89,7 @@ class MultiInterest(TrainedRetriever):
         self.merge = config.merge
         self.seed = seed
         self.item = examples.schema.item
-        self.inputs = (Input(HISTORY, "sequence", config.max_length),)
+        self.inputs = (History(self.item, config.max_length),)
         layout = make_layout([examples.spec(self.item)], config.width, embeddings)
         layout.require(self.item, config.width)
         self.embeddings = Embeddings(layout, seed)

@@ -11,6 +11,7 @@ from torch import Tensor
 from feature_store.columns import HISTORY
 from feature_store.errors import DataError
 from recsys.data.examples import Examples, Interactions
+from recsys.inputs import History
 from recsys.options import ModelConfig
 from recsys.retrievers.base import Queries, single_interest
 from recsys.retrievers.fitted import FittedRetriever
@@ -41,6 +42,7 @@ class Popularity(FittedRetriever):
 
     def __init__(self, config: ModelConfig, examples: Examples, seed: int = 0) -> None:
         super().__init__(config, examples, seed)
+        self.inputs = (History(examples.schema.item, 2),)
         self.register_buffer("events", torch.zeros(self.items))
 
     def fit(self, interactions: Interactions, examples: Examples) -> None:

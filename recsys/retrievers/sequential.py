@@ -20,7 +20,7 @@ from recsys.embeddings.initial_weights import standard_deviation
 from recsys.embeddings.layout import make_layout
 from recsys.embeddings.options import EmbeddingsConfig
 from recsys.embeddings.tables import Embeddings
-from recsys.inputs import Input
+from recsys.inputs import History, Input, Moment, Times
 from recsys.layers.dropout import Dropout
 from recsys.model import Loss, answering
 from recsys.objectives.objective import Objective, ObjectiveConfig
@@ -80,7 +80,8 @@ class SequentialRetriever(TrainedRetriever):
             )
         self.config = config
         self.item = examples.schema.item
-        self.inputs = (Input(HISTORY, "sequence", config.max_length),)
+        self.inputs: tuple[Input, ...] = (History(self.item, config.max_length),)
+        self.timed = False
         layout = make_layout([examples.spec(self.item)], config.width, embeddings)
         layout.require(self.item, config.width)
         self.embeddings = Embeddings(layout, seed)
@@ -92,13 +93,9 @@ class SequentialRetriever(TrainedRetriever):
 
     def read_times(self) -> None:
         """Ask for the times of the history and of the request as well."""
-        length = self.config.max_length
-        self.inputs = (*self.inputs, Input(HISTORY_TIME, "times", length), Input(TIME, "time"))
-
-    @property
-    def timed(self) -> bool:
-        """Whether the model reads when things happened."""
-        return any(one.kind == "times" for one in self.inputs)
+        times = Times(History(self.item, self.config.max_length))
+        self.inputs = (*self.inputs, times, Moment(times))
+        self.timed = True
 
     @abstractmethod
     def transform(self, history: Tensor, events: Tensor, moments: Moments | None) -> Tensor:

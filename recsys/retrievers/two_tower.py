@@ -18,7 +18,7 @@ from recsys.embeddings.layout import Layout, make_layout
 from recsys.embeddings.options import EmbeddingsConfig
 from recsys.embeddings.plain import masked_mean
 from recsys.embeddings.tables import Embeddings
-from recsys.inputs import Input
+from recsys.inputs import History
 from recsys.model import Columns, Loss, answering
 from recsys.objectives.objective import Objective, ObjectiveConfig
 from recsys.retrievers.base import Queries, single_interest
@@ -90,7 +90,7 @@ class TwoTower(TrainedRetriever):
             config.item_features, examples, "item", option="retriever.item_features"
         )
         self.inputs = (
-            Input(HISTORY, "sequence", config.max_length),
+            History(self.item, config.max_length),
             *(input_of(feature) for feature in self.user_features),
         )
         embedded = [f.name for f in (*self.user_features, *self.item_features) if f.embedded]

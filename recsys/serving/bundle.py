@@ -27,7 +27,7 @@ from torch import Tensor
 from feature_store.errors import DataError
 from feature_store.schema import Schema
 from feature_store.vocabulary import Vocabulary
-from recsys.inputs import Input
+from recsys.inputs import Input, from_json
 from recsys.lists.merging import Merge
 from recsys.lists.search import search
 from recsys.serving.files import read_manifest
@@ -72,7 +72,7 @@ class Bundle:
         folder = Path(folder)
         manifest = read_manifest(folder, "retriever")
         schema = Schema.load(folder / "schema.json")
-        inputs = tuple(Input(**one) for one in manifest["inputs"])
+        inputs = tuple(from_json(asked) for asked in manifest["inputs"])
         vocabularies = {
             name: Vocabulary.load(folder / "vocabulary" / f"{schema[name].table_name}.arrow")
             for name in manifest["vocabularies"]

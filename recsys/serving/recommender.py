@@ -15,22 +15,12 @@ import torch
 from torch import Tensor
 
 from feature_store.errors import DataError
-from feature_store.vocabulary import Vocabulary
-from recsys.inputs import Input
+from recsys.inputs import History
 from recsys.lists.diversify import diversify
 from recsys.serving.bundle import Bundle
 from recsys.serving.categories import categories_of
-from recsys.serving.requests import (
-    lists_of,
-    moments_of,
-    padded,
-    reading,
-    table_of,
-    tensor_of,
-    times_of,
-)
+from recsys.serving.requests import table_of
 
-HISTORY, HISTORY_TIME = "history", "history_time"
 _POOL = 10  # candidates for each place of a diverse list
 
 
@@ -46,9 +36,10 @@ class Recommender:
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
-        self.item_vocabulary = bundle.vocabularies[bundle.schema.item]
-        rows = self.item_vocabulary.encode(bundle.item_ids)
-        self._place = np.full(len(self.item_vocabulary), -1)
+        self._seen = History(bundle.schema.item)
+        vocabulary = bundle.vocabularies[bundle.schema.item]
+        rows = vocabulary.encode(bundle.item_ids)
+        self._place = np.full(len(vocabulary), -1)
         self._place[rows] = np.arange(len(rows))
         self._users: pa.Table | None = None
         self._titles: dict[Any, str] | None = None
@@ -139,43 +130,31 @@ class Recommender:
 
     def encode(self, requests: pa.Table) -> tuple[dict[str, Tensor], Tensor]:
         """Tensors of the bundle's inputs, and the places [B, L] of seen items, padded with -1."""
-        self._check(requests)
-        inputs: dict[str, Tensor] = {}
-        for one in self.bundle.inputs:  # times come before the moment that may be read off them
-            if one.kind == "times":
-                assert one.length is not None
-                inputs[one.name] = times_of(
-                    requests, HISTORY, one.name, self.item_vocabulary, one.length
-                )
-            elif one.kind == "time":
-                inputs[one.name] = moments_of(requests, one.name, inputs[HISTORY_TIME])
-            else:
-                inputs[one.name] = tensor_of(one, requests, self._vocabulary(one))
-        rows = padded(lists_of(requests, HISTORY), self.item_vocabulary, None)
-        seen = torch.from_numpy(self._place[rows])
-        return inputs, seen
+        rows = self._history(requests)
+        vocabularies = self.bundle.vocabularies
+        inputs = {
+            asked.name: asked.from_requests(requests, vocabularies) for asked in self.bundle.inputs
+        }
+        return inputs, torch.from_numpy(self._place[rows])
 
-    def _check(self, requests: pa.Table) -> None:
+    def _history(self, requests: pa.Table) -> np.ndarray:
+        """Rows [B, L] of everything that was seen, padded with 0 behind."""
         if not requests.num_rows:
             raise DataError("no requests")
-        if HISTORY not in requests.column_names:
+        name = self._seen.name
+        if name not in requests.column_names:
             have = ", ".join(requests.column_names)
-            raise DataError(f"requests need a column {HISTORY!r} of item ids; they have: {have}")
-        with reading(HISTORY):
-            known = padded(lists_of(requests, HISTORY), self.item_vocabulary, None) != 0
+            raise DataError(f"requests need a column {name!r} of item ids; they have: {have}")
+        rows: np.ndarray = self._seen.from_requests(requests, self.bundle.vocabularies).numpy()
         if self.bundle.manifest["needs_history"]:
-            empty = np.flatnonzero(~known.any(1))
+            empty = np.flatnonzero(~rows.any(1))
             if len(empty):
                 name = self._names(requests)[int(empty[0])]
                 raise DataError(
                     f"request {int(empty[0])} (user {name}) has no known item in its history, and "
                     f"{self.bundle.manifest['retriever']} needs one: answer it by popularity"
                 )
-
-    def _vocabulary(self, one: Input) -> Vocabulary | None:
-        if one.name == HISTORY:
-            return self.item_vocabulary
-        return self.bundle.vocabularies.get(one.name)
+        return rows
 
     def _names(self, requests: pa.Table) -> list[Any]:
         key = self.bundle.schema.user

@@ -25,9 +25,9 @@ from feature_store.columns import LABEL
 from feature_store.errors import DataError
 from feature_store.schema import Schema
 from feature_store.vocabulary import Vocabulary
-from recsys.inputs import Input
+from recsys.inputs import Id, Input, from_json
 from recsys.serving.files import read_manifest
-from recsys.serving.requests import table_of, tensor_of
+from recsys.serving.requests import table_of
 
 TOLERANCE = 1e-3  # of logits, between the eager model and the exported one
 
@@ -62,7 +62,7 @@ class Scorer:
             folder=folder,
             manifest=manifest,
             schema=schema,
-            inputs=tuple(Input(**one) for one in manifest["inputs"]),
+            inputs=tuple(from_json(asked) for asked in manifest["inputs"]),
             vocabularies={
                 name: Vocabulary.load(folder / "vocabulary" / f"{schema[name].table_name}.arrow")
                 for name in manifest["vocabularies"]
@@ -104,8 +104,7 @@ class Scorer:
     def logits(self, requests: pa.Table, items: Tensor) -> Tensor:
         """Logits [B, M, tasks] of item rows [B, M] for requests that bring all they know."""
         inputs = {
-            one.name: tensor_of(one, requests, self.vocabularies.get(one.name))
-            for one in self.inputs
+            asked.name: asked.from_requests(requests, self.vocabularies) for asked in self.inputs
         }
         with torch.no_grad():
             logits: Tensor = self.program(inputs, items)
@@ -113,16 +112,15 @@ class Scorer:
 
     def _items(self, requests: pa.Table) -> Tensor:
         """The rows [B, 1] of the requests' items."""
-        item = self.schema.item
-        return tensor_of(Input(item, "id"), requests, self.vocabularies[item]).unsqueeze(1)
+        return Id(self.schema.item).from_requests(requests, self.vocabularies).unsqueeze(1)
 
     def _with_users(self, requests: pa.Table) -> pa.Table:
         """Add features of known users that the requests do not bring."""
         user = self.schema.user
         missing = [
-            one.name
-            for one in self.inputs
-            if one.name not in requests.column_names and one.name in self.users.column_names
+            asked.name
+            for asked in self.inputs
+            if asked.name not in requests.column_names and asked.name in self.users.column_names
         ]
         if not missing or user not in requests.column_names:
             return requests

@@ -19,7 +19,7 @@ from recsys.distributed import Group
 from recsys.evaluation.evaluator import Evaluator, Result
 from recsys.evaluation.item_facts import ItemFacts
 from recsys.evaluation.options import EvaluationConfig
-from recsys.inputs import Input
+from recsys.inputs import Id
 from recsys.retrievers.base import Queries, VectorRetriever, single_interest
 
 ALONE = Group(0, 1, torch.device("cpu"))
@@ -38,9 +38,9 @@ SCORES = torch.tensor(
 REQUESTS = pa.table(
     {
         "u": [1, 2, 3, 4, 5],
-        "history": pa.array([[1], [6, 6], [2, 1], [], [6, 3]], pa.list_(pa.int32())),
+        "history": pa.array([[1], [6, 6], [2, 1], [], [6, 3]], pa.list_(pa.int64())),
         # user 1 has seen item 1 before, user 5 its only target
-        "target": pa.array([[4, 1], [4], [6, 3], [6], [3]], pa.list_(pa.int32())),
+        "target": pa.array([[4, 1], [4], [6, 3], [6], [3]], pa.list_(pa.int64())),
     }
 )
 
@@ -48,7 +48,7 @@ REQUESTS = pa.table(
 class Planted(VectorRetriever):
     """A user's score of an item is an entry of a table."""
 
-    inputs = (Input("u", "id"),)
+    inputs = (Id("u"),)
 
     def __init__(self, scores: Tensor = SCORES) -> None:
         super().__init__()
@@ -252,7 +252,7 @@ def test_money_is_that_of_the_targets_found() -> None:
 class ByQuota(VectorRetriever):
     """Everyone wants items 1 and 2 more than anyone wants 3 and 4, which get half of the list."""
 
-    inputs = (Input("u", "id"),)
+    inputs = (Id("u"),)
     merge = "quota"
 
     def encode(self, inputs: dict[str, Tensor]) -> Queries:
@@ -269,8 +269,8 @@ def test_a_list_by_quota_is_measured_at_its_own_length() -> None:
     requests = pa.table(
         {
             "u": [1],
-            "history": pa.array([[4]], pa.list_(pa.int32())),
-            "target": pa.array([[3]], pa.list_(pa.int32())),
+            "history": pa.array([[4]], pa.list_(pa.int64())),
+            "target": pa.array([[3]], pa.list_(pa.int64())),
         }
     )
     evaluator = Evaluator(

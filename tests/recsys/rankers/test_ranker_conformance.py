@@ -37,7 +37,7 @@ from recsys.embeddings.options import QuantisationConfig
 from recsys.embeddings.tables import Embeddings
 from recsys.export.ranker import write_ranker_bundle
 from recsys.export.retriever import raw_requests
-from recsys.inputs import Input
+from recsys.inputs import Id
 from recsys.rankers import BY_NAME
 from recsys.rankers.base import Ranker
 from recsys.serving.recommender import Recommender
@@ -188,7 +188,7 @@ def test_it_is_restored_as_it_was_saved(subject: Subject, group: Group, tmp_path
 
 def raw_rows(subject: Subject) -> pd.DataFrame:
     table = pq.read_table(subject.examples.folder / "test.parquet").combine_chunks()
-    asked = (*subject.ranker.inputs, Input(subject.ranker.item, "id"))
+    asked = (*subject.ranker.inputs, Id(subject.ranker.item))
     return raw_requests(subject.examples, table, asked).to_pandas()
 
 

@@ -8,18 +8,25 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pytest
-import torch
 
 from feature_store.errors import DataError
 from feature_store.vocabulary import Vocabulary
-from recsys.serving.requests import moments_of, times_of
+from recsys.inputs import History, Moment, Times
 
-ITEMS = Vocabulary(pa.array(["a", "b", "c"]))
+VOCABULARIES = {"item": Vocabulary(pa.array(["a", "b", "c"]))}
+WHEN = Times(History("item", 3), "when")
 
 
-def times(history: list[Any], when: list[Any] | None, length: int = 3) -> Any:
+def times(history: list[Any], when: list[Any] | None) -> Any:
     columns = {"history": history} if when is None else {"history": history, "when": when}
-    return times_of(pa.table(columns), "history", "when", ITEMS, length)
+    return WHEN.from_requests(pa.table(columns), VOCABULARIES)
+
+
+def moments(column: Any, history: list[Any], when: list[Any]) -> list[int]:
+    """When requests with these events were made; None: they do not say."""
+    table = pa.table({"history": history, "when": pa.array(when, pa.list_(pa.int64()))})
+    table = table if column is None else table.append_column("time", column)
+    return Moment(WHEN).from_requests(table, VOCABULARIES).tolist()
 
 
 def test_times_go_with_their_events() -> None:
@@ -30,26 +37,22 @@ def test_times_go_with_their_events() -> None:
 
 def test_timestamps_are_seconds() -> None:
     """With or without a time zone, to the second below."""
-    moments = [datetime(1970, 1, 1, 1, 0, 0, 900_000), datetime(1970, 1, 2)]
+    asked = [datetime(1970, 1, 1, 1, 0, 0, 900_000), datetime(1970, 1, 2)]
     for kind in (pa.timestamp("us"), pa.timestamp("ns", "UTC"), pa.timestamp("ms")):
         zone = UTC if kind.tz else None
-        whole = [one.replace(tzinfo=zone, microsecond=0) for one in moments]
+        whole = [one.replace(tzinfo=zone, microsecond=0) for one in asked]
         given = pa.array([whole], pa.list_(kind))
         assert times([["a", "b"]], given).tolist() == [[3600, 86400]]
-        table = pa.table({"time": pa.array(whole, kind)})
-        assert moments_of(table, "time", torch.zeros(2, 1).long()).tolist() == [3600, 86400]
-    table = pa.table({"time": pa.array(moments, pa.timestamp("us"))})
-    assert moments_of(table, "time", torch.zeros(2, 1).long()).tolist() == [3600, 86400]
+        assert moments(pa.array(whole, kind), [["a"], []], [[1], []]) == [3600, 86400]
+    given = pa.array(asked, pa.timestamp("us"))
+    assert moments(given, [["a"], []], [[1], []]) == [3600, 86400]
 
 
 def test_absent_times_are_those_of_the_last_event() -> None:
-    known = torch.tensor([[5, 9, 0], [0, 0, 0]])
-    for table in (
-        pa.table({"history": [["a", "b"], []]}),
-        pa.table({"time": pa.array([None, None], pa.int64())}),
-    ):
-        assert moments_of(table, "time", known).tolist() == [9, 0]
-    assert moments_of(pa.table({"time": [20, None]}), "time", known).tolist() == [20, 0]
+    events = [["a", "b", "?"], []], [[5, 9, 11], []]  # of those that are known
+    assert moments(None, *events) == [9, 0]
+    assert moments(pa.array([None, None], pa.int64()), *events) == [9, 0]
+    assert moments(pa.array([20, None]), *events) == [20, 0]
     assert times([["a"], ["b", "c"]], None).tolist() == [[0, 0], [0, 0]]
 
 
@@ -66,5 +69,5 @@ def test_what_is_no_time_is_refused_by_its_column(when: list[Any]) -> None:
 
 def test_frames_of_pandas_are_read_alike() -> None:
     frame = pd.DataFrame({"time": pd.to_datetime([60, 120], unit="s")})
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    assert moments_of(table, "time", torch.zeros(2, 1).long()).tolist() == [60, 120]
+    column = pa.Table.from_pandas(frame, preserve_index=False).column("time")
+    assert moments(column, [["a"], ["b"]], [[1], [2]]) == [60, 120]

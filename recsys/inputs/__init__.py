@@ -1,0 +1,53 @@
+"""What a model wants to know of a request, the same in training and in serving: one class a file.
+
+A new one is its file and a place in the dict below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from recsys.inputs.bag import Bag
+from recsys.inputs.base import REQUESTS, Input, Vocabularies
+from recsys.inputs.history import History
+from recsys.inputs.id import Id
+from recsys.inputs.moment import Moment
+from recsys.inputs.number import Number
+from recsys.inputs.times import Times
+
+__all__ = [
+    "INPUTS",
+    "REQUESTS",
+    "Bag",
+    "History",
+    "Id",
+    "Input",
+    "Moment",
+    "Number",
+    "Times",
+    "Vocabularies",
+    "from_json",
+    "to_json",
+]
+
+INPUTS: dict[str, type[Input]] = {
+    kind.__name__: kind for kind in (History, Times, Moment, Id, Bag, Number)
+}
+_CLASS = "input"
+
+
+def to_json(value: Any) -> Any:
+    """An input as JSON types, under its class's name; anything else as it is."""
+    if not isinstance(value, Input):
+        return value
+    parts = {field.name: to_json(getattr(value, field.name)) for field in fields(value)}  # type: ignore[arg-type]
+    return {_CLASS: type(value).__name__, **parts}
+
+
+def from_json(value: Any) -> Any:
+    """What `to_json` wrote. Raises KeyError for an unknown class."""
+    if not isinstance(value, dict):
+        return value
+    parts = {name: from_json(part) for name, part in value.items() if name != _CLASS}
+    return INPUTS[value[_CLASS]](**parts)

@@ -1,0 +1,43 @@
+"""Several ids in no order, such as the tags of a user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from recsys.inputs.base import EncodedRows, Input, Vocabularies, list_dimensions
+from recsys.inputs.raw import ids_of_rows, rows_of_lists
+
+
+@dataclass(frozen=True)
+class Bag(Input):
+    """Rows [B, L] of the feature that it is named after, padded with 0 behind."""
+
+    name: str
+    length: int | None = None
+
+    @property
+    def feature(self) -> str:
+        """The feature itself."""
+        return self.name
+
+    def from_batch(self, batch: EncodedRows) -> Tensor:
+        """[B, L] int64."""
+        return batch.padded(self.name, self.length)
+
+    def from_requests(self, requests: pa.Table, vocabularies: Vocabularies) -> Tensor:
+        """[B, L] int64; ids that are not known are left out."""
+        return torch.from_numpy(
+            rows_of_lists(requests, self.name, vocabularies[self.name], self.length)
+        )
+
+    def to_raw(self, rows: pa.Table, vocabularies: Vocabularies) -> pa.Array:
+        """Lists of ids."""
+        return ids_of_rows(rows, self.name, vocabularies[self.name])
+
+    def dimensions(self) -> dict[int, torch.export.Dim]:
+        """The requests, and the largest bag."""
+        return list_dimensions(self.name, self.length)

@@ -1,0 +1,36 @@
+"""A number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from recsys.inputs.base import EncodedRows, Input, Vocabularies
+from recsys.inputs.raw import reading
+
+
+@dataclass(frozen=True)
+class Number(Input):
+    """A number [B] of float32; 0 where it is unknown."""
+
+    name: str
+
+    def from_batch(self, batch: EncodedRows) -> Tensor:
+        """[B]."""
+        return batch.column(self.name)
+
+    def from_requests(self, requests: pa.Table, vocabularies: Vocabularies) -> Tensor:
+        """[B]."""
+        if self.name not in requests.column_names:
+            return torch.zeros(requests.num_rows)
+        with reading(self.name):
+            values = requests.column(self.name).cast(pa.float32()).to_numpy()  # null becomes NaN
+        return torch.from_numpy(np.where(np.isnan(values), np.float32(0), values))
+
+    def to_raw(self, rows: pa.Table, vocabularies: Vocabularies) -> pa.Array:
+        """Numbers."""
+        return rows.column(self.name).combine_chunks()

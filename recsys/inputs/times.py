@@ -1,0 +1,72 @@
+"""When the events of a history happened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from feature_store.columns import HISTORY_TIME
+from feature_store.errors import DataError
+from recsys.inputs.base import EncodedRows, Input, Vocabularies
+from recsys.inputs.history import History
+from recsys.inputs.raw import lists_of, padded, reading, seconds
+
+
+@dataclass(frozen=True)
+class Times(Input):
+    """Seconds since 1970 [B, L] of the events `of` a history, padded with 0 behind."""
+
+    of: History
+    name: str = HISTORY_TIME
+
+    @property
+    def feature(self) -> str:
+        """The history's: the time of an item that is not known is left out with it."""
+        return self.of.feature
+
+    @property
+    def length(self) -> int | None:
+        """The history's."""
+        return self.of.length
+
+    def from_batch(self, batch: EncodedRows) -> Tensor:
+        """[B, L] int64."""
+        return batch.padded(self.name, self.length)
+
+    def from_requests(self, requests: pa.Table, vocabularies: Vocabularies) -> Tensor:
+        """[B, L] int64, from timestamps or seconds in a list column beside the history.
+
+        Raises DataError where a list is not as long as the history, too.
+        """
+        if self.name not in requests.column_names:
+            return torch.zeros_like(self.of.from_requests(requests, vocabularies))
+        history, vocabulary = self.of.name, vocabularies[self.of.item]
+        events = lists_of(requests, history)
+        with reading(self.name):
+            times = lists_of(requests, self.name)
+            odd = np.flatnonzero(np.diff(times.offsets) != np.diff(events.offsets))
+            if len(odd):
+                row = int(odd[0])
+                raise DataError(
+                    f"request {row} has {len(times[row])} values in {self.name!r} and "
+                    f"{len(events[row])} in {history!r}: give one for each event"
+                )
+            values = seconds(pc.list_flatten(times))
+            return torch.from_numpy(padded(events, vocabulary, self.length, values))
+
+    def to_raw(self, rows: pa.Table, vocabularies: Vocabularies) -> pa.Array:
+        """Lists of seconds."""
+        return rows.column(self.name).combine_chunks()
+
+    def along_sequence(self) -> Times:
+        """One event longer, as the history."""
+        return replace(self, of=self.of.along_sequence())
+
+    def dimensions(self) -> dict[int, torch.export.Dim]:
+        """The history's."""
+        return self.of.dimensions()

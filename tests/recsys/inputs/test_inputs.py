@@ -1,0 +1,127 @@
+"""Inputs: the same tensor from a batch of examples as from the raw request that it stands for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from feature_store.errors import DataError
+from feature_store.vocabulary import Vocabulary
+from recsys.data.block import Block
+from recsys.data.options import ReaderConfig
+from recsys.data.reader import Reader
+from recsys.inputs import (
+    INPUTS,
+    Bag,
+    History,
+    Id,
+    Input,
+    Moment,
+    Number,
+    Times,
+    from_json,
+    to_json,
+)
+
+CLICKS, BUYS = History("item", 3, "clicks"), History("item", 2, "buys")
+CLICKED = Times(CLICKS, "clicked")
+EVERY: tuple[Input, ...] = (
+    *(CLICKS, CLICKED, BUYS, Times(BUYS, "bought"), Moment(CLICKED)),
+    *(Id("city"), Bag("tags", 4), Number("age")),
+)
+VOCABULARIES = {
+    "item": Vocabulary(pa.array([10, 20, 30, 40])),
+    "city": Vocabulary(pa.array(["Bern", "Oslo"])),
+    "tags": Vocabulary(pa.array(["x", "y"])),
+}
+EXAMPLES = pa.table(
+    {
+        "clicks": [[1, 2, 3, 4], [], [4]],
+        "clicked": [[5, 6, 7, 8], [], [1 << 33]],
+        "buys": [[2], [3, 1, 2], []],
+        "bought": [[6], [1, 2, 3], []],
+        "time": [9, 4, 1 << 34],
+        "city": [2, 0, 1],
+        "tags": [[1], [2, 1], []],
+        "age": pa.array([30.5, 0.0, 7.0], pa.float32()),
+    }
+)
+
+
+def raw() -> pa.Table:
+    return pa.table({asked.name: asked.to_raw(EXAMPLES, VOCABULARIES) for asked in EVERY})
+
+
+def test_a_batch_and_the_request_it_stands_for_are_the_same_tensors(tmp_path: Path) -> None:
+    """With two histories of the same items, each with its own times and its own length."""
+    pq.write_table(EXAMPLES, tmp_path / "rows.parquet")
+    names = [asked.name for asked in EVERY]
+    reader = Reader(tmp_path / "rows.parquet", ReaderConfig(), columns=names, shuffle=False)
+    (batch,) = reader
+    requests = raw()
+    assert requests["buys"].to_pylist() == [[20], [30, 10, 20], []]
+    assert requests["city"].to_pylist() == ["Oslo", None, "Bern"]
+    for asked in EVERY:
+        expected = asked.from_batch(batch)
+        tensor = asked.from_requests(requests, VOCABULARIES)
+        assert torch.equal(tensor, expected) and tensor.dtype == expected.dtype, asked
+    assert CLICKS.from_batch(batch).tolist() == [[2, 3, 4], [0, 0, 0], [4, 0, 0]]
+    assert BUYS.from_batch(batch).tolist() == [[2, 0], [1, 2], [0, 0]]
+    assert Times(BUYS, "bought").from_batch(batch).tolist() == [[6, 0], [2, 3], [0, 0]]
+
+
+def test_what_a_request_does_not_bring_is_unknown() -> None:
+    requests = pa.table({"other": [1, 2]})
+    for asked in EVERY:
+        tensor = asked.from_requests(requests, VOCABULARIES)
+        assert len(tensor) == 2 and not tensor.any(), asked
+
+
+@pytest.mark.parametrize("asked", EVERY, ids=lambda asked: asked.name)
+def test_values_of_the_wrong_type_are_refused_by_their_column(asked: Input) -> None:
+    wrong = [[["?"]]] if asked.name == "clicked" else ["?"]
+    values = {"clicks": [[10]], "buys": [[10]], asked.name: wrong}
+    values |= {"city": pa.array([[1]])} if asked.name == "city" else {}
+    with pytest.raises(DataError, match=f"column '{asked.name}'"):
+        asked.from_requests(pa.table(values), VOCABULARIES)
+
+
+@pytest.mark.parametrize("asked", EVERY, ids=lambda asked: asked.name)
+def test_an_input_survives_a_manifest(asked: Input) -> None:
+    written = json.loads(json.dumps(to_json(asked)))
+    assert written["input"] == type(asked).__name__
+    assert from_json(written) == asked
+
+
+def test_every_kind_is_in_the_registry() -> None:
+    assert {type(asked).__name__ for asked in EVERY} == set(INPUTS)
+
+
+def test_training_along_a_sequence_reads_one_event_more_and_no_moment() -> None:
+    """The last event is a target alone, and each is asked for at its own time."""
+    along = {asked.name: asked.along_sequence() for asked in EVERY}
+    lengths = {name: None if read is None else read.length for name, read in along.items()}
+    assert lengths["clicks"] == lengths["clicked"] == 4
+    assert lengths["buys"] == lengths["bought"] == 3
+    assert along["time"] is None
+    assert along["tags"] == Bag("tags", 4) and along["city"] == Id("city")
+    assert History("item").along_sequence() == History("item")
+
+
+def test_a_program_leaves_requests_and_lists_free() -> None:
+    free = {asked.name: asked.dimensions() for asked in (*EVERY, History("item", 1, "last"))}
+    assert {name for name, sizes in free.items() if 1 in sizes} == {
+        *("clicks", "clicked", "buys", "bought", "tags")
+    }
+    lengths = {name: sizes[1].__name__ for name, sizes in free.items() if 1 in sizes}
+    assert lengths["clicked"] == lengths["clicks"] != lengths["buys"] == lengths["bought"]
+
+
+def test_examples_hold_one_width_of_integers() -> None:
+    batch = Block.of(EXAMPLES).to_batch()
+    assert {asked.from_batch(batch).dtype for asked in EVERY[:-1]} == {torch.int64}
