@@ -11,8 +11,13 @@ TRAIN_EVENTS = "train_events"  # of an item: 0 means that it cannot have been le
 KNOWN_EVENTS = "known_events"  # of an item: events before the test, validation included
 LAST_PRICE = "last_price"  # of an item, the newest one known before the test
 
+# of events while examples are made of them; in no file
+USER_ROW, ITEM_ROW, SECONDS = "_user_row", "_item_row", "_seconds"
+PRICE, VALUE = "_price", "_value"  # of one piece, and of the whole event, in the log's currency
+
 # what no feature may be called
 RESERVED = (
     *(POSITION, HISTORY, HISTORY_TIME, TARGET, TARGET_VALUE, TIME),
     *(TRAIN_EVENTS, KNOWN_EVENTS, LAST_PRICE),
+    *(USER_ROW, ITEM_ROW, SECONDS, PRICE, VALUE),
 )

@@ -6,9 +6,10 @@ import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -101,10 +102,36 @@ def write_parquet(
 ) -> None:
     """Write a Parquet file that appears whole or not at all: aside, fsync, rename."""
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), **(metadata or {})})
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    write_tables([table], path, row_group_rows=row_group_rows)
+
+
+def write_tables(
+    tables: Iterable[pa.Table], path: Path, *, row_group_rows: int = ROW_GROUP_ROWS
+) -> None:
+    """Write tables of one schema, at least one, as `write_parquet` writes one that holds them
+    all; a single one is in memory at a time."""
+    with _aside_file(path) as file, ExitStack() as stack:
+        writer: pq.ParquetWriter | None = None
+        for table in tables:
+            if writer is None:
+                writer = pq.ParquetWriter(file, table.schema, compression="zstd")
+                stack.enter_context(writer)
+            writer.write_table(table, row_group_size=row_group_rows)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text file that appears whole or not at all."""
+    with _aside_file(path) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def _aside_file(path: Path) -> Iterator[BinaryIO]:
+    """A file beside `path` that takes its place, on the disk, once it is written."""
+    aside = _aside(path, "partial")
     try:
         with open(aside, "wb") as file:
-            pq.write_table(table, file, row_group_size=row_group_rows, compression="zstd")
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)

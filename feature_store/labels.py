@@ -5,6 +5,7 @@ from __future__ import annotations
 import ibis.expr.types as ir
 from pydantic import BaseModel, ConfigDict, Field
 
+from feature_store.engine import Engine
 from feature_store.errors import DataError
 from feature_store.schema import Schema
 
@@ -26,7 +27,7 @@ class LabelConfig(BaseModel):
         return {f"labels.{name}": value for name, value in self.model_dump(mode="json").items()}
 
 
-def labelled(events: ir.Table, schema: Schema, config: LabelConfig) -> ir.Table:
+def labelled(engine: Engine, events: ir.Table, schema: Schema, config: LabelConfig) -> ir.Table:
     """The events with a label, which is 0 or 1 in the column of the label's role.
 
     Raises:
@@ -43,7 +44,7 @@ def labelled(events: ir.Table, schema: Schema, config: LabelConfig) -> ir.Table:
     label = events[schema.label]
     if config.positive_from is not None:
         return events.mutate(**{schema.label: (label >= config.positive_from).cast("float32")})
-    other = events.filter(label.notin([0, 1])).limit(1).to_pyarrow()
+    other = engine.collect(events.filter(label.notin([0, 1])).limit(1))
     if other.num_rows:
         raise DataError(
             f"column {schema.label!r} holds {other[schema.label][0].as_py()}, and labels are 0 or "

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import uuid
-
 import ibis
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
-from ibis.backends.duckdb import Backend
 
 from feature_store.catalogue import Catalogue
-from feature_store.columns import POSITION, ROLE
+from feature_store.columns import POSITION, PRICE, ROLE, VALUE
+from feature_store.engine import Engine
 from feature_store.schema import Schema
 from feature_store.splits import Split
 
-VALUE = "_value"  # of an event, in the log's currency
-_PRICE = "last_price"  # of an item, the newest one known before the test
-_PRICE = "_price"
 
-
-def with_money(engine: Backend, split: Split, catalogue: Catalogue) -> ir.Table:
+def with_money(engine: Engine, split: Split, catalogue: Catalogue) -> ir.Table:
     """The split's events with `_price` and their net `_value`, both null where no price is known.
 
     An event is worth price x quantity, or its price in logs without quantities. A return takes
@@ -59,31 +53,33 @@ def with_money(engine: Backend, split: Split, catalogue: Catalogue) -> ir.Table:
     return joined.mutate(**{VALUE: joined[VALUE] - taken}).drop("_lost")
 
 
-def last_prices(events: ir.Table, schema: Schema, item: str, items: int) -> pa.Array:
+def last_prices(
+    engine: Engine, events: ir.Table, schema: Schema, item: str, items: int
+) -> pa.Array:
     """The newest price of every item row [items], null where none is known.
 
     `events` come from `with_money`; `item` names their column of item rows.
     """
-    known = events.filter(events[_PRICE].notnull())
-    newest = known.group_by(item).aggregate(price=known[_PRICE].argmax(known[schema.time]))
-    found = newest.to_pyarrow()
+    known = events.filter(events[PRICE].notnull())
+    newest = known.group_by(item).aggregate(price=known[PRICE].argmax(known[schema.time]))
+    found = engine.collect(newest)
     prices = np.full(items, np.nan)
     prices[np.asarray(found[item])] = np.asarray(found["price"])
     return pa.array(prices, from_pandas=True)
 
 
-def _priced(engine: Backend, events: ir.Table, schema: Schema, catalogue: Catalogue) -> ir.Table:
+def _priced(engine: Engine, events: ir.Table, schema: Schema, catalogue: Catalogue) -> ir.Table:
     """The events with `_price`: their own, or their item's from the catalogue."""
     assert schema.price is not None
     if schema[schema.price].side == "context":
-        return events.mutate(**{_PRICE: events[schema.price].cast("float64")})
+        return events.mutate(**{PRICE: events[schema.price].cast("float64")})
     items = catalogue.read("item").select([schema.item, schema.price])
-    prices = items.rename_columns(["_priced_item", _PRICE])
-    table = engine.create_table(f"prices_{uuid.uuid4().hex}", prices, temp=True)
+    prices = items.rename_columns(["_priced_item", PRICE])
+    table = engine.table(prices)
     joined = events.left_join(table, events[schema.item] == table["_priced_item"])
-    return joined.drop("_priced_item").mutate(**{_PRICE: joined[_PRICE].cast("float64")})
+    return joined.drop("_priced_item").mutate(**{PRICE: joined[PRICE].cast("float64")})
 
 
 def _worth(events: ir.Table, schema: Schema) -> ir.FloatingColumn:
     quantity = 1 if schema.quantity is None else events[schema.quantity].fill_null(0)
-    return events[_PRICE] * quantity
+    return events[PRICE] * quantity

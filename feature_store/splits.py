@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import ibis.expr.types as ir
-from ibis.backends.duckdb import Backend
 
 from feature_store.columns import ROLE
+from feature_store.engine import Engine
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.labels import LabelConfig, labelled
@@ -63,7 +63,7 @@ class Split:
 
 
 def make_split(
-    engine: Backend, log: EventLog, config: AnyProtocol, labels: LabelConfig | None = None
+    engine: Engine, log: EventLog, config: AnyProtocol, labels: LabelConfig | None = None
 ) -> Split:
     """Give every event of the log its role; with `labels`, every event that has one.
 
@@ -77,9 +77,9 @@ def make_split(
         events, returns = events.filter(~returned), events.filter(returned)
     kept = config.keep(events, schema)
     if labels is not None:
-        kept = labelled(kept, schema, labels)
-    events = kept.mutate(**{ROLE: config.role(kept, schema)}).cache()
-    counted = events.group_by(ROLE).aggregate(n=events.count()).to_pyarrow().to_pylist()
+        kept = labelled(engine, kept, schema, labels)
+    events = engine.cache(kept.mutate(**{ROLE: config.role(kept, schema)}))
+    counted = engine.collect(events.group_by(ROLE).aggregate(n=events.count())).to_pylist()
     counts = {row[ROLE]: row["n"] for row in sorted(counted, key=lambda row: row[ROLE])}
     for role in (TRAIN, VALIDATION, TEST):
         if not counts.get(role):

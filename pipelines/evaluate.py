@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from rich import box
 from rich.progress import track
 from rich.table import Table
 
-from feature_store.durable import write_parquet
+from feature_store.durable import ROW_GROUP_ROWS, write_parquet, write_tables
 from feature_store.errors import ConfigError
 from feature_store.protocols import TEST
 from pipelines.prepare import prepare
@@ -194,7 +195,7 @@ class _Bench:
         if group.leads:
             folder = self.config.folder / "per_user"
             folder.mkdir(parents=True, exist_ok=True)
-            write_parquet(_per_user(result, labels, self.examples), folder / f"{name}.parquet")
+            write_tables(_per_user(result, labels, self.examples), folder / f"{name}.parquet")
         kept = retriever.state_dict().values()
         # a sharded table has no numel; its size is that of the whole
         numbers = sum(p.size().numel() for p in kept if p.is_floating_point())
@@ -337,15 +338,25 @@ def _figure(found: dict[str, Any], name: str) -> str:
     return f"{value:.4f}{interval}"
 
 
-def _per_user(result: Result, labels: dict[str, np.ndarray], examples: Examples) -> pa.Table:
-    """What every user got, with raw ids and the slices the user is in."""
-    schema, table = examples.schema, result.per_user
-    users = examples.vocabulary(schema.user).decode(table.column("user").to_numpy())
-    lists = table.column("recommended").combine_chunks()
-    items = examples.vocabulary(schema.item).decode(lists.values.to_numpy())
-    table = table.set_column(table.column_names.index("user"), "user", users)
-    place = table.column_names.index("recommended")
-    table = table.set_column(place, "recommended", pa.ListArray.from_arrays(lists.offsets, items))
-    for name, of_user in labels.items():
-        table = table.append_column(f"slice:{name}", pa.array(of_user.tolist(), pa.string()))
-    return table
+def _per_user(
+    result: Result, labels: dict[str, np.ndarray], examples: Examples
+) -> Iterator[pa.Table]:
+    """What every user got, with raw ids and the slices the user is in, some users at a time."""
+    schema, first = examples.schema, 0
+    users, items = examples.vocabulary(schema.user), examples.vocabulary(schema.item)
+    for part in result.parts(ROW_GROUP_ROWS):
+        table = part.per_user
+        lists = table.column("recommended").combine_chunks()
+        raw = {
+            "user": users.decode(table.column("user").to_numpy()),
+            "recommended": pa.ListArray.from_arrays(
+                lists.offsets, items.decode(lists.values.to_numpy())
+            ),
+        }
+        for name, column in raw.items():
+            table = table.set_column(table.column_names.index(name), name, column)
+        for name, of_user in labels.items():
+            of_part = of_user[first : first + table.num_rows].tolist()
+            table = table.append_column(f"slice:{name}", pa.array(of_part, pa.string()))
+        first += table.num_rows
+        yield table

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from feature_store.engine import EngineConfig
 from feature_store.ingest import IngestReport, ingest
 from feature_store.progress import bar
 from feature_store.sources import Source
 
 
 def ingest_source(
-    source: Source, folder: Path, *, quarantine: bool = False, replace: bool = False
+    source: Source,
+    folder: Path,
+    *,
+    quarantine: bool = False,
+    replace: bool = False,
+    engine: EngineConfig | None = None,
 ) -> IngestReport:
     """Ingest with a progress bar; a log that is there already and up to date is left alone."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     total_bytes, total_rows = source.total_bytes, source.total_rows
     with bar(f"ingest {source.source}", total_bytes=total_bytes, total_rows=total_rows) as progress:  # type: ignore[attr-defined]
-        return ingest(source, folder, quarantine=quarantine, replace=replace, progress=progress)
+        return ingest(
+            source,
+            folder,
+            quarantine=quarantine,
+            replace=replace,
+            progress=progress,
+            engine=engine,
+        )
 
 
 def describe(report: IngestReport) -> str:

@@ -71,7 +71,9 @@ def plan(
     hosts = hosts or max(1, -(-world // 8))
     if world % hosts:
         raise ConfigError(f"{world} processes cannot be spread evenly over {hosts} hosts")
-    ingest_source(config.data, config.store_folder, quarantine=config.quarantine)
+    ingest_source(
+        config.data, config.store_folder, quarantine=config.quarantine, engine=config.engine
+    )
     model = build_model(config, prepare(config))
     # memory that is given is a GPU's, unless the config trains on CPUs
     device = "cuda" if memory_gb and config.trainer.device != "cpu" else "cpu"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from feature_store.catalogue import Catalogue
-from feature_store.engine import connect
+from feature_store.durable import restore, write_text
+from feature_store.engine import Engine
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.examples import write_examples
@@ -36,32 +38,32 @@ def prepare(config: RunConfig, *, refit: bool = False, fresh: bool = False) -> E
     """
     folder = config.folder / ("examples_refit" if refit else "examples")
     log, catalogue = open_log(config)
+    restore(folder)
     base = _vocabularies(config, folder, refit, fresh)
+    labels = config.labels if config.rows_of.labels else None
     wanted = {
         "log": log.fingerprint,
         "split": config.split.model_dump(mode="json"),
-        "labels": config.labels.model_dump(mode="json") if config.shape == "labelled" else None,
+        "labels": labels.model_dump(mode="json") if labels else None,
         "since": config.trainer.since.isoformat() if config.trainer.since else None,
-        "shape": config.shape,
+        "rows_of": asdict(config.rows_of),
         "history_length": getattr(config.model, "max_length", 50),
         "base": {table: vocabulary.fingerprint for table, vocabulary in base.items()},
     }
     if not _holds(folder / _MARKER, wanted, fresh):
-        engine = connect()
-        write_examples(
-            engine,
-            make_split(
-                engine, log, config.split, config.labels if config.shape == "labelled" else None
-            ),
-            catalogue,
-            folder,
-            shape=config.shape,
-            history_length=getattr(config.model, "max_length", 50),
-            train_roles=LEARNT if refit else (TRAIN,),
-            since=config.trainer.since,
-            base=base,
-        )
-        (folder / _MARKER).write_text(json.dumps(wanted, indent=2) + "\n")
+        with Engine(config.engine) as engine:
+            write_examples(
+                engine,
+                make_split(engine, log, config.split, labels),
+                catalogue,
+                folder,
+                rows_of=config.rows_of,
+                history_length=getattr(config.model, "max_length", 50),
+                train_roles=LEARNT if refit else (TRAIN,),
+                since=config.trainer.since,
+                base=base,
+            )
+        write_text(json.dumps(wanted, indent=2) + "\n", folder / _MARKER)
     return Examples(folder)
 
 

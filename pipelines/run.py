@@ -36,7 +36,9 @@ def run(
         check_same_training(config)
     with join(config.trainer.device) as group, tracked(config, group, new=not resume) as tracker:
         if group.leads:
-            ingested = ingest_source(config.data, config.store_folder, quarantine=config.quarantine)
+            ingested = ingest_source(
+                config.data, config.store_folder, quarantine=config.quarantine, engine=config.engine
+            )
             console.print(f"event log {config.store_folder}: {describe(ingested)}", soft_wrap=True)
         group.barrier()
         train(config, group, tracker, resume=resume)
@@ -64,7 +66,9 @@ def evaluate_lists(
     config = resolve(config, overrides)
     check_same_training(config)
     with join("cpu") as group, tracked(config, group) as tracker:
-        ingest_source(config.data, config.store_folder, quarantine=config.quarantine)
+        ingest_source(
+            config.data, config.store_folder, quarantine=config.quarantine, engine=config.engine
+        )
         results = evaluate_recommendations(config, recommendations, group, tracker, name)
         report(config, tracker)
         Console().print(metrics_table(results))

@@ -80,7 +80,9 @@ def tune(
     with join(config.trainer.device) as group:
         if group.world > 1:
             raise ConfigError("tuning runs in one process: start it without torchrun")
-        report = ingest_source(config.data, config.store_folder, quarantine=config.quarantine)
+        report = ingest_source(
+            config.data, config.store_folder, quarantine=config.quarantine, engine=config.engine
+        )
         console.print(f"event log {config.store_folder}: {describe(report)}", soft_wrap=True)
         examples = prepare(_longest(_moved(config, folder), space))
         if not examples.summary.rows.get(VALIDATION):

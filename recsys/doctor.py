@@ -213,14 +213,16 @@ def _cuda_devices() -> str:
     return f"{gpus}, {_cpus()} CPUs"
 
 
-def _duckdb() -> str:
-    import duckdb
-    import ibis
+def _engine() -> str:
+    import pyarrow as pa
 
-    one = ibis.duckdb.connect().sql("SELECT 1 AS one").to_pyarrow().to_pylist()
-    if one != [{"one": 1}]:
-        raise RuntimeError(f"SELECT 1 gave {one}")
-    return f"ibis {ibis.__version__} on duckdb {duckdb.__version__}"
+    from feature_store.engine import Engine
+
+    with Engine() as engine:
+        rows = engine.collect(engine.table(pa.table({"one": [1]}))).to_pylist()
+        if rows != [{"one": 1}]:
+            raise RuntimeError(f"a table of one row came back as {rows}")
+        return engine.description
 
 
 def _faiss() -> str:
@@ -259,7 +261,7 @@ TRIALS = {
     "torchrec lookup": Trial(_torchrec_lookup, "fail"),
     "process groups": Trial(_process_group, "fail"),
     "devices": Trial(_cuda_devices, "warn"),
-    "ibis, duckdb": Trial(_duckdb, "fail"),
+    "engine": Trial(_engine, "fail"),
     "faiss": Trial(_faiss, "warn"),
     "mlflow": Trial(_mlflow, "warn"),
 }

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from feature_store.columns import TARGET
-from feature_store.examples import Shape
+from feature_store.examples import RowsOf
 from recsys.data.batch import Batch
 from recsys.data.examples import Examples, Interactions
 from recsys.data.options import ReaderConfig
@@ -51,13 +51,13 @@ def answering(model: nn.Module) -> Iterator[None]:
 
 
 class Model(nn.Module):
-    """Reads requests. `inputs` names the tensors, `shape` the examples that it is trained on.
+    """Reads requests. `inputs` names the tensors, `rows_of` what it is trained on.
 
     A model that `learns_by_gradient` is trained; any other is fitted where it is used.
     """
 
     learns_by_gradient: ClassVar[bool] = False
-    shape: ClassVar[Shape] = "sequences"
+    rows_of: ClassVar[RowsOf] = RowsOf()
     inputs: tuple[Input, ...] = ()
 
     def fit(self, interactions: Interactions, examples: Examples) -> None:
@@ -92,7 +92,7 @@ class TrainedModel(Model, ABC):
     @property
     def judged_by(self) -> tuple[str, ...]:
         """Columns of examples that the loss needs besides `inputs`."""
-        return (TARGET,) if self.shape == "events" else ()
+        return (TARGET,) if self.rows_of.per == "event" else ()
 
     def training_reader(
         self, examples: Examples, config: ReaderConfig, *, seed: int, rank: int, world: int
@@ -100,7 +100,7 @@ class TrainedModel(Model, ABC):
         """Batches for `forward`: by event with its target or label, or whole sequences whose last
         `length` events are read and whose every event but the first is a target."""
         inputs = self.inputs
-        if self.shape == "sequences":
+        if self.rows_of.per == "user":
             read = (asked.along_sequence() for asked in inputs)
             inputs = tuple(asked for asked in read if asked is not None)
         return examples.reader(

@@ -152,6 +152,16 @@ def test_no_circle() -> None:
         pytest.fail(" -> ".join(error.args[1]))
 
 
+def test_nothing_but_the_engine_names_what_computes_tables() -> None:
+    naming = {
+        path.relative_to(ROOT).as_posix()
+        for package in (*FLOORS, "pipelines", "benchmarks")
+        for path in files(package)
+        if "duckdb" in path.read_text().lower()
+    }
+    assert naming == {"feature_store/engine.py"}
+
+
 def test_only_named_files_know_of_several_processes() -> None:
     knowing = {
         path.relative_to(ROOT).as_posix()

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 
-import ibis
+import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from ibis.backends.duckdb import Backend
 
 from feature_store.catalogue import Catalogue, CatalogueSide
 from feature_store.columns import POSITION
-from feature_store.engine import connect
+from feature_store.engine import Engine
 from feature_store.event_log import EventLog
 from feature_store.ingest.quarantine import Quarantine
 from feature_store.sources.base import BadRow, raw_rows
@@ -72,7 +69,7 @@ def add_repeats(
         aside.add(file, bad_rows, more=more + len(positions) - len(bad_rows))
 
 
-def set_repeats_aside(log: EventLog, lines: LineMap, aside: Quarantine) -> EventLog:
+def set_repeats_aside(engine: Engine, log: EventLog, lines: LineMap, aside: Quarantine) -> EventLog:
     """Quarantine the events that repeat an earlier one in the columns of `schema.unique`.
 
     Raises DataError, naming the first such event, when rows are not to be set aside.
@@ -80,7 +77,7 @@ def set_repeats_aside(log: EventLog, lines: LineMap, aside: Quarantine) -> Event
     keys = list(log.schema.unique)
     if not keys or not log.files:
         return log
-    events = _scan(connect(), log.files)
+    events = engine.scan(log.files)
     firsts = (
         events.group_by(keys)
         .agg(count=events.count(), **{_FIRST: events[POSITION].min()})
@@ -89,12 +86,12 @@ def set_repeats_aside(log: EventLog, lines: LineMap, aside: Quarantine) -> Event
     )
     repeats = events.join(firsts, keys)
     repeats = repeats.filter(repeats[POSITION] > repeats[_FIRST])
-    total = int(repeats.count().execute())
+    total = _count(engine, repeats)
     if not total:
         return log
     repeated: list[np.ndarray] = []
     columns = [*log.schema.events_schema().names, POSITION]
-    for batch in repeats.order_by(POSITION).select(columns).to_pyarrow_batches():
+    for batch in engine.stream(repeats.order_by(POSITION).select(columns)):
         rows = pa.Table.from_batches([batch])
         positions = rows[POSITION].to_numpy()
         rest = total - len(positions) - sum(len(part) for part in repeated)
@@ -117,18 +114,15 @@ def _without(log: EventLog, positions: np.ndarray) -> EventLog:
     return log
 
 
-def events_unknown_to(log: EventLog, side: CatalogueSide) -> int:
+def events_unknown_to(engine: Engine, log: EventLog, side: CatalogueSide) -> int:
     """How many events have an item (user) that the catalogue does not list."""
     path = Catalogue(log.folder, log.schema).path(side)
     key = getattr(log.schema, side)
     if not path.exists() or not log.files:
         return 0
-    engine = connect()
-    events, known = _scan(engine, log.files), _scan(engine, [path])
-    return int(events.anti_join(known, key).count().execute())
+    unlisted = engine.scan(log.files).anti_join(engine.scan([path]), key)
+    return _count(engine, unlisted)
 
 
-def _scan(engine: Backend, files: Sequence[Path]) -> ibis.Table:
-    # neither brackets nor `name=value` folders in a path mean anything here
-    paths = [glob.escape(str(path)) for path in files]
-    return engine.read_parquet(paths, hive_partitioning=False)
+def _count(engine: Engine, rows: ir.Table) -> int:
+    return int(engine.collect(rows.aggregate(n=rows.count()))["n"][0].as_py())

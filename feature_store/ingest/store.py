@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from feature_store.catalogue import Catalogue, CatalogueSide
 from feature_store.conform import Conformed, conform
 from feature_store.durable import restore, staged
+from feature_store.engine import Engine, EngineConfig
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.ingest.quarantine import Quarantine
@@ -79,6 +80,7 @@ def ingest(
     quarantine: bool = False,
     replace: bool = False,
     progress: Progress | None = None,
+    engine: EngineConfig | None = None,
 ) -> IngestReport:
     """Read a source into the store `folder`; a store already up to date is left as it is.
 
@@ -110,13 +112,19 @@ def ingest(
         if progress
         else bar(f"ingest {name}", total_bytes=source.total_bytes, total_rows=source.total_rows)
     )
-    with staged(folder) as staging, shown as update:
-        report = _build(source, name, fingerprint, staging, quarantine, update)
+    with staged(folder) as staging, Engine(engine) as tables, shown as update:
+        report = _build(tables, source, name, fingerprint, staging, quarantine, update)
     return report
 
 
 def _build(
-    source: Source, name: str, fingerprint: str, store: Path, set_aside: bool, progress: Progress
+    engine: Engine,
+    source: Source,
+    name: str,
+    fingerprint: str,
+    store: Path,
+    set_aside: bool,
+    progress: Progress,
 ) -> IngestReport:
     started = datetime.now(UTC)
     aside = Quarantine(store / QUARANTINE, set_aside=set_aside)
@@ -125,7 +133,7 @@ def _build(
         sides: tuple[CatalogueSide, ...] = ("item", "user")
         for side in sides:  # first, because they are small and their errors come soon
             counts[side] = _store_side(source, side, store, aside)
-        log, counts["event"] = _store_events(source, store, aside, progress)
+        log, counts["event"] = _store_events(engine, source, store, aside, progress)
     finally:
         aside.close()
     truth = store / "truth"
@@ -133,7 +141,9 @@ def _build(
     source.save_truth(truth)
     if not any(truth.iterdir()):
         truth.rmdir()
-    unknown = {side: events_unknown_to(log, side) if counts[side].read else 0 for side in sides}
+    unknown = {
+        side: events_unknown_to(engine, log, side) if counts[side].read else 0 for side in sides
+    }
     finished = datetime.now(UTC)
     report = IngestReport(
         source=name,
@@ -212,7 +222,7 @@ def _store_side(source: Source, side: CatalogueSide, store: Path, aside: Quarant
 
 
 def _store_events(
-    source: Source, store: Path, aside: Quarantine, progress: Progress
+    engine: Engine, source: Source, store: Path, aside: Quarantine, progress: Progress
 ) -> tuple[EventLog, Count]:
     log = EventLog.create(store, source.schema)
     before, lines, read, read_bytes = aside.rows, LineMap(), 0, 0
@@ -239,7 +249,7 @@ def _store_events(
         log.append(pa.concat_tables(waiting))
     if not read:
         raise DataError(f"the source holds no events: {source}")
-    log = set_repeats_aside(log, lines, aside)
+    log = set_repeats_aside(engine, log, lines, aside)
     stored, quarantined = log.num_rows, aside.rows - before
     if read != stored + quarantined:
         raise AssertionError(f"{read} events read, {stored} stored, {quarantined} set aside")

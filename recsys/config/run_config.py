@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from feature_store.examples import Shape
+from feature_store.engine import EngineConfig
+from feature_store.examples import RowsOf
 from feature_store.labels import LabelConfig
 from feature_store.sources import SourceConfig
 from feature_store.splits import LeaveOneOut, SplitConfig
@@ -68,6 +69,7 @@ class RunConfig(BaseModel):
     quarantine: bool = Field(
         False, description="Set bad rows aside in a Parquet file instead of stopping."
     )
+    engine: EngineConfig = EngineConfig()
     split: SplitConfig = LeaveOneOut()
     labels: LabelConfig = LabelConfig()
     retriever: AnyRetrieverConfig | None = Field(
@@ -97,10 +99,10 @@ class RunConfig(BaseModel):
         return found
 
     @property
-    def shape(self) -> Shape:
-        """The shape of the examples that the model is trained on."""
+    def rows_of(self) -> RowsOf:
+        """What rows the model is trained on."""
         kinds: dict[type, Any] = {**RETRIEVERS, **RANKERS}
-        return kinds[type(self.model)].shape
+        return kinds[type(self.model)].rows_of
 
     @property
     def metric(self) -> str:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from feature_store.columns import KNOWN_EVENTS, LAST_PRICE, TRAIN_EVENTS
-from feature_store.examples import ExamplesSummary
+from feature_store.errors import DataError
+from feature_store.examples import ExamplesSummary, files_of
 from feature_store.protocols import TEST
 from feature_store.schema import Feature, Schema
 from feature_store.vocabulary import Vocabulary
@@ -92,6 +93,21 @@ class Examples:
         """A feature of every item row: ids [N], bags [N, L] padded with 0, dense [N]."""
         return _feature(self._items.column(feature.name).combine_chunks(), feature)
 
+    def item_texts(self, feature: str) -> pa.Array:
+        """A text feature of every item row [N], null where there is none.
+
+        Raises DataError where the examples hold no such text.
+        """
+        path = self.folder / "item_texts.parquet"
+        known = pq.read_schema(path).names if path.exists() else []
+        if feature not in known:
+            raise DataError(
+                f"{self.folder} holds no item text {feature!r}; it has: "
+                f"{', '.join(known) or 'none, since its model reads none'}"
+            )
+        texts = pq.read_table(path, columns=[feature], partitioning=None)
+        return texts.column(feature).combine_chunks()
+
     def user_column(self, feature: Feature) -> Tensor:
         """A feature of every user row, as `item_column`."""
         table = pq.read_table(self.folder / "users.parquet", partitioning=None)
@@ -127,7 +143,7 @@ class Examples:
         names = {one.name: None for one in inputs} | dict.fromkeys(extra)
         whole = role != "train"  # requests say what was seen: their histories are not cut
         return Reader(
-            self.folder / f"{role}.parquet",
+            files_of(self.folder, role),
             config,
             columns=list(names),
             max_lengths={} if whole else {i.name: i.length for i in inputs if i.length},

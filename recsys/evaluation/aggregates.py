@@ -8,6 +8,8 @@ from recsys.evaluation.beyond_accuracy import catalogue_coverage, gini
 from recsys.evaluation.metrics import f1_of_means
 from recsys.evaluation.money import gmv_capture
 
+_USERS = 1 << 16
+
 
 def aggregate(
     users: dict[str, np.ndarray], ks: tuple[int, ...], candidates: np.ndarray
@@ -33,12 +35,21 @@ def exposure_names(ks: tuple[int, ...]) -> list[str]:
     return [f"{name}@{k}" for k in ks for name in ("Coverage", "Gini")]
 
 
-def exposure(lists: np.ndarray, ks: tuple[int, ...], candidates: np.ndarray) -> np.ndarray:
-    """Coverage and Gini at every cut-off [2 C], from item rows [U, K] (0 = none)."""
+def exposure(
+    lists: np.ndarray,
+    ks: tuple[int, ...],
+    candidates: np.ndarray,
+    users: np.ndarray | None = None,
+) -> np.ndarray:
+    """Coverage and Gini at every cut-off [2 C], from item rows [U, K] (0 = none), of all lists or
+    of those of some `users`, who may occur again."""
+    users = np.arange(len(lists)) if users is None else users
     counts = np.zeros(max(int(lists.max(initial=0)), int(candidates.max())) + 1, dtype=np.int64)
     out, done = [], 0
     for k in ks:
-        counts += np.bincount(lists[:, done:k].ravel(), minlength=len(counts))
+        for first in range(0, len(users), _USERS):  # counting copies what it counts
+            part = lists[users[first : first + _USERS], done:k]
+            counts += np.bincount(part.ravel(), minlength=len(counts))
         exposed = counts[candidates]
         out += [catalogue_coverage(exposed), gini(exposed)]
         done = k

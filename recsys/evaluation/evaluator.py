@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -59,14 +59,20 @@ class Result:
     def per_user(self) -> pa.Table:
         """The same as a table; lists end where their user's did."""
         columns = {}
+        kept = self.users["recommended"] != 0
+        offsets = pa.array(np.concatenate([[0], np.cumsum(kept.sum(1))]).astype(np.int32))
         for name, values in self.users.items():
             if values.ndim == 2:
-                kept = self.users["recommended"] != 0
-                offsets = np.concatenate([[0], np.cumsum(kept.sum(1))]).astype(np.int32)
-                columns[name] = pa.ListArray.from_arrays(pa.array(offsets), pa.array(values[kept]))
+                columns[name] = pa.ListArray.from_arrays(offsets, pa.array(values[kept]))
             else:
                 columns[name] = pa.array(values, from_pandas=values.dtype.kind == "f")
         return pa.table(columns)
+
+    def parts(self, users: int) -> Iterator[Result]:
+        """The same for some `users` at a time: a table of all of them would be large."""
+        for first in range(0, len(self.users["user"]), users):
+            part = {name: values[first : first + users] for name, values in self.users.items()}
+            yield replace(self, users=part)
 
 
 class Evaluator:
@@ -138,20 +144,20 @@ class Evaluator:
         retriever.prepare(self.candidates.to(group.device))
         parts = []
         for batch in batches:
-            parts.append(self._judge(retriever, batch.to(group.device)))
+            judged = self._judge(retriever, batch.to(group.device))
+            parts.append({name: values.cpu().numpy() for name, values in judged.items()})
             if progress is not None:
                 progress(len(batch))
         retriever.train(training)
-        mine = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        whole = group.gather({name: value.cpu() for name, value in mine.items()})
-        users = {name: torch.cat([part[name] for part in whole]).numpy() for name in mine}
+        users = _joined(group.gather(_joined(parts)))
         has_history = (users["history"] > 0) | (self.cold_users == "count")
         has_targets = users["targets"] > 0
         kept = has_history & has_targets
         if not kept.any():
             raise DataError("no user has both a history and a target: nothing to evaluate")
-        if not kept.all():  # copies are large
-            users = {name: values[kept] for name, values in users.items()}
+        if not kept.all():  # copies are large: one column at a time
+            for name in users:
+                users[name] = users[name][kept]
         return Result(
             users=_weighted(users),
             ks=self.config.ks,
@@ -276,6 +282,16 @@ def _weighted(users: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             if name.startswith("StratifiedRecall@"):
                 users[name] = users[name] * weight
     return users
+
+
+def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Columns of parts of the users, one part behind the other. The parts are used up, so that
+    only a single column is in memory twice."""
+    columns = {}
+    for name in list(parts[0]):
+        pieces = [part.pop(name) for part in parts]
+        columns[name] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    return columns
 
 
 def _mean(values: np.ndarray) -> float:

@@ -52,7 +52,7 @@ def _intervals(result: Result, replicates: int) -> dict[str, list[float | None]]
     found |= _pairs([f"F1OfMeans@{k}" for k in ks], *combined)
     lists = users["recommended"]
     spread = statistic_intervals(
-        lambda rows: exposure(lists[rows], ks, result.candidates),
+        lambda users: exposure(lists, ks, result.candidates, users),
         len(lists),
         replicates=min(replicates, _EXPOSURE_REPLICATES),
     )

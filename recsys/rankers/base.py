@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from feature_store.columns import LABEL
+from feature_store.examples import RowsOf
 from recsys.data.batch import Batch
 from recsys.model import Loss, TrainedModel
 
@@ -25,7 +26,7 @@ class Ranker(TrainedModel):
     depend on the others that are asked for. A row with a single item is a list with M = 1.
     """
 
-    shape = "labelled"
+    rows_of = RowsOf(per="event", histories={}, labels=True)
     tasks: ClassVar[tuple[str, ...]] = (LABEL,)
     item: str
 

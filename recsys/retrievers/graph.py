@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from feature_store.columns import TARGET
+from feature_store.examples import RowsOf
 from recsys.data.batch import Batch
 from recsys.data.examples import Examples
 from recsys.embeddings.layout import make_layout
@@ -68,7 +69,7 @@ class Graph(TrainedRetriever):
     mean vector of those with some.
     """
 
-    shape = "events"
+    rows_of = RowsOf(per="event")
     needs_history = False
     config: GraphConfig
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from feature_store.columns import HISTORY, TARGET
+from feature_store.examples import RowsOf
 from feature_store.schema import Feature
 from recsys.data.batch import Batch
 from recsys.data.examples import Examples
@@ -66,7 +67,7 @@ class TwoTower(TrainedRetriever):
     without training events has an id that nothing was learned about: it has the unknown one's row.
     """
 
-    shape = "events"
+    rows_of = RowsOf(per="event")
     config: TwoTowerConfig
     new: Tensor
 

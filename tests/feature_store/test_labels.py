@@ -8,13 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from ibis.backends.duckdb import Backend
 
 from feature_store.catalogue import Catalogue
-from feature_store.engine import connect
+from feature_store.engine import Engine, EngineConfig
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
-from feature_store.examples import write_examples
+from feature_store.examples import RowsOf, write_examples
 from feature_store.labels import LabelConfig
 from feature_store.schema import Feature, Schema
 from feature_store.splits import GlobalTime, Split, make_split
@@ -49,12 +48,13 @@ EVENTS = [
 SPLIT = GlobalTime(
     validation_start=datetime(1970, 1, 6, tzinfo=UTC), test_start=datetime(1970, 1, 7, tzinfo=UTC)
 )
+LABELLED = RowsOf(per="event", histories={}, labels=True)
 STARS = LabelConfig(positive_from=4, leave_out=(3,))
 
 
 @pytest.fixture(scope="module")
-def engine() -> Backend:
-    return connect(threads=1)
+def engine() -> Engine:
+    return Engine(EngineConfig(threads=1))
 
 
 @pytest.fixture
@@ -68,9 +68,9 @@ def log(tmp_path: Path) -> EventLog:
     return found
 
 
-def write(engine: Backend, split: Split, log: EventLog, folder: Path, **options: object) -> None:
+def write(engine: Engine, split: Split, log: EventLog, folder: Path, **options: object) -> None:
     catalogue = Catalogue(log.folder, SCHEMA)
-    write_examples(engine, split, catalogue, folder, shape="labelled", **options)  # type: ignore[arg-type]
+    write_examples(engine, split, catalogue, folder, rows_of=LABELLED, **options)  # type: ignore[arg-type]
 
 
 def rows(path: Path) -> list[tuple[object, ...]]:
@@ -79,7 +79,7 @@ def rows(path: Path) -> list[tuple[object, ...]]:
 
 
 def test_every_labelled_event_is_a_row_of_its_role(
-    engine: Backend, log: EventLog, tmp_path: Path
+    engine: Engine, log: EventLog, tmp_path: Path
 ) -> None:
     """Users 3, 7, 9 have rows 1, 2, 3, and items a and c 1 and 2: b has no label that counts."""
     split = make_split(engine, log, SPLIT, STARS)
@@ -92,17 +92,17 @@ def test_every_labelled_event_is_a_row_of_its_role(
     ]
     assert rows(tmp_path / "e" / "validation.parquet") == [(3, 2, 1, 5.0, 0, 0.0, 5 * DAY)]
     assert [row[5] for row in rows(tmp_path / "e" / "test.parquet")] == [1.0, 1.0]
-    assert "stars" not in pq.read_schema(tmp_path / "e" / "train.parquet").names
+    assert "stars" not in pq.read_schema(tmp_path / "e" / "train.parquet" / "00000.parquet").names
 
 
-def test_a_later_window_alone_is_trained_on(engine: Backend, log: EventLog, tmp_path: Path) -> None:
+def test_a_later_window_alone_is_trained_on(engine: Engine, log: EventLog, tmp_path: Path) -> None:
     split = make_split(engine, log, SPLIT, STARS)
     write(engine, split, log, tmp_path / "e", since=datetime(1970, 1, 3))
     assert [row[-1] for row in rows(tmp_path / "e" / "train.parquet")] == [2 * DAY, 3 * DAY]
     assert len(rows(tmp_path / "e" / "test.parquet")) == 2
 
 
-def test_known_ids_keep_their_rows(engine: Backend, log: EventLog, tmp_path: Path) -> None:
+def test_known_ids_keep_their_rows(engine: Engine, log: EventLog, tmp_path: Path) -> None:
     base = {"i": Vocabulary.fit(pa.array(["c", "x"])), "u": Vocabulary.fit(pa.array([9]))}
     split = make_split(engine, log, SPLIT, STARS)
     write(engine, split, log, tmp_path / "e", base=base)
@@ -111,7 +111,7 @@ def test_known_ids_keep_their_rows(engine: Backend, log: EventLog, tmp_path: Pat
     assert [row[:2] for row in rows(tmp_path / "e" / "validation.parquet")] == [(1, 1)]
 
 
-def test_labels_are_part_of_the_fingerprint(engine: Backend, log: EventLog) -> None:
+def test_labels_are_part_of_the_fingerprint(engine: Engine, log: EventLog) -> None:
     rules = [STARS, LabelConfig(positive_from=5, leave_out=(3,)), LabelConfig(positive_from=4)]
     splits = [make_split(engine, log, SPLIT, one) for one in rules]
     assert len({split.fingerprint for split in splits}) == 3
@@ -121,7 +121,7 @@ def test_labels_are_part_of_the_fingerprint(engine: Backend, log: EventLog) -> N
 
 
 def test_labels_that_are_no_labels_are_refused(
-    engine: Backend, log: EventLog, tmp_path: Path
+    engine: Engine, log: EventLog, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=r"column 'stars' holds .* set labels.positive_from"):
         make_split(engine, log, SPLIT, LabelConfig())
@@ -132,7 +132,7 @@ def test_labels_that_are_no_labels_are_refused(
         make_split(engine, other, SPLIT, STARS)
 
 
-def test_labels_of_0_and_1_need_no_rule(engine: Backend, log: EventLog, tmp_path: Path) -> None:
+def test_labels_of_0_and_1_need_no_rule(engine: Engine, log: EventLog, tmp_path: Path) -> None:
     clicks = EventLog.create(tmp_path / "clicks", SCHEMA)
     days = [datetime(1970, 1, day, tzinfo=UTC) for day in (1, 2, 6, 8)]
     columns = {"u": [1, 2, 1, 2], "i": list("abab"), "time": days, "stars": [0, 1, 1, 0]}

@@ -9,10 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from ibis.backends.duckdb import Backend
 
 from feature_store.catalogue import Catalogue
-from feature_store.engine import connect
+from feature_store.engine import Engine, EngineConfig
 from feature_store.event_log import EventLog
 from feature_store.examples import write_examples
 from feature_store.schema import Feature, Schema
@@ -34,12 +33,12 @@ ITEMS = {"a": 1, "b": 2, "c": 3, "d": 4}
 
 
 @pytest.fixture(scope="module")
-def engine() -> Backend:
-    return connect(threads=1)
+def engine() -> Engine:
+    return Engine(EngineConfig(threads=1))
 
 
 def split_of(
-    engine: Backend, folder: Path, events: list[tuple[Any, ...]], **options: Any
+    engine: Engine, folder: Path, events: list[tuple[Any, ...]], **options: Any
 ) -> tuple[Split, Catalogue]:
     """Events of user, item, second, price, quantity; everyone also buys a and b long before."""
     before = [(user, item, -10, 1.0, 1) for user in {e[0] for e in events} for item in "ab"]
@@ -51,7 +50,7 @@ def split_of(
 
 
 def values(
-    engine: Backend, folder: Path, events: list[tuple[Any, ...]]
+    engine: Engine, folder: Path, events: list[tuple[Any, ...]]
 ) -> dict[int, dict[str, float]]:
     """The worth of every test target by user and item."""
     split, catalogue = split_of(engine, folder / "log", events)
@@ -67,7 +66,7 @@ def values(
 
 
 def test_a_purchase_is_worth_price_times_quantity_less_its_returns(
-    engine: Backend, tmp_path: Path
+    engine: Engine, tmp_path: Path
 ) -> None:
     found = values(
         engine,
@@ -90,7 +89,7 @@ def test_a_purchase_is_worth_price_times_quantity_less_its_returns(
 
 
 def test_a_return_is_taken_from_the_purchase_before_it_whatever_its_role(
-    engine: Backend, tmp_path: Path
+    engine: Engine, tmp_path: Path
 ) -> None:
     """An item bought in training, returned, and bought again in the test keeps its test worth."""
     found = values(
@@ -101,7 +100,7 @@ def test_a_return_is_taken_from_the_purchase_before_it_whatever_its_role(
     assert found == {1: {"c": 2.0}}
 
 
-def test_prices_may_lie_in_the_catalogue(engine: Backend, tmp_path: Path) -> None:
+def test_prices_may_lie_in_the_catalogue(engine: Engine, tmp_path: Path) -> None:
     schema = Schema(
         user="u",
         item="i",
@@ -125,7 +124,7 @@ def test_prices_may_lie_in_the_catalogue(engine: Backend, tmp_path: Path) -> Non
     assert items["last_price"].to_pylist() == [None, 1.0, None, None, None]
 
 
-def test_the_last_price_is_the_newest_before_the_test(engine: Backend, tmp_path: Path) -> None:
+def test_the_last_price_is_the_newest_before_the_test(engine: Engine, tmp_path: Path) -> None:
     split, catalogue = split_of(
         engine,
         tmp_path / "log",
@@ -137,7 +136,7 @@ def test_the_last_price_is_the_newest_before_the_test(engine: Backend, tmp_path:
 
 
 def test_an_item_bought_twice_in_the_test_is_one_target_worth_both(
-    engine: Backend, tmp_path: Path
+    engine: Engine, tmp_path: Path
 ) -> None:
     log = EventLog.create(tmp_path / "log", SCHEMA)
     at = [0, 86_400 * 10, 86_400 * 20, 86_400 * 20 + 5, 86_400 * 20 + 9]

@@ -14,10 +14,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ibis.backends.duckdb import Backend
 from pydantic import ValidationError
 
-from feature_store.engine import connect
+from feature_store.engine import Engine, EngineConfig
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.schema import Feature, Schema
@@ -57,8 +56,8 @@ EVENTS = [
 
 
 @pytest.fixture(scope="module")
-def engine() -> Backend:
-    return connect(threads=2)
+def engine() -> Engine:
+    return Engine(EngineConfig(threads=2))
 
 
 def make_log(folder: Path, events: list[tuple[Any, ...]], schema: Schema = SCHEMA) -> EventLog:
@@ -83,7 +82,7 @@ def roles(split: Split) -> dict[str, list[tuple[int, str]]]:
 
 
 def test_leave_one_out_takes_the_last_two_events_of_users_with_three(
-    engine: Backend, log: EventLog
+    engine: Engine, log: EventLog
 ) -> None:
     split = make_split(engine, log, LeaveOneOut())
     assert roles(split) == {
@@ -95,7 +94,7 @@ def test_leave_one_out_takes_the_last_two_events_of_users_with_three(
     assert split.protocol == "leave_one_out"
 
 
-def test_global_time_cuts_all_users_at_the_same_two_moments(engine: Backend, log: EventLog) -> None:
+def test_global_time_cuts_all_users_at_the_same_two_moments(engine: Engine, log: EventLog) -> None:
     # the log ends at hour 96: test is [72, 96], validation [48, 72)
     split = make_split(engine, log, GlobalTime(test_days=1, validation_days=1))
     assert roles(split) == {
@@ -107,7 +106,7 @@ def test_global_time_cuts_all_users_at_the_same_two_moments(engine: Backend, log
 
 @pytest.mark.parametrize("zone", [None, UTC, timezone(timedelta(hours=9))])
 def test_explicit_moments_are_moments_whatever_their_time_zone(
-    engine: Backend, log: EventLog, zone: timezone | None
+    engine: Engine, log: EventLog, zone: timezone | None
 ) -> None:
     moments = [datetime(2024, 1, 2, tzinfo=UTC), datetime(2024, 1, 4, tzinfo=UTC)]
     if zone is None:  # no zone is UTC, also beside one that has a zone
@@ -132,15 +131,13 @@ def test_explicit_moments_are_moments_whatever_their_time_zone(
     ],
 )
 def test_a_split_that_cannot_be_is_refused(
-    engine: Backend, log: EventLog, config: LeaveOneOut | GlobalTime, message: str
+    engine: Engine, log: EventLog, config: LeaveOneOut | GlobalTime, message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
         make_split(engine, log, config)
 
 
-def test_filters_of_roles_that_the_schema_lacks_are_refused(
-    engine: Backend, tmp_path: Path
-) -> None:
+def test_filters_of_roles_that_the_schema_lacks_are_refused(engine: Engine, tmp_path: Path) -> None:
     log = make_log(tmp_path / "plain", EVENTS, PLAIN)
     with pytest.raises(DataError, match="no event_type role"):
         make_split(engine, log, LeaveOneOut(event_types=("buy",)))
@@ -162,9 +159,9 @@ def test_filters_of_roles_that_the_schema_lacks_are_refused(
     ],
 )
 def test_filters_keep_the_events_they_say(
-    engine: Backend, log: EventLog, options: dict[str, Any], left: set[int]
+    engine: Engine, log: EventLog, options: dict[str, Any], left: set[int]
 ) -> None:
-    events = engine.read_parquet([str(path) for path in log.files])
+    events = engine.scan(log.files)
     kept = LeaveOneOut(**options).keep(events, SCHEMA).to_pyarrow()
     assert set(kept["position"].to_pylist()) == left
 
@@ -183,7 +180,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 
 def test_any_option_and_any_change_of_the_log_changes_the_fingerprint(
-    engine: Backend, log: EventLog, tmp_path: Path
+    engine: Engine, log: EventLog, tmp_path: Path
 ) -> None:
     assert {name for one in OPTIONS for name in one} == set(LeaveOneOut.model_fields) - {"protocol"}
     configs = [LeaveOneOut(), *(LeaveOneOut(**one) for one in OPTIONS)]
@@ -196,18 +193,18 @@ def test_any_option_and_any_change_of_the_log_changes_the_fingerprint(
 
 
 def test_the_fingerprint_is_the_same_in_another_process(
-    engine: Backend, log: EventLog, tmp_path: Path
+    engine: Engine, log: EventLog, tmp_path: Path
 ) -> None:
     here = make_split(engine, log, LeaveOneOut()).fingerprint
-    assert make_split(connect(), make_log(tmp_path / "b", EVENTS), LeaveOneOut()).fingerprint == (
+    assert make_split(Engine(), make_log(tmp_path / "b", EVENTS), LeaveOneOut()).fingerprint == (
         here
     )
     program = (
-        "from pathlib import Path; from feature_store.engine import connect;"
+        "from pathlib import Path; from feature_store.engine import Engine, EngineConfig;"
         "from feature_store.event_log import EventLog;"
         "from feature_store.splits import LeaveOneOut, make_split;"
         f"log = EventLog.open(Path({str(log.folder)!r}));"
-        "print(make_split(connect(), log, LeaveOneOut()).fingerprint)"
+        "print(make_split(Engine(), log, LeaveOneOut()).fingerprint)"
     )
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert out.stdout.strip() == here, out.stderr
@@ -221,7 +218,7 @@ def test_a_protocol_refuses_options_it_does_not_have() -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 10)), min_size=1, max_size=30))
 def test_training_precedes_validation_precedes_test(
-    engine: Backend, drawn: list[tuple[int, int]]
+    engine: Engine, drawn: list[tuple[int, int]]
 ) -> None:
     table = pa.table(
         {
@@ -231,7 +228,7 @@ def test_training_precedes_validation_precedes_test(
             "position": range(len(drawn)),
         }
     )
-    events = engine.create_table("drawn", table, temp=True, overwrite=True)
+    events = engine.table(table)
 
     def moments(config: LeaveOneOut | GlobalTime, user: int | None) -> dict[str, list[Any]]:
         rows = events.mutate(role=config.role(events, SCHEMA)).to_pyarrow().to_pylist()
@@ -258,7 +255,7 @@ def test_training_precedes_validation_precedes_test(
 FEW_TO_MANY = [1, 2, 3, 5, 8, 13, 21, 34, 55, 89]
 
 
-def many_users(engine: Backend, counts: list[int]) -> Any:
+def many_users(engine: Engine, counts: list[int]) -> Any:
     """User n has counts[n] events, a second apart; positions are shuffled over users."""
     users = np.repeat(np.arange(len(counts)), counts)
     table = pa.table(
@@ -269,16 +266,16 @@ def many_users(engine: Backend, counts: list[int]) -> Any:
             "position": np.random.default_rng(3).permutation(len(users)),
         }
     )
-    return engine.create_table("many", table, temp=True, overwrite=True)
+    return engine.table(table)
 
 
-def by_user(engine: Backend, config: Any, counts: list[int]) -> list[Counter[str]]:
+def by_user(engine: Engine, config: Any, counts: list[int]) -> list[Counter[str]]:
     events = many_users(engine, counts)
     frame = events.mutate(role=config.role(events, SCHEMA)).to_pandas()
     return [Counter(frame.role[frame.u == user]) for user in range(len(counts))]
 
 
-def test_whole_users_are_held_out_and_their_first_events_are_inputs(engine: Backend) -> None:
+def test_whole_users_are_held_out_and_their_first_events_are_inputs(engine: Engine) -> None:
     counts = [10, 7, 4, 1, 25] * 20
     found = by_user(engine, UserHoldout(seed=5), counts)
     kinds = [frozenset(roles) for roles in found]
@@ -295,7 +292,7 @@ def test_whole_users_are_held_out_and_their_first_events_are_inputs(engine: Back
     assert by_user(engine, UserHoldout(seed=6), counts) != found
 
 
-def test_the_inputs_of_a_held_out_user_come_before_its_targets(engine: Backend) -> None:
+def test_the_inputs_of_a_held_out_user_come_before_its_targets(engine: Engine) -> None:
     events = many_users(engine, [10] * 30)
     frame = events.mutate(role=UserHoldout().role(events, SCHEMA)).to_pandas()
     for _, part in frame[frame.role.str.startswith("test")].groupby("u"):
@@ -304,13 +301,13 @@ def test_the_inputs_of_a_held_out_user_come_before_its_targets(engine: Backend) 
         assert inputs.time.max() < targets.time.min()
 
 
-def test_whole_items_are_held_out(engine: Backend) -> None:
+def test_whole_items_are_held_out(engine: Engine) -> None:
     """All their events have one role, whoever had them."""
     names = np.random.default_rng(1).integers(0, 60, 900)
     table = pa.table(
         {"u": np.arange(900) % 30, "i": [f"i{n}" for n in names], "position": range(900)}
     )
-    events = engine.create_table("held", table, temp=True, overwrite=True)
+    events = engine.table(table)
 
     def held(config: ItemHoldout) -> dict[str, str]:
         frame = events.mutate(role=config.role(events, SCHEMA)).to_pandas()
@@ -324,7 +321,7 @@ def test_whole_items_are_held_out(engine: Backend) -> None:
     assert held(ItemHoldout(test=0.2, validation=0.2, seed=1)) != found
 
 
-def test_every_event_is_the_test_of_exactly_one_fold(engine: Backend) -> None:
+def test_every_event_is_the_test_of_exactly_one_fold(engine: Engine) -> None:
     folds = [Random(folds=5, fold=fold) for fold in range(5)]
     events = many_users(engine, FEW_TO_MANY)
     roles = [events.mutate(role=f.role(events, SCHEMA)).to_pandas().role for f in folds]
@@ -345,7 +342,7 @@ def test_every_event_is_the_test_of_exactly_one_fold(engine: Backend) -> None:
     seed=st.integers(0, 9),
 )
 def test_random_shares_hold_for_every_user(
-    engine: Backend, counts: list[int], test: float, seed: int
+    engine: Engine, counts: list[int], test: float, seed: int
 ) -> None:
     config = Random(test=test, validation=0.2, seed=seed)
     for roles, count in zip(by_user(engine, config, counts), counts, strict=True):
@@ -355,7 +352,7 @@ def test_random_shares_hold_for_every_user(
 
 
 def test_the_published_split_is_taken_as_it_is_and_validation_from_training(
-    engine: Backend, tmp_path: Path
+    engine: Engine, tmp_path: Path
 ) -> None:
     schema = Schema(
         user="u",
@@ -397,7 +394,7 @@ def test_the_published_split_is_taken_as_it_is_and_validation_from_training(
     ],
 )
 def test_a_log_without_what_a_protocol_needs_is_refused(
-    engine: Backend, tmp_path: Path, clock: Any, config: Any, refused: str
+    engine: Engine, tmp_path: Path, clock: Any, config: Any, refused: str
 ) -> None:
     schema = Schema(user="u", item="i", clock=clock, features=FEATURES)
     with pytest.raises(DataError, match=refused):
@@ -441,7 +438,7 @@ def test_impossible_random_splits_are_refused(options: dict[str, Any]) -> None:
         Random(**options)
 
 
-def test_returns_are_nobodys_interest(engine: Backend, tmp_path: Path) -> None:
+def test_returns_are_nobodys_interest(engine: Engine, tmp_path: Path) -> None:
     schema = Schema(
         user="u",
         item="i",

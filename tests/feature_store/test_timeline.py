@@ -1,4 +1,4 @@
-"""Point in time: a history never holds the event itself, nor anything that came after it."""
+"""The one order of events: time, then the order of the log."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ibis.backends.duckdb import Backend
 
-from feature_store.engine import connect
+from feature_store.engine import Engine, EngineConfig
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.schema import Feature, Schema
-from feature_store.timeline import histories, rank_from_end, read_events, seconds, sequences
+from feature_store.timeline import order, rank_from_end, read_events, seconds
 
 SCHEMA = Schema(
     user="u",
@@ -36,11 +35,11 @@ logs = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), min_size=1, max
 
 
 @pytest.fixture(scope="module")
-def engine() -> Backend:
-    return connect(threads=2)
+def engine() -> Engine:
+    return Engine(EngineConfig(threads=2))
 
 
-def as_table(engine: Backend, log: Log, stored: list[int]) -> ir.Table:
+def as_table(engine: Engine, log: Log, stored: list[int]) -> ir.Table:
     """Events whose item is 100 + position, so that items say which event they came from."""
     columns = {
         "u": pa.array([log[p][0] for p in stored]),
@@ -48,58 +47,32 @@ def as_table(engine: Backend, log: Log, stored: list[int]) -> ir.Table:
         "time": pa.array([log[p][1] * 1_000_000 for p in stored], pa.timestamp("us")),
         "position": pa.array(stored, pa.int64()),
     }
-    return engine.create_table("events", pa.table(columns), temp=True, overwrite=True)
-
-
-def events_before(log: Log, position: int) -> list[int]:
-    """Positions of the same user's strictly earlier events, in (time, position) order."""
-    user, second = log[position]
-    earlier = [(t, p) for p, (u, t) in enumerate(log) if u == user and (t, p) < (second, position)]
-    return [p for _, p in sorted(earlier)]
-
-
-@settings(max_examples=40, deadline=None)
-@given(logs, st.integers(1, 5))
-def test_a_history_is_the_last_events_strictly_before(
-    engine: Backend, drawn: tuple[Log, list[int]], length: int
-) -> None:
-    log, stored = drawn
-    events = as_table(engine, log, stored)
-    columns = {"history": events["i"], "history_time": seconds(events["time"])}
-    rows = histories(events, SCHEMA, columns, length).to_pyarrow().to_pylist()
-    assert len(rows) == len(log)
-    for row in rows:
-        expected = events_before(log, row["position"])[-length:]
-        assert row["history"] == [100 + p for p in expected]
-        assert row["history_time"] == [log[p][1] for p in expected]
+    return engine.table(pa.table(columns))
 
 
 @settings(max_examples=25, deadline=None)
 @given(logs)
-def test_sequences_and_ranks_follow_time_then_position(
-    engine: Backend, drawn: tuple[Log, list[int]]
-) -> None:
+def test_ranks_follow_time_then_position(engine: Engine, drawn: tuple[Log, list[int]]) -> None:
     log, stored = drawn
     events = as_table(engine, log, stored)
-    found = sequences(events, SCHEMA, {"items": events["i"]}).to_pyarrow().to_pylist()
     expected = {
         user: [100 + p for _, p in sorted((t, p) for p, (u, t) in enumerate(log) if u == user)]
         for user in {u for u, _ in log}
     }
-    assert {row["u"]: row["items"] for row in found} == expected
-    ranked = events.mutate(rank=rank_from_end(events, SCHEMA)).to_pyarrow().to_pylist()
+    ranked = engine.collect(events.mutate(rank=rank_from_end(events, SCHEMA))).to_pylist()
+    assert len(ranked) == len(log)
     for row in ranked:
         assert expected[row["u"]][-1 - row["rank"]] == row["i"]
 
 
-def test_seconds_are_rounded_down_also_before_1970(engine: Backend) -> None:
+def test_seconds_are_rounded_down_also_before_1970(engine: Engine) -> None:
     micros = pa.array([1_900_000, 2_000_000, -100_000], pa.timestamp("us"))
-    times = engine.create_table("times", pa.table({"time": micros}), temp=True)
+    times = engine.table(pa.table({"time": micros}))
     assert times.select(s=seconds(times["time"])).to_pyarrow()["s"].to_pylist() == [1, 2, -1]
 
 
 def test_events_of_all_appends_are_read_whatever_the_folder_is_called(
-    engine: Backend, tmp_path: Path
+    engine: Engine, tmp_path: Path
 ) -> None:
     log = EventLog.create(tmp_path / "u=5", SCHEMA)  # Hive would make this a column of fives
     for user in (1, 2):
@@ -109,22 +82,23 @@ def test_events_of_all_appends_are_read_whatever_the_folder_is_called(
     assert events["u"].to_pylist() == [1, 2]
 
 
-def test_an_empty_log_is_an_error_of_one_line(engine: Backend, tmp_path: Path) -> None:
+def test_an_empty_log_is_an_error_of_one_line(engine: Engine, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no events"):
         read_events(engine, EventLog.create(tmp_path / "log", SCHEMA))
 
 
-def test_a_log_without_order_is_shuffled_and_always_alike(engine: Backend) -> None:
+def test_a_log_without_order_is_shuffled_and_always_alike(engine: Engine) -> None:
     """The order of its lines, often that of ids, must not look like what came after what."""
     log = [(user, 0) for user in range(3) for _ in range(40)]
     unordered = SCHEMA.model_copy(update={"clock": "none"})
     found = []
     for stored in (list(range(120)), list(range(119, -1, -1))):
         events = as_table(engine, log, stored)
-        rows = sequences(events, unordered, {"history": events["i"]}).order_by("u")
-        found.append(rows.to_pyarrow()["history"].to_pylist())
+        rows = engine.collect(events.order_by("u", *order(events, unordered)))
+        found.append(rows["i"].to_pylist())
     assert found[0] == found[1]
-    for user, items in enumerate(found[0]):
+    for user in range(3):
+        items = found[0][40 * user : 40 * user + 40]
         expected = [100 + 40 * user + n for n in range(40)]
         assert sorted(items) == expected
         ascents = sum(b > a for a, b in pairwise(items))

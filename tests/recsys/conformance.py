@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from feature_store.columns import HISTORY, LABEL, TARGET
-from feature_store.examples import Shape
+from planted import ROWS_OF, Shape
 from recsys import rankers, retrievers
 from recsys.data.batch import Batch
 from recsys.data.block import Block
@@ -71,8 +71,10 @@ def small(name: str, **options: Any) -> Any:
 
 
 def shape_of(name: str) -> Shape:
-    """The shape of examples that a model trains on."""
-    return "labelled" if name in rankers.BY_NAME else RETRIEVERS[BY_NAME[name]].shape
+    """The planted examples that a model trains on."""
+    kinds: dict[type, Any] = {**RETRIEVERS, **rankers.RANKERS}
+    rows_of = kinds[{**BY_NAME, **rankers.BY_NAME}[name]].rows_of
+    return next(shape for shape, planted in ROWS_OF.items() if planted == rows_of)
 
 
 def training(**options: Any) -> TrainerConfig:
@@ -120,7 +122,7 @@ def trainer_of(
     """A trainer of a fresh model, ready to `fit`."""
     model = fresh(config, examples, embeddings, seed)
     assert isinstance(model, TrainedModel)
-    rows = 16 if examples.summary.shape == "sequences" else 96
+    rows = 16 if examples.summary.rows_of.per == "user" else 96
     batches = model.training_reader(
         examples,
         reader or ReaderConfig(batch_size=rows),

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from feature_store.event_log import EventLog
-from feature_store.examples import Shape
-from planted import write_log, write_planted
+from planted import Shape, write_log, write_planted
 from recsys.data.examples import Examples
 from recsys.distributed import Group, join
 

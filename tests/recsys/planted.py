@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -17,15 +18,21 @@ import pyarrow.parquet as pq
 
 from feature_store.catalogue import Catalogue
 from feature_store.columns import HISTORY, HISTORY_TIME, TIME
-from feature_store.engine import connect
+from feature_store.engine import Engine, EngineConfig
 from feature_store.event_log import EventLog
-from feature_store.examples import Shape, write_examples
+from feature_store.examples import RowsOf, write_examples
 from feature_store.labels import LabelConfig
 from feature_store.schema import Feature, Schema
 from feature_store.splits import LeaveOneOut, Random, make_split
 from recsys.data.examples import Examples
 
 USERS, ITEMS, UNSOLD = 120, 40, 2  # the unsold are in the catalogue alone
+Shape = Literal["sequences", "events", "labelled"]
+ROWS_OF: dict[Shape, RowsOf] = {
+    "sequences": RowsOf(),
+    "events": RowsOf(per="event"),
+    "labelled": RowsOf(per="event", histories={}, labels=True),
+}
 _CLUBS = ("chess", "rowing", None)
 SCHEMA = Schema(
     user="user_id",
@@ -109,13 +116,13 @@ def write_log(folder: Path) -> EventLog:
 def write_planted(log: EventLog, folder: Path, shape: Shape, **options: object) -> Examples:
     """The leave-one-out examples of a log, or its labelled events dealt out at random. `options`
     are those of `write_examples`."""
-    engine = connect(threads=1)
+    engine = Engine(EngineConfig(threads=1))
     if shape == "labelled":
         split = make_split(engine, log, Random(), LabelConfig(positive_from=4, leave_out=(3,)))
     else:
         split = make_split(engine, log, LeaveOneOut())
     catalogue = Catalogue(log.folder, log.schema)
-    write_examples(engine, split, catalogue, folder, shape=shape, **options)  # type: ignore[arg-type]
+    write_examples(engine, split, catalogue, folder, rows_of=ROWS_OF[shape], **options)  # type: ignore[arg-type]
     return Examples(folder)
 
 

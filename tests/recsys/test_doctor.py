@@ -109,7 +109,7 @@ def test_a_crash_is_reported_and_the_rest_is_still_tried(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     fake_package(monkeypatch, tmp_path, "faiss", "import os; os.abort()")
-    before, crashed, after = trials(monkeypatch, "ibis, duckdb", "faiss", "mlflow")
+    before, crashed, after = trials(monkeypatch, "engine", "faiss", "mlflow")
     assert (before.status, crashed.status, after.status) == ("ok", "warn", "ok")
     assert crashed.found == "killed by signal 6"
     assert crashed.fix.startswith("make setup")

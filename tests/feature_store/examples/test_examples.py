@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from ibis.backends.duckdb import Backend
 
-from feature_store import examples
 from feature_store.catalogue import Catalogue
-from feature_store.engine import connect
+from feature_store.durable import restore
+from feature_store.engine import Engine, EngineConfig
+from feature_store.errors import DataError
 from feature_store.event_log import EventLog
-from feature_store.examples import ExamplesSummary, write_examples
+from feature_store.examples import ExamplesSummary, RowsOf, write_examples
 from feature_store.schema import Feature, Schema
 from feature_store.splits import GlobalTime, LeaveOneOut, Split, make_split
 from feature_store.vocabulary import Vocabulary
@@ -51,6 +52,7 @@ EVENTS = [
     (9, "e", 2, "phone", 1, 4.0),
     (9, "a", 3, "phone", 1, 5.0),
 ]
+EVENTS_BEFORE = RowsOf(per="event")
 USERS = {3: 1, 7: 2, 9: 3}  # rows of ids in ascending order
 ITEMS = {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "z": 6}
 CATALOGUE = {
@@ -63,8 +65,8 @@ CATALOGUE = {
 
 
 @pytest.fixture(scope="module")
-def engine() -> Backend:
-    return connect(threads=2)
+def engine() -> Engine:
+    return Engine(EngineConfig(threads=2))
 
 
 @pytest.fixture
@@ -77,7 +79,7 @@ def catalogue(tmp_path: Path) -> Catalogue:
 
 
 @pytest.fixture
-def split(engine: Backend, catalogue: Catalogue) -> Split:
+def split(engine: Engine, catalogue: Catalogue) -> Split:
     log = EventLog.create(catalogue.folder, SCHEMA)
     users, items, at, devices, pieces, stars = zip(*EVENTS, strict=True)
     times = [datetime.fromtimestamp(second, UTC) for second in at]
@@ -92,7 +94,7 @@ def rows(path: Path, *columns: str) -> list[tuple[Any, ...]]:
 
 
 def test_sequences_and_requests_hold_what_the_protocol_lets_be_seen(
-    engine: Backend, split: Split, catalogue: Catalogue, tmp_path: Path
+    engine: Engine, split: Split, catalogue: Catalogue, tmp_path: Path
 ) -> None:
     folder = tmp_path / "examples"
     summary = write_examples(engine, split, catalogue, folder)
@@ -118,7 +120,7 @@ def test_sequences_and_requests_hold_what_the_protocol_lets_be_seen(
 
 
 def test_what_was_written_says_what_it_is(
-    engine: Backend, split: Split, catalogue: Catalogue, tmp_path: Path
+    engine: Engine, split: Split, catalogue: Catalogue, tmp_path: Path
 ) -> None:
     summary = write_examples(engine, split, catalogue, tmp_path / "e")
     loaded = ExamplesSummary.load(tmp_path / "e")
@@ -128,7 +130,7 @@ def test_what_was_written_says_what_it_is(
 
 
 def test_items_and_users_lie_at_their_rows_and_unknown_values_are_row_0(
-    engine: Backend, split: Split, catalogue: Catalogue, tmp_path: Path
+    engine: Engine, split: Split, catalogue: Catalogue, tmp_path: Path
 ) -> None:
     write_examples(engine, split, catalogue, tmp_path / "e")
     items = pq.read_table(tmp_path / "e" / "items.parquet").to_pydict()
@@ -149,7 +151,7 @@ def test_items_and_users_lie_at_their_rows_and_unknown_values_are_row_0(
 
 
 def test_a_refit_trains_on_validation_and_leaves_the_test_as_it_was(
-    engine: Backend, split: Split, catalogue: Catalogue, tmp_path: Path
+    engine: Engine, split: Split, catalogue: Catalogue, tmp_path: Path
 ) -> None:
     write_examples(engine, split, catalogue, tmp_path / "search")
     write_examples(
@@ -166,10 +168,10 @@ def test_a_refit_trains_on_validation_and_leaves_the_test_as_it_was(
 
 
 def test_events_have_bounded_histories_and_their_own_context(
-    engine: Backend, split: Split, catalogue: Catalogue, tmp_path: Path
+    engine: Engine, split: Split, catalogue: Catalogue, tmp_path: Path
 ) -> None:
     write_examples(
-        engine, split, catalogue, tmp_path / "e", shape="events", history_length=1,
+        engine, split, catalogue, tmp_path / "e", rows_of=EVENTS_BEFORE, history_length=1,
         train_roles=("train", "validation"),
     )  # fmt: skip
     train = tmp_path / "e" / "train.parquet"
@@ -184,14 +186,14 @@ def test_events_have_bounded_histories_and_their_own_context(
     ]
     assert rows(train, "device", "pieces", "label")[-2:] == [(2, 0.0, 4.0), (0, 2.0, 3.0)]
     # ids as integers, numbers as floats: that is how the reader tells them apart
-    types = {field.name: field.type for field in pq.read_schema(train)}
+    types = {field.name: field.type for field in pq.read_schema(train / "00000.parquet")}
     assert types["pieces"] == pa.float32() and types["device"] == pa.int64()
     test = rows(tmp_path / "e" / "test.parquet", "history")
     assert test == [([1, 2, 3],), ([3, 5],)]  # requests say all that was seen
 
 
 def test_serving_holds_every_event_as_raw_ids(
-    engine: Backend, split: Split, catalogue: Catalogue, tmp_path: Path
+    engine: Engine, split: Split, catalogue: Catalogue, tmp_path: Path
 ) -> None:
     write_examples(engine, split, catalogue, tmp_path / "e")
     assert rows(tmp_path / "e" / "serving.parquet", "u", "history", "history_time", "country") == [
@@ -202,19 +204,21 @@ def test_serving_holds_every_event_as_raw_ids(
 
 
 def test_equal_input_gives_equal_bytes(
-    engine: Backend, split: Split, catalogue: Catalogue, tmp_path: Path
+    engine: Engine, split: Split, catalogue: Catalogue, tmp_path: Path
 ) -> None:
-    for name, one in (("a", engine), ("b", connect(threads=1))):
+    for name, one in (("a", engine), ("b", Engine(EngineConfig(threads=1)))):
         again = make_split(one, EventLog.open(catalogue.folder), LeaveOneOut())
-        write_examples(one, again, catalogue, tmp_path / name, shape="events")
-    files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.*"))
+        write_examples(one, again, catalogue, tmp_path / name, rows_of=EVENTS_BEFORE)
+    files = sorted(
+        p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file()
+    )
     assert len(files) >= 8
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
 
 
 def test_a_failing_write_leaves_the_old_folder_and_no_other(
-    engine: Backend,
+    engine: Engine,
     split: Split,
     catalogue: Catalogue,
     tmp_path: Path,
@@ -227,25 +231,49 @@ def test_a_failing_write_leaves_the_old_folder_and_no_other(
     def fail(*args: Any) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(examples, "_write_serving", fail)
+    monkeypatch.setattr(ExamplesSummary, "save", fail)
     for name in ("old", "new"):
-        with pytest.raises(OSError, match="no space"):
+        with pytest.raises(DataError, match="cannot be written: no space"):
             write_examples(engine, split, catalogue, out / name)
     assert [path.name for path in out.iterdir()] == ["old"]
     assert {path.name: path.stat().st_mtime_ns for path in (out / "old").iterdir()} == before
 
 
+def test_a_kill_between_two_renames_loses_nothing(
+    engine: Engine,
+    split: Split,
+    catalogue: Catalogue,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_examples(engine, split, catalogue, tmp_path / "e")
+    rename = os.rename
+
+    def killed(old: Path, new: Path) -> None:
+        if Path(new).name == "e":
+            raise KeyboardInterrupt
+        rename(old, new)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_examples(engine, split, catalogue, tmp_path / "e", rows_of=EVENTS_BEFORE)
+    assert not (tmp_path / "e").exists()
+    restore(tmp_path / "e")
+    assert ExamplesSummary.load(tmp_path / "e").rows_of == RowsOf()
+
+
 def test_examples_are_replaced_as_a_whole(
-    engine: Backend, split: Split, catalogue: Catalogue, tmp_path: Path
+    engine: Engine, split: Split, catalogue: Catalogue, tmp_path: Path
 ) -> None:
     write_examples(engine, split, catalogue, tmp_path / "e")
     (tmp_path / "e" / "stale.parquet").touch()
-    write_examples(engine, split, catalogue, tmp_path / "e", shape="events")
-    assert ExamplesSummary.load(tmp_path / "e").shape == "events"
+    write_examples(engine, split, catalogue, tmp_path / "e", rows_of=EVENTS_BEFORE)
+    assert ExamplesSummary.load(tmp_path / "e").rows_of == EVENTS_BEFORE
     assert not (tmp_path / "e" / "stale.parquet").exists()
 
 
-def test_requests_of_a_random_log_agree_with_pandas(engine: Backend, tmp_path: Path) -> None:
+def test_requests_of_a_random_log_agree_with_pandas(engine: Engine, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     start = datetime(2024, 1, 1)
     frame = pd.DataFrame(
@@ -280,7 +308,7 @@ def test_requests_of_a_random_log_agree_with_pandas(engine: Backend, tmp_path: P
 
 
 def test_sequences_of_a_later_window_start_with_the_event_before_it(
-    engine: Backend, split: Split, catalogue: Catalogue, tmp_path: Path
+    engine: Engine, split: Split, catalogue: Catalogue, tmp_path: Path
 ) -> None:
     """So that the first event of the window can be learned; requests keep the whole history."""
     since = datetime(1970, 1, 1, 0, 0, 6)
@@ -296,10 +324,10 @@ def test_sequences_of_a_later_window_start_with_the_event_before_it(
 
 
 def test_events_of_a_later_window_keep_their_histories(
-    engine: Backend, split: Split, catalogue: Catalogue, tmp_path: Path
+    engine: Engine, split: Split, catalogue: Catalogue, tmp_path: Path
 ) -> None:
     since = datetime(1970, 1, 1, 0, 0, 6)
-    write_examples(engine, split, catalogue, tmp_path / "e", shape="events", since=since)
+    write_examples(engine, split, catalogue, tmp_path / "e", rows_of=EVENTS_BEFORE, since=since)
     assert rows(tmp_path / "e" / "train.parquet", "time", "target", "history") == [
         (6, ITEMS["a"], [ITEMS["b"]]),
         (10, ITEMS["a"], []),

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import feature_store.ingest as module
+import feature_store.ingest.store as module
 from feature_store.catalogue import Catalogue
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from feature_store.catalogue import Catalogue
-from feature_store.engine import connect
+from feature_store.engine import Engine
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.ingest import ingest
@@ -105,8 +105,8 @@ def test_a_zero_is_no_rating(tmp_path: Path) -> None:
 )
 def test_splits_choose_the_feedback(tmp_path: Path, chosen: dict, scores: list) -> None:
     ingest(BookCrossing(path=write(tmp_path / "b")), tmp_path / "s")
-    engine, log = connect(), EventLog.open(tmp_path / "s")
-    events = engine.read_parquet([str(path) for path in log.files])
+    engine, log = Engine(), EventLog.open(tmp_path / "s")
+    events = engine.scan(log.files)
     kept = Random(**chosen).keep(events, log.schema).to_pyarrow()["rating"].to_pylist()
     assert sorted(kept, key=lambda score: score or 0) == scores
 
@@ -114,7 +114,7 @@ def test_splits_choose_the_feedback(tmp_path: Path, chosen: dict, scores: list) 
 def test_splits_that_need_a_clock_are_refused(tmp_path: Path) -> None:
     ingest(BookCrossing(path=write(tmp_path / "b")), tmp_path / "s")
     with pytest.raises(DataError, match="choose protocol = 'random'"):
-        make_split(connect(), EventLog.open(tmp_path / "s"), LeaveOneOut())
+        make_split(Engine(), EventLog.open(tmp_path / "s"), LeaveOneOut())
 
 
 def test_users_have_countries_and_possible_ages(tmp_path: Path) -> None:

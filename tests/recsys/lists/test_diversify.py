@@ -12,8 +12,7 @@ from conformance import learn, shape_of, small
 from feature_store.catalogue import Catalogue
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
-from feature_store.examples import Shape
-from planted import raw_requests
+from planted import Shape, raw_requests
 from recsys.data.examples import Examples
 from recsys.distributed import join
 from recsys.export.retriever import write_bundle

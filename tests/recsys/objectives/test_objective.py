@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from conformance import fresh, small
-from feature_store.examples import Shape
+from planted import Shape
 from recsys.data.examples import Examples
 from recsys.data.options import ReaderConfig
 from recsys.objectives.objective import Drawn, Objective, ObjectiveConfig

@@ -30,7 +30,7 @@ from conformance import (
     training,
 )
 from feature_store.errors import DataError
-from feature_store.examples import Shape
+from planted import Shape
 from recsys.data.examples import Examples
 from recsys.distributed import Group, join
 from recsys.embeddings.options import QuantisationConfig

@@ -332,7 +332,7 @@ def test_long_histories_of_items_without_titles_or_order(log: EventLog, tmp_path
     folder = write_run(tmp_path / "run", log)
     schema = SCHEMA.model_copy(update={"title": None, "clock": "none"})
     schema.save(folder / "examples" / "schema.json")
-    path = folder / "examples" / "test.parquet"
+    path = folder / "examples" / "test.parquet" / "00000.parquet"
     requests = pq.read_table(path, partitioning=None)
     place = requests.schema.get_field_index("history")
     field = requests.schema.field(place)

@@ -23,7 +23,7 @@ from conformance import (
 )
 from feature_store.columns import HISTORY
 from feature_store.errors import ConfigError, DataError
-from feature_store.examples import Shape
+from planted import Shape
 from recsys.data.examples import Examples
 from recsys.distributed import Group
 from recsys.embeddings.options import EmbeddingsConfig

@@ -21,7 +21,7 @@ from feature_store.catalogue import Catalogue
 from feature_store.columns import HISTORY
 from feature_store.errors import ConfigError
 from feature_store.event_log import EventLog
-from feature_store.examples import Shape
+from planted import Shape
 from recsys.data.examples import Examples, Interactions
 from recsys.distributed import Group
 from recsys.export.retriever import write_bundle

@@ -32,8 +32,7 @@ from feature_store.catalogue import Catalogue
 from feature_store.columns import HISTORY, HISTORY_TIME
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
-from feature_store.examples import Shape
-from planted import raw_requests, successor
+from planted import Shape, raw_requests, successor
 from recsys.data.examples import Examples
 from recsys.distributed import Group, join
 from recsys.export.retriever import write_bundle

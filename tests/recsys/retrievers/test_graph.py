@@ -14,7 +14,7 @@ from conformance import LAYOUTS, batch_from, fresh, learn, request_table, small,
 from feature_store.catalogue import Catalogue
 from feature_store.columns import TARGET
 from feature_store.event_log import EventLog
-from feature_store.examples import Shape
+from planted import Shape
 from recsys.data.batch import Batch
 from recsys.data.examples import Examples
 from recsys.data.options import ReaderConfig

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from conformance import fresh, small
-from feature_store.examples import Shape
+from planted import Shape
 from recsys.data.block import Block
 from recsys.data.examples import Examples
 from recsys.layers import hstu

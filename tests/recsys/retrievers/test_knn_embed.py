@@ -19,8 +19,8 @@ from feature_store.catalogue import Catalogue
 from feature_store.columns import HISTORY
 from feature_store.errors import ConfigError
 from feature_store.event_log import EventLog
-from feature_store.examples import Shape
 from feature_store.protocols import TRAIN, VALIDATION
+from planted import Shape
 from recsys.data.examples import Examples
 from recsys.distributed import Group
 from recsys.export.retriever import write_bundle

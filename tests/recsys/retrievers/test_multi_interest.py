@@ -18,9 +18,8 @@ from torch.nn import functional as F
 from conformance import batch_from, fresh, learn, measure, request_table, small, training
 from feature_store.columns import HISTORY
 from feature_store.event_log import EventLog
-from feature_store.examples import Shape
 from feature_store.schema import Feature, Schema
-from planted import write_planted
+from planted import Shape, write_planted
 from recsys.data.examples import Examples
 from recsys.distributed import Group
 from recsys.evaluation.interests import matched_purity, redundancy

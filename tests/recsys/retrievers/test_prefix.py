@@ -12,8 +12,7 @@ from conformance import answer, assert_same_answers, fresh, learn, measure, requ
 from feature_store.catalogue import Catalogue
 from feature_store.errors import ConfigError
 from feature_store.event_log import EventLog
-from feature_store.examples import Shape
-from planted import raw_requests
+from planted import Shape, raw_requests
 from recsys.config import parse_config
 from recsys.data.examples import Examples
 from recsys.distributed import Group

@@ -23,8 +23,7 @@ from conformance import learn, measure, shape_of, small, training
 from feature_store.catalogue import Catalogue
 from feature_store.errors import ConfigError, DataError
 from feature_store.event_log import EventLog
-from feature_store.examples import Shape
-from planted import UNSOLD, raw_requests
+from planted import UNSOLD, Shape, raw_requests
 from recsys.data.examples import Examples
 from recsys.distributed import join
 from recsys.embeddings.options import QuantisationConfig
@@ -251,7 +250,7 @@ def test_a_test_of_newcomers_alone_verifies_what_needs_no_history(
     test = pq.read_table(folder / "test.parquet")
     place = test.column_names.index("history")
     empty = pa.array([[]] * test.num_rows, test.column("history").type)
-    pq.write_table(test.set_column(place, "history", empty), folder / "test.parquet")
+    pq.write_table(test.set_column(place, "history", empty), folder / "test.parquet/00000.parquet")
     newcomers = replace(sasrec, examples=Examples(folder))
     with pytest.raises(DataError, match="no test request has a history"):
         newcomers.export(tmp_path / "sasrec")

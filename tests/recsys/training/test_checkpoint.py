@@ -19,7 +19,7 @@ from torch import Tensor
 
 from conformance import fresh, small, trainer_of, training
 from feature_store.errors import DataError
-from feature_store.examples import Shape
+from planted import Shape
 from recsys.data.examples import Examples
 from recsys.distributed import Group
 from recsys.embeddings.options import EmbeddingsConfig

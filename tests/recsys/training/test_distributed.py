@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from conformance import LAYOUTS, TRAINED, shape_of
-from feature_store.examples import Shape
+from planted import Shape
 from recsys import rankers
 from recsys.data.examples import Examples
 from recsys.distributed import join

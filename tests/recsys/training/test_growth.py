@@ -16,9 +16,8 @@ from torch import Tensor
 from conformance import batch_from, fresh, rows_of, small, trainer_of, training
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
-from feature_store.examples import Shape
 from feature_store.vocabulary import Vocabulary
-from planted import write_planted
+from planted import Shape, write_planted
 from recsys.data.examples import Examples
 from recsys.distributed import Group
 from recsys.embeddings.options import EmbeddingsConfig, TableConfig

@@ -13,7 +13,7 @@ import torch
 from conformance import Recorder, small, trainer_of, training
 from feature_store.columns import HISTORY
 from feature_store.errors import ConfigError, RecsysError
-from feature_store.examples import Shape
+from planted import Shape
 from recsys.data.batch import Batch
 from recsys.data.examples import Examples
 from recsys.distributed import Group

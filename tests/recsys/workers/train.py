@@ -74,7 +74,8 @@ def work(case: Case, group: Group) -> None:
     """Train for two epochs, or go on from the checkpoint that lies in the folder, and measure."""
     examples, folder, recorder = Examples(Path(case.examples)), Path(case.folder), Recorder()
     config = small(case.model)
-    rows = {"sequences": 16, "events": 104, "labelled": 115}[examples.summary.shape]
+    rows_of = examples.summary.rows_of
+    rows = 16 if rows_of.per == "user" else 115 if rows_of.labels else 104
     model = fresh(config, examples)
     if isinstance(model, FittedRetriever):
         model.fit(examples.interactions(), examples)
@@ -91,7 +92,7 @@ def work(case: Case, group: Group) -> None:
             embeddings=case.config(examples),
             reader=ReaderConfig(batch_size=rows, lanes=4),
             validate=lambda model: figures(model, examples, group, "validation"),
-            metric="AUC" if examples.summary.shape == "labelled" else "NDCG@10",
+            metric="AUC" if rows_of.labels else "NDCG@10",
             listener=recorder,
         )
         trainer.fit(resume=True)

@@ -1,0 +1,160 @@
+"""Raw ids -> rows of vocabularies, moments -> seconds, catalogue -> one row an id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from feature_store.catalogue import Catalogue
+from feature_store.columns import (
+    ITEM_ROW,
+    LABEL,
+    POSITION,
+    PRICE,
+    ROLE,
+    SECONDS,
+    USER_ROW,
+    VALUE,
+)
+from feature_store.engine import Engine
+from feature_store.errors import ConfigError
+from feature_store.money import with_money
+from feature_store.schema import Feature, Schema
+from feature_store.splits import Split
+from feature_store.timeline import seconds
+from feature_store.vocabulary import UNKNOWN, Vocabulary
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+
+def member_of(history: str) -> str:
+    """The column that says whether an event is of the types that a history holds."""
+    return f"_in_{history}"
+
+
+def fit_vocabularies(
+    engine: Engine, split: Split, catalogue: Catalogue, base: Mapping[str, Vocabulary]
+) -> dict[str, Vocabulary]:
+    """One vocabulary per embedding table, over the whole log and catalogue.
+
+    Ids of later events are known (a catalogue knows its items before they sell), but nothing is
+    learned about them: candidates and counts come from training events alone.
+    """
+    schema = split.schema
+    columns: dict[str, list[pa.ChunkedArray]] = {}
+    sides = {"user": catalogue.read("user"), "item": catalogue.read("item")}
+    for feature in schema.features:
+        if not feature.embedded:
+            continue
+        of_table = columns.setdefault(feature.table_name, [])
+        if feature.side in sides:
+            of_table.append(sides[feature.side].column(feature.name))
+        if feature.side == "context" or feature.name in (schema.user, schema.item):
+            distinct = engine.collect(split.events.select(feature.name).distinct())
+            of_table.append(distinct.column(feature.name))
+    return {
+        table: Vocabulary.fit(*of_table, base=base.get(table))
+        for table, of_table in columns.items()
+    }
+
+
+def encode_events(
+    engine: Engine,
+    split: Split,
+    catalogue: Catalogue,
+    vocabularies: Mapping[str, Vocabulary],
+    histories: Mapping[str, tuple[str, ...]],
+) -> ir.Table:
+    """The events with rows in place of ids, seconds in place of times, and their money.
+
+    Raises ConfigError where a history asks for event types and the log has none.
+    """
+    schema, events = split.schema, split.events
+    if schema.price is not None:
+        events = with_money(engine, split, catalogue)
+    types = {name: wanted for name, wanted in histories.items() if wanted}
+    if types and schema.event_type is None:
+        raise ConfigError(
+            f"the list {next(iter(types))!r} holds events of certain types, and this log names no "
+            "types: give its schema the event_type role"
+        )
+    members = {member_of(n): events[schema.event_type].isin(wanted) for n, wanted in types.items()}
+    events = events.mutate(**members)
+    ids = {f.name: f.name for f in schema.of_side("context") if f.kind == "id"}
+    for column, name in {schema.user: USER_ROW, schema.item: ITEM_ROW, **ids}.items():
+        values = vocabularies[schema[column].table_name].values
+        rows = pa.array(np.arange(1, len(values) + 1))
+        table = engine.table(pa.table({"_id": values, "_row": rows}))
+        joined = events.left_join(table, events[column] == table["_id"])
+        row = joined["_row"].fill_null(UNKNOWN)
+        events = joined.mutate(**{name: row}).drop("_id", "_row")
+    numbers = [f.name for f in schema.of_side("context") if f.kind == "dense"]
+    label = {} if schema.label is None else {LABEL: events[schema.label].cast("float32")}
+    encoded = events.select(
+        *(USER_ROW, ITEM_ROW, POSITION, ROLE, schema.time, *members, *ids),
+        *([] if schema.price is None else [PRICE, VALUE]),
+        **{SECONDS: seconds(events[schema.time])},
+        **{n: events[n].cast("float32").fill_null(0) for n in numbers if n != schema.label},
+        **label,
+    )
+    return engine.cache(encoded)
+
+
+def context_of(schema: Schema) -> tuple[str, ...]:
+    """Names of the features of events, ids before numbers, without the label."""
+    features = [f for f in schema.of_side("context") if f.name != schema.label]
+    return tuple(f.name for kind in ("id", "dense") for f in features if f.kind == kind)
+
+
+def encode_side(
+    raw: pa.Table,
+    schema: Schema,
+    side: Literal["user", "item"],
+    vocabularies: Mapping[str, Vocabulary],
+) -> pa.Table:
+    """Features of the rows of one side's ids, from `raw_side`; what is not known is row 0 or 0."""
+    key = getattr(schema, side)
+    columns: dict[str, pa.Array | pa.ChunkedArray] = {key: pa.array(np.arange(raw.num_rows))}
+    for feature in schema.of_side(side):
+        if feature.name != key and feature.kind != "text":
+            columns[feature.name] = _encode(feature, raw.column(feature.name), vocabularies)
+    return pa.table(columns)
+
+
+def raw_side(
+    schema: Schema,
+    side: Literal["user", "item"],
+    catalogue: Catalogue,
+    vocabularies: Mapping[str, Vocabulary],
+) -> pa.Table:
+    """What the catalogue says of each row of a side's ids, as it says it; null where it says
+    nothing. The ids themselves are all there, but for row 0."""
+    key = getattr(schema, side)
+    vocabulary, raw = vocabularies[schema[key].table_name], catalogue.read(side)
+    source = np.full(len(vocabulary), -1)
+    source[vocabulary.encode(raw.column(key))] = np.arange(raw.num_rows)
+    aligned = raw.take(pa.array(source, mask=source < 0))
+    ids = vocabulary.decode(np.arange(len(vocabulary)))
+    return aligned.set_column(aligned.column_names.index(key), key, ids)
+
+
+def item_texts(raw_items: pa.Table, schema: Schema) -> pa.Table:
+    """The texts of every item row, from `raw_side`."""
+    return raw_items.select([f.name for f in schema.of_side("item") if f.kind == "text"])
+
+
+def _encode(
+    feature: Feature, column: pa.ChunkedArray, vocabularies: Mapping[str, Vocabulary]
+) -> pa.Array | pa.ChunkedArray:
+    if not feature.embedded:
+        return column.cast(pa.float32()).fill_null(0.0)
+    vocabulary = vocabularies[feature.table_name]
+    if feature.kind == "id":
+        return pa.array(vocabulary.encode(column))
+    lists = column.combine_chunks()
+    lists = lists.fill_null([]) if lists.null_count else lists
+    return pa.ListArray.from_arrays(lists.offsets, pa.array(vocabulary.encode(lists.values)))

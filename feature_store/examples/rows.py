@@ -1,0 +1,166 @@
+"""Blocks of encoded events -> rows of examples: who was shown what, when, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_store.columns import (
+    HISTORY,
+    ITEM_ROW,
+    LABEL,
+    POSITION,
+    ROLE,
+    SECONDS,
+    TARGET,
+    TARGET_VALUE,
+    TIME,
+    USER_ROW,
+    VALUE,
+)
+from feature_store.examples.blocks import Block, spans
+from feature_store.examples.encode import member_of
+from feature_store.examples.spec import RowsOf, time_of
+from feature_store.protocols import SHOWN
+from feature_store.schema import Schema
+
+_MILLION = 1e6
+
+
+def sequence_rows(
+    block: Block, schema: Schema, rows_of: RowsOf, roles: tuple[str, ...], since: int | None
+) -> pa.Table:
+    """One row a user with two training events or more: the lists of all of them.
+
+    With `since` (seconds) a sequence starts with the event before the first from then on, from
+    which that one can be learned.
+    """
+    trained = _has_role(block, roles)
+    if since is not None:
+        rows = np.flatnonzero(trained)
+        late, user = block.column(SECONDS)[rows] >= since, block.user_of_row[rows]
+        late[:-1] |= late[1:] & (user[1:] == user[:-1])
+        trained[rows] = late
+    lists = _lists(block, rows_of.histories, trained, block.starts[:-1], block.starts[1:])
+    users = block.column(USER_ROW)[block.starts[:-1]]
+    found = pa.table({schema.user: users, **lists})
+    return found.filter(pc.greater_equal(pc.list_value_length(found[HISTORY]), 2))
+
+
+def event_rows(
+    block: Block,
+    schema: Schema,
+    rows_of: RowsOf,
+    context: tuple[str, ...],
+    *,
+    asked: tuple[str, ...],
+    shown: tuple[str, ...],
+    length: int,
+    since: int | None = None,
+) -> pa.Table:
+    """One row an event whose role is `asked`: its context, and lists of the last `length` events
+    before it whose role is `shown`; without labels the item is the target."""
+    wanted = _has_role(block, asked)
+    if since is not None:
+        wanted &= block.column(SECONDS) >= since
+    rows = np.flatnonzero(wanted)
+    begin = block.starts[:-1][block.user_of_row[rows]]
+    end = _moments(block)[rows] if rows_of.labels else rows
+    lists = _lists(block, rows_of.histories, _has_role(block, shown), begin, end, length)
+    event = block.rows.select([*_EVENT, *context]).take(pa.array(rows))
+    labelled = [LABEL] if LABEL in block.rows.column_names else []
+    label = block.rows.select(labelled).take(pa.array(rows))
+    return pa.table(
+        {
+            schema.user: event[USER_ROW],
+            **({schema.item: event[ITEM_ROW]} if rows_of.labels else {}),
+            POSITION: event[POSITION],
+            **({} if rows_of.labels else {TARGET: event[ITEM_ROW]}),
+            TIME: event[SECONDS],
+            **{name: event[name] for name in context},
+            **lists,
+            **{name: label[name] for name in labelled},
+        }
+    )
+
+
+def request_rows(block: Block, schema: Schema, rows_of: RowsOf, role: str) -> pa.Table:
+    """One row a user with an event of the role: what was known before it, and what came after.
+
+    An item that occurs again among the targets is one target, worth the sum.
+    """
+    rows = np.flatnonzero(_has_role(block, (role,)))
+    user, items = block.user_of_row[rows], block.column(ITEM_ROW)[rows]
+    pairs = user * (items.max(initial=0) + 1) + items
+    _, first, pair = np.unique(pairs, return_index=True, return_inverse=True)
+    kept = np.sort(first)
+    of_user, lengths = np.unique(user[kept], return_counts=True)
+    ends = np.cumsum(lengths)
+    targets = {TARGET: items[kept]}
+    if schema.price:
+        value = np.nan_to_num(block.column(VALUE)[rows])
+        worth = np.bincount(pair, weights=value, minlength=len(first))[pair][kept]
+        millionths = pc.round(worth * _MILLION, round_mode="half_towards_infinity")
+        targets[TARGET_VALUE] = millionths.cast(pa.int64())
+    begin, end = block.starts[:-1][of_user], block.starts[1:][of_user]
+    shown = _has_role(block, SHOWN[role])
+    return pa.table(
+        {
+            schema.user: block.column(USER_ROW)[begin],
+            **{n: spans(pa.array(v), ends - lengths, ends) for n, v in targets.items()},
+            TIME: block.column(SECONDS)[rows[kept]][ends - lengths],
+            **_lists(block, rows_of.requested, shown, begin, end),
+        }
+    )
+
+
+def serving_rows(block: Block, rows_of: RowsOf) -> pa.Table:
+    """One row a user: USER_ROW, and lists of all events."""
+    everything = np.ones(block.rows.num_rows, dtype=bool)
+    begin, end = block.starts[:-1], block.starts[1:]
+    lists = _lists(block, rows_of.requested, everything, begin, end)
+    return pa.table({USER_ROW: block.column(USER_ROW)[begin], **lists})
+
+
+_EVENT = (USER_ROW, ITEM_ROW, SECONDS, POSITION)
+
+
+def _has_role(block: Block, roles: tuple[str, ...]) -> np.ndarray:
+    """Which events [n] have one of the roles."""
+    return pc.is_in(block.rows.column(ROLE), pa.array(roles)).to_numpy().copy()
+
+
+def _moments(block: Block) -> np.ndarray:
+    """The first row [n] that has the user and the second of each row."""
+    seconds = block.column(SECONDS)
+    new = np.ones(len(seconds), dtype=bool)
+    new[1:] = seconds[1:] != seconds[:-1]
+    new[block.starts[:-1]] = True
+    first = np.flatnonzero(new)
+    return np.repeat(first, np.diff(np.append(first, len(seconds))))
+
+
+def _lists(
+    block: Block,
+    histories: Mapping[str, tuple[str, ...]],
+    shown: np.ndarray,
+    begin: np.ndarray,
+    end: np.ndarray,
+    length: int | None = None,
+) -> dict[str, pa.Array]:
+    """Each history of m requests, the i-th made of the `shown` [n] rows begin[i] to end[i] of the
+    block, or the last `length` of them; and the seconds beside it."""
+    lists: dict[str, pa.Array] = {}
+    for name, types in histories.items():
+        kept = shown & block.column(member_of(name)) if types else shown
+        before = np.concatenate([[0], np.cumsum(kept)])  # kept rows before each row
+        first, last = before[begin], before[end]
+        if length is not None:
+            first = np.maximum(first, last - length)
+        for column, source in ((name, ITEM_ROW), (time_of(name), SECONDS)):
+            values = block.rows.column(source).filter(pa.array(kept)).combine_chunks()
+            lists[column] = spans(values, first, last)
+    return lists

@@ -1,0 +1,90 @@
+"""What rows a model is trained on, and what a folder of examples says of itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from feature_store.columns import HISTORY, HISTORY_TIME
+from feature_store.errors import ConfigError
+
+ALL_EVENTS: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RowsOf:
+    """One training row `per` user, with the whole sequence, or per event, with what was before it.
+
+    Attributes:
+        per: "user": HISTORY holds all training events, each of which may become a target.
+            "event": the event is the target, HISTORY the events before it.
+        histories: which event types each list of earlier events holds, by its name; no type
+            means every event. Beside a list `h` lies `h_time`, the seconds of its events.
+        labels: rows carry the event's label, and validation and test have one row an event too.
+            Lists then hold only events of an earlier second: what shares a page with the event,
+            or was decided in the same moment, would give its label away.
+        texts: models read the texts of items.
+    """
+
+    per: Literal["user", "event"] = "user"
+    histories: Mapping[str, tuple[str, ...]] = field(
+        default_factory=lambda: {HISTORY: ALL_EVENTS}, hash=False
+    )
+    labels: bool = False
+    texts: bool = False
+
+    def __post_init__(self) -> None:
+        if self.labels and self.per == "user":
+            raise ConfigError("labels are of events: rows with labels are per = 'event'")
+        if not self.labels and HISTORY not in self.histories:
+            raise ConfigError(f"rows without labels need the list {HISTORY!r} among histories")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> RowsOf:
+        """The value that `asdict` took apart, also after a way through JSON."""
+        histories = {name: tuple(types) for name, types in values["histories"].items()}
+        return cls(**{**values, "histories": histories})
+
+    @property
+    def requested(self) -> dict[str, tuple[str, ...]]:
+        """The lists of a request: what was seen is always among them."""
+        return {HISTORY: ALL_EVENTS, **self.histories}
+
+
+def time_of(history: str) -> str:
+    """The column of the seconds of a list's events."""
+    return f"{history}_{HISTORY_TIME.removeprefix(HISTORY + '_')}"
+
+
+def files_of(folder: Path, role: str) -> list[Path]:
+    """The files of a role's rows in a folder of examples, in their order."""
+    return sorted((folder / f"{role}.parquet").glob("*.parquet"))
+
+
+@dataclass(frozen=True)
+class ExamplesSummary:
+    """What a folder of examples holds: `events` and `rows` are counts by role."""
+
+    protocol: str
+    fingerprint: str
+    parts: dict[str, Any]
+    rows_of: RowsOf
+    history_length: int
+    train_roles: tuple[str, ...]
+    events: dict[str, int]
+    rows: dict[str, int]
+
+    def save(self, folder: Path) -> None:
+        """Write `examples.json`."""
+        (folder / "examples.json").write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> ExamplesSummary:
+        """Read `examples.json`."""
+        values = json.loads((folder / "examples.json").read_text())
+        values["rows_of"] = RowsOf.from_dict(values["rows_of"])
+        values["train_roles"] = tuple(values["train_roles"])
+        return cls(**values)

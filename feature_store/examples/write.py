@@ -1,0 +1,255 @@
+"""Writes a folder of examples: events are sorted by the engine, and read in streams."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from feature_store.catalogue import Catalogue
+from feature_store.columns import (
+    ITEM_ROW,
+    KNOWN_EVENTS,
+    LAST_PRICE,
+    POSITION,
+    ROLE,
+    SECONDS,
+    TIME,
+    TRAIN_EVENTS,
+    USER_ROW,
+)
+from feature_store.durable import staged, write_parquet
+from feature_store.engine import Engine
+from feature_store.examples.blocks import Block, blocks_of_users
+from feature_store.examples.encode import (
+    context_of,
+    encode_events,
+    encode_side,
+    fit_vocabularies,
+    item_texts,
+    raw_side,
+)
+from feature_store.examples.row_groups import RowGroups
+from feature_store.examples.rows import event_rows, request_rows, sequence_rows, serving_rows
+from feature_store.examples.spec import ExamplesSummary, RowsOf
+from feature_store.money import last_prices
+from feature_store.protocols import LEARNT, SHOWN, TRAIN
+from feature_store.schema import Schema
+from feature_store.splits import Split
+from feature_store.timeline import order
+from feature_store.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+_USERS_A_GROUP, _EVENTS_A_GROUP, _INTERACTIONS_A_GROUP = 1 << 10, 1 << 16, 1 << 20
+_USERS_A_FILE, _EVENTS_A_FILE = 1 << 18, 1 << 22
+
+
+def write_examples(
+    engine: Engine,
+    split: Split,
+    catalogue: Catalogue,
+    folder: Path,
+    *,
+    rows_of: RowsOf | None = None,
+    history_length: int = 50,
+    train_roles: tuple[str, ...] = (TRAIN,),
+    since: datetime | None = None,
+    base: Mapping[str, Vocabulary] | None = None,
+) -> ExamplesSummary:
+    """Write the examples of a split; the folder appears whole or not at all.
+
+    Memory is bounded by the engine's, the ids and the catalogue, and the longest user.
+
+    `rows_of` says what a row is, by default a user's sequence. `history_length` bounds the lists
+    of rows of events; other lists are whole, since they also say what a user has seen. With
+    `train_roles = LEARNT` (to refit once the epochs are chosen) there is no validation file.
+
+    To go on from an earlier training: with `since` only events from that moment (UTC) on are
+    trained on, and earlier ones are history; `base` holds vocabularies whose ids keep their rows.
+
+    Raises:
+        DataError: memory or disk do not suffice.
+        ConfigError: `rows_of` asks for event types that the log does not tell apart.
+    """
+    rows_of = rows_of or RowsOf()
+    schema = split.schema
+    with staged(folder) as aside:
+        (aside / "vocabulary").mkdir()
+        vocabularies = fit_vocabularies(engine, split, catalogue, base or {})
+        for table, vocabulary in vocabularies.items():
+            vocabulary.save(aside / "vocabulary" / f"{table}.arrow")
+        events = encode_events(engine, split, catalogue, vocabularies, rows_of.requested)
+        train = events.filter(events[ROLE].isin(train_roles))
+        raw_users = raw_side(schema, "user", catalogue, vocabularies)
+        users = encode_side(raw_users, schema, "user", vocabularies)
+        write_parquet(users, aside / "users.parquet")
+        raw_items = raw_side(schema, "item", catalogue, vocabularies)
+        items = encode_side(raw_items, schema, "item", vocabularies)
+        items = _with_counts(engine, items, events, train, schema)
+        write_parquet(items, aside / "items.parquet")
+        if rows_of.texts:
+            write_parquet(item_texts(raw_items, schema), aside / "item_texts.parquet")
+        interactions = train.order_by(order(train, schema)).select(
+            user=train[USER_ROW], item=train[ITEM_ROW], time=train[SECONDS]
+        )
+        _copy(engine, interactions, aside / "interactions.parquet", _INTERACTIONS_A_GROUP)
+        rows = _Rows(
+            engine=engine,
+            schema=schema,
+            rows_of=rows_of,
+            context=context_of(schema),
+            users=users.drop_columns([schema.user]),
+            raw_users=raw_users,
+            items=vocabularies[schema[schema.item].table_name],
+            folder=aside,
+            train_roles=train_roles,
+            history_length=history_length,
+            since=_stamp(since),
+        ).write(events)
+        summary = ExamplesSummary(
+            protocol=split.protocol,
+            fingerprint=split.fingerprint,
+            parts=split.parts,
+            rows_of=rows_of,
+            history_length=history_length,
+            train_roles=train_roles,
+            events=split.counts,
+            rows=rows,
+        )
+        summary.save(aside)
+        schema.save(aside / "schema.json")
+    return summary
+
+
+def _stamp(moment: datetime | None) -> int | None:
+    """Seconds since 1970; a moment without a time zone is UTC."""
+    if moment is None:
+        return None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+
+def _with_counts(
+    engine: Engine, items: pa.Table, events: ir.Table, train: ir.Table, schema: Schema
+) -> pa.Table:
+    """Item rows with their counts of events and, in a log with prices, the last known one."""
+    learnt = events.filter(events[ROLE].isin(LEARNT))
+    for name, part in ((TRAIN_EVENTS, train), (KNOWN_EVENTS, learnt)):
+        counts = engine.collect(part.group_by(ITEM_ROW).aggregate(n=part.count()))
+        of_item = np.zeros(items.num_rows, dtype=np.int64)
+        of_item[np.asarray(counts[ITEM_ROW])] = np.asarray(counts["n"])
+        items = items.append_column(name, pa.array(of_item))
+    if schema.price is None:
+        return items
+    prices = last_prices(engine, learnt, schema, ITEM_ROW, items.num_rows)
+    return items.append_column(LAST_PRICE, prices)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Writes the rows of every role, and those for serving, in one pass over sorted events.
+
+    `users` holds the features of user rows, and `raw_users` their ids and what the catalogue
+    says of them.
+    """
+
+    engine: Engine
+    schema: Schema
+    rows_of: RowsOf
+    context: tuple[str, ...]
+    users: pa.Table
+    raw_users: pa.Table
+    items: Vocabulary
+    folder: Path
+    train_roles: tuple[str, ...]
+    history_length: int
+    since: int | None
+
+    def write(self, events: ir.Table) -> dict[str, int]:
+        """Write all files; returns the number of rows of each role."""
+        roles = (TRAIN, *(role for role in SHOWN if role not in self.train_roles))
+        by_user = events.order_by(USER_ROW, *order(events, self.schema)).drop(self.schema.time)
+        with ExitStack() as stack:
+            files = {role: stack.enter_context(self._file(role)) for role in roles}
+            serving = stack.enter_context(RowGroups(self._path("serving"), _USERS_A_GROUP))
+            for block in blocks_of_users(self.engine.stream(by_user), USER_ROW):
+                for role, file in files.items():
+                    rows = self._rows(block, role)
+                    file.write(_beside(rows, self.users.take(rows[self.schema.user])))
+                serving.write(self._raw(serving_rows(block, self.rows_of)))
+        for role in roles:
+            if self._per_event(role):
+                self._sort(role)
+        return {role: file.rows for role, file in files.items()}
+
+    def _per_event(self, role: str) -> bool:
+        return self.rows_of.labels or (role == TRAIN and self.rows_of.per == "event")
+
+    def _path(self, role: str) -> Path:
+        return self.folder / f"{role}.parquet"
+
+    def _by_user(self, role: str) -> Path:
+        return self.folder / f"{role}.by_user.parquet"
+
+    def _file(self, role: str) -> RowGroups:
+        if self._per_event(role):
+            return RowGroups(self._by_user(role), _EVENTS_A_GROUP)
+        return RowGroups(self._path(role), _USERS_A_GROUP, _USERS_A_FILE)
+
+    def _rows(self, block: Block, role: str) -> pa.Table:
+        of_train = role == TRAIN
+        since = self.since if of_train else None
+        if self._per_event(role):
+            return event_rows(
+                block,
+                self.schema,
+                self.rows_of,
+                self.context,
+                asked=self.train_roles if of_train else (role,),
+                shown=self.train_roles if of_train else SHOWN[role],
+                length=self.history_length,
+                since=since,
+            )
+        if of_train:
+            return sequence_rows(block, self.schema, self.rows_of, self.train_roles, since)
+        return request_rows(block, self.schema, self.rows_of, role)
+
+    def _raw(self, rows: pa.Table) -> pa.Table:
+        """Rows for serving with raw ids in place of rows of vocabularies."""
+        for name in self.rows_of.requested:
+            lists = rows[name].combine_chunks()
+            ids = self.items.decode(lists.values.to_numpy())
+            place = rows.column_names.index(name)
+            rows = rows.set_column(place, name, pa.ListArray.from_arrays(lists.offsets, ids))
+        users = self.raw_users.take(rows[USER_ROW])
+        rows = rows.set_column(0, self.schema.user, users[self.schema.user])
+        return _beside(rows, users.drop_columns([self.schema.user]))
+
+    def _sort(self, role: str) -> None:
+        """Put rows of events, which came by user, into the order of time."""
+        rows = self.engine.scan([self._by_user(role)])
+        rows = rows.order_by(TIME, POSITION).drop(POSITION)
+        _copy(self.engine, rows, self._path(role), _EVENTS_A_GROUP, _EVENTS_A_FILE)
+        self._by_user(role).unlink()
+
+
+def _beside(rows: pa.Table, more: pa.Table) -> pa.Table:
+    for name in more.column_names:
+        rows = rows.append_column(more.schema.field(name), more[name])
+    return rows
+
+
+def _copy(
+    engine: Engine, rows: ir.Table, path: Path, row_group_rows: int, file_rows: int | None = None
+) -> None:
+    """Stream an expression into Parquet."""
+    with RowGroups(path, row_group_rows, file_rows) as file:
+        for batch in engine.stream(rows, row_group_rows):
+            file.write(pa.Table.from_batches([batch]))

@@ -1,0 +1,186 @@
+"""What a row may be made of: histories by event type, labels without their own page, texts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from feature_store.catalogue import Catalogue
+from feature_store.engine import Engine, EngineConfig
+from feature_store.errors import ConfigError
+from feature_store.event_log import EventLog
+from feature_store.examples import ExamplesSummary, RowsOf, files_of, write_examples
+from feature_store.labels import LabelConfig
+from feature_store.schema import Feature, Schema
+from feature_store.splits import GlobalTime, LeaveOneOut, make_split
+
+SCHEMA = Schema(
+    user="u",
+    item="i",
+    label="clicked",
+    event_type="kind",
+    title="title",
+    features=(
+        Feature(name="u", kind="id", side="user", dtype="int64"),
+        Feature(name="i", kind="id", side="item"),
+        Feature(name="title", kind="text", side="item"),
+        Feature(name="kind", kind="id", side="context"),
+        Feature(name="clicked", kind="dense", side="context", dtype="float32"),
+    ),
+)
+ITEMS = {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6}
+# user, item, second, kind: pages of impressions, each of which shares one second
+EVENTS = [
+    (7, "a", 10, "click"),
+    (7, "b", 10, "impression"),
+    (7, "c", 10, "impression"),
+    (7, "d", 20, "impression"),
+    (7, "e", 20, "purchase"),
+    (7, "a", 30, "purchase"),
+    (8, "f", 30, "click"),
+    (7, "b", 40, "click"),
+    (7, "c", 40, "impression"),
+    (7, "f", 50, "click"),
+]
+CUTS = GlobalTime(
+    validation_start=datetime.fromtimestamp(40, UTC), test_start=datetime.fromtimestamp(50, UTC)
+)
+CLICKED = ("click", "purchase")
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine(EngineConfig(threads=1))
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> EventLog:
+    made = EventLog.create(tmp_path / "log", SCHEMA)
+    users, items, at, kinds = zip(*EVENTS, strict=True)
+    times = [datetime.fromtimestamp(second, UTC) for second in at]
+    labels = [float(kind != "impression") for kind in kinds]
+    made.append(pa.table({"u": users, "i": items, "time": times, "kind": kinds, "clicked": labels}))
+    titles = {"i": ["b", "a", "z"], "title": ["A book", None, "Never sold"]}
+    Catalogue(made.folder, SCHEMA).write("item", pa.table(titles))
+    return made
+
+
+def write(
+    engine: Engine, log: EventLog, folder: Path, rows_of: RowsOf, **options: Any
+) -> dict[str, list[dict[str, Any]]]:
+    """The rows of every role."""
+    labels = LabelConfig() if rows_of.labels else None
+    split = make_split(engine, log, CUTS, labels)
+    catalogue = Catalogue(log.folder, SCHEMA)
+    summary = write_examples(engine, split, catalogue, folder, rows_of=rows_of, **options)
+    assert ExamplesSummary.load(folder) == summary
+    return {
+        role: pq.read_table(folder / f"{role}.parquet").to_pylist()
+        for role in ("train", "validation", "test")
+    }
+
+
+def letters(rows: list[int]) -> str:
+    return "".join("?abcdefz"[row] for row in rows)
+
+
+def test_labelled_rows_know_nothing_of_their_own_second(
+    engine: Engine, log: EventLog, tmp_path: Path
+) -> None:
+    rows_of = RowsOf(per="event", labels=True)
+    roles = write(engine, log, tmp_path / "e", rows_of)
+    shown = [(letters([row["i"]]), letters(row["history"])) for row in roles["train"]]
+    assert shown == [
+        ("a", ""), ("b", ""), ("c", ""),
+        ("d", "abc"), ("e", "abc"),
+        ("a", "abcde"), ("f", ""),
+    ]  # fmt: skip
+    assert [row["history_time"] for row in roles["train"]][3] == [10, 10, 10]
+    assert [row["label"] for row in roles["train"]] == [1, 0, 0, 0, 1, 1, 1]
+    # later roles see what the protocol shows them: not each other's page, nor the other's window
+    assert [letters(row["history"]) for row in roles["validation"]] == ["abcdea"] * 2
+    assert [letters(row["history"]) for row in roles["test"]] == ["abcdeabc"]
+
+
+def test_unlabelled_rows_hold_the_events_before_them_in_the_one_order(
+    engine: Engine, log: EventLog, tmp_path: Path
+) -> None:
+    roles = write(engine, log, tmp_path / "e", RowsOf(per="event"), history_length=3)
+    shown = [(letters([row["target"]]), letters(row["history"])) for row in roles["train"]]
+    assert shown == [
+        ("a", ""), ("b", "a"), ("c", "ab"),
+        ("d", "abc"), ("e", "bcd"),
+        ("a", "cde"), ("f", ""),
+    ]  # fmt: skip
+    assert [letters(row["history"]) for row in roles["test"]] == ["abcdeabc"]  # whole
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_histories_of_several_event_types_lie_beside_each_other(
+    labels: bool, engine: Engine, log: EventLog, tmp_path: Path
+) -> None:
+    histories = {"history": (), "clicks": CLICKED, "bought": ("purchase",)}
+    roles = write(engine, log, tmp_path / "e", RowsOf("event", histories, labels))
+    (last,) = (row for row in roles["train"] if row["time"] == 30 and row["history"])
+    assert letters(last["clicks"]) == "ae" and last["clicks_time"] == [10, 20]
+    assert letters(last["bought"]) == "e" and last["bought_time"] == [20]
+    (asked,) = roles["test"]
+    assert letters(asked["clicks"]) == "aeab" and letters(asked["bought"]) == "ea"
+    serving = pq.read_table(tmp_path / "e" / "serving.parquet").to_pylist()
+    assert serving[0]["clicks"] == list("aeabf") and serving[0]["bought_time"] == [20, 30]
+    assert serving[1] == {
+        "u": 8, "history": ["f"], "history_time": [30],
+        "clicks": ["f"], "clicks_time": [30], "bought": [], "bought_time": [],
+    }  # fmt: skip
+
+
+def test_event_types_of_a_log_that_tells_none_are_refused(engine: Engine, tmp_path: Path) -> None:
+    bare = EventLog.create(
+        tmp_path / "bare", Schema(user="u", item="i", features=SCHEMA.features[:2])
+    )
+    times = [datetime.fromtimestamp(second, UTC) for second in range(4)]
+    bare.append(pa.table({"u": [1] * 4, "i": list("abcd"), "time": times}))
+    split = make_split(engine, bare, LeaveOneOut())
+    rows_of = RowsOf(histories={"history": (), "bought": ("purchase",)})
+    with pytest.raises(ConfigError, match="'bought' holds events of certain types"):
+        write_examples(
+            engine, split, Catalogue(bare.folder, bare.schema), tmp_path / "e", rows_of=rows_of
+        )
+
+
+def test_texts_lie_at_the_rows_of_their_items(
+    engine: Engine, log: EventLog, tmp_path: Path
+) -> None:
+    write(engine, log, tmp_path / "with", RowsOf(texts=True))
+    texts = pq.read_table(tmp_path / "with" / "item_texts.parquet")
+    assert texts["title"].to_pylist() == [None, None, "A book", *[None] * 4, "Never sold"]
+    write(engine, log, tmp_path / "without", RowsOf())
+    assert not (tmp_path / "without" / "item_texts.parquet").exists()
+
+
+def test_rows_may_lie_in_several_files_in_their_order(
+    engine: Engine, log: EventLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = write(engine, log, tmp_path / "one", RowsOf(per="event"))["train"]
+    monkeypatch.setattr("feature_store.examples.write._EVENTS_A_GROUP", 2)
+    monkeypatch.setattr("feature_store.examples.write._EVENTS_A_FILE", 4)
+    assert write(engine, log, tmp_path / "two", RowsOf(per="event"))["train"] == whole
+    files = files_of(tmp_path / "two", "train")
+    assert [path.name for path in files] == ["00000.parquet", "00001.parquet"]
+    assert [pq.read_metadata(path).num_rows for path in files] == [4, 3]
+    assert [pq.read_metadata(path).num_row_groups for path in files] == [2, 2]
+
+
+def test_a_value_goes_through_json_and_contradictions_are_refused() -> None:
+    rows_of = RowsOf("event", {"history": (), "bought": ("purchase",)}, labels=True, texts=True)
+    assert RowsOf.from_dict(asdict(rows_of)) == rows_of
+    with pytest.raises(ConfigError, match="labels are of events"):
+        RowsOf(per="user", labels=True)
+    with pytest.raises(ConfigError, match="need the list 'history'"):
+        RowsOf(histories={"bought": ("purchase",)})
