@@ -55,6 +55,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.reader
 	$(BIN)/python -m benchmarks.evaluation
 	$(BIN)/python -m benchmarks.id_hashing
+	$(BIN)/python -m benchmarks.loading
 	$(BIN)/python -m benchmarks.embedding_step
 	$(BIN)/python -m benchmarks.checkpoint_stall
 

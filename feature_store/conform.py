@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -202,6 +201,8 @@ def _integer(raw: pa.Array) -> pa.Array:
 
 def _number(raw: pa.Array, target: pa.DataType) -> pa.Array:
     if pa.types.is_string(raw.type):
+        import pandas as pd  # here alone: configs, which know sources, are read without it
+
         numbers = pd.to_numeric(raw.to_pandas().astype(object), errors="coerce")
         raw = pa.array(np.asarray(numbers, dtype=np.float64), from_pandas=True)
     elif not (pa.types.is_integer(raw.type) or pa.types.is_floating(raw.type)):
@@ -225,6 +226,8 @@ def _time(raw: pa.Array, target: pa.DataType) -> pa.Array:
     if pa.types.is_date(raw.type):
         return raw.cast(target)
     if pa.types.is_string(raw.type):
+        import pandas as pd
+
         digits = pc.match_substring_regex(raw, r"^\d{1,18}$")
         seconds = pc.if_else(digits, raw, None)
         rest = pc.if_else(digits, None, raw)

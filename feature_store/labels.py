@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import ibis.expr.types as ir
+from typing import TYPE_CHECKING
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from feature_store.engine import Engine
 from feature_store.errors import DataError
 from feature_store.schema import Schema
+
+if TYPE_CHECKING:  # a config has labels, and is read without the engine
+    import ibis.expr.types as ir
 
 
 class LabelConfig(BaseModel):

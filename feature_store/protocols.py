@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from datetime import UTC, datetime
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import ibis
-import ibis.expr.types as ir
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from feature_store.columns import POSITION
 from feature_store.errors import DataError
 from feature_store.schema import Schema
 from feature_store.timeline import rank_from_end, shuffle
+
+if TYPE_CHECKING:  # Ibis is imported where it is used: every config has a protocol
+    import ibis.expr.types as ir
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 VALIDATION_INPUT, TEST_INPUT = "validation_input", "test_input"
@@ -124,9 +125,7 @@ class LeaveOneOut(Protocol):
         """The role of every event."""
         rank = rank_from_end(events, schema)
         count = events.count().over(group_by=events[schema.user])
-        return ibis.cases(
-            (count < 3, TRAIN), (rank == 0, TEST), (rank == 1, VALIDATION), else_=TRAIN
-        )
+        return _cases((count < 3, TRAIN), (rank == 0, TEST), (rank == 1, VALIDATION), else_=TRAIN)
 
 
 class GlobalTime(Protocol):
@@ -154,14 +153,14 @@ class GlobalTime(Protocol):
             starts = _naive(self.validation_start), _naive(self.test_start)
             if starts[1] <= starts[0]:
                 raise DataError("split.test_start must come after split.validation_start")
-            validation, test = map(ibis.timestamp, starts)
+            validation, test = map(_timestamp, starts)
         elif self.test_start or self.validation_start:
             raise DataError("give both split.validation_start and split.test_start, or neither")
         else:
             end = events[schema.time].max().as_scalar()
             test = end - _microseconds(self.test_days)
             validation = end - _microseconds(self.test_days + self.validation_days)
-        return ibis.cases((time >= test, TEST), (time >= validation, VALIDATION), else_=TRAIN)
+        return _cases((time >= test, TEST), (time >= validation, VALIDATION), else_=TRAIN)
 
 
 class UserHoldout(Protocol):
@@ -197,7 +196,7 @@ class UserHoldout(Protocol):
         count = events.count().over(group_by=user)
         shown = last >= count - (count * self.input).floor()
         test, validation = share < self.test, share < self.test + self.validation
-        return ibis.cases(
+        return _cases(
             (test & shown, TEST_INPUT),
             (test, TEST),
             (validation & shown, VALIDATION_INPUT),
@@ -230,7 +229,7 @@ class ItemHoldout(Protocol):
     def role(self, events: ir.Table, schema: Schema) -> ir.StringColumn:
         """The role of every event."""
         share = _place(events[schema.item], self.seed)
-        return ibis.cases(
+        return _cases(
             (share < self.test, TEST),
             (share < self.test + self.validation, VALIDATION),
             else_=TRAIN,
@@ -276,9 +275,9 @@ class Random(Protocol):
             left = (number / self.folds).floor() * (self.folds - 1) + card
             left = left - (card > self.fold).cast("int64")
             validation = _spread(left) < self.validation / (1 - 1 / self.folds)
-            return ibis.cases((card == self.fold, TEST), (validation, VALIDATION), else_=TRAIN)
+            return _cases((card == self.fold, TEST), (validation, VALIDATION), else_=TRAIN)
         drawn = _spread(number)
-        return ibis.cases(
+        return _cases(
             (drawn < self.test, TEST),
             (drawn < self.test + self.validation, VALIDATION),
             else_=TRAIN,
@@ -314,22 +313,31 @@ class Fixed(Protocol):
         published = events[schema.published_role]
         has_validation = (published == VALIDATION).any().over()
         taken = _spread(_deal(events, schema, self.seed)) < self.validation
-        return ibis.cases(
-            ((published == TRAIN) & taken & ~has_validation, VALIDATION), else_=published
-        )
+        return _cases(((published == TRAIN) & taken & ~has_validation, VALIDATION), else_=published)
 
 
 AnyProtocol = LeaveOneOut | GlobalTime | UserHoldout | ItemHoldout | Random | Fixed
 SplitConfig = Annotated[AnyProtocol, Field(discriminator="protocol")]
 
 
+def _cases(*branches: tuple[Any, str], else_: Any) -> ir.StringColumn:
+    """The role of the first branch whose condition holds."""
+    import ibis
+
+    return ibis.cases(*branches, else_=else_)
+
+
 def _place(ids: ir.Column, seed: int) -> ir.FloatingColumn:
     """Where in [0, 1) each id stands when all distinct ones are put in random order."""
+    import ibis
+
     return ibis.dense_rank().over(order_by=[shuffle(ids, seed), ids]) / ids.nunique().as_scalar()
 
 
 def _deal(events: ir.Table, schema: Schema, seed: int) -> ir.IntegerColumn:
     """Numbers from 0 as in dealing cards: a user's events, shuffled, get consecutive ones."""
+    import ibis
+
     user = events[schema.user]
     keys = [shuffle(user, seed), user, shuffle(events[POSITION], seed)]
     return ibis.row_number().over(order_by=keys)
@@ -348,5 +356,13 @@ def _naive(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
+def _timestamp(moment: datetime) -> ir.TimestampScalar:
+    import ibis
+
+    return ibis.timestamp(moment)
+
+
 def _microseconds(days: float) -> ir.IntervalScalar:
+    import ibis
+
     return ibis.interval(microseconds=round(days * 86_400_000_000))

@@ -7,14 +7,16 @@ often that of item ids, would tell a sequence model what it cannot know.
 
 from __future__ import annotations
 
-import ibis
-import ibis.expr.types as ir
+from typing import TYPE_CHECKING
 
 from feature_store.columns import POSITION
 from feature_store.engine import Engine
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.schema import Schema
+
+if TYPE_CHECKING:  # Ibis is imported where it is used: every config has a protocol
+    import ibis.expr.types as ir
 
 
 def read_events(engine: Engine, log: EventLog) -> ir.Table:
@@ -33,6 +35,8 @@ def order(events: ir.Table, schema: Schema) -> list[ir.Column]:
 
 def shuffle(column: ir.Column, seed: int = 0) -> ir.StringColumn:
     """A key whose order is random, the same for the same seed on every engine."""
+    import ibis
+
     return (ibis.literal(f"{seed}:") + column.cast("string")).hexdigest("md5")
 
 
@@ -43,5 +47,7 @@ def seconds(column: ir.Column) -> ir.IntegerColumn:
 
 def rank_from_end(events: ir.Table, schema: Schema) -> ir.IntegerColumn:
     """0 for a user's last event, 1 for the one before it, and so on."""
+    import ibis
+
     latest_first = [key.desc() for key in order(events, schema)]
     return ibis.row_number().over(group_by=events[schema.user], order_by=latest_first)

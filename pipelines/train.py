@@ -27,7 +27,6 @@ from recsys.evaluation.item_facts import ItemFacts
 from recsys.evaluation.predictions import Predictions
 from recsys.model import Model, TrainedModel
 from recsys.rankers.base import Ranker
-from recsys.retrievers import RETRIEVERS
 from recsys.retrievers.base import Retriever
 from recsys.tracking import Tracker
 from recsys.training import checkpoint
@@ -103,9 +102,7 @@ def train(config: RunConfig, group: Group, tracker: Tracker, *, resume: bool = F
 
 def is_trained(config: RunConfig) -> bool:
     """Whether the model learns by gradient."""
-    if config.retriever is None:
-        return True
-    return RETRIEVERS[type(config.retriever)].learns_by_gradient
+    return config.model_class.learns_by_gradient
 
 
 def trained_folder(config: RunConfig) -> Path:

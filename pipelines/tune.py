@@ -19,8 +19,6 @@ from pipelines.tuning_report import TuningProgress, best_trial, draw
 from recsys.config import RunConfig, parse_config
 from recsys.data.examples import Examples
 from recsys.distributed import Group, join
-from recsys.retrievers import RETRIEVERS
-from recsys.retrievers.trained import TrainedRetriever
 from recsys.tracking import Tracker
 from recsys.training.trainer import Trainer, Validate
 from recsys.tuning.options import Domain
@@ -144,7 +142,7 @@ def search_space(config: RunConfig) -> dict[str, Domain]:
             f'as "retriever.{options[0]}" = {{low = 1, high = 10}}; known: {", ".join(options)}'
         )
     sections = ["retriever"]
-    if issubclass(RETRIEVERS[kind], TrainedRetriever):
+    if config.model_class.learns_by_gradient:
         sections += ["embeddings", "reader", "trainer"]
     for key, domain in space.items():
         if key in _NOT_TUNED or (

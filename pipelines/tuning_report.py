@@ -18,7 +18,7 @@ from rich.table import Table
 
 from feature_store.errors import DataError
 from pipelines.progress import console
-from recsys.retrievers import BY_NAME, RETRIEVERS
+from recsys.retrievers import retriever_class
 from recsys.tuning.study import Report, Trial
 
 
@@ -101,7 +101,7 @@ def baseline_snippet(found: dict[str, Any]) -> str | None:
 
     None where it learns by gradient: such a retriever is the model of a run of its own.
     """
-    if RETRIEVERS[BY_NAME[found["retriever"]]].learns_by_gradient:
+    if retriever_class(found["retriever"]).learns_by_gradient:
         return None
     values = {key.split(".", 1)[1]: value for key, value in best_trial(found)["values"].items()}
     return "[[baselines]]\n" + tomli_w.dumps({"name": found["retriever"], **_nested(values)})

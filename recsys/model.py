@@ -18,6 +18,7 @@ from recsys.data.examples import Examples, Interactions
 from recsys.data.options import ReaderConfig
 from recsys.data.reader import Reader
 from recsys.inputs import Input
+from recsys.options import ModelConfig
 
 
 class Loss(NamedTuple):
@@ -72,12 +73,13 @@ class Model(nn.Module):
 class TrainedModel(Model, ABC):
     """A model that learns by gradient: the trainer calls `forward`.
 
-    `columns` says of which features the columns of a weight are, by the weight's name; `own`
-    names what the model keeps for a single feature besides its table. `wraps` names the part of a
-    model that is another model, whose own trainings it may start from.
+    `Config` are its options. `columns` says of which features the columns of a weight are, by the
+    weight's name; `own` names what the model keeps for a single feature besides its table. `wraps`
+    names the part of a model that is another model, whose own trainings it may start from.
     """
 
     learns_by_gradient = True
+    Config: ClassVar[type[ModelConfig]]
     wraps: ClassVar[str] = ""
 
     def __init__(self) -> None:

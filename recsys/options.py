@@ -1,10 +1,24 @@
-"""Options that every retriever and every ranker has."""
+"""Options that every retriever and every ranker has, and how `name` chooses whose they are."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+from importlib import import_module
+from operator import or_
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 
 
 class ModelConfig(BaseModel):
@@ -17,3 +31,72 @@ class ModelConfig(BaseModel):
     search_space: ClassVar[dict[str, dict[str, Any]]] = {}
 
     name: str
+
+
+def import_class(path: str) -> Any:
+    """The class at a dotted path, as registries of models hold them."""
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenByName:
+    """Annotates a field with the options of a model that `name` chooses from a registry.
+
+    A registry maps names to dotted paths of classes, each of which has its options as `Config`.
+    Only the module of the class that is named is imported; the JSON schema, which shows all of
+    them as a union discriminated by `name`, imports every one.
+    """
+
+    registry: Mapping[str, str]
+
+    def options(self, name: str) -> type[ModelConfig]:
+        """The options of the model of that name. Raises KeyError for an unknown one."""
+        return import_class(self.registry[name]).Config  # type: ignore[no-any-return]
+
+    def validate(self, value: Any) -> ModelConfig:
+        """From a table with the key `name`. Raises pydantic's ValidationError."""
+        if isinstance(value, ModelConfig):
+            return value
+        if not isinstance(value, Mapping):
+            raise _error("dict_type", value)
+        if "name" not in value:
+            raise _error("union_tag_not_found", value, discriminator="'name'")
+        name = value["name"]
+        if not isinstance(name, str) or name not in self.registry:
+            expected = ", ".join(map(repr, self.registry))
+            raise _error(
+                "union_tag_invalid",
+                value,
+                discriminator="'name'",
+                tag=str(name),
+                expected_tags=expected,
+            )
+        return self.options(name).model_validate(value)
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self.validate,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda options, info: options.model_dump(
+                    mode=info.mode, exclude_none=info.exclude_none
+                ),
+                info_arg=True,
+            ),
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        arms = reduce(or_, map(self.options, self.registry))
+        union = arms
+        if len(self.registry) > 1:
+            union = Annotated[arms, Field(discriminator="name")]  # type: ignore[assignment]
+        return handler(TypeAdapter(union).core_schema)
+
+
+def _error(kind: str, value: Any, **context: Any) -> ValidationError:
+    details = InitErrorDetails(type=kind, loc=(), input=value, ctx=context)
+    return ValidationError.from_exception_data("options", [details])

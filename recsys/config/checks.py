@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from feature_store.errors import ConfigError
 from recsys.config.run_config import RunConfig
-from recsys.evaluation.predictions import FIGURES
 from recsys.rankers import RANKERS
-from recsys.retrievers import BY_NAME, RETRIEVERS
-from recsys.retrievers.fitted import FittedRetriever, ScoringRetriever
-from recsys.retrievers.trained import TrainedRetriever
+from recsys.retrievers import RETRIEVERS, retriever_class
 
 
 def check(config: RunConfig, where: str) -> None:
     """Raises ConfigError where sections do not go together."""
     if (config.retriever is None) == (config.ranker is None):
         raise ConfigError(
-            f"{where}: give either [retriever], one of {', '.join(BY_NAME)}, or [ranker], one of "
-            f"{', '.join(kind.model_fields['name'].default for kind in RANKERS)}"
+            f"{where}: give either [retriever], one of {', '.join(RETRIEVERS)}, or [ranker], "
+            f"one of {', '.join(RANKERS)}"
         )
     if config.ranker is not None:
         _check_ranker(config, where)
@@ -25,6 +22,8 @@ def check(config: RunConfig, where: str) -> None:
 
 
 def _check_ranker(config: RunConfig, where: str) -> None:
+    from recsys.evaluation.predictions import FIGURES
+
     if config.baselines:
         raise ConfigError(f"{where}: baselines are retrievers: a ranker has none")
     if config.metric not in FIGURES:
@@ -35,16 +34,16 @@ def _check_ranker(config: RunConfig, where: str) -> None:
 
 
 def _check_retriever(config: RunConfig, where: str) -> None:
-    kinds = {name: RETRIEVERS[kind] for name, kind in BY_NAME.items()}
-    fitted = [name for name, kind in kinds.items() if issubclass(kind, FittedRetriever)]
+    from recsys.retrievers.fitted import ScoringRetriever  # the retriever has imported it already
+
     for baseline in config.baselines or ():
-        name = baseline.name
-        if name not in fitted:
+        if retriever_class(baseline.name).learns_by_gradient:
+            fitted = [n for n in RETRIEVERS if not retriever_class(n).learns_by_gradient]
             raise ConfigError(
-                f"{where}: baselines: {name!r} learns by gradient: make it the retriever of a run "
-                f"of its own; known: {', '.join(fitted)}"
+                f"{where}: baselines: {baseline.name!r} learns by gradient: make it the "
+                f"retriever of a run of its own; known: {', '.join(fitted)}"
             )
-    chosen = kinds[config.model.name]
+    chosen = retriever_class(config.model.name)
     if issubclass(chosen, ScoringRetriever) and config.export.index.kind == "faiss":
         raise ConfigError(
             f"{where}: export.index.kind: {config.model.name} gives every item a score and has "
@@ -62,7 +61,7 @@ def _check_retriever(config: RunConfig, where: str) -> None:
             f"retriever.matryoshka trains; choose one of: {', '.join(map(str, nested)) or 'none'}"
         )
     metric, known = config.metric, config.evaluation.figures
-    if metric not in known and issubclass(chosen, TrainedRetriever):
+    if metric not in known and chosen.learns_by_gradient:
         raise ConfigError(
             f"{where}: trainer.metric: {metric!r} is not measured with these evaluation.ks; "
             f"choose one of: {', '.join(known)}"

@@ -40,7 +40,7 @@ def parse_config(
     try:
         config = RunConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError("; ".join(explain(e, where) for e in error.errors())) from None
+        raise ConfigError("; ".join(explain(e, tree, where) for e in error.errors())) from None
     check(config, where)
     return config
 

@@ -6,25 +6,28 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from feature_store.engine import EngineConfig
-from feature_store.examples import RowsOf
 from feature_store.labels import LabelConfig
+from feature_store.protocols import LeaveOneOut, SplitConfig
 from feature_store.sources import SourceConfig
-from feature_store.splits import LeaveOneOut, SplitConfig
 from recsys.data.options import ReaderConfig
 from recsys.embeddings.options import EmbeddingsConfig, QuantisationConfig
 from recsys.evaluation.options import EvaluationConfig
 from recsys.options import ModelConfig
-from recsys.rankers import RANKERS, AnyRankerConfig
-from recsys.retrievers import RETRIEVERS, AnyRetrieverConfig
+from recsys.rankers import RankerConfig, ranker_class
+from recsys.retrievers import RetrieverConfig, retriever_class
 from recsys.serving.options import IndexConfig
 from recsys.training.options import TrainerConfig
 from recsys.tuning.options import TuneConfig
+
+if TYPE_CHECKING:  # reading a config imports no more than the options of the models it names
+    from feature_store.examples import RowsOf
+    from recsys.model import Model
 
 
 class TrackingConfig(BaseModel):
@@ -72,13 +75,13 @@ class RunConfig(BaseModel):
     engine: EngineConfig = EngineConfig()
     split: SplitConfig = LeaveOneOut()
     labels: LabelConfig = LabelConfig()
-    retriever: AnyRetrieverConfig | None = Field(
+    retriever: RetrieverConfig | None = Field(
         None, description="The model, where the run is to find items for users..."
     )
-    ranker: AnyRankerConfig | None = Field(
+    ranker: RankerConfig | None = Field(
         None, description="... or where it is to say how likely a label is."
     )
-    baselines: tuple[Annotated[AnyRetrieverConfig, BeforeValidator(_named)], ...] | None = Field(
+    baselines: tuple[Annotated[RetrieverConfig, BeforeValidator(_named)], ...] | None = Field(
         None,
         description="Retrievers in closed form, measured beside the model: names, or tables with "
         "their options. By default popularity and, where the log has times, recent popularity.",
@@ -99,10 +102,14 @@ class RunConfig(BaseModel):
         return found
 
     @property
+    def model_class(self) -> type[Model]:
+        """The class of the retriever or the ranker."""
+        return (retriever_class if self.ranker is None else ranker_class)(self.model.name)
+
+    @property
     def rows_of(self) -> RowsOf:
         """What rows the model is trained on."""
-        kinds: dict[type, Any] = {**RETRIEVERS, **RANKERS}
-        return kinds[type(self.model)].rows_of
+        return self.model_class.rows_of
 
     @property
     def metric(self) -> str:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from recsys.data.examples import Examples
-from recsys.embeddings.options import EmbeddingsConfig
-from recsys.options import ModelConfig
-from recsys.rankers.base import Ranker
-from recsys.rankers.dcn import DCN, DCNConfig
+from typing import TYPE_CHECKING, Annotated
 
-RANKERS: dict[type[ModelConfig], type[Ranker]] = {DCNConfig: DCN}
-AnyRankerConfig = DCNConfig  # a union, discriminated by `name`, once there are two
-BY_NAME = {config.model_fields["name"].default: config for config in RANKERS}
+from recsys.options import ChosenByName, ModelConfig, import_class
+
+if TYPE_CHECKING:  # a config names rankers, and imports only the one that it names
+    from recsys.data.examples import Examples
+    from recsys.embeddings.options import EmbeddingsConfig
+    from recsys.rankers.base import Ranker
+
+RANKERS = {"dcn": "recsys.rankers.dcn.DCN"}
+RankerConfig = Annotated[ModelConfig, ChosenByName(RANKERS)]
+
+
+def ranker_class(name: str) -> type[Ranker]:
+    """The class of the ranker of that name; its options are its `Config`."""
+    return import_class(RANKERS[name])  # type: ignore[no-any-return]
 
 
 def build(
     config: ModelConfig, embeddings: EmbeddingsConfig, examples: Examples, seed: int = 0
 ) -> Ranker:
     """The ranker that a config describes, with weights drawn from torch's random state."""
-    return RANKERS[type(config)](config, embeddings, examples, seed)  # type: ignore[call-arg, arg-type]
+    return ranker_class(config.name)(config, embeddings, examples, seed)  # type: ignore[call-arg, arg-type]

@@ -46,6 +46,8 @@ class DCNConfig(ModelConfig):
 class DCN(Ranker):
     """Reads features of the user, the item and the event; numbers are standardised."""
 
+    Config = DCNConfig
+
     def __init__(
         self, config: DCNConfig, embeddings: EmbeddingsConfig, examples: Examples, seed: int = 0
     ) -> None:

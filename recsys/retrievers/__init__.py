@@ -2,70 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
+from recsys.options import ChosenByName, ModelConfig, import_class
 
-from recsys.data.examples import Examples
-from recsys.embeddings.options import EmbeddingsConfig
-from recsys.options import ModelConfig
-from recsys.retrievers.ada_retrieval import AdaRetrieval, AdaRetrievalConfig
-from recsys.retrievers.als import ALS, ALSConfig
-from recsys.retrievers.base import VectorRetriever
-from recsys.retrievers.bpr import BPR, BPRConfig
-from recsys.retrievers.ease import EASE, EASEConfig
-from recsys.retrievers.gf_cf import GFCF, GFCFConfig
-from recsys.retrievers.graph import Graph, GraphConfig
-from recsys.retrievers.hstu import HSTU, HSTUConfig
-from recsys.retrievers.item_knn import ItemKNN, ItemKNNConfig
-from recsys.retrievers.knn_embed import KNNEmbed, KNNEmbedConfig
-from recsys.retrievers.multi_interest import MultiInterest, MultiInterestConfig
-from recsys.retrievers.popularity import Popularity, PopularityConfig, RecentPopularityConfig
-from recsys.retrievers.sasrec import SASRec, SASRecConfig
-from recsys.retrievers.trained import TrainedRetriever
-from recsys.retrievers.two_tower import TwoTower, TwoTowerConfig
+if TYPE_CHECKING:  # a config names retrievers, and imports only those that it names
+    from recsys.data.examples import Examples
+    from recsys.embeddings.options import EmbeddingsConfig
+    from recsys.retrievers.fitted import FittedRetriever
+    from recsys.retrievers.trained import TrainedRetriever
 
-RETRIEVERS: dict[type[ModelConfig], type[VectorRetriever]] = {
-    PopularityConfig: Popularity,
-    RecentPopularityConfig: Popularity,
-    ItemKNNConfig: ItemKNN,
-    EASEConfig: EASE,
-    GFCFConfig: GFCF,
-    ALSConfig: ALS,
-    BPRConfig: BPR,
-    SASRecConfig: SASRec,
-    HSTUConfig: HSTU,
-    TwoTowerConfig: TwoTower,
-    MultiInterestConfig: MultiInterest,
-    GraphConfig: Graph,
-    KNNEmbedConfig: KNNEmbed,
-    AdaRetrievalConfig: AdaRetrieval,
+RETRIEVERS = {
+    "popularity": "recsys.retrievers.popularity.Popularity",
+    "recent_popularity": "recsys.retrievers.popularity.RecentPopularity",
+    "item_knn": "recsys.retrievers.item_knn.ItemKNN",
+    "ease": "recsys.retrievers.ease.EASE",
+    "gf_cf": "recsys.retrievers.gf_cf.GFCF",
+    "als": "recsys.retrievers.als.ALS",
+    "bpr": "recsys.retrievers.bpr.BPR",
+    "sasrec": "recsys.retrievers.sasrec.SASRec",
+    "hstu": "recsys.retrievers.hstu.HSTU",
+    "two_tower": "recsys.retrievers.two_tower.TwoTower",
+    "multi_interest": "recsys.retrievers.multi_interest.MultiInterest",
+    "graph": "recsys.retrievers.graph.Graph",
+    "knn_embed": "recsys.retrievers.knn_embed.KNNEmbed",
+    "ada_retrieval": "recsys.retrievers.ada_retrieval.AdaRetrieval",
 }
-AnyRetrieverConfig = Annotated[
-    PopularityConfig
-    | RecentPopularityConfig
-    | ItemKNNConfig
-    | EASEConfig
-    | GFCFConfig
-    | ALSConfig
-    | BPRConfig
-    | SASRecConfig
-    | HSTUConfig
-    | TwoTowerConfig
-    | MultiInterestConfig
-    | GraphConfig
-    | KNNEmbedConfig
-    | AdaRetrievalConfig,
-    Field(discriminator="name"),
-]
-BY_NAME = {config.model_fields["name"].default: config for config in RETRIEVERS}
+RetrieverConfig = Annotated[ModelConfig, ChosenByName(RETRIEVERS)]
+
+
+def retriever_class(name: str) -> type[FittedRetriever] | type[TrainedRetriever]:
+    """The class of the retriever of that name; its options are its `Config`."""
+    return import_class(RETRIEVERS[name])  # type: ignore[no-any-return]
 
 
 def build(
     config: ModelConfig, embeddings: EmbeddingsConfig, examples: Examples, seed: int = 0
-) -> VectorRetriever:
+) -> FittedRetriever | TrainedRetriever:
     """The retriever that a config describes, with weights drawn from torch's random state."""
-    kind = RETRIEVERS[type(config)]
-    if issubclass(kind, TrainedRetriever):
-        return kind(config, embeddings, examples, seed)  # type: ignore[call-arg, arg-type]
-    return kind(config, examples, seed)  # type: ignore[call-arg, arg-type]
+    return retriever_class(config.name).make(config, embeddings, examples, seed)

@@ -97,6 +97,7 @@ class AdaRetrieval(TrainedRetriever):
     answer is round after round, and scores descend within each.
     """
 
+    Config = AdaRetrievalConfig
     config: AdaRetrievalConfig  # type: ignore[assignment]
     wraps = "backbone"
     merge = "rounds"

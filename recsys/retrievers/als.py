@@ -49,6 +49,7 @@ class ALS(FittedRetriever):
     Y_u [T, D] are the vectors of the distinct items of the history.
     """
 
+    Config = ALSConfig
     config: ALSConfig
     vectors: Tensor
     gram: Tensor

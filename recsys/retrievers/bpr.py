@@ -44,6 +44,7 @@ class BPR(FittedRetriever):
     """
 
     needs_history = False
+    Config = BPRConfig
     config: BPRConfig
     users: Tensor
     vectors: Tensor

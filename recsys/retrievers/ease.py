@@ -37,6 +37,7 @@ class EASE(ScoringRetriever):
     It has rows and columns for the n items with training events; the others score 0.
     """
 
+    Config = EASEConfig
     config: EASEConfig
     rows: Tensor
     weights: Tensor

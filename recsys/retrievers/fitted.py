@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from feature_store.columns import HISTORY
 from recsys.data.examples import Examples, Interactions
+from recsys.embeddings.options import EmbeddingsConfig
 from recsys.inputs import History, Input
 from recsys.options import ModelConfig
 from recsys.retrievers.base import Queries, VectorRetriever, single_interest
@@ -20,8 +22,10 @@ class FittedRetriever(VectorRetriever):
     """A vector retriever that learns from all training events at once, without the trainer.
 
     It is fitted where it is used: the same events and seed make the same retriever. It reads whole
-    histories unless it says otherwise.
+    histories unless it says otherwise. `Config` are its options.
     """
+
+    Config: ClassVar[type[ModelConfig]]
 
     def __init__(self, config: ModelConfig, examples: Examples, seed: int = 0) -> None:
         super().__init__()
@@ -29,6 +33,13 @@ class FittedRetriever(VectorRetriever):
         self.config = config
         self.items = examples.num_items
         self.seed = seed
+
+    @classmethod
+    def make(
+        cls, config: ModelConfig, embeddings: EmbeddingsConfig, examples: Examples, seed: int = 0
+    ) -> Self:
+        """A retriever that is not fitted yet, from a `Config`; it has no embedding tables."""
+        return cls(config, examples, seed)
 
     @abstractmethod
     def fit(self, interactions: Interactions, examples: Examples) -> None:

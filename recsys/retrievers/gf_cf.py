@@ -42,6 +42,7 @@ class GFCF(ScoringRetriever):
     product R~^T R~ itself would have far more entries.
     """
 
+    Config = GFCFConfig
     config: GFCFConfig
     singular_vectors: Tensor
     root_degrees: Tensor

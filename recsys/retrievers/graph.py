@@ -71,6 +71,7 @@ class Graph(TrainedRetriever):
 
     rows_of = RowsOf(per="event")
     needs_history = False
+    Config = GraphConfig
     config: GraphConfig
 
     def __init__(

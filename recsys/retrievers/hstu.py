@@ -35,6 +35,7 @@ class HSTUConfig(SequentialConfig):
 class HSTU(SequentialRetriever):
     """Positions and gaps in time are biases of the attention."""
 
+    Config = HSTUConfig
     config: HSTUConfig
 
     def __init__(

@@ -45,6 +45,7 @@ class ItemKNN(ScoringRetriever):
     """An item's score is the sum of its similarities to those of its nearest neighbours that
     the history holds."""
 
+    Config = ItemKNNConfig
     config: ItemKNNConfig
 
     def fit(self, interactions: Interactions, examples: Examples) -> None:

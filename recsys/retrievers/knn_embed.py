@@ -68,6 +68,7 @@ class KNNEmbed(FittedRetriever):
 
     needs_history = False
     merge = "quota"
+    Config = KNNEmbedConfig
     config: KNNEmbedConfig
     vectors: Tensor
     clusters: Tensor

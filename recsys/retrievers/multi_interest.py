@@ -75,6 +75,7 @@ class MultiInterestConfig(ObjectiveConfig):
 class MultiInterest(TrainedRetriever):
     """Item vectors are the input embeddings; an extractor turns a history into interests."""
 
+    Config = MultiInterestConfig
     config: MultiInterestConfig
 
     def __init__(

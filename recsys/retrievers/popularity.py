@@ -37,6 +37,7 @@ class RecentPopularityConfig(ModelConfig):
 class Popularity(FittedRetriever):
     """The same list for everyone: user vector [1], item vector [events of the item]."""
 
+    Config: ClassVar[type[ModelConfig]] = PopularityConfig
     needs_history = False
     events: Tensor
 
@@ -46,17 +47,8 @@ class Popularity(FittedRetriever):
         self.register_buffer("events", torch.zeros(self.items))
 
     def fit(self, interactions: Interactions, examples: Examples) -> None:
-        """Count events; of the last days only where the config says so.
-
-        Raises DataError when it does and the log has no times.
-        """
-        items = interactions.items
-        if isinstance(self.config, RecentPopularityConfig):
-            if examples.schema.clock != "time":
-                raise DataError("recent_popularity needs times; this log has none: leave it out")
-            since = interactions.times.max() - self.config.days * 86_400
-            items = items[interactions.times >= since]
-        self.events = torch.bincount(items, minlength=examples.num_items).float()
+        """Count events."""
+        self.events = torch.bincount(interactions.items, minlength=self.items).float()
 
     def encode(self, inputs: dict[str, Tensor]) -> Queries:
         """One for everyone."""
@@ -66,3 +58,18 @@ class Popularity(FittedRetriever):
     def embed_items(self, rows: Tensor) -> Tensor:
         """The counts [n, 1]."""
         return self.events[rows].unsqueeze(1)
+
+
+class RecentPopularity(Popularity):
+    """Popularity in the last days."""
+
+    Config = RecentPopularityConfig
+    config: RecentPopularityConfig
+
+    def fit(self, interactions: Interactions, examples: Examples) -> None:
+        """Count the events of the last days. Raises DataError when the log has no times."""
+        if examples.schema.clock != "time":
+            raise DataError("recent_popularity needs times; this log has none: leave it out")
+        since = interactions.times.max() - self.config.days * 86_400
+        recent = interactions.items[interactions.times >= since]
+        self.events = torch.bincount(recent, minlength=self.items).float()

@@ -34,6 +34,7 @@ class SASRecConfig(SequentialConfig):
 class SASRec(SequentialRetriever):
     """Causal attention; it knows the order of events, not their times."""
 
+    Config = SASRecConfig
     config: SASRecConfig
 
     def __init__(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, Self
 
 from torch import Tensor
 
+from recsys.data.examples import Examples
+from recsys.embeddings.options import EmbeddingsConfig
 from recsys.model import TrainedModel
 from recsys.objectives.objective import Objective, ObjectiveConfig
 from recsys.retrievers.base import VectorRetriever
@@ -19,6 +22,13 @@ class TrainedRetriever(VectorRetriever, TrainedModel):
 
     config: ObjectiveConfig
     objective: Objective
+
+    @classmethod
+    def make(
+        cls, config: Any, embeddings: EmbeddingsConfig, examples: Examples, seed: int = 0
+    ) -> Self:
+        """A retriever that has learned nothing, from a `Config`."""
+        return cls(config, embeddings, examples, seed)  # type: ignore[call-arg]
 
     def compared(self, vectors: Tensor) -> Tensor:
         """Vectors [..., D] as the loss compares them."""

@@ -68,6 +68,7 @@ class TwoTower(TrainedRetriever):
     """
 
     rows_of = RowsOf(per="event")
+    Config = TwoTowerConfig
     config: TwoTowerConfig
     new: Tensor
 

@@ -19,7 +19,7 @@ from feature_store.errors import ConfigError, DataError
 from pipelines.prepare import prepare
 from pipelines.tune import for_retriever, search_space, tune
 from recsys.config import RunConfig, load_config, parse_config
-from recsys.retrievers import BY_NAME
+from recsys.retrievers import RETRIEVERS, retriever_class
 
 Tree = dict[str, Any]
 Ask = Callable[..., tuple[Any, str, str]]
@@ -231,7 +231,9 @@ def test_what_else_cannot_be_tuned(
     assert "[tune.space]" in message and '"retriever.days" =' in message
 
 
-@pytest.mark.parametrize("name", [n for n, kind in BY_NAME.items() if kind.search_space])
+@pytest.mark.parametrize(
+    "name", [name for name in RETRIEVERS if retriever_class(name).Config.search_space]
+)
 def test_what_a_retriever_proposes_fits_its_config(log: Path, tmp_path: Path, name: str) -> None:
     config, folder = for_retriever(parse_config(planted(log, tmp_path)), name)
     assert all(key.startswith("retriever.") for key in search_space(config))

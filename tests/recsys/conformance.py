@@ -28,7 +28,7 @@ from recsys.lists.pairs import Pairs
 from recsys.model import Model, TrainedModel
 from recsys.options import ModelConfig
 from recsys.rankers.base import Ranker
-from recsys.retrievers import BY_NAME, RETRIEVERS
+from recsys.retrievers import RETRIEVERS, retriever_class
 from recsys.retrievers.base import Candidates, VectorRetriever
 from recsys.retrievers.fitted import FittedRetriever
 from recsys.retrievers.trained import TrainedRetriever
@@ -57,13 +57,18 @@ LAYOUTS = {
     "hashed": EmbeddingsConfig(layout="hashed", budget_mb=0.006),
     "unified": EmbeddingsConfig(layout="unified", budget_mb=0.006, probes=2),
 }
-TRAINED = [n for n, config in BY_NAME.items() if issubclass(RETRIEVERS[config], TrainedRetriever)]
+TRAINED = [name for name in RETRIEVERS if issubclass(retriever_class(name), TrainedRetriever)]
 KS = (1, 10, 20)
+
+
+def class_of(name: str) -> Any:
+    """The class of the retriever or ranker called `name`."""
+    return rankers.ranker_class(name) if name in rankers.RANKERS else retriever_class(name)
 
 
 def small(name: str, **options: Any) -> Any:
     """A small config of the retriever or ranker called `name`."""
-    kind: Any = {**BY_NAME, **rankers.BY_NAME}[name]
+    kind: Any = class_of(name).Config
     known = {key: value for key, value in _SMALL.items() if key in kind.model_fields}
     if "backbone" in kind.model_fields:
         known["backbone"] = small("sasrec", **options.pop("backbone", {}))
@@ -72,8 +77,7 @@ def small(name: str, **options: Any) -> Any:
 
 def shape_of(name: str) -> Shape:
     """The planted examples that a model trains on."""
-    kinds: dict[type, Any] = {**RETRIEVERS, **rankers.RANKERS}
-    rows_of = kinds[{**BY_NAME, **rankers.BY_NAME}[name]].rows_of
+    rows_of = class_of(name).rows_of
     return next(shape for shape, planted in ROWS_OF.items() if planted == rows_of)
 
 
@@ -151,8 +155,8 @@ def fresh(
 ) -> Any:
     """A model that has learned nothing, the same for the same seed."""
     torch.manual_seed(seed)
-    build = rankers.build if type(config) in rankers.RANKERS else retrievers.build
-    return build(config, embeddings or EmbeddingsConfig(), examples, seed)  # type: ignore[arg-type]
+    build = rankers.build if config.name in rankers.RANKERS else retrievers.build
+    return build(config, embeddings or EmbeddingsConfig(), examples, seed)
 
 
 def learn(

@@ -11,6 +11,7 @@ import pytest
 
 from feature_store.errors import ConfigError
 from recsys.config import RunConfig, load_config, parse_config
+from recsys.retrievers import RETRIEVERS
 from recsys.retrievers.sasrec import SASRecConfig
 
 
@@ -71,7 +72,11 @@ def test_known_keys_of_another_arm_are_not_offered() -> None:
     [
         ({"reader": {"batch_size": 0}}, ("reader.batch_size", "greater than or equal to 1", "0")),
         ({"split": {"protocol": "leave_one_out", "seen": "no"}}, ("split.seen", "'exclude'", "no")),
-        ({"retriever": {"name": "sas"}}, ("retriever", "'sas'", "'two_tower'")),
+        ({"retriever": {"name": "sas"}}, ("retriever.name", "'sas'", "sasrec, two_tower")),
+        ({"retriever": {"name": "sasrek"}}, ("'sasrek' is not known (did you mean sasrec?)",)),
+        ({"ranker": {"name": "dnc"}}, ("ranker.name", "'dnc'", "did you mean dcn?")),
+        ({"baselines": ["eese"]}, ("baselines.0.name", "'eese'", "did you mean ease?")),
+        ({"data": {"source": "movielense"}}, ("data.source", "did you mean movielens?")),
         ({"retriever": {}}, ("retriever.name is missing", "recent_popularity, sasrec, two_tower")),
         (
             {"split": {"seen": "include"}},
@@ -195,6 +200,9 @@ def test_the_json_schema_describes_every_key() -> None:
     assert set(schema["properties"]) == set(RunConfig.model_fields)
     assert "Rows of a batch" in json.dumps(schema)
     assert {"SASRecConfig", "GlobalTime", "Synthetic"} <= set(schema["$defs"])
+    retriever = schema["properties"]["retriever"]["anyOf"][0]
+    assert retriever["discriminator"]["propertyName"] == "name"
+    assert set(retriever["discriminator"]["mapping"]) == set(RETRIEVERS)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ from recsys.embeddings.tables import Embeddings
 from recsys.export.ranker import write_ranker_bundle
 from recsys.export.retriever import raw_requests
 from recsys.inputs import Id
-from recsys.rankers import BY_NAME
+from recsys.rankers import RANKERS
 from recsys.rankers.base import Ranker
 from recsys.serving.recommender import Recommender
 from recsys.serving.scorer import Scorer
@@ -58,7 +58,7 @@ class Subject:
     scorer: Scorer
 
 
-@pytest.fixture(scope="module", params=list(BY_NAME))
+@pytest.fixture(scope="module", params=list(RANKERS))
 def subject(
     request: pytest.FixtureRequest,
     planted: dict[Shape, Examples],
@@ -90,7 +90,7 @@ def test_it_learns_what_goes_with_what(subject: Subject, group: Group) -> None:
 
 
 def test_it_can_learn_a_few_rows_by_heart(planted: dict[Shape, Examples]) -> None:
-    for name in BY_NAME:
+    for name in RANKERS:
         examples = planted["labelled"]
         ranker = fresh(small(name), examples)
         names = [*(one.name for one in ranker.inputs), *ranker.judged_by]
@@ -164,7 +164,7 @@ def test_its_bundle_scores_lists_as_it_does(subject: Subject) -> None:
 
 def test_training_computes_what_serving_does_in_one_lookup(planted: dict[Shape, Examples]) -> None:
     """A second lookup of a sharded table would be a second step of its optimizer."""
-    for name in BY_NAME:
+    for name in RANKERS:
         examples = planted["labelled"]
         ranker = fresh(small(name), examples)
         batch = batch_from(ranker, rows_of(ranker, examples).slice(0, 30))
@@ -281,7 +281,7 @@ def test_it_serves_from_quantised_tables(subject: Subject, dtype: Any, tmp_path:
 
 
 @pytest.mark.parametrize("layout", list(LAYOUTS))
-@pytest.mark.parametrize("name", list(BY_NAME))
+@pytest.mark.parametrize("name", list(RANKERS))
 def test_every_layout_learns_and_serves(
     name: str, layout: str, planted: dict[Shape, Examples], group: Group, tmp_path: Path
 ) -> None:

@@ -26,7 +26,7 @@ from recsys.data.examples import Examples, Interactions
 from recsys.distributed import Group
 from recsys.export.retriever import write_bundle
 from recsys.options import ModelConfig
-from recsys.retrievers import BY_NAME, RETRIEVERS, item_knn
+from recsys.retrievers import item_knn, retriever_class
 from recsys.retrievers.als import ALSConfig
 from recsys.retrievers.bpr import BPRConfig
 from recsys.retrievers.ease import EASEConfig
@@ -53,9 +53,9 @@ def fit(config: ModelConfig, seen: np.ndarray, seed: int = 0) -> Any:
         schema=SimpleNamespace(user="user_id"),
         vocabulary=lambda _: range(len(seen) + 1),
     )
-    kind: Any = RETRIEVERS[type(config)]
+    kind = retriever_class(config.name)
+    assert issubclass(kind, FittedRetriever)
     retriever = kind(config, examples, seed)
-    assert isinstance(retriever, FittedRetriever)
     retriever.fit(Interactions(users, items, torch.zeros(len(users))), examples)
     return retriever
 
@@ -88,7 +88,7 @@ def test_planted_groups_are_found(name: str) -> None:
     """Two groups of users, each with items of its own: nobody is shown the other group's."""
     rng = np.random.default_rng(0)
     seen = np.kron(np.eye(2), np.ones((30, 20))) * (rng.random((60, 40)) < 0.5)
-    retriever = fit(BY_NAME[name](**SMALL[name]), seen)
+    retriever = fit(retriever_class(name).Config(**SMALL[name]), seen)
     if name == "bpr":
         vectors = retriever.encode({"user_id": torch.arange(1, 61)}).vectors.squeeze(1)
         scores = (vectors @ retriever.item_matrix(torch.arange(1, 41)).T).numpy()
@@ -101,7 +101,7 @@ def test_planted_groups_are_found(name: str) -> None:
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_the_same_seed_makes_the_same_retriever(name: str, seen: np.ndarray) -> None:
-    config = BY_NAME[name](**SMALL[name])
+    config = retriever_class(name).Config(**SMALL[name])
     one, other = (fit(config, seen, seed=3).state_dict() for _ in range(2))
     assert one.keys() == other.keys() and one
     assert all(torch.equal(one[key], other[key]) for key in one)
@@ -109,14 +109,14 @@ def test_the_same_seed_makes_the_same_retriever(name: str, seen: np.ndarray) -> 
 
 @pytest.mark.parametrize("name", ["als", "bpr"])
 def test_another_seed_makes_another_retriever(name: str, seen: np.ndarray) -> None:
-    config = BY_NAME[name](**SMALL[name])
+    config = retriever_class(name).Config(**SMALL[name])
     one, other = (fit(config, seen, seed=seed).vectors for seed in (1, 2))
     assert not torch.allclose(one, other)
 
 
 @pytest.mark.parametrize("name", BASELINES[:-1])
 def test_how_often_and_in_what_order_does_not_matter(name: str, seen: np.ndarray) -> None:
-    retriever = fit(BY_NAME[name](**SMALL[name]), seen)
+    retriever = fit(retriever_class(name).Config(**SMALL[name]), seen)
     plain, mixed = score(retriever, [[3, 7, 9], [9, 3, 7, 3, 9, 9, 0]])
     np.testing.assert_allclose(plain, mixed, atol=1e-5)
 
@@ -130,7 +130,7 @@ def test_an_item_that_was_had_twice_counts_once() -> None:
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_every_proposed_value_is_allowed(name: str) -> None:
-    kind: Any = BY_NAME[name]
+    kind: Any = retriever_class(name).Config
     for option, domain in kind.search_space.items():
         for value in domain.get("choices") or (domain["low"], domain["high"]):
             assert getattr(kind(**{option: value}), option) == value

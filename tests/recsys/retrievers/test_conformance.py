@@ -37,7 +37,7 @@ from recsys.data.examples import Examples
 from recsys.distributed import Group, join
 from recsys.export.retriever import write_bundle
 from recsys.lists.search import search
-from recsys.retrievers import BY_NAME
+from recsys.retrievers import RETRIEVERS
 from recsys.retrievers.ada_retrieval import AdaRetrieval
 from recsys.retrievers.base import Candidates, VectorRetriever
 from recsys.retrievers.trained import TrainedRetriever
@@ -57,7 +57,7 @@ class Subject:
     recommender: Recommender
 
 
-@pytest.fixture(scope="module", params=list(BY_NAME))
+@pytest.fixture(scope="module", params=list(RETRIEVERS))
 def subject(
     request: pytest.FixtureRequest,
     planted: dict[Shape, Examples],

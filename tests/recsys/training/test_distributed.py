@@ -20,22 +20,22 @@ from planted import Shape
 from recsys import rankers
 from recsys.data.examples import Examples
 from recsys.distributed import join
-from recsys.retrievers import BY_NAME
+from recsys.retrievers import RETRIEVERS
 from workers.train import CHECKPOINT_STEP, PLACEMENTS, Case, outcome, work
 
 TESTS = Path(__file__).resolve().parents[1]
 TIMEOUT = 240  # seconds: a process that waits for another for ever must not hold up the tests
-LEARNING = [*TRAINED, *rankers.BY_NAME]
+LEARNING = [*TRAINED, *rankers.RANKERS]
 # (model, layout, placement): every layout of every model, every placement of each table kind
 VARIANTS = [(name, layout, "row_wise") for name in LEARNING for layout in LAYOUTS]
 VARIANTS += [(name, "per_feature", "replicated") for name in LEARNING]
 VARIANTS += [
     (name, "per_feature", placement)
-    for name in ("two_tower", *rankers.BY_NAME)
+    for name in ("two_tower", *rankers.RANKERS)
     for placement in PLACEMENTS
     if placement not in ("row_wise", "replicated")
 ]
-VARIANTS += [(name, "per_feature", "replicated") for name in BY_NAME if name not in TRAINED]
+VARIANTS += [(name, "per_feature", "replicated") for name in RETRIEVERS if name not in TRAINED]
 # checkpoints of (model, placement) on N processes -> M processes, maybe placed otherwise
 ELASTIC = [
     ("two_tower", "row_wise", 1, 4, "row_wise"),

@@ -1,0 +1,140 @@
+"""Which keys a config has: in some tables they depend on what one of the keys chooses."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel
+
+from recsys.options import ChosenByName
+
+Options = type[BaseModel]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A table whose `key` chooses, by one of `names`, which options it has.
+
+    `told` says whether the places of pydantic's errors hold the name that was chosen.
+    """
+
+    key: str
+    names: tuple[str, ...]
+    options: Callable[[str], Options]
+    told: bool
+
+    @classmethod
+    def among(cls, arms: list[Options]) -> Choice:
+        """Of options that differ in the one value of a key."""
+        for key in arms[0].model_fields:
+            names = [_literals(arm, key) for arm in arms]
+            if all(len(name) == 1 for name in names) and len({*names}) == len(arms):
+                by_name = {name: arm for (name,), arm in zip(names, arms, strict=True)}
+                return cls(key, tuple(by_name), by_name.__getitem__, told=True)
+        raise TypeError(f"no key tells {arms} apart")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place in a config: what is wanted there, as an annotation, and what stands there."""
+
+    wanted: Any
+    value: Any = None
+
+    @property
+    def choice(self) -> Choice | None:
+        """What is to be chosen in a table, where something is."""
+        annotations = list(_flat(self.wanted))
+        for annotation in annotations:
+            if isinstance(annotation, ChosenByName):
+                names = tuple(annotation.registry)
+                return Choice("name", names, annotation.options, told=False)
+        arms = [one for one in annotations if _is_options(one)]
+        return Choice.among(arms) if len(arms) > 1 else None
+
+    @property
+    def options(self) -> Options | None:
+        """The options of a table, as what it chooses has them; None of what is no table."""
+        choice = self.choice
+        if choice is None:
+            return next((one for one in _flat(self.wanted) if _is_options(one)), None)
+        if isinstance(self.value, BaseModel):  # a default
+            return type(self.value)
+        name = self.value.get(choice.key) if isinstance(self.value, Mapping) else self.value
+        return choice.options(name) if name in choice.names else None
+
+    @property
+    def allowed(self) -> tuple[Any, ...]:
+        """The values that may stand here, where they can be listed."""
+        literals = [one for one in _flat(self.wanted) if typing.get_origin(one) is Literal]
+        return tuple(value for literal in literals for value in typing.get_args(literal))
+
+    def child(self, part: str | int) -> Place:
+        """The place below a key or a number."""
+        options = self.options
+        field = None if options is None else options.model_fields.get(str(part))
+        try:
+            value = self.value[part]
+        except (KeyError, IndexError, TypeError):
+            value = None if field is None else field.get_default(call_default_factory=True)
+        if field is not None:
+            return Place(Annotated[(field.annotation, None, *field.metadata)], value)
+        return Place(_element(self.wanted), value)
+
+    def paths(self) -> Iterator[tuple[str, ...]]:
+        """Every key of the config from here, sections first."""
+        names = list(self.options.model_fields) if self.options is not None else []
+        if not names and isinstance(self.value, Mapping):
+            names = [key for key in self.value if _element(self.wanted) is not None]
+        for name in names:
+            yield (name,)
+            yield from ((name, *path) for path in self.child(name).paths())
+
+    def below(self, parts: Iterable[str | int]) -> tuple[list[str], Place]:
+        """The keys on the way to where one of pydantic's errors is, and the place."""
+        place, keys, told = self, [], False
+        for part in parts:
+            if told:
+                told = False
+                continue
+            place = place.child(part)
+            keys.append(str(part))
+            told = place.choice is not None and place.choice.told
+        return keys, place
+
+
+def _flat(annotation: Any) -> Iterator[Any]:
+    """The types and marks in a union of annotated types."""
+    if typing.get_origin(annotation) is Annotated:
+        inner, *marks = typing.get_args(annotation)
+        yield from marks
+        yield from _flat(inner)
+    elif typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        for arm in typing.get_args(annotation):
+            yield from _flat(arm)
+    else:
+        yield annotation
+
+
+def _element(annotation: Any) -> Any:
+    """What the elements of a list or the values of a table are to be."""
+    for one in _flat(annotation):
+        if typing.get_origin(one) is tuple:
+            return typing.get_args(one)[0]
+        if typing.get_origin(one) is dict:
+            return typing.get_args(one)[1]
+    return None
+
+
+def _literals(options: Options, key: str) -> tuple[Any, ...]:
+    field = options.model_fields.get(key)
+    literal = field is not None and typing.get_origin(field.annotation) is Literal
+    return typing.get_args(field.annotation) if field is not None and literal else ()
+
+
+def _is_options(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
