@@ -67,10 +67,10 @@ def test_a_mistake_is_one_line_on_stderr_and_status_1(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "fragments"),
     [
-        ("trainer.epoch=3", ["unknown key trainer.epoch", "did you mean epochs?"]),
-        ("retriever.blokcs=1", ["unknown key retriever.blokcs", "did you mean blocks?"]),
+        ("trainer.epoch=3", ["unknown key trainer.epoch", "did you mean trainer.epochs?"]),
+        ("retriever.blokcs=1", ["unknown key retriever.blokcs", "did you mean retriever.blocks?"]),
         ("colour=1", ["unknown key colour", "known: ", "retriever"]),
-        ("trainer.epochs=0", ["trainer.epochs", "greater than or equal to 1", "got 0"]),
+        ("trainer.epochs=0", ["trainer.epochs", "must be at least 1", "got 0"]),
         ("trainer.epochs=many", ["trainer.epochs", "integer", "'many'"]),
         ("retriever.name=magic", ["retriever", "sasrec", "two_tower"]),
         ("data.source=nowhere", ["data", "movielens", "synthetic"]),

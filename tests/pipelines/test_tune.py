@@ -200,9 +200,12 @@ def test_another_retriever_over_the_same_data(recsys: Ask, file: Path) -> None:
 @pytest.mark.parametrize(
     ("space", "fragments"),
     [
-        ({"retriever.day": {"low": 1, "high": 2}}, ["unknown key retriever.day", "mean days?"]),
+        (
+            {"retriever.day": {"low": 1, "high": 2}},
+            ["unknown key retriever.day", "mean retriever.days?"],
+        ),
         ({"colour": {"low": 1, "high": 2}}, ["unknown key colour", "known: "]),
-        ({"retriever.days": {"low": -1, "high": 2}}, ["retriever.days", "greater than 0", "-1"]),
+        ({"retriever.days": {"low": -1, "high": 2}}, ["retriever.days", "must be above 0", "-1"]),
         ({"retriever.days": {"choices": [1, "long"]}}, ["retriever.days", "'long'"]),
         ({"retriever.name": {"choices": ["sasrec"]}}, ["retriever.name cannot be tuned"]),
         ({"split.seen": {"choices": ["include"]}}, ["split.seen cannot be tuned", "retriever"]),

@@ -34,32 +34,70 @@ def error_of(config: dict[str, Any], overrides: list[str] | None = None) -> str:
 @pytest.mark.parametrize(
     ("sections", "key", "known"),
     [
-        ({"trainr": {}}, "trainr (did you mean trainer?)", "data, embeddings, evaluation"),
-        ({"trainer": {"epoch": 3}}, "trainer.epoch (did you mean epochs?)", "checkpoint_every"),
+        ({"trainr": {}}, "trainr: did you mean trainer?", "data, embeddings, evaluation"),
+        (
+            {"trainer": {"epoch": 3}},
+            "trainer.epoch: did you mean trainer.epochs?",
+            "checkpoint_every",
+        ),
         ({"trainer": {"optimizer": {"lr": 1}}}, "trainer.optimizer.lr", "learning_rate, name"),
-        ({"export": {"index": {"knd": "x"}}}, "export.index.knd (did you mean kind?)", "factory"),
+        (
+            {"export": {"index": {"knd": "x"}}},
+            "export.index.knd: did you mean export.index.kind?",
+            "factory",
+        ),
         # within the arms of unions the keys of the chosen arm are named
         (
             {"retriever": {"name": "sasrec", "widht": 8}},
-            "retriever.widht (did you mean width?)",
+            "retriever.widht: did you mean retriever.width?",
             "blocks, calibration, dropout",
         ),
         ({"retriever": {"name": "popularity", "width": 8}}, "retriever.width", "known: name"),
         (
             {"split": {"protocol": "global_time", "test_day": 3}},
-            "split.test_day (did you mean test_days?)",
+            "split.test_day: did you mean split.test_days?",
             "validation_start",
         ),
         ({"split": {"protocol": "leave_one_out", "test_days": 3}}, "split.test_days", "min_label"),
-        ({"data": {"source": "synthetic", "user": 3}}, "data.user (did you mean users?)", "seed"),
+        (
+            {"data": {"source": "synthetic", "user": 3}},
+            "data.user: did you mean data.users?",
+            "seed",
+        ),
     ],
 )
 def test_an_unknown_key_is_named_with_the_known_ones(
     sections: dict[str, Any], key: str, known: str
 ) -> None:
     message = error_of(tree(**sections))
-    assert f"unknown key {key};" in message
+    assert f"unknown key {key}" in message
     assert known in message
+
+
+@pytest.mark.parametrize(
+    ("sections", "meant"),
+    [
+        ({"trainer": {"learning_rate": 1}}, "trainer.optimizer.learning_rate"),
+        ({"learning_rate": 1}, "trainer.optimizer.learning_rate"),
+        ({"optimizer": {"name": "sgd"}}, "trainer.optimizer"),
+        ({"retriever": {"name": "sasrec", "epochs": 3}}, "trainer.epochs"),
+        ({"widht": 3}, "retriever.width"),
+        ({"embeddings": {"tables": {"item": {"rwos": 9}}}}, "embeddings.tables.item.rows"),
+        (
+            {"retriever": {"name": "ada_retrieval", "backbone": {"name": "hstu", "hed_width": 3}}},
+            "retriever.backbone.head_width",
+        ),
+    ],
+)
+def test_a_key_in_the_wrong_section_is_told_the_right_one(
+    sections: dict[str, Any], meant: str
+) -> None:
+    assert f": did you mean {meant}? known: " in error_of(tree(**sections))
+
+
+def test_an_option_of_another_choice_is_told_where_it_goes() -> None:
+    message = error_of(tree(split={"protocol": "leave_one_out", "test_days": 3}))
+    assert "unknown key split.test_days: it goes with split.protocol = 'global_time'; " in message
 
 
 def test_known_keys_of_another_arm_are_not_offered() -> None:
@@ -70,8 +108,11 @@ def test_known_keys_of_another_arm_are_not_offered() -> None:
 @pytest.mark.parametrize(
     ("sections", "parts"),
     [
-        ({"reader": {"batch_size": 0}}, ("reader.batch_size", "greater than or equal to 1", "0")),
-        ({"split": {"protocol": "leave_one_out", "seen": "no"}}, ("split.seen", "'exclude'", "no")),
+        ({"reader": {"batch_size": 0}}, ("reader.batch_size: must be at least 1, got 0",)),
+        (
+            {"split": {"protocol": "leave_one_out", "seen": "no"}},
+            ("split.seen: 'no' is not known; choose one of: exclude, include",),
+        ),
         ({"retriever": {"name": "sas"}}, ("retriever.name", "'sas'", "sasrec, two_tower")),
         ({"retriever": {"name": "sasrek"}}, ("'sasrek' is not known (did you mean sasrec?)",)),
         ({"ranker": {"name": "dnc"}}, ("ranker.name", "'dnc'", "did you mean dcn?")),
@@ -87,9 +128,21 @@ def test_known_keys_of_another_arm_are_not_offered() -> None:
             ("retriever.freeze_backbone", "set trainer.start_from"),
         ),
         ({"evaluation": {"ks": [5, 1]}}, ("evaluation.ks", "ascending", "[5, 1]")),
-        ({"trainer": {"precision": "fp8"}}, ("trainer.precision", "'bf16'", "'fp8'")),
+        (
+            {"trainer": {"precision": "fp8"}},
+            ("trainer.precision: 'fp8' is not known", "bf16, fp32"),
+        ),
         ({"name": "a/b"}, ("name", "'a/b'")),
-        ({"trainer": 3}, ("trainer", "got 3")),
+        ({"trainer": 3}, ("trainer: must be a table, got 3",)),
+        ({"retriever": 3}, ("retriever: must be a table, got 3",)),
+        ({"data": {"source": 7}}, ("data.source: 7 is not known; choose one of: amazon, ",)),
+        ({"trainer": {"epochs": 2.5}}, ("trainer.epochs: must be a whole number, got 2.5",)),
+        ({"trainer": {"clip_norm": "much"}}, ("trainer.clip_norm: must be a number, got 'much'",)),
+        ({"trainer": {"since": "now"}}, ("trainer.since: must be a moment such as 2024-",)),
+        ({"evaluation": {"ks": 5}}, ("evaluation.ks: must be a list, got 5",)),
+        ({"evaluation": {"ks": [1, "x"]}}, ("evaluation.ks.1: must be a whole number",)),
+        ({"quarantine": "perhaps"}, ("quarantine: must be true or false, got 'perhaps'",)),
+        ({"tune": {"space": {"x": 3}}}, ("tune.space.x", "got 3")),
     ],
 )
 def test_an_impossible_value_is_named_with_what_is_allowed(
@@ -144,8 +197,8 @@ def test_overrides_are_read_as_toml_values_or_as_text() -> None:
         ("=3", "'=3' is not an override"),
         ("name.x=3", "'name.x=3': name is a value, not a section"),
         ("trainer.epochs=many", "trainer.epochs: .*got 'many'"),
-        ("trainer.epohcs=3", r"trainer.epohcs \(did you mean epochs\?\)"),
-        ("trainer..epochs=3", "unknown key trainer.;"),
+        ("trainer.epohcs=3", r"trainer.epohcs: did you mean trainer.epochs\?"),
+        ("trainer..epochs=3", "unknown key trainer.; known: "),
     ],
 )
 def test_nonsense_in_an_override_is_refused(override: str, message: str) -> None:

@@ -93,13 +93,13 @@ def test_how_one_searches_is_no_part_of_the_runs_fingerprint() -> None:
         ({"low": 1, "choices": [1]}, "give low and high, or choices"),
         ({"low": 2, "high": 2}, "low must be below high"),
         ({"low": 0, "high": 2, "log": True}, "log needs a low above 0"),
-        ({"low": "a", "high": 2}, "low: Value error, a bound must be a finite number"),
+        ({"low": "a", "high": 2}, "low: a bound must be a finite number"),
         ({"low": True, "high": 2}, "a bound must be a finite number"),
         ({"low": 0.0, "high": math.inf}, "a bound must be a finite number"),
         ({"choices": []}, "at least one value"),
         ({"choices": [1, 1]}, "choices must differ"),
         ({"lo": 1, "high": 2}, "'lo' is unknown; known: low, high, log, choices"),
-        (3, "valid dictionary"),
+        (3, "must be a table, got 3"),
     ],
 )
 def test_a_domain_that_cannot_be_meant_is_named(domain: Any, fragment: str) -> None:

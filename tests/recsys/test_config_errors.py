@@ -1,0 +1,104 @@
+"""Whatever is wrong with a config is told in one line, in our words, with the key at fault."""
+
+from __future__ import annotations
+
+import copy
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from feature_store.errors import ConfigError
+from recsys.config import parse_config
+
+Tree = dict[str, Any]
+Key = tuple[str | int, ...]
+CONFIGS = sorted(Path(__file__).parents[2].glob("pipelines/configs/*.toml"))
+# what pydantic says of itself
+VOCABULARY = re.compile(
+    r"Input |[Tt]ag '|Field required|validation error|validator|"
+    r"valid (?:dict|int|num|str|list|tup)|Value error|Extra inputs|discriminator|pydantic|"
+    r"dictionary|instance of|unable to|NoneType"
+)
+VALUES: list[Any] = [
+    *(-1, 0, 1, 10**30, -0.5, 2.5, float("nan"), float("inf"), True, None, "", "\u00a7", "a\nb"),
+    *([], [[]], [-1], ["x"], {}, {"x": 1}, {"name": "x"}, [{}], "sasrec", "2024-13-45"),
+]
+
+
+def leaves(tree: Any, before: Key = ()) -> Iterator[Key]:
+    """Every key of a tree, those of sections too."""
+    parts: Any = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    for key, value in parts:
+        yield (*before, key)
+        if isinstance(value, dict) or (isinstance(value, list) and value):
+            yield from leaves(value, (*before, key)) if not isinstance(value, str) else ()
+
+
+def message_of(tree: Tree) -> str | None:
+    try:
+        parse_config(tree)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+@st.composite
+def places(draw: st.DrawFn) -> tuple[Tree, Key]:
+    """A config that is valid, with all its defaults, and one of its keys."""
+    tree = tomllib.loads(draw(st.sampled_from(CONFIGS)).read_text())
+    if draw(st.booleans()):
+        tree = parse_config(tree).to_dict()
+    return tree, draw(st.sampled_from(list(leaves(tree))))
+
+
+def section_of(tree: Tree, key: Key) -> Any:
+    for part in key[:-1]:
+        tree = tree[part]  # type: ignore[index]
+    return tree
+
+
+def assert_told(message: str, key: Key) -> None:
+    names = [str(part) for part in key if isinstance(part, str)]
+    assert "\n" not in message
+    assert names[-1] in message, f"{key} is not named: {message}"
+    assert not VOCABULARY.search(message), message
+
+
+@settings(max_examples=150, deadline=None)
+@given(places(), st.sampled_from(VALUES))
+def test_a_wrong_value_is_told_with_its_key(place: tuple[Tree, Key], value: Any) -> None:
+    tree, key = place
+    wrong = copy.deepcopy(tree)
+    section_of(wrong, key)[key[-1]] = copy.deepcopy(value)
+    if (message := message_of(wrong)) is not None:
+        assert_told(message, key)
+
+
+@settings(max_examples=100, deadline=None)
+@given(places(), st.integers(0, 30), st.sampled_from(["twice", "gone", "other"]))
+@example(
+    ({"name": "r", "data": {"source": "synthetic"}, "ranker": {"name": "dcn"}}, ("name",)),
+    0,
+    "other",
+)
+def test_a_misspelled_key_is_told(place: tuple[Tree, Key], at: int, how: str) -> None:
+    tree, key = place
+    *_, name = key
+    wrong = copy.deepcopy(tree)
+    section = section_of(wrong, key)
+    if not isinstance(name, str) or key[:1] == ("tune",) or "tables" in key[:-1]:
+        return  # places of a list, and names that anyone may choose
+    at %= len(name)
+    letter = {"twice": 2 * name[at], "gone": "", "other": "z"}[how]
+    misspelled = name[:at] + letter + name[at + 1 :]
+    if misspelled in section or misspelled == name:
+        return
+    section[misspelled] = section.pop(name)
+    message = message_of(wrong)
+    assert message is not None
+    assert_told(message, (*key[:-1], misspelled))
