@@ -37,7 +37,7 @@ from recsys.data.options import ReaderConfig
 from recsys.data.reader import Reader
 from recsys.distributed import Group, join
 from recsys.embeddings.layout import FeatureSpec, make_layout
-from recsys.embeddings.options import EmbeddingsConfig
+from recsys.embeddings.options import PerFeature
 from recsys.embeddings.tables import Embeddings
 from recsys.model import Loss, TrainedModel
 from recsys.training.options import TrainerConfig
@@ -54,7 +54,7 @@ class OneTable(TrainedModel):
     def __init__(self, rows: int, width: int) -> None:
         super().__init__()
         spec = FeatureSpec(BAG, BAG, rows, pooled=True)
-        self.embeddings = Embeddings(make_layout([spec], width, EmbeddingsConfig(shard_above_mb=0)))
+        self.embeddings = Embeddings(make_layout([spec], width, PerFeature(shard_above_mb=0)))
         self.line = nn.Linear(width, 1)
 
     def forward(self, batch: Batch, step: int) -> Loss:

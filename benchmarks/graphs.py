@@ -37,8 +37,8 @@ SOURCES: dict[str, dict[str, Any]] = {
 # a step propagates the whole graph, whatever it learns from
 BATCH = {"ml-100k": 2048, "ml-1m": 32768, "book-crossing": 32768}
 ARMS: dict[str, dict[str, Any]] = {
-    "lightgcn": {"propagation": "lightgcn", "layers": 3},
-    "sheaf": {"propagation": "sheaf", "layers": 5},
+    "lightgcn": {"propagation": {"name": "lightgcn", "layers": 3}},
+    "sheaf": {"propagation": {"name": "sheaf", "layers": 5}},
 }
 SOFTMAX = {"loss": "softmax", "normalise": True, "negatives": 512}
 TRIED: dict[str, dict[str, Any]] = {

@@ -87,7 +87,7 @@ def config_of(
     world = {"source": "synthetic", "users": args.users, "items": args.items, "interests": 4}
     world |= {"clusters": 60, "events": 40, "session": 1, "stickiness": 0, "drift": 0}
     world |= {"exploration": 0.02, "click_bias": 0, "click_affinity": 0, "traits": 0}
-    retriever = {"name": "multi_interest", "width": args.width, "interests": 4, "max_length": 50}
+    retriever = {"name": "multi_interest", "width": args.width, "max_length": 50}
     return parse_config(
         {
             "name": "multi_interest",

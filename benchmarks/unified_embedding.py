@@ -39,7 +39,7 @@ ARMS = {
     "unified": ["embeddings.layout=unified", "embeddings.probes=2"],
     "unified_1_probe": ["embeddings.layout=unified", "embeddings.probes=1"],
 }
-COLLISIONLESS = ["embeddings.layout=per_feature"]
+COLLISIONLESS = ["embeddings={layout='per_feature', init_range=0.05}"]  # it has no budget
 
 
 def measure(config: RunConfig, examples: Examples, group: Group, folder: Path) -> tuple[float, int]:

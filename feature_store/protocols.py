@@ -141,6 +141,13 @@ class GlobalTime(Protocol):
     validation_days: float = Field(7, gt=0)
     test_days: float = Field(7, gt=0)
 
+    @model_validator(mode="after")
+    def _check_windows(self) -> GlobalTime:
+        moments = self.test_start or self.validation_start
+        if moments and (self.test_days != 7 or self.validation_days != 7):
+            raise ValueError("give moments of test and validation or their days, not both")
+        return self
+
     @property
     def base_name(self) -> str:
         """`global_time`."""
@@ -252,6 +259,10 @@ class Random(Protocol):
 
     @model_validator(mode="after")
     def _check_shares(self) -> Random:
+        if self.folds is None and self.fold:
+            raise ValueError("fold chooses one of several folds: set folds, too")
+        if self.folds is not None and self.test != 0.1:
+            raise ValueError("with folds each is the test: leave test out")
         if self.folds is not None and self.fold >= self.folds:
             raise ValueError(f"fold must be from 0 to {self.folds - 1}, not {self.fold}")
         if self.validation + (1 / self.folds if self.folds else self.test) >= 1:

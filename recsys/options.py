@@ -1,4 +1,4 @@
-"""Options that every retriever and every ranker has, and how `name` chooses whose they are."""
+"""Options of models, how `name` chooses whose they are, and options of one kind of several."""
 
 from __future__ import annotations
 
@@ -31,6 +31,49 @@ class ModelConfig(BaseModel):
     search_space: ClassVar[dict[str, dict[str, Any]]] = {}
 
     name: str
+
+
+class Kind(BaseModel):
+    """One of several kinds of a thing, chosen by `name`, with the options that it alone has."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Annotates a union of options that `key` tells apart: its value alone will do for options that
+    are left to their defaults, and a table without it means the `default`, if there is one."""
+
+    key: str = "name"
+    default: str | None = None
+
+    def table(self, value: Any) -> Any:
+        """The table of options that is meant."""
+        if isinstance(value, str):
+            return {self.key: value}
+        if isinstance(value, Mapping) and self.default is not None:
+            return {self.key: self.default, **value}
+        return value
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self.table, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        table = handler(schema)
+        names = list(table["discriminator"]["mapping"])
+        return {"anyOf": [table, {"type": "string", "enum": names}]}
+
+
+def changed(options: BaseModel, *names: str) -> list[str]:
+    """Which of these options have another value than their default."""
+    fields = type(options).model_fields
+    return [name for name in names if getattr(options, name) != fields[name].default]
 
 
 def import_class(path: str) -> Any:

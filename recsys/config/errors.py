@@ -57,7 +57,9 @@ def _explain(error: Mapping[str, Any], root: Place) -> str:
     if kind == "extra_forbidden":
         return _unknown(keys, root, root.below(error["loc"][:-1])[1])
     if kind == "missing":
-        return f"{key} is missing"
+        chosen = root.below(error["loc"][:-1])[1].chosen
+        needed = f": {chosen[0]} = {chosen[1]!r} needs it" if chosen else ""
+        return f"{key} is missing{needed}"
     if kind == "union_tag_not_found" and choice is not None:
         if isinstance(value, Mapping):
             close = difflib.get_close_matches(choice.key, map(str, value), 1)
@@ -80,13 +82,12 @@ def _explain(error: Mapping[str, Any], root: Place) -> str:
 def _unknown(keys: list[str], root: Place, table: Place) -> str:
     """Of a key that nobody knows: what it may have been meant for, and what there is."""
     known = sorted(table.options.model_fields) if table.options is not None else []
-    hint = " or ".join(_meant(keys, known, root))
-    others = _choices_with(keys[-1], table.choice)
-    if hint:
-        hint = f": did you mean {hint}?"
-    elif table.choice is not None and others:
+    hint = ""
+    if table.choice is not None and (others := _choices_with(keys[-1], table.choice)):
         section = ".".join([*keys[:-1], table.choice.key])
         hint = f": it goes with {section} = {' or '.join(map(repr, others))}"
+    elif meant := _meant(keys, known, root):
+        hint = f": did you mean {' or '.join(meant)}?"
     listed = f"{' ' if hint.endswith('?') else '; '}known: {', '.join(known)}"
     return f"unknown key {'.'.join(keys)}{hint}{listed}"
 
@@ -120,9 +121,9 @@ def _common(path: tuple[str, ...], keys: list[str]) -> int:
     return count
 
 
-def _choices_with(name: str, choice: Choice | None) -> list[str]:
+def _choices_with(name: str, choice: Choice) -> list[str]:
     """What would have to be chosen for an option to be there, where that is cheap to say."""
-    if choice is None or not choice.told:
+    if not choice.told:
         return []
     return [each for each in choice.names if name in choice.options(each).model_fields]
 

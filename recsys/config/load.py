@@ -13,6 +13,7 @@ from feature_store.errors import ConfigError
 from recsys.config.checks import check
 from recsys.config.errors import explain
 from recsys.config.run_config import RunConfig
+from recsys.config.tree import Place
 
 
 def load_config(path: Path | str, overrides: list[str] | None = None) -> RunConfig:
@@ -54,8 +55,12 @@ def _override(tree: dict[str, Any], override: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text
     *sections, last = key.strip().split(".")
+    place = Place(RunConfig, tree)
     for section in sections:
-        tree = tree.setdefault(section, {})
+        tree.setdefault(section, {})
+        place = place.child(section)
+        tree[section] = place.spelled_out
+        tree = tree[section]
         if not isinstance(tree, dict):
             raise ConfigError(f"{override!r}: {section} is a value, not a section")
     tree[last] = value

@@ -16,7 +16,7 @@ from feature_store.labels import LabelConfig
 from feature_store.protocols import LeaveOneOut, SplitConfig
 from feature_store.sources import SourceConfig
 from recsys.data.options import ReaderConfig
-from recsys.embeddings.options import EmbeddingsConfig, QuantisationConfig
+from recsys.embeddings.options import AnyEmbeddings, PerFeature, QuantisationConfig
 from recsys.evaluation.options import EvaluationConfig
 from recsys.options import ModelConfig
 from recsys.rankers import RankerConfig, ranker_class
@@ -86,7 +86,7 @@ class RunConfig(BaseModel):
         description="Retrievers in closed form, measured beside the model: names, or tables with "
         "their options. By default popularity and, where the log has times, recent popularity.",
     )
-    embeddings: EmbeddingsConfig = EmbeddingsConfig()
+    embeddings: AnyEmbeddings = PerFeature()
     reader: ReaderConfig = ReaderConfig()
     trainer: TrainerConfig = TrainerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

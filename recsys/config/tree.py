@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel
 
-from recsys.options import ChosenByName
+from recsys.options import Chosen, ChosenByName
 
 Options = type[BaseModel]
 
@@ -19,22 +19,24 @@ Options = type[BaseModel]
 class Choice:
     """A table whose `key` chooses, by one of `names`, which options it has.
 
-    `told` says whether the places of pydantic's errors hold the name that was chosen.
+    `told` says whether the places of pydantic's errors hold the name that was chosen; without one
+    it is the `default`.
     """
 
     key: str
     names: tuple[str, ...]
     options: Callable[[str], Options]
     told: bool
+    default: str | None = None
 
     @classmethod
-    def among(cls, arms: list[Options]) -> Choice:
+    def among(cls, arms: list[Options], default: str | None) -> Choice:
         """Of options that differ in the one value of a key."""
         for key in arms[0].model_fields:
             names = [_literals(arm, key) for arm in arms]
             if all(len(name) == 1 for name in names) and len({*names}) == len(arms):
                 by_name = {name: arm for (name,), arm in zip(names, arms, strict=True)}
-                return cls(key, tuple(by_name), by_name.__getitem__, told=True)
+                return cls(key, tuple(by_name), by_name.__getitem__, True, default)
         raise TypeError(f"no key tells {arms} apart")
 
 
@@ -54,7 +56,8 @@ class Place:
                 names = tuple(annotation.registry)
                 return Choice("name", names, annotation.options, told=False)
         arms = [one for one in annotations if _is_options(one)]
-        return Choice.among(arms) if len(arms) > 1 else None
+        defaults = [mark.default for mark in annotations if isinstance(mark, Chosen)]
+        return Choice.among(arms, *(defaults or [None])) if len(arms) > 1 else None
 
     @property
     def options(self) -> Options | None:
@@ -64,8 +67,24 @@ class Place:
             return next((one for one in _flat(self.wanted) if _is_options(one)), None)
         if isinstance(self.value, BaseModel):  # a default
             return type(self.value)
-        name = self.value.get(choice.key) if isinstance(self.value, Mapping) else self.value
+        name = self.value
+        if isinstance(name, Mapping):
+            name = name.get(choice.key, choice.default)
         return choice.options(name) if name in choice.names else None
+
+    @property
+    def chosen(self) -> tuple[str, str] | None:
+        """The key of a table that chooses its options, and what it chooses."""
+        choice, options = self.choice, self.options
+        if choice is None or options is None:
+            return None
+        return choice.key, options.model_fields[choice.key].default
+
+    @property
+    def spelled_out(self) -> Any:
+        """The value; a table where a name stands for one."""
+        marks = (mark for mark in _flat(self.wanted) if isinstance(mark, Chosen))
+        return next((mark.table(self.value) for mark in marks), self.value)
 
     @property
     def allowed(self) -> tuple[Any, ...]:

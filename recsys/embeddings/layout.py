@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +11,14 @@ from torch import nn
 from feature_store.errors import ConfigError
 from feature_store.vocabulary import Vocabulary
 from recsys.embeddings.hashing import VERSION, salt_of
-from recsys.embeddings.options import EmbeddingsConfig, Sharding, TableConfig
+from recsys.embeddings.options import (
+    EmbeddingsConfig,
+    Hashed,
+    PerFeature,
+    Sharding,
+    TableConfig,
+    Unified,
+)
 
 UNIFIED = "unified"
 _TAKEN = frozenset(dir(nn.ModuleDict()))
@@ -112,17 +119,11 @@ def make_layout(
     one table their collisions could never be told apart (Coleman et al., 2023).
 
     Raises:
-        ConfigError: a hashed layout without a budget or with one too small, probes that do not
-            divide the width, a table that is not known or cannot have its name, an option that
-            its layout has no use for, or summed features in one table.
+        ConfigError: a budget that is too small, probes that do not divide the width, a table that
+            is not known or cannot have its name, an option of a table that its layout has no use
+            for, or summed features in one table.
     """
-    if config.layout != "per_feature" and config.budget_mb is None:
-        raise ConfigError(
-            f"embeddings.layout = {config.layout!r} needs embeddings.budget_mb, "
-            "for example embeddings.budget_mb = 1.6"
-        )
-    make = {"per_feature": _per_feature, "hashed": _hashed, "unified": _unified}[config.layout]
-    rows, widths, lookups = make(features, width, config)
+    rows, widths, lookups = _MAKE[type(config)](features, width, config)
     for name in rows:
         if name in _TAKEN:
             raise ConfigError(
@@ -147,7 +148,7 @@ def make_layout(
 _Made = tuple[dict[str, int], dict[str, int], dict[str, tuple[Lookup, ...]]]
 
 
-def _per_feature(features: list[FeatureSpec], width: int, config: EmbeddingsConfig) -> _Made:
+def _per_feature(features: list[FeatureSpec], width: int, config: PerFeature) -> _Made:
     """Exact rows, with room for more where the config asks for it."""
     rows, widths = {}, {}
     for f in features:
@@ -160,7 +161,7 @@ def _per_feature(features: list[FeatureSpec], width: int, config: EmbeddingsConf
     return rows, widths, lookups
 
 
-def _hashed(features: list[FeatureSpec], width: int, config: EmbeddingsConfig) -> _Made:
+def _hashed(features: list[FeatureSpec], width: int, config: Hashed) -> _Made:
     """The budget split over tables by the sizes of their vocabularies, at least one row each."""
     sizes = {f.table: f.rows for f in features}
     specials = {table: _special(config, table, "width", "sharding") for table in sizes}
@@ -179,7 +180,7 @@ def _hashed(features: list[FeatureSpec], width: int, config: EmbeddingsConfig) -
     return rows, widths, lookups
 
 
-def _unified(features: list[FeatureSpec], width: int, config: EmbeddingsConfig) -> _Made:
+def _unified(features: list[FeatureSpec], width: int, config: Unified) -> _Made:
     """One table or a few for everything; each (table, probe) has its own salt.
 
     Source: Coleman et al., "Unified embedding", NeurIPS 2023.
@@ -209,6 +210,13 @@ def _unified(features: list[FeatureSpec], width: int, config: EmbeddingsConfig) 
     return dict.fromkeys(names, rows), dict.fromkeys(names, narrow), lookups
 
 
+_MAKE: dict[type[EmbeddingsConfig], Callable[[list[FeatureSpec], int, Any], _Made]] = {
+    PerFeature: _per_feature,
+    Hashed: _hashed,
+    Unified: _unified,
+}
+
+
 def _special(config: EmbeddingsConfig, table: str, *useful: str) -> TableConfig:
     """What is set for a table. Raises ConfigError for options that the layout has no use for."""
     found = config.tables.get(table, TableConfig())
@@ -220,13 +228,12 @@ def _special(config: EmbeddingsConfig, table: str, *useful: str) -> TableConfig:
     return found
 
 
-def _budget(config: EmbeddingsConfig) -> int:
+def _budget(config: Hashed | Unified) -> int:
     """The budget in numbers of float32."""
-    assert config.budget_mb is not None
     return int(config.budget_mb * 1e6 / _FLOAT)
 
 
-def _too_small(config: EmbeddingsConfig, least: int) -> ConfigError:
+def _too_small(config: Hashed | Unified, least: int) -> ConfigError:
     return ConfigError(
         f"embeddings.budget_mb = {config.budget_mb} is less than a row for every table: "
         f"{least * _FLOAT / 1e6} at least"
@@ -243,7 +250,7 @@ def _table(
 ) -> Table:
     """A physical table; it serves bags alone when all features that read it are bags."""
     readers = features  # of the unified layout: a bag's probes are pooled in all tables, or in none
-    if config.layout != "unified":
+    if not isinstance(config, Unified):
         readers = [f for f in features if any(one.table == name for one in lookups[f.name])]
     sharding = config.tables.get(name, TableConfig()).sharding
     large = rows * width * _FLOAT > config.shard_above_mb * 1e6

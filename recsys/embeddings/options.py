@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from recsys.options import Chosen, changed
 
 Sharding = Literal["auto", "replicated", "table_wise", "row_wise", "column_wise"]
 
 
 Dtype = Literal["fp32", "fp16", "int8", "int4"]
+_BUDGET = "Bytes of all tables (10^6, float32)."
 
 
 class TableConfig(BaseModel):
@@ -31,22 +34,11 @@ class TableConfig(BaseModel):
 
 
 class EmbeddingsConfig(BaseModel):
-    """How ids become vectors."""
+    """How ids become vectors; `layout` chooses one of the three kinds below."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    layout: Literal["per_feature", "hashed", "unified"] = Field(
-        "per_feature",
-        description="per_feature: exact rows. hashed: a byte budget split by vocabulary size. "
-        "unified: one table for all features, several hashed probes concatenated.",
-    )
-    budget_mb: float | None = Field(
-        None, gt=0, description="Bytes of all tables (10^6, float32); needed by hashed and unified."
-    )
-    probes: int = Field(2, ge=1, description="Rows looked up per id in the unified layout.")
-    unified_tables: int = Field(
-        1, ge=1, description="Physical tables of the unified layout, over which probes take turns."
-    )
+    layout: str
     init_std: float = Field(0.02, gt=0, description="Standard deviation of initial weights.")
     init_range: float | None = Field(
         None, gt=0, description="Initial weights evenly from minus to plus this, instead."
@@ -55,6 +47,43 @@ class EmbeddingsConfig(BaseModel):
         64, ge=0, description="Tables above this size are sharded, with a fused optimizer."
     )
     tables: dict[str, TableConfig] = Field({}, description="What is special about single tables.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.init_range is not None and changed(self, "init_std"):
+            raise ValueError("init_std and init_range are two ways to draw weights: give one")
+        return self
+
+
+class PerFeature(EmbeddingsConfig):
+    """Exact rows, a table for each feature."""
+
+    layout: Literal["per_feature"] = "per_feature"
+
+
+class Hashed(EmbeddingsConfig):
+    """A byte budget that is split over tables by the sizes of their vocabularies."""
+
+    layout: Literal["hashed"] = "hashed"
+    budget_mb: float = Field(gt=0, description=_BUDGET)
+
+
+class Unified(EmbeddingsConfig):
+    """One table for all features, several hashed probes concatenated."""
+
+    layout: Literal["unified"] = "unified"
+    budget_mb: float = Field(gt=0, description=_BUDGET)
+    probes: int = Field(2, ge=1, description="Rows looked up per id.")
+    unified_tables: int = Field(
+        1, ge=1, description="Physical tables, over which probes take turns."
+    )
+
+
+AnyEmbeddings = Annotated[
+    PerFeature | Hashed | Unified,
+    Field(discriminator="layout"),
+    Chosen("layout", default="per_feature"),
+]
 
 
 class QuantisationConfig(BaseModel):

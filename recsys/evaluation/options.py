@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class EvaluationConfig(BaseModel):
@@ -12,7 +14,11 @@ class EvaluationConfig(BaseModel):
 
     ks: tuple[int, ...] = Field((1, 5, 10, 20, 50, 100), description="Cut-offs of the lists.")
     batch_size: int = Field(512, ge=1, description="Users ranked at a time.")
-    slice_k: int = Field(10, ge=1, description="Cut-off of the figures in slices, one of ks.")
+    slice_k: int | None = Field(
+        None,
+        ge=1,
+        description="Cut-off of the figures in slices, one of ks; by default 10, or the last.",
+    )
     slice_columns: tuple[str, ...] = Field(
         (), description="Columns of users or items in the catalogue to slice by."
     )
@@ -32,10 +38,17 @@ class EvaluationConfig(BaseModel):
             raise ValueError("ks must be ascending positive numbers, each once")
         return ks
 
+    @model_validator(mode="after")
+    def _check_slices(self) -> Self:
+        if self.slice_k is not None and self.slice_k not in self.ks:
+            known = ", ".join(map(str, self.ks))
+            raise ValueError(f"slice_k = {self.slice_k} is not among ks: choose one of {known}")
+        return self
+
     @property
     def slice_cut(self) -> int:
-        """`slice_k`, or the last cut-off where it is not among `ks`."""
-        return self.slice_k if self.slice_k in self.ks else self.ks[-1]
+        """The cut-off of the figures in slices."""
+        return self.slice_k or (10 if 10 in self.ks else self.ks[-1])
 
     @property
     def figures(self) -> list[str]:

@@ -134,6 +134,14 @@ def _inner_products(graph: Bipartite, users: Tensor, items: Tensor) -> Tensor:
         return torch.sparse.sampled_addmm(zeros, users, items.T, beta=0.0).values()
 
 
+class Unpropagated(nn.Module):
+    """What goes in comes out."""
+
+    def forward(self, graph: Bipartite, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """[U, D] and [N, D] -> the same."""
+        return users, items
+
+
 class LightGCN(nn.Module):
     """`E^{l+1} = D^{-1/2} A D^{-1/2} E^l` and the mean of E^0 to E^L (He et al., "LightGCN",
     SIGIR 2020). It has no weights."""

@@ -17,9 +17,10 @@ from recsys.data.examples import Examples
 from recsys.distributed import current_group
 from recsys.embeddings.hashing import hash_rows, salt_of
 from recsys.lists.pairs import contains
-from recsys.objectives.losses import Sets, bpr, calibrated_bce, sampled_softmax
+from recsys.objectives.loss_kinds import AnyLoss, Compared, Softmax
+from recsys.objectives.losses import Sets
 from recsys.objectives.negatives import NegativeSampler
-from recsys.options import ModelConfig
+from recsys.options import ModelConfig, changed
 
 _DEAL = salt_of("negatives")
 
@@ -28,10 +29,7 @@ class ObjectiveConfig(ModelConfig):
     """Options of the loss."""
 
     width: int = Field(64, ge=2, description="D: width of item and user vectors.")
-    loss: Literal["softmax", "gbce", "bce", "bpr"] = "softmax"
-    calibration: float = Field(
-        0.75, ge=0, le=1, description="Of gbce: 0 is bce, 1 undoes what sampling overstates."
-    )
+    loss: AnyLoss = Softmax()
     negatives: int = Field(
         256,
         ge=0,
@@ -80,7 +78,17 @@ class ObjectiveConfig(ModelConfig):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.log_q and (self.loss != "softmax" or not self.draws or self.hard_negatives):
+        ignored: list[str] = []
+        if self.negative_sampling == "in_batch":
+            ignored, why = changed(self, "negatives", "negative_sets"), "takes the batch's targets"
+        elif self.negatives == 0:
+            ignored, why = changed(self, "negative_sets"), "takes every item"
+        if ignored:
+            given = f"negative_sampling = {self.negative_sampling!r}, negatives = {self.negatives}"
+            raise ValueError(f"{given} {why}: {' and '.join(ignored)} would be ignored")
+        if self.log_q and (
+            not isinstance(self.loss, Softmax) or not self.draws or self.hard_negatives
+        ):
             raise ValueError(
                 "log_q corrects a softmax over drawn negatives: with it choose loss = 'softmax', "
                 "negatives > 0 and hard_negatives = 0"
@@ -211,16 +219,10 @@ class Objective(nn.Module):
         drawn: Drawn,
         sets: Sets,
     ) -> Tensor:
-        config = self.config
-        vectors = (queries, positives, negatives)
-        which: Any = {"targets": targets, "negative_ids": drawn.ids, "sets": sets}
-        if config.loss == "softmax":
-            log_q = None
-            if config.log_q:
-                expected, draws = self.sampler.log_expected, drawn.draws
-                log_q = expected(targets, draws), expected(drawn.ids, draws)
-            return sampled_softmax(*vectors, log_q=log_q, **which)
-        if config.loss == "bpr":
-            return bpr(*vectors, **which)
-        calibration = config.calibration if config.loss == "gbce" else 0.0
-        return calibrated_bce(*vectors, calibration=calibration, items=self.sampler.items, **which)
+        log_q = None
+        if self.config.log_q:
+            expected, draws = self.sampler.log_expected, drawn.draws
+            log_q = expected(targets, draws), expected(drawn.ids, draws)
+        items = self.sampler.items
+        compared = Compared(queries, positives, negatives, targets, drawn.ids, sets, items, log_q)
+        return self.config.loss.of(compared)

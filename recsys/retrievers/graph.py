@@ -20,14 +20,16 @@ from feature_store.examples import RowsOf
 from recsys.data.batch import Batch
 from recsys.data.examples import Examples
 from recsys.embeddings.layout import make_layout
-from recsys.embeddings.options import EmbeddingsConfig
+from recsys.embeddings.options import EmbeddingsConfig, PerFeature
 from recsys.embeddings.plain import PlainEmbeddings
 from recsys.embeddings.tables import Bag, Embeddings
 from recsys.inputs import Id
-from recsys.layers.propagation import Bipartite, LightGCN, Sheaf
+from recsys.layers.propagation import Bipartite
 from recsys.model import Loss
+from recsys.objectives.loss_kinds import BPR, AnyLoss
 from recsys.objectives.objective import Objective, ObjectiveConfig
 from recsys.retrievers.base import Queries, single_interest
+from recsys.retrievers.propagation_kinds import AnyPropagation, LightGCNKind
 from recsys.retrievers.trained import TrainedRetriever
 
 Vectors = tuple[Tensor, Tensor]
@@ -39,23 +41,17 @@ class GraphConfig(ObjectiveConfig):
     2022."""
 
     name: Literal["graph"] = "graph"
-    propagation: Literal["lightgcn", "sheaf", "none"] = "lightgcn"
-    layers: int = Field(
-        3,
-        ge=1,
-        description="L: of lightgcn, whose vectors are the mean over the layers, and of sheaf, "
-        "whose vectors are all layers side by side, (L + 1) times the width.",
-    )
+    propagation: AnyPropagation = LightGCNKind()
     regularisation: float = Field(
         1e-4, ge=0, description="Of the vectors in a batch before they are propagated, squared."
     )
-    loss: Literal["softmax", "gbce", "bce", "bpr"] = "bpr"
+    loss: AnyLoss = BPR()
     temperature: float = Field(1.0, gt=0)
     normalise: bool = Field(False, description="Cosine similarity instead of inner product.")
 
     search_space: ClassVar[dict[str, dict[str, Any]]] = {
         "width": {"choices": [32, 64, 128]},
-        "layers": {"low": 1, "high": 4},
+        "propagation.layers": {"low": 1, "high": 4},
         "regularisation": {"low": 1e-6, "high": 1e-1, "log": True},
         "loss": {"choices": ["bpr", "softmax"]},
         "negatives": {"choices": [128, 512, 2048]},
@@ -139,11 +135,7 @@ class Nodes(Embeddings):
             layout.require(spec.name, config.width)
         super().__init__(layout, seed)
         self.graph = Bipartite(_adjacency(examples, specs[0].rows, specs[1].rows))
-        self.propagation: nn.Module | None = None
-        if config.propagation == "lightgcn":
-            self.propagation = LightGCN(self.graph, config.layers)
-        elif config.propagation == "sheaf":
-            self.propagation = Sheaf(config.width, config.layers)
+        self.propagation = config.propagation.make(self.graph, config.width)
         self._propagated: Vectors | None = None
 
     def first(self) -> Vectors:
@@ -161,8 +153,6 @@ class Nodes(Embeddings):
 
     def propagate(self, users: Tensor, items: Tensor) -> Vectors:
         """Vectors [U, O] and [N, O] from those of `first`."""
-        if self.propagation is None:
-            return users, items
         return self.propagation(self.graph, users, items)  # type: ignore[no-any-return]
 
     def forward(
@@ -197,7 +187,7 @@ class Nodes(Embeddings):
         """The propagated users alone, as a table that knows no graph: requests need no more."""
         users, _ = self.propagated()
         spec = self.layout.features[self.user]
-        layout = make_layout([spec], users.shape[1], EmbeddingsConfig())
+        layout = make_layout([spec], users.shape[1], PerFeature())
         return PlainEmbeddings(layout, {spec.table: nn.Embedding.from_pretrained(users.clone())})
 
     def _whole(self, feature: str) -> Tensor | None:

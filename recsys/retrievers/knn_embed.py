@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import scipy.sparse as sp
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
@@ -15,12 +15,15 @@ from torch.nn.utils.rnn import pad_sequence
 from feature_store.columns import HISTORY
 from recsys.data.examples import Examples, Interactions
 from recsys.inputs import History, Id
-from recsys.options import ModelConfig
+from recsys.options import ModelConfig, changed
 from recsys.retrievers.als import ALS, ALSConfig
 from recsys.retrievers.base import Queries
 from recsys.retrievers.base_vectors import vectors_of
 from recsys.retrievers.fitted import FittedRetriever, binary_matrix
 from recsys.retrievers.mixtures import Mixtures, mixtures_of, nearest_users, spherical_clusters
+
+_SMOOTHING = ("own_share", "neighbours")
+_IGNORED = {"smoothed": (), "mixture": _SMOOTHING, "single": ("clusters", "interests", *_SMOOTHING)}
 
 
 class KNNEmbedConfig(ModelConfig):
@@ -57,6 +60,12 @@ class KNNEmbedConfig(ModelConfig):
         "own_share": {"low": 0.5, "high": 1.0},
         "neighbours": {"low": 5, "high": 100, "log": True},
     }
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if ignored := changed(self, *_IGNORED[self.mode]):
+            raise ValueError(f"mode = {self.mode!r} has no use for {' and '.join(ignored)}")
+        return self
 
 
 class KNNEmbed(FittedRetriever):

@@ -20,20 +20,12 @@ from recsys.embeddings.options import EmbeddingsConfig
 from recsys.embeddings.tables import Embeddings
 from recsys.inputs import History
 from recsys.layers.dropout import Dropout
-from recsys.layers.interests import (
-    HCN,
-    MIND,
-    ComiRecDR,
-    ComiRecSA,
-    Extractor,
-    Interests,
-    MeanPooling,
-    nearest,
-)
+from recsys.layers.interests import Interests, nearest
 from recsys.model import Loss, answering
 from recsys.objectives.objective import Objective, ObjectiveConfig
 from recsys.objectives.targets import draw_targets
 from recsys.retrievers.base import Queries
+from recsys.retrievers.extractor_kinds import AnyExtractor, ComiRecSAKind
 from recsys.retrievers.trained import TrainedRetriever
 
 
@@ -42,22 +34,11 @@ class MultiInterestConfig(ObjectiveConfig):
     the mean of the history as their rival with one vector."""
 
     name: Literal["multi_interest"] = "multi_interest"
-    extractor: Literal["mean", "mind", "comirec_dr", "comirec_sa", "hcn"] = "comirec_sa"
-    interests: int = Field(4, ge=1, description="K; of mean always 1.")
+    extractor: AnyExtractor = ComiRecSAKind()
     max_length: int = Field(50, ge=1, description="T: events of the history that are read.")
-    short_length: int = Field(10, ge=1, description="Of hcn: how many of them are its short one.")
-    iterations: int = Field(3, ge=1, description="Of mind and comirec_dr: of the routing.")
-    levels: int = Field(3, ge=1, description="Of hcn: how often centres are moved.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Of the events' vectors.")
     targets_per_user: int = Field(
         4, ge=1, description="Events of a history that a step trains on, each from those before it."
-    )
-    label_power: float = Field(
-        1.0,
-        ge=0,
-        le=10,
-        description="Of mind: the target attends to the interests by its logits to this power; "
-        "the others train the interest that suits the target best.",
     )
     merge: Literal["score", "quota"] = Field(
         "score",
@@ -67,7 +48,7 @@ class MultiInterestConfig(ObjectiveConfig):
 
     search_space: ClassVar = {
         **ObjectiveConfig.search_space,
-        "interests": {"choices": [2, 4, 8]},
+        "extractor.interests": {"choices": [2, 4, 8]},
         "dropout": {"low": 0.0, "high": 0.5},
     }
 
@@ -94,7 +75,7 @@ class MultiInterest(TrainedRetriever):
         layout = make_layout([examples.spec(self.item)], config.width, embeddings)
         layout.require(self.item, config.width)
         self.embeddings = Embeddings(layout, seed)
-        self.extractor = make_extractor(config)
+        self.extractor = config.extractor.make(config.width, config.max_length)
         self.drop = Dropout(config.dropout)
         self.objective = Objective(config, examples, seed)
 
@@ -139,21 +120,12 @@ class MultiInterest(TrainedRetriever):
         starts = users * history.shape[1]
         read = F.embedding(starts.unsqueeze(1) + places, self.objective.unit(events))  # [P, T, D]
         positives = events[starts + ends]
-        queries = self.choose(self.interests(read, mask), self.objective.unit(positives))
+        interests = self.interests(read, mask)
+        queries = self.config.extractor.choose(
+            interests, self.objective.unit(positives), self.config.temperature
+        )
         losses = self.objective(queries, positives, negatives, targets, drawn)
         return Loss(losses.sum(), losses.new_tensor(len(losses)))
-
-    def choose(self, interests: Interests, targets: Tensor) -> Tensor:
-        """The vector [P, D] that a target [P, D] trains: MIND's `V softmax((V^T e / temperature) ^
-        label_power)`, with negative products as 0; of the others, V's best."""
-        vectors, present = interests
-        scores = torch.einsum("pkd,pd->pk", vectors, targets)
-        if self.config.extractor == "mind":
-            logits = (scores / self.config.temperature).clamp(min=0) ** self.config.label_power
-            weights = logits.masked_fill(~present, float("-inf")).softmax(1)
-            return torch.einsum("pk,pkd->pd", weights, vectors)
-        best = scores.masked_fill(~present, float("-inf")).argmax(1)
-        return vectors[torch.arange(len(best), device=best.device), best]
 
     def _hardest(self, history: Tensor) -> Tensor:
         """Item rows that score best after each user's last event but one."""
@@ -165,17 +137,6 @@ class MultiInterest(TrainedRetriever):
             vectors, weights = self.encode({HISTORY: read})
             vectors = torch.where(weights.unsqueeze(2) > 0, vectors, vectors[:, :1])
             return self.objective.hardest(vectors, history, self.item_matrix(rows), rows)
-
-
-def make_extractor(config: MultiInterestConfig) -> Extractor:
-    """The extractor that a config describes."""
-    shape = config.width, config.interests, config.max_length
-    if config.extractor == "hcn":
-        return HCN(*shape, config.short_length, config.levels)
-    if config.extractor in ("mind", "comirec_dr"):
-        routing = MIND if config.extractor == "mind" else ComiRecDR
-        return routing(*shape, config.iterations)
-    return (MeanPooling if config.extractor == "mean" else ComiRecSA)(*shape)
 
 
 def newest_first(lengths: Tensor, width: int) -> tuple[Tensor, Tensor]:

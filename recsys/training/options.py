@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from recsys.options import changed
 
 Fused = Literal["rowwise_adagrad", "adagrad", "sgd", "adam"]
 
@@ -42,6 +44,14 @@ class OptimizerConfig(BaseModel):
         "constant", description="After warm-up, over the planned steps, down to `final`."
     )
     final: float = Field(0.0, ge=0, le=1, description="Share of the rate left at the end.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.name not in ("adam", "adamw") and self.sharded != "adam" and changed(self, "beta2"):
+            raise ValueError(f"beta2 is Adam's, and name = {self.name!r} has no use for it")
+        if self.schedule == "constant" and changed(self, "final"):
+            raise ValueError("final goes with a schedule that falls: 'linear' or 'cosine'")
+        return self
 
     def fused(self, table: str) -> tuple[Fused, float]:
         """The optimizer of a sharded table, and its learning rate."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from feature_store.columns import HISTORY, LABEL, TARGET
@@ -20,7 +22,7 @@ from recsys.data.block import Block
 from recsys.data.examples import Examples
 from recsys.data.options import ReaderConfig
 from recsys.distributed import Group
-from recsys.embeddings.options import EmbeddingsConfig
+from recsys.embeddings.options import EmbeddingsConfig, Hashed, PerFeature, Unified
 from recsys.evaluation.evaluator import Evaluator, Result
 from recsys.evaluation.options import EvaluationConfig
 from recsys.evaluation.predictions import Predictions
@@ -53,9 +55,9 @@ _SMALL = {
     "learning_rate": 0.05,
 }
 LAYOUTS = {
-    "per_feature": EmbeddingsConfig(),
-    "hashed": EmbeddingsConfig(layout="hashed", budget_mb=0.006),
-    "unified": EmbeddingsConfig(layout="unified", budget_mb=0.006, probes=2),
+    "per_feature": PerFeature(),
+    "hashed": Hashed(budget_mb=0.006),
+    "unified": Unified(budget_mb=0.006, probes=2),
 }
 TRAINED = [name for name in RETRIEVERS if issubclass(retriever_class(name), TrainedRetriever)]
 KS = (1, 10, 20)
@@ -69,10 +71,13 @@ def class_of(name: str) -> Any:
 def small(name: str, **options: Any) -> Any:
     """A small config of the retriever or ranker called `name`."""
     kind: Any = class_of(name).Config
-    known = {key: value for key, value in _SMALL.items() if key in kind.model_fields}
     if "backbone" in kind.model_fields:
-        known["backbone"] = small("sasrec", **options.pop("backbone", {}))
-    return kind(**{**known, **options})
+        options["backbone"] = small("sasrec", **options.get("backbone", {}))
+    for option, value in _SMALL.items():
+        if option in kind.model_fields and option not in options:
+            with suppress(ValidationError):  # of no use with the other options
+                options = kind(**options, **{option: value}).model_dump(exclude_unset=True)
+    return kind(**options)
 
 
 def shape_of(name: str) -> Shape:
@@ -156,7 +161,7 @@ def fresh(
     """A model that has learned nothing, the same for the same seed."""
     torch.manual_seed(seed)
     build = rankers.build if config.name in rankers.RANKERS else retrievers.build
-    return build(config, embeddings or EmbeddingsConfig(), examples, seed)
+    return build(config, embeddings or PerFeature(), examples, seed)
 
 
 def learn(

@@ -11,6 +11,7 @@ import pytest
 
 from feature_store.errors import ConfigError
 from recsys.config import RunConfig, load_config, parse_config
+from recsys.evaluation.options import EvaluationConfig
 from recsys.retrievers import RETRIEVERS
 from recsys.retrievers.sasrec import SASRecConfig
 
@@ -50,7 +51,7 @@ def error_of(config: dict[str, Any], overrides: list[str] | None = None) -> str:
         (
             {"retriever": {"name": "sasrec", "widht": 8}},
             "retriever.widht: did you mean retriever.width?",
-            "blocks, calibration, dropout",
+            "block, blocks, dropout",
         ),
         ({"retriever": {"name": "popularity", "width": 8}}, "retriever.width", "known: name"),
         (
@@ -95,9 +96,68 @@ def test_a_key_in_the_wrong_section_is_told_the_right_one(
     assert f": did you mean {meant}? known: " in error_of(tree(**sections))
 
 
-def test_an_option_of_another_choice_is_told_where_it_goes() -> None:
-    message = error_of(tree(split={"protocol": "leave_one_out", "test_days": 3}))
-    assert "unknown key split.test_days: it goes with split.protocol = 'global_time'; " in message
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        (
+            {"split": {"protocol": "leave_one_out", "test_days": 3}},
+            "split.test_days: it goes with split.protocol = 'global_time'",
+        ),
+        (
+            {"retriever": {"name": "sasrec", "loss": {"name": "bce", "calibration": 0.5}}},
+            "retriever.loss.calibration: it goes with retriever.loss.name = 'gbce'",
+        ),
+        (
+            {
+                "retriever": {
+                    "name": "multi_interest",
+                    "extractor": {"name": "hcn", "iterations": 2},
+                }
+            },
+            "retriever.extractor.iterations: it goes with "
+            "retriever.extractor.name = 'mind' or 'comirec_dr'",
+        ),
+        (
+            {"retriever": {"name": "graph", "propagation": {"name": "none", "layers": 2}}},
+            "retriever.propagation.layers: it goes with "
+            "retriever.propagation.name = 'lightgcn' or 'sheaf'",
+        ),
+        (
+            {"embeddings": {"budget_mb": 2.0}},
+            "embeddings.budget_mb: it goes with embeddings.layout = 'hashed' or 'unified'",
+        ),
+        (
+            {"embeddings": {"layout": "hashed", "budget_mb": 2.0, "probes": 4}},
+            "embeddings.probes: it goes with embeddings.layout = 'unified'",
+        ),
+    ],
+)
+def test_an_option_of_another_choice_is_told_where_it_goes(
+    sections: dict[str, Any], told: str
+) -> None:
+    assert f"unknown key {told}; known: " in error_of(tree(**sections))
+
+
+def test_a_name_alone_is_a_choice_with_its_defaults() -> None:
+    short = parse_config(tree(retriever={"name": "sasrec", "loss": "gbce"}))
+    long = parse_config(tree(retriever={"name": "sasrec", "loss": {"name": "gbce"}}))
+    assert short == long
+    other = parse_config(short.to_dict(), ["retriever.loss.calibration=0.5"])
+    assert other == parse_config(
+        tree(retriever={"name": "sasrec", "loss": "gbce"}), ["retriever.loss.calibration=0.5"]
+    )
+    assert other != short
+    message = error_of(tree(retriever={"name": "sasrec", "loss": "gbc"}))
+    assert "retriever.loss.name: 'gbc' is not known (did you mean gbce?)" in message
+
+
+@pytest.mark.parametrize(
+    ("ks", "slice_k", "cut"), [((1, 10, 20), None, 10), ((1, 5), None, 5), ((1, 5), 1, 1)]
+)
+def test_figures_in_slices_are_cut_where_lists_are(
+    ks: tuple[int, ...], slice_k: int | None, cut: int
+) -> None:
+    assert EvaluationConfig(ks=ks, slice_k=slice_k).slice_cut == cut
 
 
 def test_known_keys_of_another_arm_are_not_offered() -> None:
@@ -142,6 +202,21 @@ def test_known_keys_of_another_arm_are_not_offered() -> None:
         ({"evaluation": {"ks": 5}}, ("evaluation.ks: must be a list, got 5",)),
         ({"evaluation": {"ks": [1, "x"]}}, ("evaluation.ks.1: must be a whole number",)),
         ({"quarantine": "perhaps"}, ("quarantine: must be true or false, got 'perhaps'",)),
+        ({"embeddings": {"layout": "hashed"}}, ("budget_mb is missing: layout = 'hashed' needs",)),
+        ({"embeddings": {"layout": "unified"}}, ("budget_mb is missing: layout = 'unified'",)),
+        ({"embeddings": {"init_std": 0.1, "init_range": 0.1}}, ("embeddings: init_std and",)),
+        ({"evaluation": {"slice_k": 7}}, ("slice_k = 7 is not among ks: choose one of 1, 5, 10",)),
+        (
+            {"retriever": {"name": "knn_embed", "mode": "mixture", "own_share": 0.5}},
+            ("mode = 'mixture' has no use for own_share",),
+        ),
+        (
+            {"trainer": {"optimizer": {"name": "sgd", "beta2": 0.9}}},
+            ("trainer.optimizer: beta2 is Adam's",),
+        ),
+        ({"trainer": {"optimizer": {"final": 0.1}}}, ("final goes with a schedule",)),
+        ({"split": {"protocol": "random", "fold": 1}}, ("split: fold chooses",)),
+        ({"split": {"protocol": "random", "folds": 5, "test": 0.2}}, ("leave test out",)),
         ({"tune": {"space": {"x": 3}}}, ("tune.space.x", "got 3")),
     ],
 )
@@ -177,7 +252,7 @@ def test_overrides_are_read_as_toml_values_or_as_text() -> None:
             "name=abc",
             'output="x y"',
             "split.protocol=global_time",
-            "split.test_days=2.5",
+            "trainer.clip_norm=2.5",
             "split.test_start=2024-01-02T00:00:00Z",
             "split.validation_start=2024-01-01",
         ],
@@ -186,7 +261,7 @@ def test_overrides_are_read_as_toml_values_or_as_text() -> None:
     assert config.trainer.optimizer.learning_rate == 0.01
     assert config.evaluation.ks == (1, 10)
     assert config.folder == Path("x y/abc")
-    assert config.split.test_days == 2.5  # type: ignore[union-attr]
+    assert config.trainer.clip_norm == 2.5
     assert config.split.test_start.hour == 0  # type: ignore[union-attr]
 
 

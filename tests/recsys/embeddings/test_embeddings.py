@@ -18,7 +18,7 @@ from feature_store.vocabulary import Vocabulary
 from recsys.embeddings.hashing import hash_rows, salt_of
 from recsys.embeddings.initial_weights import fill
 from recsys.embeddings.layout import FeatureSpec, Layout, make_layout
-from recsys.embeddings.options import EmbeddingsConfig, TableConfig
+from recsys.embeddings.options import EmbeddingsConfig, Hashed, PerFeature, TableConfig, Unified
 from recsys.embeddings.plain import PlainEmbeddings, RowMaps, masked_mean
 from recsys.embeddings.tables import Embeddings, table_of, whole
 
@@ -30,12 +30,12 @@ FEATURES = [
     FeatureSpec("country", "country", 5),
 ]
 CONFIGS = {
-    "per_feature": EmbeddingsConfig(),
-    "hashed": EmbeddingsConfig(layout="hashed", budget_mb=0.0008),
-    "unified": EmbeddingsConfig(layout="unified", budget_mb=0.0008, probes=4),
-    "few_tables": EmbeddingsConfig(layout="unified", budget_mb=0.0008, probes=4, unified_tables=3),
-    "sharded": EmbeddingsConfig(shard_above_mb=0),
-    "sharded_in_part": EmbeddingsConfig(shard_above_mb=0.0003),
+    "per_feature": PerFeature(),
+    "hashed": Hashed(budget_mb=0.0008),
+    "unified": Unified(budget_mb=0.0008, probes=4),
+    "few_tables": Unified(budget_mb=0.0008, probes=4, unified_tables=3),
+    "sharded": PerFeature(shard_above_mb=0),
+    "sharded_in_part": PerFeature(shard_above_mb=0.0003),
 }
 IDS = {
     "item": torch.tensor([[1, 39, 0], [7, 7, 2]]),
@@ -90,14 +90,13 @@ def test_hashed_splits_the_budget_by_the_sizes_of_vocabularies() -> None:
 @given(
     st.lists(st.integers(1, 10**6), min_size=1, max_size=6),
     st.floats(0.01, 50),
-    st.sampled_from(["hashed", "unified"]),
+    st.sampled_from([Hashed, Unified]),
 )
 def test_tables_use_the_budget_and_keep_to_it(
-    sizes: list[int], budget_mb: float, layout_name: str
+    sizes: list[int], budget_mb: float, kind: type[Hashed | Unified]
 ) -> None:
     features = [FeatureSpec(f"f{n}", f"f{n}", size) for n, size in enumerate(sizes)]
-    config = EmbeddingsConfig(layout=layout_name, budget_mb=budget_mb, probes=2)  # type: ignore[arg-type]
-    tables = make_layout(features, WIDTH, config).tables
+    tables = make_layout(features, WIDTH, kind(budget_mb=budget_mb)).tables
     assert all(table.rows >= 1 for table in tables)
     used = sum(table.bytes for table in tables)
     row = 4 * tables[0].width
@@ -158,7 +157,7 @@ def test_a_row_depends_on_the_raw_id_and_not_on_what_else_is_known() -> None:
 def test_a_name_that_modules_have_is_refused() -> None:
     for name in ("type", "items", "float"):
         with pytest.raises(ConfigError, match=f"cannot be called '{name}'.* rename the feature"):
-            make_layout([FeatureSpec(name, name, 3)], WIDTH, EmbeddingsConfig())
+            make_layout([FeatureSpec(name, name, 3)], WIDTH, PerFeature())
 
 
 def test_what_a_model_sums_may_not_share_a_table() -> None:
@@ -183,27 +182,25 @@ def test_tables_above_the_limit_are_sharded() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (EmbeddingsConfig(layout="hashed"), "'hashed' needs embeddings.budget_mb"),
-        (EmbeddingsConfig(layout="unified"), "'unified' needs embeddings.budget_mb"),
         (
-            EmbeddingsConfig(layout="unified", budget_mb=1, probes=3),
+            Unified(budget_mb=1, probes=3),
             "probes = 3 does not divide the width 8",
         ),
         (
-            EmbeddingsConfig(layout="unified", budget_mb=1e-6),
+            Unified(budget_mb=1e-6),
             "budget_mb = 1e-06 is less than a row for every table: 1.6e-05 at least",
         ),
-        (EmbeddingsConfig(layout="hashed", budget_mb=5e-5), "9.6e-05 at least"),
+        (Hashed(budget_mb=5e-5), "9.6e-05 at least"),
         (
-            EmbeddingsConfig(tables={"itme": TableConfig(rows=9)}),
+            PerFeature(tables={"itme": TableConfig(rows=9)}),
             "tables.itme: no such table; there are: item, tags, country",
         ),
         (
-            EmbeddingsConfig(tables={"item": TableConfig(probes=2)}),
+            PerFeature(tables={"item": TableConfig(probes=2)}),
             "tables.item.probes means nothing in the layout 'per_feature'; .* rows, width",
         ),
         (
-            EmbeddingsConfig(layout="hashed", budget_mb=1, tables={"item": TableConfig(rows=99)}),
+            Hashed(budget_mb=1, tables={"item": TableConfig(rows=99)}),
             "tables.item.rows means nothing in the layout 'hashed'",
         ),
     ],
@@ -297,7 +294,7 @@ def test_large_tables_have_no_memory_until_they_are_given_some() -> None:
 
 @pytest.mark.parametrize("options", [{"init_std": 0.5}, {"init_range": 0.05}])
 def test_initial_weights_have_the_asked_spread(options: dict[str, float]) -> None:
-    config = EmbeddingsConfig(**options)  # type: ignore[arg-type]
+    config = PerFeature(**options)  # type: ignore[arg-type]
     embeddings = build(make_layout([FeatureSpec("x", "x", 5000)], WIDTH, config))
     (weights,) = embeddings.parameters()
     assert weights.mean().item() == pytest.approx(0, abs=0.02)
@@ -314,7 +311,7 @@ def test_a_part_of_a_table_starts_as_that_part_of_the_whole(
     row: int, column: int, seed: int
 ) -> None:
     """However it is split: by rows, by columns, or grown later."""
-    config = EmbeddingsConfig(init_std=0.1)
+    config = PerFeature(init_std=0.1)
     whole_table, part = torch.empty(50, 12), torch.empty(50 - row, 12 - column)
     fill(whole_table, "item", 12, config, seed=seed)
     fill(part, "item", 12, config, seed=seed, first_row=row, first_column=column)
@@ -325,7 +322,7 @@ def test_tables_and_seeds_start_differently() -> None:
     drawn = []
     for table, seed in (("item", 0), ("user", 0), ("item", 1)):
         drawn.append(torch.empty(6, 4))
-        fill(drawn[-1], table, 4, EmbeddingsConfig(), seed=seed)
+        fill(drawn[-1], table, 4, PerFeature(), seed=seed)
     assert len({float(one[0, 0]) for one in drawn}) == 3
     assert drawn[0][0, :2].tolist() == pytest.approx([-0.0080376, 0.0283443], rel=1e-5)
 

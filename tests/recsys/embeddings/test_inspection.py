@@ -9,7 +9,7 @@ import torch
 
 from recsys.embeddings.inspection import inspect_features, inspect_tables
 from recsys.embeddings.layout import FeatureSpec, make_layout
-from recsys.embeddings.options import EmbeddingsConfig
+from recsys.embeddings.options import Hashed, PerFeature, Unified
 from recsys.embeddings.plain import RowMaps
 from recsys.embeddings.tables import Embeddings
 
@@ -19,10 +19,10 @@ FEATURES = [
     FeatureSpec("country", "country", 9),
 ]
 CONFIGS = {
-    "per_feature": EmbeddingsConfig(),
-    "hashed": EmbeddingsConfig(layout="hashed", budget_mb=0.0012),
-    "unified": EmbeddingsConfig(layout="unified", budget_mb=0.0012, probes=2),
-    "few_tables": EmbeddingsConfig(layout="unified", budget_mb=0.0012, unified_tables=2),
+    "per_feature": PerFeature(),
+    "hashed": Hashed(budget_mb=0.0012),
+    "unified": Unified(budget_mb=0.0012, probes=2),
+    "few_tables": Unified(budget_mb=0.0012, unified_tables=2),
 }
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from feature_store.errors import ConfigError
 from recsys.embeddings.layout import FeatureSpec, Layout, make_layout
-from recsys.embeddings.options import EmbeddingsConfig, Sharding, TableConfig
+from recsys.embeddings.options import PerFeature, Sharding, TableConfig
 from recsys.embeddings.planning import make_plan
 
 
@@ -19,7 +19,7 @@ def layout_of(
 ) -> Layout:
     """Features with a table each; those above a kilobyte are sharded."""
     tables = {name: TableConfig(sharding=kind) for name, kind in sharding.items()}
-    config = EmbeddingsConfig(shard_above_mb=above_mb, tables=tables)
+    config = PerFeature(shard_above_mb=above_mb, tables=tables)
     return make_layout([FeatureSpec(name, name, n) for name, n in rows.items()], width, config)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from feature_store.errors import ConfigError
 from recsys.embeddings.layout import FeatureSpec, make_layout
-from recsys.embeddings.options import EmbeddingsConfig, QuantisationConfig
+from recsys.embeddings.options import PerFeature, QuantisationConfig
 from recsys.embeddings.plain import PlainEmbeddings
 from recsys.embeddings.quantisation import ByteTable, HalfTable, NibbleTable, quantise
 
@@ -86,7 +86,7 @@ def plain_of(**tables: Tensor) -> PlainEmbeddings:
     specs = [FeatureSpec(name, name, len(weights)) for name, weights in tables.items()]
     width = next(iter(tables.values())).shape[1]
     modules = {name: nn.Embedding.from_pretrained(weights) for name, weights in tables.items()}
-    return PlainEmbeddings(make_layout(specs, width, EmbeddingsConfig()), modules)
+    return PlainEmbeddings(make_layout(specs, width, PerFeature()), modules)
 
 
 def figure_of(plain: PlainEmbeddings, weights: dict[str, float]) -> Callable[[], float]:

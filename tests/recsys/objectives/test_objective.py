@@ -18,7 +18,9 @@ P, D = 6, 8
 
 
 def objective(examples: Examples, **options: object) -> Objective:
-    defaults = {"name": "sasrec", "width": D, "negatives": 12, "temperature": 0.5}
+    defaults: dict[str, object] = {"name": "sasrec", "width": D, "temperature": 0.5}
+    if options.get("negative_sampling") != "in_batch":
+        defaults["negatives"] = 12
     return Objective(ObjectiveConfig(**{**defaults, **options}), examples, seed=3)  # type: ignore[arg-type]
 
 
@@ -159,6 +161,10 @@ def test_gbce_is_bce_over_the_whole_catalogue(examples: Examples) -> None:
         ({"log_q": True, "loss": "bpr"}, "log_q corrects a softmax"),
         ({"log_q": True, "negatives": 0}, "log_q corrects a softmax"),
         ({"log_q": True, "hard_negatives": 1}, "log_q corrects a softmax"),
+        ({"negative_sampling": "in_batch", "negatives": 9}, "negatives would be ignored"),
+        ({"negative_sampling": "in_batch", "negative_sets": 9}, "negative_sets would be ignored"),
+        ({"negatives": 0, "negative_sets": 9}, "takes every item: negative_sets would be ignored"),
+        ({"loss": {"name": "bce", "calibration": 0.5}}, "calibration"),
         ({"matryoshka": (4, 2)}, "ascending widths below width = 8"),
         ({"matryoshka": (4,), "matryoshka_weights": (1, 1)}, "for each of the 1 widths"),
         ({"matryoshka": (4,), "matryoshka_weights": (0,)}, "a weight above 0"),

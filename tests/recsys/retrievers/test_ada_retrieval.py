@@ -26,7 +26,7 @@ from feature_store.errors import ConfigError, DataError
 from planted import Shape
 from recsys.data.examples import Examples
 from recsys.distributed import Group
-from recsys.embeddings.options import EmbeddingsConfig
+from recsys.embeddings.options import PerFeature
 from recsys.layers.frequency_filter import FrequencyFilter
 from recsys.layers.round_adapters import ItemAdapter, UserAdapter
 from recsys.lists.merging import merged_top_k
@@ -140,7 +140,7 @@ def test_a_frozen_backbone_stays_as_it_was(
 ) -> None:
     """To the last bit, also in sharded tables and after going on, while the adapters learn."""
     config = small("ada_retrieval", freeze_backbone=True, dropout=0.5)
-    embeddings = EmbeddingsConfig(shard_above_mb=shard_above_mb)
+    embeddings = PerFeature(shard_above_mb=shard_above_mb)
     recorder = Recorder()
     for epochs in (2, 4):
         trainer_of(

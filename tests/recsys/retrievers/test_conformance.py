@@ -284,7 +284,7 @@ def test_every_layout_learns_and_serves(
     )
     assert recorder.epochs[-1]["loss"] < 0.8 * recorder.epochs[0]["loss"]
     weights = sum(p.numel() for n, p in retriever.named_parameters() if "embeddings" in n)
-    assert weights * 4 <= 1.05 * 1e6 * (LAYOUTS[layout].budget_mb or 0)
+    assert weights * 4 <= 1.05 * 1e6 * getattr(LAYOUTS[layout], "budget_mb", 0)
     recommender = export(retriever, examples, planted_log, tmp_path / "bundle")
     assert_bundle_agrees(retriever, examples, recommender)
 
@@ -301,7 +301,7 @@ def test_every_layout_learns_and_serves(
         ("multi_interest", {"extractor": "mind"}),
         ("multi_interest", {"extractor": "mind", "merge": "quota"}),
         ("multi_interest", {"extractor": "comirec_dr", "hard_negatives": 2}),
-        ("multi_interest", {"extractor": "hcn", "short_length": 3, "merge": "quota"}),
+        ("multi_interest", {"extractor": {"name": "hcn", "short_length": 3}, "merge": "quota"}),
         ("multi_interest", {"merge": "quota"}),
         ("multi_interest", {"max_length": 1, "targets_per_user": 1}),
         ("ada_retrieval", {"rounds": 1}),
@@ -310,7 +310,15 @@ def test_every_layout_learns_and_serves(
         ("sasrec", {"negatives": 16, "negative_sets": 5, "log_q": True}),
         ("graph", {"propagation": "sheaf"}),
         ("graph", {"propagation": "none", "loss": "bce", "regularisation": 0.0}),
-        ("graph", {"layers": 1, "hard_negatives": 2, "normalise": True, "temperature": 0.2}),
+        (
+            "graph",
+            {
+                "propagation": {"name": "lightgcn", "layers": 1},
+                "hard_negatives": 2,
+                "normalise": True,
+                "temperature": 0.2,
+            },
+        ),
     ],
 )
 def test_options_at_their_edges_learn_and_serve(

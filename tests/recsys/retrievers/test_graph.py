@@ -105,7 +105,7 @@ def test_other_weights_are_other_vectors(examples: Examples) -> None:
 
 
 def test_the_tower_holds_user_vectors_and_no_graph(examples: Examples, tmp_path: Path) -> None:
-    model = graph(examples, propagation="sheaf", layers=2).eval()
+    model = graph(examples, propagation={"name": "sheaf", "layers": 2}).eval()
     batch = batch_from(model, request_table(model, examples))
     export_program(UserTower(model), model, batch, tmp_path / "tower.pt2")
     program = torch.export.load(str(tmp_path / "tower.pt2"))

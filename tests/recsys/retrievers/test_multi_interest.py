@@ -277,12 +277,14 @@ def test_a_label_attends_to_its_interests_by_power(
     power: float, planted: dict[Shape, Examples]
 ) -> None:
     """0 weighs all that are there alike, much is the best one alone."""
-    options = {"extractor": "mind", "interests": 3, "label_power": power}
-    model: MultiInterest = fresh(small("multi_interest", **options), planted["sequences"])
+    extractor = {"name": "mind", "interests": 3, "label_power": power}
+    model: MultiInterest = fresh(small("multi_interest", extractor=extractor), planted["sequences"])
     vectors, target = F.normalize(torch.randn(1, 3, 16), dim=2), F.normalize(torch.randn(1, 16))
     present = torch.tensor([[True, True, False]])
-    found = model.choose(Interests(vectors, present), target)[0]
-    logits = ((vectors[0, :2] @ target[0]) / model.config.temperature).clamp(min=0) ** power
+    temperature = model.config.temperature
+    kind = model.config.extractor
+    found = kind.choose(Interests(vectors, present), target, temperature)[0]
+    logits = ((vectors[0, :2] @ target[0]) / temperature).clamp(min=0) ** power
     torch.testing.assert_close(found, logits.softmax(0) @ vectors[0, :2])
     if power == 0:
         torch.testing.assert_close(found, vectors[0, :2].mean(0))
@@ -334,9 +336,9 @@ def test_several_vectors_find_what_one_does_not(
     rows = interests.vocabulary("item_id").decode(np.arange(interests.num_items))
     clusters = rows.fill_null(0).to_numpy(False).astype(int) // SIZE
     for extractor in ("mean", "mind", "comirec_sa", "hcn"):
-        config = small(
-            "multi_interest", extractor=extractor, width=6, interests=3, max_length=18, negatives=0
-        )
+        kind = {"name": extractor} | ({} if extractor == "mean" else {"interests": 3})
+        options = {"width": 6, "max_length": 18, "negatives": 0, "negative_sets": 1}
+        config = small("multi_interest", extractor=kind, **options)
         model = learn(config, interests, tmp_path / extractor, group, training(epochs=20))
         recall[extractor] = measure(model, interests, group).metrics["Recall@20"]
         batch = batch_from(model, request_table(model, interests))

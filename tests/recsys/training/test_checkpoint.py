@@ -22,13 +22,13 @@ from feature_store.errors import DataError
 from planted import Shape
 from recsys.data.examples import Examples
 from recsys.distributed import Group
-from recsys.embeddings.options import EmbeddingsConfig
+from recsys.embeddings.options import EmbeddingsConfig, PerFeature
 from recsys.training import checkpoint
 from recsys.training.background import Writer
 from recsys.training.growth import describe
 
 TESTS = Path(__file__).resolve().parents[1]
-SHARDED = EmbeddingsConfig(shard_above_mb=0)
+SHARDED = PerFeature(shard_above_mb=0)
 
 
 def save(folder: Path, group: Group, step: int, weight: float = 0.0, **state: Any) -> Path:
@@ -222,7 +222,7 @@ def test_a_folder_that_cannot_be_written_is_named(group: Group, tmp_path: Path) 
 # -- beside the training ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("embeddings", [EmbeddingsConfig(), SHARDED], ids=["dense", "sharded"])
+@pytest.mark.parametrize("embeddings", [PerFeature(), SHARDED], ids=["dense", "sharded"])
 def test_what_is_written_beside_is_the_state_of_its_moment(
     planted: dict[Shape, Examples], group: Group, tmp_path: Path, embeddings: EmbeddingsConfig
 ) -> None:
@@ -279,7 +279,7 @@ def test_the_training_does_not_wait_for_what_is_written_beside(
     assert written[-1] == "step-000000002"
 
 
-@pytest.mark.parametrize("embeddings", [EmbeddingsConfig(), SHARDED], ids=["dense", "sharded"])
+@pytest.mark.parametrize("embeddings", [PerFeature(), SHARDED], ids=["dense", "sharded"])
 def test_a_trained_model_loads_without_the_training_stack_around_it(
     planted: dict[Shape, Examples], group: Group, tmp_path: Path, embeddings: EmbeddingsConfig
 ) -> None:

@@ -20,15 +20,15 @@ from feature_store.vocabulary import Vocabulary
 from planted import Shape, write_planted
 from recsys.data.examples import Examples
 from recsys.distributed import Group
-from recsys.embeddings.options import EmbeddingsConfig, TableConfig
+from recsys.embeddings.options import PerFeature, TableConfig, Unified
 from recsys.embeddings.tables import Embeddings
 from recsys.training import checkpoint
 from recsys.training.growth import unwrap
 from recsys.training.options import OptimizerConfig
 from recsys.training.trainer import Trainer
 
-TABLES = {"replicated": EmbeddingsConfig(), "sharded": EmbeddingsConfig(shard_above_mb=0)}
-UNIFIED = EmbeddingsConfig(layout="unified", budget_mb=0.006)
+TABLES = {"replicated": PerFeature(), "sharded": PerFeature(shard_above_mb=0)}
+UNIFIED = Unified(budget_mb=0.006)
 NEW_USERS, NEW_ITEMS = [7, 2001, 2002], ["aa", "i20x", "zz"]  # before, between and behind the old
 
 
@@ -296,11 +296,11 @@ def states_of(trainer: Trainer, name: str) -> dict[str, Tensor]:
         ({"embeddings": UNIFIED}, "layout per_feature, now unified"),
         ({"width": 8}, "feature user_id has the width 16, now 8"),
         (
-            {"embeddings": EmbeddingsConfig(tables={"genre": TableConfig(width=4)})},
+            {"embeddings": PerFeature(tables={"genre": TableConfig(width=4)})},
             "feature genre has the width 16, now 4",
         ),
         (
-            {"embeddings": EmbeddingsConfig(shard_above_mb=0)},
+            {"embeddings": PerFeature(shard_above_mb=0)},
             "was trained by a dense optimizer, now by rowwise_adagrad; go on with the same",
         ),
         (

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from feature_store.errors import ConfigError
 from recsys.distributed import Group, join
 from recsys.embeddings.layout import FeatureSpec, make_layout
-from recsys.embeddings.options import EmbeddingsConfig
+from recsys.embeddings.options import PerFeature
 from recsys.embeddings.tables import Embeddings, whole
 from recsys.training.optimizers import Optimizer, fuse
 from recsys.training.options import OptimizerConfig, TableOptimizer
@@ -53,7 +53,7 @@ class Model(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         features = [FeatureSpec("item", "item", 10), FeatureSpec("tags", "tags", 6, pooled=True)]
-        config = EmbeddingsConfig(shard_above_mb=0, init_std=1)
+        config = PerFeature(shard_above_mb=0, init_std=1)
         self.embeddings = Embeddings(make_layout(features, 4, config))
         self.layer = nn.Linear(4, 1)
 

@@ -17,14 +17,14 @@ from planted import Shape
 from recsys.data.batch import Batch
 from recsys.data.examples import Examples
 from recsys.distributed import Group
-from recsys.embeddings.options import EmbeddingsConfig
+from recsys.embeddings.options import EmbeddingsConfig, PerFeature
 from recsys.retrievers.trained import TrainedRetriever
 from recsys.training import checkpoint
 from recsys.training.options import OptimizerConfig
 from recsys.training.trainer import Trainer, Validate
 
 MakeTrainer = Callable[..., Trainer]
-SHARDED = EmbeddingsConfig(shard_above_mb=0)
+SHARDED = PerFeature(shard_above_mb=0)
 
 
 @pytest.fixture

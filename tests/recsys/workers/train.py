@@ -26,7 +26,7 @@ from recsys.data.examples import Examples
 from recsys.data.options import ReaderConfig
 from recsys.distributed import Group, join
 from recsys.embeddings.layout import FeatureSpec, make_layout
-from recsys.embeddings.options import EmbeddingsConfig, TableConfig
+from recsys.embeddings.options import EmbeddingsConfig, PerFeature, TableConfig
 from recsys.embeddings.tables import Embeddings
 from recsys.model import Model, TrainedModel
 from recsys.rankers.base import Ranker
@@ -141,7 +141,7 @@ def outcome(case: Case) -> dict[str, Any]:
 def look_up_uneven_bags(group: Group) -> None:
     """Bags of as many rows as there are items on rank 0, and of one fewer on the others."""
     specs = [FeatureSpec(name, name, 12, pooled=True) for name in ("badges", "words")]
-    embeddings = Embeddings(make_layout(specs, 4, EmbeddingsConfig(shard_above_mb=0)))
+    embeddings = Embeddings(make_layout(specs, 4, PerFeature(shard_above_mb=0)))
     fuse(embeddings, OptimizerConfig())
     model = shard(embeddings, group, OptimizerConfig())
     for table in model.state_dict().values():
