@@ -37,6 +37,7 @@ from recsys.evaluation.item_facts import ItemFacts
 from recsys.evaluation.predictions import FIGURES, summarise_predictions
 from recsys.evaluation.summary import summarise
 from recsys.evaluation.user_slices import user_slices
+from recsys.figure import Figure, cut_offs, first_cut
 from recsys.model import Model
 from recsys.options import ModelConfig
 from recsys.rankers.base import Ranker
@@ -317,10 +318,10 @@ def metrics_table(results: dict[str, Any]) -> Table:
 
 
 def _first_figures(metrics: dict[str, Any]) -> list[str]:
-    ks = sorted({int(name.split("@")[1]) for name in metrics})
-    k = 10 if 10 in ks else ks[-1]
-    fourth = "GMVCapture" if f"GMVCapture@{k}" in metrics else "HR"  # not both fit 80 columns
-    return [f"{name}@{k}" for name in ("Recall", "NDCG", fourth)]
+    k = first_cut(cut_offs(map(Figure.parse, metrics)))
+    capture = Figure("GMVCapture", k)
+    fourth = capture if str(capture) in metrics else Figure("HR", k)  # not both fit 80 columns
+    return [str(figure) for figure in (Figure("Recall", k), Figure("NDCG", k), fourth)]
 
 
 def _cold(found: dict[str, Any], slicing: str) -> str:
@@ -334,7 +335,8 @@ def _figure(found: dict[str, Any], name: str) -> str:
     if value is None:
         return "-"
     low, high = found["ci95"][name]
-    interval = f" ±{(high - low) / 2:.4f}" if name.startswith(("NDCG", "AUC")) else ""
+    shown = Figure.parse(name).name in ("NDCG", "AUC")
+    interval = f" ±{(high - low) / 2:.4f}" if shown else ""
     return f"{value:.4f}{interval}"
 
 

@@ -30,7 +30,7 @@ FLOORS = {
         ("examples",),
     ),
     "recsys": (
-        ("inputs", "options", "distributed", "statistics", "doctor", "tracking"),
+        ("inputs", "options", "figure", "distributed", "statistics", "doctor", "tracking"),
         ("lists", "embeddings", "layers"),
         ("serving", "data"),
         ("model",),

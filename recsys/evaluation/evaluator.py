@@ -22,6 +22,7 @@ from recsys.evaluation.item_facts import ItemFacts
 from recsys.evaluation.metrics import METRICS, Hits
 from recsys.evaluation.money import expected_revenue, gmv, price_ndcg
 from recsys.evaluation.options import EvaluationConfig
+from recsys.figure import Figure
 from recsys.lists.pairs import Pairs, contains
 from recsys.retrievers.base import Candidates, Retriever
 
@@ -47,7 +48,8 @@ class Result:
     @property
     def figures(self) -> list[str]:
         """Names of the columns that are averaged over all users."""
-        return [name for name in self.users if "@" in name and "|" not in name]
+        measured = map(Figure.parse, self.users)
+        return [str(figure) for figure in measured if figure.k and figure.slice is None]
 
     @cached_property
     def metrics(self) -> dict[str, float]:
@@ -256,7 +258,9 @@ class Evaluator:
         hits = (facts.members[found.ids[:, :k]] * relevant[:, :k, None]).sum(1)  # [B, G]
         totals = facts.members[targets].sum(1)  # members of row 0 are none
         recall = (hits / totals).double()  # 0 / 0 is NaN
-        return {f"Recall@{k}|{label}": recall[:, g] for g, label in enumerate(facts.slices)}
+        return {
+            str(Figure("Recall", k, label)): recall[:, g] for g, label in enumerate(facts.slices)
+        }
 
 
 def _money(

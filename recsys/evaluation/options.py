@@ -6,6 +6,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from recsys.figure import Figure, first_cut
+
 
 class EvaluationConfig(BaseModel):
     """What is measured."""
@@ -48,7 +50,7 @@ class EvaluationConfig(BaseModel):
     @property
     def slice_cut(self) -> int:
         """The cut-off of the figures in slices."""
-        return self.slice_k or (10 if 10 in self.ks else self.ks[-1])
+        return self.slice_k or first_cut(self.ks)
 
     @property
     def figures(self) -> list[str]:
@@ -56,4 +58,4 @@ class EvaluationConfig(BaseModel):
         from recsys.evaluation.metrics import METRICS  # needs torch, and options do not
 
         names = (*METRICS, "F1OfMeans", "Coverage", "Gini")
-        return [f"{name}@{k}" for k in self.ks for name in names]
+        return [str(Figure(name, k)) for k in self.ks for name in names]

@@ -10,6 +10,7 @@ import numpy as np
 from recsys.evaluation.aggregates import exposure, exposure_names
 from recsys.evaluation.evaluator import Result
 from recsys.evaluation.metrics import f1_of_means
+from recsys.figure import Figure
 from recsys.statistics.bootstrap import (
     mean_intervals,
     mean_replicates,
@@ -57,7 +58,7 @@ def _intervals(result: Result, replicates: int) -> dict[str, list[float | None]]
         replicates=min(replicates, _EXPOSURE_REPLICATES),
     )
     found |= _pairs(exposure_names(ks), *spread)
-    captured = [name for name in result.metrics if name.startswith("GMVCapture@")]
+    captured = [name for name in result.metrics if Figure.parse(name).name == "GMVCapture"]
     if captured:
         money = np.stack([users[f"GMV@{k}"] for k in ks], 1)
         spent = np.broadcast_to(users["value"][:, None], money.shape)
@@ -88,12 +89,11 @@ def _slices_of_users(
 def _slices_of_items(result: Result, replicates: int) -> dict[str, Any]:
     """Recall of the targets in a slice, over the users who have any."""
     found: dict[str, Any] = {}
-    for column in (name for name in result.users if "|" in name):
-        figure, _, rest = column.partition("|")
-        slicing, _, label = rest.partition("=")
-        values = result.users[column]
-        if not np.isnan(values).all():
-            part = {figure: values[~np.isnan(values)]}
+    for column, values in result.users.items():
+        figure = Figure.parse(column)
+        if figure.slice is not None and not np.isnan(values).all():
+            slicing, _, label = figure.slice.partition("=")
+            part = {str(figure._replace(slice=None)): values[~np.isnan(values)]}
             found.setdefault(slicing, {})[label] = _slice(part, replicates)
     return found
 

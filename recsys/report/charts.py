@@ -21,6 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from recsys import figure as figures
+
 Series = Mapping[str, Mapping[str, Any]]
 """What is compared, in its order: name -> what metrics.json holds of a retriever."""
 
@@ -90,16 +92,10 @@ def _number(value: Any) -> float:
     return math.nan if value is None else float(value)
 
 
-def split_name(figure: str) -> tuple[str, int | None]:
-    """`NDCG@10` -> ("NDCG", 10); None for a figure that has no cut-off."""
-    name, _, k = figure.rpartition("@")
-    return (name, int(k)) if name and k.isdigit() else (figure, None)
-
-
 def cut_offs(series: Series, metric: str) -> list[int]:
     """The ks at which anyone has a metric, ascending."""
-    names = {name for found in series.values() for name in found["metrics"]}
-    return sorted(k for m, k in map(split_name, names) if m == metric and k is not None)
+    names = (name for found in series.values() for name in found["metrics"])
+    return figures.cut_offs(f for f in map(figures.Figure.parse, names) if f.name == metric)
 
 
 def shorten(text: str, length: int) -> str:

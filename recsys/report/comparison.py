@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from feature_store.errors import DataError
+from recsys.figure import Figure, cut_offs, first_cut
 from recsys.report.contenders import Contender, open_contenders
 from recsys.statistics.bootstrap import ratio_intervals
 from recsys.statistics.significance import bootstrap_test, holm, randomisation_test
@@ -22,11 +23,10 @@ TESTS: dict[str, Callable[..., np.ndarray]] = {
 }
 
 SHOWN_FIRST = ("Recall", "NDCG", "Coverage", "GMV", "GMVCapture")  # those that there are
-FIRST_K = 10  # or the last cut-off, where this one was not measured
 
 _FIGURE = ["value", "low", "high"]
 _DIFFERENCE = ["difference", "difference_low", "difference_high"]
-_CAPTURE, _MONEY = "GMVCapture@", "GMV@"
+_CAPTURE, _MONEY = "GMVCapture", "GMV"
 
 
 @dataclass(frozen=True)
@@ -134,17 +134,18 @@ def compare(
 def _choose(asked: Sequence[str], contenders: Sequence[Contender]) -> list[str]:
     """Names of figures that all contenders have."""
     known = [name for name in contenders[0].figures if all(name in c.figures for c in contenders)]
-    cuts = sorted({int(name.partition("@")[2]) for name in known if "|" not in name})
+    measured = [Figure.parse(name) for name in known]
+    cuts = cut_offs(figure for figure in measured if figure.slice is None)
     if not cuts:
         raise DataError("the runs have no metric in common: evaluate them at the same cut-offs")
     if not asked:
-        k = FIRST_K if FIRST_K in cuts else cuts[-1]
-        asked = [f"{name}@{k}" for name in SHOWN_FIRST if f"{name}@{k}" in known]
+        first = [Figure(name, first_cut(cuts)) for name in SHOWN_FIRST]
+        asked = [str(figure) for figure in first if figure in measured]
     chosen: list[str] = []
     for one in asked:
-        at_all_cuts = [f"{one}@{k}" for k in cuts if f"{one}@{k}" in known]
+        at_all_cuts = [str(Figure(one, k)) for k in cuts if Figure(one, k) in measured]
         if one not in known and not at_all_cuts:
-            names = ", ".join(dict.fromkeys(name.partition("@")[0] for name in known))
+            names = ", ".join(dict.fromkeys(figure.name for figure in measured))
             raise DataError(
                 f"no metric {one!r} in all of these runs: they have {names} at "
                 f"{', '.join(map(str, cuts))}; name one as NDCG@{cuts[-1]}"
@@ -155,12 +156,13 @@ def _choose(asked: Sequence[str], contenders: Sequence[Contender]) -> list[str]:
 
 def _column(name: str) -> str:
     """The values per user behind a figure, if it has any."""
-    return name.replace(_CAPTURE, _MONEY)
+    figure = Figure.parse(name)
+    return str(figure._replace(name=_MONEY)) if figure.name == _CAPTURE else name
 
 
 def _needed(names: list[str]) -> list[str]:
     columns = [_column(name) for name in names]
-    spent = ["value"] if any(name.startswith(_CAPTURE) for name in names) else []
+    spent = ["value"] if any(Figure.parse(name).name == _CAPTURE for name in names) else []
     return list(dict.fromkeys(columns + spent))
 
 
@@ -174,7 +176,7 @@ def _sums(users: pd.DataFrame, names: list[str]) -> tuple[np.ndarray, np.ndarray
     above = users[[_column(name) for name in names]].to_numpy(dtype=np.float64)
     below = np.ones_like(above)
     for place, name in enumerate(names):
-        if name.startswith(_CAPTURE):
+        if Figure.parse(name).name == _CAPTURE:
             below[:, place] = users["value"]
     return above, below
 

@@ -15,8 +15,9 @@ from markupsafe import Markup
 from feature_store.errors import DataError
 from recsys.evaluation.item_facts import COLD_ITEM
 from recsys.evaluation.user_slices import COLD_USER
+from recsys.figure import Figure
 from recsys.report import charts
-from recsys.report.charts import Chart, Estimate, Series, estimate, split_name
+from recsys.report.charts import Chart, Estimate, Series, estimate
 from recsys.report.comparison import Comparison
 from recsys.report.contenders import Contender
 from recsys.report.example_users import ExampleUser, example_users
@@ -254,7 +255,7 @@ def _page(
         "charts": kept,
         "examples": examples,
         "meanings": {n: text for group in GROUPS.values() for n, text in group.items()},
-        "measured": {split_name(n)[0] for found in series.values() for n in found["metrics"]},
+        "measured": {Figure.parse(n).name for found in series.values() for n in found["metrics"]},
     }
 
 
@@ -268,16 +269,16 @@ _CURVES = {
 def _tables(series: Series) -> dict[int | None, list[Table]]:
     """k -> tables of all figures at k, one a group; None -> figures without a cut-off."""
     every = dict.fromkeys(n for found in series.values() for n in found["metrics"])
-    ks = sorted({split_name(n)[1] for n in every}, key=lambda k: math.inf if k is None else k)
+    ks = sorted({Figure.parse(n).k for n in every}, key=lambda k: math.inf if k is None else k)
     known = {name: title for title, group in GROUPS.items() for name in group}
     order = list(known)
     tables: dict[int | None, list[Table]] = {}
     for k in ks:
-        here = [name for name in every if split_name(name)[1] == k]
+        here = [name for name in every if Figure.parse(name).k == k]
         for title in (*GROUPS, _OTHER):
-            names = [n for n in here if known.get(split_name(n)[0], _OTHER) == title]
+            names = [n for n in here if known.get(Figure.parse(n).name, _OTHER) == title]
             if title in GROUPS:
-                names.sort(key=lambda n: order.index(split_name(n)[0]))
+                names.sort(key=lambda n: order.index(Figure.parse(n).name))
             if names:
                 table = _table(title, series, names, mark_best=title in _BEST)
                 tables.setdefault(k, []).append(table)
@@ -325,7 +326,7 @@ def _slices(series: Series) -> list[SliceFamily]:
         names = list(dict.fromkeys(n for part in measured for n in part.get("metrics") or {}))
         if not names:
             continue
-        headline = next((n for n in names if split_name(n)[0] == "Recall"), names[0])
+        headline = next((n for n in names if Figure.parse(n).name == "Recall"), names[0])
         tables = [
             _table(label, by_name, names, users={n: p.get("users") for n, p in by_name.items()})
             for label, by_name in parts.items()

@@ -16,6 +16,7 @@ from feature_store.errors import ConfigError, DataError, RecsysError
 from recsys.data.batch import Batch
 from recsys.data.reader import Reader
 from recsys.distributed import Group
+from recsys.figure import Figure
 from recsys.model import TrainedModel
 from recsys.training import checkpoint
 from recsys.training.background import Writer
@@ -25,7 +26,6 @@ from recsys.training.options import TrainerConfig
 from recsys.training.sharding import shard
 
 Validate = Callable[[TrainedModel], dict[str, float]]
-LESS_IS_BETTER = ("LogLoss", "NormalisedEntropy", "ECE")
 
 
 class Listener(Protocol):
@@ -218,7 +218,7 @@ class Trainer:
         best = self.progress.best
         if best is None or value != value:
             return value == value  # NaN is no figure
-        return value < best if self.metric in LESS_IS_BETTER else value > best
+        return Figure.parse(self.metric).improves(value, best)
 
     def _validate(self) -> dict[str, float]:
         assert self.validate is not None
