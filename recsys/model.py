@@ -96,6 +96,14 @@ class TrainedModel(Model, ABC):
         """Columns of examples that the loss needs besides `inputs`."""
         return (TARGET,) if self.rows_of.per == "event" else ()
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Before the first batch of an epoch, counted from 1, on every process.
+
+        For what is made anew once an epoch, such as the vectors of all items. A training that is
+        resumed within an epoch calls this once for the epoch that goes on: what is made here must
+        follow from the weights, and draw from no global random state.
+        """
+
     def training_reader(
         self, examples: Examples, config: ReaderConfig, *, seed: int, rank: int, world: int
     ) -> Reader:

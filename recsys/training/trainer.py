@@ -134,10 +134,17 @@ class Trainer:
     def _over(self) -> bool:
         return self._enough or self.reader.epoch >= self.config.epochs
 
+    @property
+    def _unwrapped(self) -> TrainedModel:
+        model = unwrap(self.model)
+        assert isinstance(model, TrainedModel)
+        return model
+
     def _epoch(self) -> None:
         state, config = self.progress, self.config
         self.model.train()
         start = time.perf_counter()
+        self._unwrapped.begin_epoch(self.reader.epoch + 1)
         for batch in self.reader:
             self.step(batch)
             if not self._reserved:  # once the optimizers have made their state
@@ -222,8 +229,7 @@ class Trainer:
 
     def _validate(self) -> dict[str, float]:
         assert self.validate is not None
-        model = unwrap(self.model)
-        assert isinstance(model, TrainedModel)
+        model = self._unwrapped
         model.eval()
         metrics = self.validate(model)
         model.train()
