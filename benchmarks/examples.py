@@ -76,8 +76,8 @@ def ingest(folder: Path, users: int) -> None:
 
 def make_examples(folder: Path, users: int) -> None:
     """Make the examples of an event log."""
-    from pipelines.prepare import prepare
     from recsys.config import parse_config
+    from recsys.runs.prepare import prepare
 
     prepare(parse_config(config_of(folder, users)))
 

@@ -23,11 +23,11 @@ import torch
 
 from benchmarks.trained import Trained, interval, test, train
 from pipelines.ingest import ingest_source
-from pipelines.prepare import prepare
 from recsys.config import RunConfig, parse_config
 from recsys.data.examples import Examples
 from recsys.distributed import Group, join
 from recsys.evaluation.evaluator import Result
+from recsys.runs.prepare import prepare
 
 SOURCES: dict[str, dict[str, Any]] = {
     "ml-100k": {"source": "movielens", "path": "ml-100k"},

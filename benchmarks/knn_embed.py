@@ -32,8 +32,6 @@ from benchmarks.trained import interval
 from feature_store.columns import HISTORY
 from feature_store.protocols import TEST
 from pipelines.ingest import ingest_source
-from pipelines.prepare import prepare
-from pipelines.train import make_evaluator
 from recsys.config import RunConfig, parse_config
 from recsys.data.block import Block
 from recsys.data.examples import Examples, Interactions
@@ -44,6 +42,9 @@ from recsys.retrievers.als import ALS, ALSConfig
 from recsys.retrievers.bpr import BPR, BPRConfig
 from recsys.retrievers.fitted import binary_matrix
 from recsys.retrievers.knn_embed import KNNEmbed, KNNEmbedConfig
+from recsys.runs.evaluators import make_evaluator
+from recsys.runs.phases import phases_of
+from recsys.runs.prepare import prepare
 
 KS = (10, 20, 50)
 FIGURES = tuple(f"{name}@{k}" for name in ("Recall", "VectorDiversity") for k in KS)
@@ -146,7 +147,7 @@ def compare(name: str, args: argparse.Namespace, folder: Path, group: Group) -> 
     """Figures of a data set by base and arm, and the gains of each arm over the one before."""
     config = config_of(name, args.data, folder)
     ingest_source(config.data, config.store_folder)
-    examples = prepare(config, refit=True)
+    examples = prepare(config, phases_of(config.trainer)[-1])
     facts = ItemFacts.of(examples, category=None, columns=(), power=0.5)
     evaluator = make_evaluator(config, examples, TEST, facts)
     requests = pq.read_table(examples.folder / "test.parquet", partitioning=None)

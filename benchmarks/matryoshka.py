@@ -22,10 +22,10 @@ import torch
 
 from benchmarks.trained import CONFIGS, interval, test, train
 from pipelines.ingest import ingest_source
-from pipelines.prepare import prepare
 from recsys.config import RunConfig, load_config
 from recsys.distributed import join
 from recsys.retrievers.trained import TrainedRetriever
+from recsys.runs.prepare import prepare
 from recsys.statistics.bootstrap import ratio_intervals
 
 FIGURES = ("Recall@10", "Recall@50", "NDCG@10")

@@ -33,8 +33,6 @@ from feature_store.columns import HISTORY
 from feature_store.protocols import TEST
 from feature_store.sources.synthetic_truth import Truth
 from pipelines.ingest import ingest_source
-from pipelines.prepare import prepare
-from pipelines.train import request_reader
 from recsys.config import RunConfig, load_config, parse_config
 from recsys.data.examples import Examples
 from recsys.distributed import Group, join
@@ -42,6 +40,8 @@ from recsys.evaluation.interests import matched_purity, redundancy
 from recsys.layers.interests import nearest
 from recsys.lists.merging import Merge
 from recsys.retrievers.multi_interest import MultiInterest
+from recsys.runs.evaluators import request_reader
+from recsys.runs.prepare import prepare
 
 ARMS: dict[str, dict[str, Any]] = {
     "mean": {"extractor": "mean"},

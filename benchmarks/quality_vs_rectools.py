@@ -29,17 +29,17 @@ import torch
 from benchmarks.sequence_training import PEER, PEER_PYTHON, config_of
 from benchmarks.trained import CONFIGS
 from feature_store.columns import TARGET, TIME
-from feature_store.protocols import TEST
+from feature_store.protocols import LEARNT, TEST
 from pipelines.ingest import ingest_source
-from pipelines.prepare import prepare
-from pipelines.train import make_evaluator, request_reader, trainable
 from recsys.config import RunConfig, load_config, parse_config
 from recsys.data.examples import Examples
 from recsys.distributed import join
 from recsys.retrievers.base import VectorRetriever
+from recsys.runs.evaluators import make_evaluator, request_reader
+from recsys.runs.learn import learn
+from recsys.runs.phases import Phase
+from recsys.runs.prepare import prepare
 from recsys.statistics.bootstrap import mean_intervals
-from recsys.training.checkpoint import best, load_unsharded
-from recsys.training.trainer import Trainer
 
 FIGURES = ("HR@10", "NDCG@10")
 
@@ -55,13 +55,10 @@ def same_shape(data: Path, folder: Path, epochs: int) -> RunConfig:
 def ours(config: RunConfig, examples: Examples) -> dict[str, Any]:
     """Figures after the last epoch."""
     with join("cpu") as group, tempfile.TemporaryDirectory() as name:
-        model = trainable(config, examples)
-        assert isinstance(model, VectorRetriever)
-        reader = model.training_reader(examples, config.reader, seed=config.seed, rank=0, world=1)
         started = time.perf_counter()
-        Trainer(model, reader, config.trainer, group, Path(name)).fit()
+        model = learn(config, examples, group, Path(name)).model  # nothing is validated: the last
         seconds = time.perf_counter() - started
-        load_unsharded(best(Path(name)), model)  # the last one: nothing is validated
+        assert isinstance(model, VectorRetriever)
         requests = request_reader(config, examples, model, TEST, group)
         found = make_evaluator(config, examples, TEST).evaluate(model, requests, group)
     figures = {name: round(found.metrics[name], 4) for name in FIGURES}
@@ -120,7 +117,7 @@ def main() -> None:
             [f"data.path={args.data}", f"output={folder}", f"trainer.epochs={args.epochs}"],
         )
         ingest_source(same.data, same.store_folder)
-        examples = prepare(same, refit=True)
+        examples = prepare(same, Phase("refit", LEARNT, same.trainer))
         whole = parse_config(same.to_dict(), ["retriever.negatives=0"])
         arms = {"hstu": same, "hstu_whole_catalogue": whole, args.best: chosen}
         found = {}

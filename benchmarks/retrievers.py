@@ -28,8 +28,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from feature_store.columns import HISTORY
 from feature_store.protocols import TEST
 from pipelines.ingest import ingest_source
-from pipelines.prepare import prepare
-from pipelines.train import build_model, request_reader
 from recsys.config import RunConfig, parse_config
 from recsys.data.examples import Examples
 from recsys.distributed import Group, join
@@ -37,7 +35,10 @@ from recsys.lists.pairs import Pairs
 from recsys.retrievers.base import VectorRetriever
 from recsys.retrievers.fitted import FittedRetriever
 from recsys.retrievers.trained import TrainedRetriever
-from recsys.training.trainer import Trainer
+from recsys.runs.build import build_model
+from recsys.runs.evaluators import request_reader
+from recsys.runs.learn import trainer_of
+from recsys.runs.prepare import prepare
 
 MODELS: dict[str, dict[str, Any]] = {
     "sasrec": {"name": "sasrec", "negatives": 128},
@@ -99,7 +100,7 @@ def measure(config: RunConfig, steps: int, device: str) -> dict[str, Any]:
             found: dict[str, Any] = {"fit_s": round(time.perf_counter() - started, 2)}
         else:
             assert isinstance(model, TrainedRetriever)
-            found = _training(config, examples, model, steps, group, Path(name))
+            found = _training(config, examples, steps, group, Path(name))
         found["users_per_second"] = _users_per_second(config, examples, model, group)
         kept = model.state_dict().values()
         found["numbers"] = sum(part.numel() for part in kept if part.is_floating_point())
@@ -110,16 +111,10 @@ def measure(config: RunConfig, steps: int, device: str) -> dict[str, Any]:
 
 
 def _training(
-    config: RunConfig,
-    examples: Examples,
-    model: TrainedRetriever,
-    steps: int,
-    group: Group,
-    folder: Path,
+    config: RunConfig, examples: Examples, steps: int, group: Group, folder: Path
 ) -> dict[str, Any]:
-    reader = model.training_reader(examples, config.reader, seed=1, rank=0, world=1)
-    trainer = Trainer(model, reader, config.trainer, group, folder)
-    batches = [batch.to(group.device) for batch in itertools.islice(reader, steps)]
+    trainer = trainer_of(config, examples, group, folder)
+    batches = [batch.to(group.device) for batch in itertools.islice(trainer.reader, steps)]
     counter = FlopCounterMode(display=False)
     with counter:
         trainer.model(batches[0], 0).total.backward()

@@ -21,12 +21,11 @@ import pyarrow.parquet as pq
 import torch
 
 from pipelines.ingest import ingest_source
-from pipelines.prepare import prepare
-from pipelines.train import trainable
 from recsys.config import RunConfig, parse_config
 from recsys.data.examples import Examples
 from recsys.distributed import join
-from recsys.training.trainer import Trainer
+from recsys.runs.learn import trainer_of
+from recsys.runs.prepare import prepare
 
 PEER = Path(__file__).parent / "peers" / "rectools_sequential.py"
 PEER_PYTHON = Path(".venv-peers/bin/python")
@@ -58,12 +57,7 @@ def config_of(data: Path, folder: Path, epochs: int) -> RunConfig:
 def ours(config: RunConfig, examples: Examples) -> list[float]:
     """Seconds of every epoch."""
     with join("cpu") as group:
-        model = trainable(config, examples)
-        reader = model.training_reader(
-            examples, config.reader, seed=config.seed, rank=group.rank, world=group.world
-        )
-        folder = config.folder / "checkpoints"
-        progress = Trainer(model, reader, config.trainer, group, folder).fit()
+        progress = trainer_of(config, examples, group, config.folder / "checkpoints").fit()
     return [epoch["seconds"] for epoch in progress.history]
 
 

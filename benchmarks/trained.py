@@ -5,58 +5,28 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from feature_store.protocols import TEST
-from pipelines.train import make_evaluator, request_reader, trainable, validator
 from recsys.config import RunConfig
 from recsys.data.examples import Examples
 from recsys.distributed import Group
 from recsys.evaluation.evaluator import Result
-from recsys.model import Model, TrainedModel
+from recsys.model import Model
 from recsys.retrievers.base import VectorRetriever
+from recsys.runs.evaluators import make_evaluator, request_reader, validator
+from recsys.runs.learn import Learnt, learn
 from recsys.statistics.bootstrap import mean_intervals
-from recsys.training import checkpoint
-from recsys.training.trainer import Progress, Trainer
 
 CONFIGS = Path(__file__).parents[1] / "pipelines" / "configs"
 
 
-class Trained(NamedTuple):
-    """A model with its best weights, and how they were found."""
-
-    model: TrainedModel
-    progress: Progress
-
-    @property
-    def seconds(self) -> float:
-        """Of all epochs."""
-        return sum(epoch["seconds"] for epoch in self.progress.history)
-
-
-def train(config: RunConfig, examples: Examples, group: Group, folder: Path) -> Trained:
+def train(config: RunConfig, examples: Examples, group: Group, folder: Path) -> Learnt:
     """Train, and take the epoch that validation chose; checkpoints are not kept."""
-    model = trainable(config, examples)
-    reader = model.training_reader(
-        examples, config.reader, seed=config.seed, rank=group.rank, world=group.world
-    )
     with tempfile.TemporaryDirectory(dir=folder) as checkpoints:
         validate = validator(config, examples, group)
-        trainer = Trainer(
-            model,
-            reader,
-            config.trainer,
-            group,
-            Path(checkpoints),
-            validate=validate,
-            metric=config.metric,
-        )
-        progress = trainer.fit()
-        best = trainable(config, examples)
-        checkpoint.load_unsharded(checkpoint.best(Path(checkpoints)), best)
-    return Trained(best.eval(), progress)
+        return learn(config, examples, group, Path(checkpoints), validate=validate)
 
 
 def test(config: RunConfig, examples: Examples, group: Group, model: Model) -> Result:

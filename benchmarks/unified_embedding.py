@@ -26,11 +26,11 @@ from matplotlib.figure import Figure
 from benchmarks.trained import CONFIGS, train
 from feature_store.protocols import TEST
 from pipelines.ingest import ingest_source
-from pipelines.prepare import prepare
-from pipelines.train import predictions
 from recsys.config import RunConfig, load_config
 from recsys.data.examples import Examples
 from recsys.distributed import Group, join
+from recsys.runs.evaluators import predictions
+from recsys.runs.prepare import prepare
 
 CONFIG = CONFIGS / "movielens_1m_dcn.toml"
 BUDGETS = {"1600kb": 1.6, "791kb": 0.791, "158kb": 0.158}  # MB

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from pipelines.evaluate import trained_model
-from pipelines.prepare import open_log
 from pipelines.progress import console
 from recsys.config import RunConfig
 from recsys.data.examples import Examples
@@ -13,17 +11,34 @@ from recsys.export.ranker import write_ranker_bundle
 from recsys.export.retriever import write_bundle
 from recsys.rankers.base import Ranker
 from recsys.retrievers.base import VectorRetriever
-from recsys.runs.folder import Run, measured
+from recsys.runs.finished import Run, measured
+from recsys.runs.fit import trained_model
+from recsys.runs.prepare import open_log
+from recsys.runs.same_training import check_same_training
+from recsys.runs.steps import BUNDLE
+from recsys.runs.work import Work, working_on
 from recsys.serving.recommender import Recommender
 from recsys.serving.scorer import Scorer
 from recsys.tracking import Tracker
 
 
-def export(config: RunConfig, tracker: Tracker) -> Recommender | Scorer:
-    """Export the run's model and register the bundle; returns it, opened and verified.
+def export(config: RunConfig) -> None:
+    """Write and verify the bundle of a trained and evaluated run.
+
+    Raises ConfigError when the folder holds a training of another config or another program holds
+    it.
+    """
+    check_same_training(config)
+    with working_on(config, "cpu") as work, work.tracked() as tracker:
+        export_in(work, tracker)
+
+
+def export_in(work: Work, tracker: Tracker) -> None:
+    """Export the model of a run that is held already, and register the bundle.
 
     Raises DataError when the exported program does not answer as the model does.
     """
+    config = work.config
     model, examples = trained_model(config)
     run, about = Run(config.folder), _about(config, examples)
     bundle: Recommender | Scorer
@@ -49,8 +64,8 @@ def export(config: RunConfig, tracker: Tracker) -> Recommender | Scorer:
             quantisation=config.export.quantisation,
         )
     _tell(bundle)
+    BUNDLE.mark_done(config)
     tracker.register_bundle(run.bundle, config.name, config.tracking.alias)
-    return bundle
 
 
 def _about(config: RunConfig, examples: Examples) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from rich import box
 from rich.table import Table
 
 from feature_store.errors import ConfigError
-from pipelines.evaluate import trained_model
 from recsys.config import RunConfig
 from recsys.embeddings.inspection import inspect_features, inspect_tables
 from recsys.embeddings.tables import Embeddings
+from recsys.runs.fit import trained_model
 
 
 def inspect_embeddings(config: RunConfig) -> dict[str, Any]:

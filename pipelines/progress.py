@@ -16,7 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from recsys.distributed import Group
+from recsys.config import RunConfig
+from recsys.runs.fit import Listen
 from recsys.tracking import Tracker
 
 console = Console(stderr=True, highlight=False)
@@ -25,10 +26,8 @@ console = Console(stderr=True, highlight=False)
 class TrainingProgress:
     """A bar with loss and rows/s on a terminal, a line an epoch everywhere, and the tracker."""
 
-    def __init__(
-        self, group: Group, tracker: Tracker, phase: str, metric: str, protocol: str
-    ) -> None:
-        self.group, self.tracker, self.phase = group, tracker, phase
+    def __init__(self, tracker: Tracker, phase: str, metric: str, protocol: str) -> None:
+        self.tracker, self.phase = tracker, phase
         self.metric, self.protocol = metric, protocol
         self._rows = 0
         self._since = time.perf_counter()
@@ -40,9 +39,7 @@ class TrainingProgress:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        self._bar = Progress(
-            *columns, console=console, disable=not (group.leads and sys.stderr.isatty())
-        )
+        self._bar = Progress(*columns, console=console, disable=not sys.stderr.isatty())
         self._task = self._bar.add_task(phase, total=None, loss=0.0, rate=0.0)
 
     def __enter__(self) -> TrainingProgress:
@@ -59,8 +56,6 @@ class TrainingProgress:
 
     def step(self, step: int, steps: int, loss: float, rows: int) -> None:
         """Move the bar; every twentieth step goes to the tracker."""
-        if not self.group.leads:
-            return
         self._rows += rows
         rate = self._rows / max(1e-9, time.perf_counter() - self._since)
         self._bar.update(self._task, completed=step, total=steps, loss=loss, rate=rate)
@@ -72,15 +67,13 @@ class TrainingProgress:
     def validated(self, epoch: int, step: int, metrics: dict[str, float]) -> None:
         """Print the epoch's line and log its figures."""
         self._rows, self._since = 0, time.perf_counter()
-        if not self.group.leads:
-            return
-        found = (
+        measured = (
             f"  validation {self.protocol} {self.metric} {metrics[self.metric]:.4f}"
             if self.metric in metrics
             else ""
         )
         console.print(
-            f"{self.phase} epoch {epoch:>3}  loss {metrics['loss']:.4f}{found}  "
+            f"{self.phase} epoch {epoch:>3}  loss {metrics['loss']:.4f}{measured}  "
             f"({metrics['seconds']:.1f} s)",
             soft_wrap=True,
         )
@@ -90,5 +83,10 @@ class TrainingProgress:
 
     def note(self, text: str) -> None:
         """Print it."""
-        if self.group.leads:
-            console.print(f"{self.phase}: {text}", soft_wrap=True)
+        console.print(f"{self.phase}: {text}", soft_wrap=True)
+
+
+def listening(config: RunConfig, tracker: Tracker) -> Listen:
+    """Shows and tracks every phase of a run."""
+    metric, protocol = config.metric, config.split.short_name
+    return lambda phase: TrainingProgress(tracker, phase.name, metric, protocol)

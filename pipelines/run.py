@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 
-from pipelines.evaluate import evaluate, evaluate_recommendations, metrics_table, report
-from pipelines.export import export
+from pipelines import evaluate
+from pipelines.export import export_in
 from pipelines.ingest import describe, ingest_source
 from pipelines.progress import console
-from pipelines.same_training import check_same_training
-from pipelines.train import train
+from pipelines.train import train_in
 from recsys.config import RunConfig, load_config, parse_config
-from recsys.distributed import Group, join
-from recsys.runs.folder import Run
+from recsys.runs.finished import Run
+from recsys.runs.standing import check_start, left_to_train
+from recsys.runs.steps import BUNDLE, FIGURES
+from recsys.runs.work import Work, working_on
 from recsys.tracking import Tracker
 
 
@@ -25,31 +25,55 @@ def run(
     overrides: list[str] | None = None,
     *,
     resume: bool = False,
+    fresh: bool = False,
 ) -> Run:
     """Run the whole job and return the finished run.
 
-    An event log that is up to date is not ingested again; with `resume`, training goes on from
-    its newest checkpoint. Raises ConfigError when that is of another config.
+    What is done is not done again: an event log that is up to date is not ingested, a finished
+    training is left as it is, and figures and bundle are made where they are missing, or were made
+    of something else. With `resume`, training goes on from its newest checkpoint; with `fresh`, all
+    but the event log is made anew.
+
+    Raises ConfigError as `pipelines.train.train`.
     """
     config = resolve(config, overrides)
-    if resume:
-        check_same_training(config)
-    with join(config.trainer.device) as group, tracked(config, group, new=not resume) as tracker:
-        if group.leads:
+    check_start(config, resume=resume, fresh=fresh)
+    with working_on(config) as work:
+        if work.group.leads:
             ingested = ingest_source(
                 config.data, config.store_folder, quarantine=config.quarantine, engine=config.engine
             )
             console.print(f"event log {config.store_folder}: {describe(ingested)}", soft_wrap=True)
-        group.barrier()
-        train(config, group, tracker, resume=resume)
-        results = evaluate(config, group, tracker)
-        if group.leads:
-            console.print(metrics_table(results))
-            console.print(f"report {report(config, tracker)}", soft_wrap=True)
-            export(config, tracker)
-            console.print(f"bundle {Run(config.folder).bundle}: verified", soft_wrap=True)
-        group.barrier()
+        work.group.barrier()
+        begins = left_to_train(config, resume=resume, fresh=fresh)
+        with work.tracked(new=begins and not resume) as tracker:
+            train_in(work, tracker, resume=resume, fresh=fresh)
+            _make_figures(work, tracker)
+            if work.group.leads:
+                _make_bundle(work, tracker)
+            work.group.barrier()
     return Run(config.folder)
+
+
+def _make_figures(work: Work, tracker: Tracker) -> None:
+    if FIGURES.is_done(work.config) and work.files.report.exists():
+        _tell(work, f"figures {work.files.metrics}: there already")
+    else:
+        evaluate.evaluate_in(work, tracker, console)
+    _tell(work, f"report {work.files.report}")
+
+
+def _make_bundle(work: Work, tracker: Tracker) -> None:
+    if BUNDLE.is_done(work.config):
+        _tell(work, f"bundle {work.files.bundle}: there already")
+    else:
+        export_in(work, tracker)
+        _tell(work, f"bundle {work.files.bundle}: verified")
+
+
+def _tell(work: Work, text: str) -> None:
+    if work.group.leads:
+        console.print(text, soft_wrap=True)
 
 
 def evaluate_lists(
@@ -59,19 +83,9 @@ def evaluate_lists(
     *,
     name: str | None = None,
 ) -> Run:
-    """Measure lists made elsewhere under a config's data and protocol; nothing is trained.
-
-    They become retriever `name` of the run, beside what it has measured itself.
-    """
+    """Measure lists made elsewhere, and return the run that they have become a retriever of."""
     config = resolve(config, overrides)
-    check_same_training(config)
-    with join("cpu") as group, tracked(config, group) as tracker:
-        ingest_source(
-            config.data, config.store_folder, quarantine=config.quarantine, engine=config.engine
-        )
-        results = evaluate_recommendations(config, recommendations, group, tracker, name)
-        report(config, tracker)
-        Console().print(metrics_table(results))
+    evaluate.evaluate_lists(config, recommendations, name)
     return Run(config.folder)
 
 
@@ -84,34 +98,3 @@ def resolve(
     if isinstance(config, dict):
         return parse_config(config, overrides)
     return load_config(config, overrides)
-
-
-class tracked:
-    """The tracker of a run while it is worked on; only the leading process records.
-
-    Also claims the run's folder: writes the resolved config and remembers the tracker's run,
-    which is continued unless the work is `new`.
-    """
-
-    def __init__(self, config: RunConfig, group: Group, *, new: bool = False) -> None:
-        self.config, self.group, self.new = config, group, new
-
-    def __enter__(self) -> Tracker:
-        config, folder = self.config, self.config.folder
-        known = folder / "tracking_id.txt"
-        if self.group.leads:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "config.toml").write_text(config.to_toml())
-        self.tracker = Tracker.start(
-            experiment=config.tracking.experiment,
-            name=config.name,
-            uri=config.tracking_uri,
-            enabled=config.tracking.enabled and self.group.leads,
-            run_id=known.read_text() if known.exists() and not self.new else None,
-        )
-        if self.group.leads and self.tracker.run_id:
-            known.write_text(self.tracker.run_id)
-        return self.tracker
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self.tracker.finish("FINISHED" if error is None else "FAILED")

@@ -14,19 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from recsys.runs.folder import Run
+    from recsys.runs.finished import Run
 
 
-def run(config: Any, *overrides: str, resume: bool = False) -> Run:
+def run(config: Any, *overrides: str, resume: bool = False, fresh: bool = False) -> Run:
     """Ingest, train, evaluate, export and verify.
 
     `config` is a TOML file, a dict of the same tree, or a RunConfig; `overrides` are texts such
-    as "trainer.epochs=3". What is done already is not done again.
+    as "trainer.epochs=3". What is done already is not done again; a training that was stopped goes
+    on with `resume`, and `fresh` trains anew over one that is there.
     """
     # the one place where the library calls a program: notebooks get what the command line does
     from pipelines.run import run as run_pipeline
 
-    return run_pipeline(config, list(overrides), resume=resume)
+    return run_pipeline(config, list(overrides), resume=resume, fresh=fresh)
 
 
 def evaluate(config: Any, recommendations: Any, *overrides: str, name: str | None = None) -> Run:
@@ -37,12 +38,12 @@ def evaluate(config: Any, recommendations: Any, *overrides: str, name: str | Non
     """
     from pipelines.run import evaluate_lists
 
-    found = Path(recommendations) if isinstance(recommendations, str) else recommendations
-    return evaluate_lists(config, found, list(overrides), name=name)
+    lists = Path(recommendations) if isinstance(recommendations, str) else recommendations
+    return evaluate_lists(config, lists, list(overrides), name=name)
 
 
 def open_run(folder: Path | str) -> Run:
     """Open the folder of a finished run."""
-    from recsys.runs.folder import Run
+    from recsys.runs.finished import Run
 
     return Run(folder)

@@ -54,17 +54,17 @@ KNOW_OF_PROCESSES = {
     "recsys/objectives/objective.py",
     "recsys/evaluation/evaluator.py",
     "recsys/evaluation/predictions.py",
+    "recsys/runs/evaluators.py",
+    "recsys/runs/fit.py",
+    "recsys/runs/learn.py",
+    "recsys/runs/lock.py",
+    "recsys/runs/prepare.py",
+    "recsys/runs/work.py",
     "recsys/training/background.py",
     "recsys/training/checkpoint.py",
     "recsys/training/growth.py",
     "recsys/training/sharding.py",
     "recsys/training/trainer.py",
-    "pipelines/cli.py",
-    "pipelines/evaluate.py",
-    "pipelines/progress.py",
-    "pipelines/run.py",
-    "pipelines/train.py",
-    "pipelines/tune.py",
 }
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from feature_store.errors import DataError
-from recsys.runs.folder import Run, measured
+from recsys.runs.finished import Run, measured
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Contender:
 
     @property
     def _path(self) -> Path:
-        path = self.folder / "per_user" / f"{self.retriever}.parquet"
+        path = self.run.files.lists_of(self.retriever)
         if not path.exists():
             raise DataError(f"{path} is absent: run `recsys evaluate {self.folder}` again")
         return path

@@ -17,7 +17,8 @@ from feature_store.errors import ConfigError, DataError
 from feature_store.schema import Schema
 from feature_store.vocabulary import Vocabulary
 from recsys.config import parse_config
-from recsys.runs.folder import Run
+from recsys.runs.finished import Run
+from recsys.runs.phases import phases_of_run
 
 USERS = 10
 ITEMS = 10
@@ -57,9 +58,8 @@ def example_users(of: Mapping[str, tuple[Run, str]]) -> list[ExampleUser]:
     looked at to choose. Empty where the run's examples or lists are gone.
     """
     run, _ = next(iter(of.values()))
-    paths = {name: one.folder / "per_user" / f"{r}.parquet" for name, (one, r) in of.items()}
-    refitted = run.config.get("trainer", {}).get("refit", False)
-    examples = run.folder / ("examples_refit" if refitted else "examples")
+    paths = {name: one.files.lists_of(r) for name, (one, r) in of.items()}
+    examples = run.files.phase(phases_of_run(run)[-1].name).examples
     if not all(path.exists() for path in (examples / "test.parquet", *paths.values())):
         return []
     schema = Schema.load(examples / "schema.json")

@@ -21,9 +21,7 @@ from recsys.report.charts import Chart, Estimate, Series, estimate
 from recsys.report.comparison import Comparison
 from recsys.report.contenders import Contender
 from recsys.report.example_users import ExampleUser, example_users
-from recsys.runs.folder import Run, measured
-
-REPORT_FILE, PLOTS = "report.html", "plots"
+from recsys.runs.finished import Run, measured
 
 GROUPS: dict[str, dict[str, str]] = {
     "Accuracy of the lists": {
@@ -163,9 +161,9 @@ def write_report(folder: Path) -> Path:
         metric=_validation_metric(run),
         examples=example_users({model: (run, model)}) if kind == "retrievers" else [],
     )
-    _save_charts(page["charts"], run.folder / PLOTS)
+    _save_charts(page["charts"], run.files.plots)
     own = {"run": run.results, "origins": {name: {} for name in series}}
-    return _write(run.folder / REPORT_FILE, "report.html", page | own)
+    return _write(run.files.report, "report.html", page | own)
 
 
 def write_comparison(comparison: Comparison, path: Path) -> Path:
@@ -339,7 +337,7 @@ def _slices(series: Series) -> list[SliceFamily]:
 
 def _training(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
     """The training records of those that were trained."""
-    paths = {name: run.folder / "training.json" for name, run in runs.items()}
+    paths = {name: run.files.training_record for name, run in runs.items()}
     records = {name: json.loads(p.read_text()) for name, p in paths.items() if p.exists()}
     return {name: record for name, record in records.items() if record.get("history")}
 

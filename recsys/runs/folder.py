@@ -1,88 +1,164 @@
-"""Run: a finished run's folder, opened for looking and asking."""
+"""RunFolder: where everything of a run lies."""
 
 from __future__ import annotations
 
-import json
-import tomllib
-from collections.abc import Sequence
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
-
-from feature_store.errors import DataError
-from recsys.serving.recommender import Recommender
-
-METRICS_FILE = "metrics.json"
-SECONDS_FILE = "seconds.json"  # beside the figures: they repeat to the last digit, times do not
+MAIN_PHASE = "train"
+"""The phase whose folders bear no name; those of another phase end in `_NAME`."""
 
 
-def measured(results: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """What was measured: "retrievers" or "rankers", and the part of each by name."""
-    kind = "rankers" if "rankers" in results else "retrievers"
-    return kind, results[kind]
+@dataclass(frozen=True)
+class PhaseFolder:
+    """What one phase of a training reads and leaves."""
+
+    run: Path
+    phase: str
+
+    @property
+    def examples(self) -> Path:
+        """The encoded examples that the phase trains on."""
+        return self._folder("examples")
+
+    @property
+    def vocabularies(self) -> Path:
+        """The ids that its examples know, one file a table."""
+        return self.examples / "vocabulary"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Its checkpoints, one folder a step."""
+        return self._folder("checkpoints")
+
+    def _folder(self, kind: str) -> Path:
+        return self.run / (kind if self.phase == MAIN_PHASE else f"{kind}_{self.phase}")
 
 
-class Run:
-    """What a run left behind.
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of a run, and the only place that knows the names in it.
 
-    A folder holds `config.toml`, `examples/`, `checkpoints/`, `training.json`, `metrics.json`,
-    `seconds.json`, `per_user/*.parquet` (of a ranker `per_row/*.parquet`), `report.html`,
-    `plots/*.png` and `bundle/`.
+    Besides what the properties name it holds a folder of examples and one of checkpoints for each
+    phase of the training. The folder of a search lies within a `run`, and is held together with it.
     """
 
-    def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
-        if not (self.folder / "config.toml").exists():
-            raise DataError(f"{folder} is not a run: it has no config.toml")
+    path: Path
+    run: Path | None = None
+
+    @property
+    def config(self) -> Path:
+        """The resolved config, as TOML."""
+        return self.path / "config.toml"
+
+    @property
+    def lock(self) -> Path:
+        """The file that a program holds a lock on while it writes into the folder."""
+        return (self.run or self.path) / ".lock"
+
+    @property
+    def tracking_id(self) -> Path:
+        """The id of the tracker's run that this one is continued as."""
+        return self.path / "tracking_id.txt"
+
+    def phase(self, name: str) -> PhaseFolder:
+        """What belongs to a phase of the training."""
+        return PhaseFolder(self.path, name)
+
+    @property
+    def training_marker(self) -> Path:
+        """The part of the config that made the checkpoints, beside them."""
+        return self.phase(MAIN_PHASE).checkpoints / "training.toml"
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The folders of checkpoints of whatever phases there were."""
+        main = self.phase(MAIN_PHASE).checkpoints
+        return [path for path in (main, *self.path.glob(f"{main.name}_*")) if path.exists()]
+
+    @property
+    def training_record(self) -> Path:
+        """Losses and validation figures of every epoch; there once the training is finished."""
+        return self.path / "training.json"
+
+    @property
+    def metrics(self) -> Path:
+        """Figures of every model measured."""
+        return self.path / "metrics.json"
+
+    @property
+    def seconds(self) -> Path:
+        """How long they took; beside the figures, which repeat to the last digit."""
+        return self.path / "seconds.json"
+
+    @property
+    def lists(self) -> Path:
+        """The folder of what every user got, of retrievers."""
+        return self.path / "per_user"
+
+    def lists_of(self, retriever: str) -> Path:
+        """What every user got of a retriever."""
+        return self.lists / f"{retriever}.parquet"
+
+    @property
+    def predictions(self) -> Path:
+        """The folder of what was predicted of every row, of rankers."""
+        return self.path / "per_row"
+
+    def predictions_of(self, ranker: str) -> Path:
+        """What a ranker predicted of every row."""
+        return self.predictions / f"{ranker}.parquet"
+
+    @property
+    def report(self) -> Path:
+        """The page that shows all of it."""
+        return self.path / "report.html"
+
+    @property
+    def plots(self) -> Path:
+        """The folder of pictures."""
+        return self.path / "plots"
+
+    @property
+    def plan_plot(self) -> Path:
+        """The picture of a plan for many processes."""
+        return self.plots / "plan.png"
 
     @property
     def bundle(self) -> Path:
-        """The exported bundle's folder."""
-        return self.folder / "bundle"
-
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        """The resolved config."""
-        return tomllib.loads((self.folder / "config.toml").read_text())
-
-    @cached_property
-    def results(self) -> dict[str, Any]:
-        """Protocol, users and figures of every model measured, as in `metrics.json`, with the
-        seconds that it took."""
-        try:
-            found = json.loads((self.folder / METRICS_FILE).read_text())
-        except FileNotFoundError:
-            raise DataError(
-                f"{self.folder} was not evaluated: run `recsys evaluate {self.folder}`"
-            ) from None
-        times = self.folder / SECONDS_FILE
-        seconds = json.loads(times.read_text()) if times.exists() else {}
-        for name, part in measured(found)[1].items():
-            part["seconds"] = seconds.get(name, {})
-        return found
+        """What is served."""
+        return self.path / "bundle"
 
     @property
-    def metrics(self) -> pd.DataFrame:
-        """Test figures: one row a retriever (the model first), one column a metric."""
-        rows = {name: found["metrics"] for name, found in measured(self.results)[1].items()}
-        return pd.DataFrame.from_dict(rows, orient="index")
+    def steps_done(self) -> Path:
+        """Which steps after the training are done, and what they were made from."""
+        return self.path / "done.json"
 
-    @cached_property
-    def recommender(self) -> Recommender:
-        """The bundle, verified and ready to answer."""
-        if not self.bundle.exists():
-            raise DataError(f"{self.folder} has no bundle: run `recsys export {self.folder}`")
-        return Recommender.open(self.bundle)
+    def search_of(self, retriever: str) -> RunFolder:
+        """The folder of a search for the options of a retriever other than the run's own."""
+        return RunFolder(self.path / "tuning" / retriever, run=self.path)
 
-    def recommend(
-        self, users: Sequence[Any] | pd.DataFrame, k: int = 10, *, exclude_seen: bool = True
-    ) -> pd.DataFrame:
-        """The k best items: for ids of known users, or for a frame of requests.
+    @property
+    def study(self) -> Path:
+        """The database of a search's trials."""
+        return self.path / "tuning.db"
 
-        Returns a frame with the columns user, rank, item, score, title.
-        """
-        if isinstance(users, pd.DataFrame):
-            return self.recommender.recommend(requests=users, k=k, exclude_seen=exclude_seen)
-        return self.recommender.recommend(users, k=k, exclude_seen=exclude_seen)
+    @property
+    def trial(self) -> Path:
+        """The folder of checkpoints of the trial that is running."""
+        return self.path / "trial"
+
+    @property
+    def search_record(self) -> Path:
+        """What a search tried and found."""
+        return self.path / "tuning.json"
+
+    @property
+    def tuned_config(self) -> Path:
+        """The config with the best options that a search found."""
+        return self.path / "tuned.toml"
+
+    @property
+    def search_plot(self) -> Path:
+        """The picture of a search."""
+        return self.plots / "tuning.png"

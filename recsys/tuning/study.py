@@ -247,3 +247,13 @@ def _sampler(name: str, seed: int, place: int) -> BaseSampler:
     if name == "random":
         return optuna.samplers.RandomSampler(own)
     return optuna.samplers.TPESampler(seed=own)
+
+
+def counts(trials: list[dict[str, Any]]) -> str:
+    """How many trials there are, and how many of them came to nothing."""
+    others = [
+        f"{count} {state}"
+        for state in ("failed", "pruned")
+        if (count := sum(trial["state"] == state for trial in trials))
+    ]
+    return f"{len(trials)} trials" + (f" ({', '.join(others)})" if others else "")

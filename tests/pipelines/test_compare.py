@@ -11,9 +11,7 @@ import pytest
 
 from pipelines.evaluate import evaluate
 from pipelines.ingest import ingest_source
-from pipelines.run import tracked
 from recsys.config import RunConfig
-from recsys.distributed import join
 
 Ask = Callable[..., tuple[Any, str]]
 
@@ -43,8 +41,7 @@ def runs(
     }.items():
         config = RunConfig.model_validate(tree | {"name": name} | sections)
         ingest_source(config.data, config.store_folder)
-        with join("cpu") as group, tracked(config, group) as tracker:
-            evaluate(config, group, tracker)
+        evaluate(config)
     return {name: folder / "runs" / name for name in ("one", "recent", "seen")}
 
 

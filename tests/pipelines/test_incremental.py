@@ -16,7 +16,7 @@ from feature_store.errors import ConfigError, DataError
 from feature_store.vocabulary import Vocabulary
 from pipelines.run import run
 from recsys.report.comparison import compare
-from recsys.runs.folder import Run
+from recsys.runs.finished import Run
 from recsys.training import checkpoint
 
 Tree = dict[str, Any]

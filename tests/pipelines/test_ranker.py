@@ -18,7 +18,7 @@ import tomli_w
 from feature_store.errors import ConfigError
 from pipelines.run import run
 from recsys.evaluation import pointwise
-from recsys.runs.folder import Run
+from recsys.runs.finished import Run
 
 Tree = dict[str, Any]
 TreeOf = Callable[..., Tree]

@@ -22,7 +22,7 @@ import recsys
 from feature_store.errors import ConfigError, DataError
 from pipelines.run import run
 from recsys.config import load_config
-from recsys.runs.folder import Run
+from recsys.runs.finished import Run
 from recsys.serving.recommender import Recommender
 from recsys.training.trainer import Trainer
 

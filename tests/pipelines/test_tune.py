@@ -16,10 +16,11 @@ import sqlalchemy
 import tomli_w
 
 from feature_store.errors import ConfigError, DataError
-from pipelines.prepare import prepare
-from pipelines.tune import for_retriever, search_space, tune
+from pipelines.tune import tune
 from recsys.config import RunConfig, load_config, parse_config
 from recsys.retrievers import RETRIEVERS, retriever_class
+from recsys.runs.prepare import prepare
+from recsys.runs.search_space import for_retriever, search_space
 
 Tree = dict[str, Any]
 Ask = Callable[..., tuple[Any, str, str]]
@@ -184,7 +185,7 @@ def test_another_retriever_over_the_same_data(recsys: Ask, file: Path) -> None:
     assert tomllib.loads(snippet) == {"baselines": [{"name": "recent_popularity", "days": 10.0}]}
     assert parse_config(tree | tomllib.loads(snippet)).baselines is not None
     run = file.parent / "runs" / "planted"
-    assert [path.name for path in run.iterdir()] == ["tuning"]
+    assert {path.name for path in run.iterdir()} == {".lock", "tuning"}
     folder = run / "tuning" / "recent_popularity"
     tuned = load_config(folder / "tuned.toml")
     assert tuned.name == "planted_recent_popularity"
@@ -238,9 +239,9 @@ def test_what_else_cannot_be_tuned(
     "name", [name for name in RETRIEVERS if retriever_class(name).Config.search_space]
 )
 def test_what_a_retriever_proposes_fits_its_config(log: Path, tmp_path: Path, name: str) -> None:
-    config, folder = for_retriever(parse_config(planted(log, tmp_path)), name)
+    config, files = for_retriever(parse_config(planted(log, tmp_path)), name)
     assert all(key.startswith("retriever.") for key in search_space(config))
-    assert folder == tmp_path / "planted" / "tuning" / name
+    assert files.path == tmp_path / "planted" / "tuning" / name
 
 
 def test_options_that_cannot_run_fail_alone(log: Path, tmp_path: Path) -> None:
@@ -258,7 +259,7 @@ def test_options_that_cannot_run_fail_alone(log: Path, tmp_path: Path) -> None:
     message = error_of(parse_config(tree), replace=True)
     assert "none of 4 trials (4 failed) could be finished: retriever.width = 9" in message
     left = {path.name for path in (tmp_path / "planted").iterdir()}
-    assert left == {"examples", "plots", "tuning.db", "tuning.json"}  # no tuned.toml of before
+    assert left == {".lock", "examples", "plots", "tuning.db", "tuning.json"}  # no tuned.toml
 
 
 def test_histories_are_as_long_as_the_longest_trial_reads(log: Path, tmp_path: Path) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from feature_store.errors import ConfigError
-from pipelines.evaluate import metrics_table
-from pipelines.prepare import start_folder
+from pipelines.metrics_table import metrics_table
 from pipelines.run import run
-from pipelines.same_training import check_same_training
-from recsys.config import parse_config
-from recsys.runs.folder import Run
+from recsys.config import RunConfig, parse_config
+from recsys.runs.finished import Run
+from recsys.runs.phases import phases_of, start_of
+from recsys.runs.same_training import check_same_training
 
 BACKBONE = {"name": "sasrec", "width": 16, "blocks": 1, "negatives": 0, "max_length": 10}
 
@@ -46,19 +47,24 @@ def ada(tree: dict[str, Any], base: Run) -> dict[str, Any]:
     return tree | {"name": "ada", "retriever": retriever, "trainer": trainer}
 
 
+def starts(config: RunConfig) -> list[Path]:
+    """The checkpoints that each phase starts from."""
+    found = [start_of(config, phase) for phase in phases_of(config.trainer)]
+    return [start.checkpoints for start in found if start is not None]
+
+
 def test_a_stage_starts_from_weights_that_have_seen_no_more(
     tree: dict[str, Any], base: Run
 ) -> None:
     """Validation must not be judged by weights that have learned it."""
     config = parse_config(ada(tree, base))
-    assert start_folder(config, refit=False) == base.folder / "checkpoints"
-    assert start_folder(config, refit=True) == base.folder / "checkpoints_refit"
+    assert starts(config) == [base.folder / "checkpoints", base.folder / "checkpoints_refit"]
     later = parse_config(ada(tree, base), ["split.min_user_events=2"])
-    assert start_folder(later, refit=False) == base.folder / "checkpoints_refit"
+    assert starts(later) == [base.folder / "checkpoints_refit"] * 2
     once = parse_config(tree, ["name=once", "trainer.refit=false"])
     run(once.to_dict())
     alone = parse_config(ada(tree, base), [f"trainer.start_from={once.folder}"])
-    assert start_folder(alone, refit=True) == once.folder / "checkpoints"
+    assert starts(alone) == [once.folder / "checkpoints"] * 2
 
 
 def test_ada_retrieval_runs_to_its_bundle(tree: dict[str, Any], base: Run) -> None:

@@ -15,8 +15,10 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from feature_store.columns import HISTORY, LABEL, TARGET
+from feature_store.sources.synthetic import Synthetic
 from planted import ROWS_OF, Shape
-from recsys import rankers, retrievers
+from recsys import rankers
+from recsys.config import RunConfig
 from recsys.data.batch import Batch
 from recsys.data.block import Block
 from recsys.data.examples import Examples
@@ -27,16 +29,17 @@ from recsys.evaluation.evaluator import Evaluator, Result
 from recsys.evaluation.options import EvaluationConfig
 from recsys.evaluation.predictions import Predictions
 from recsys.lists.pairs import Pairs
-from recsys.model import Model, TrainedModel
+from recsys.model import Model
 from recsys.options import ModelConfig
 from recsys.rankers.base import Ranker
 from recsys.retrievers import RETRIEVERS, retriever_class
 from recsys.retrievers.base import Candidates, VectorRetriever
-from recsys.retrievers.fitted import FittedRetriever
 from recsys.retrievers.trained import TrainedRetriever
-from recsys.training.checkpoint import best, load_unsharded
+from recsys.runs.build import build_model, is_trained
+from recsys.runs.learn import learnt_model
+from recsys.runs.learn import trainer_of as trainer_of_run
 from recsys.training.options import OptimizerConfig, TrainerConfig
-from recsys.training.trainer import Trainer, Validate
+from recsys.training.trainer import Trainer
 
 # Options that make any retriever small and its training a function of its batches alone.
 _SMALL = {
@@ -113,6 +116,26 @@ class Recorder:
         self.notes.append(text)
 
 
+def run_config(
+    config: ModelConfig,
+    trainer: TrainerConfig | None = None,
+    *,
+    embeddings: EmbeddingsConfig | None = None,
+    reader: ReaderConfig | None = None,
+    seed: int = 0,
+) -> RunConfig:
+    """A run of a model over the planted log."""
+    kind = "ranker" if config.name in rankers.RANKERS else "retriever"
+    rows = 16 if class_of(config.name).rows_of.per == "user" else 96
+    parts: dict[str, Any] = {
+        kind: config,
+        "trainer": trainer or training(),
+        "embeddings": embeddings or PerFeature(),
+        "reader": reader or ReaderConfig(batch_size=rows),
+    }
+    return RunConfig(name="planted", seed=seed, data=Synthetic(), **parts)
+
+
 def trainer_of(
     config: ModelConfig,
     examples: Examples,
@@ -122,34 +145,12 @@ def trainer_of(
     *,
     embeddings: EmbeddingsConfig | None = None,
     reader: ReaderConfig | None = None,
-    validate: Validate | None = None,
-    metric: str = "NDCG@10",
-    listener: Recorder | None = None,
     seed: int = 0,
     **options: Any,
 ) -> Trainer:
-    """A trainer of a fresh model, ready to `fit`."""
-    model = fresh(config, examples, embeddings, seed)
-    assert isinstance(model, TrainedModel)
-    rows = 16 if examples.summary.rows_of.per == "user" else 96
-    batches = model.training_reader(
-        examples,
-        reader or ReaderConfig(batch_size=rows),
-        seed=seed,
-        rank=group.rank,
-        world=group.world,
-    )
-    return Trainer(
-        model,
-        batches,
-        trainer or training(),
-        group,
-        folder,
-        validate=validate,
-        metric=metric,
-        listener=listener,
-        **options,
-    )
+    """A trainer of a fresh model, ready to `fit`; it leaves checkpoints in `folder`."""
+    run = run_config(config, trainer, embeddings=embeddings, reader=reader, seed=seed)
+    return trainer_of_run(run, examples, group, folder, **options)
 
 
 def fresh(
@@ -159,9 +160,7 @@ def fresh(
     seed: int = 0,
 ) -> Any:
     """A model that has learned nothing, the same for the same seed."""
-    torch.manual_seed(seed)
-    build = rankers.build if config.name in rankers.RANKERS else retrievers.build
-    return build(config, embeddings or PerFeature(), examples, seed)
+    return build_model(run_config(config, embeddings=embeddings, seed=seed), examples)
 
 
 def learn(
@@ -170,19 +169,19 @@ def learn(
     folder: Path,
     group: Group,
     trainer: TrainerConfig | None = None,
+    *,
+    embeddings: EmbeddingsConfig | None = None,
+    reader: ReaderConfig | None = None,
     **options: Any,
 ) -> Any:
     """A model that was trained or fitted, as a run leaves it."""
-    retriever = fresh(config, examples, options.get("embeddings"))
-    if isinstance(retriever, FittedRetriever):
-        retriever.fit(examples.interactions(), examples)
-    else:
-        trainer_of(config, examples, folder, group, trainer, **options).fit()
-        load_unsharded(best(folder), retriever)
-    retriever.eval()
-    if isinstance(retriever, VectorRetriever):
-        retriever.prepare(examples.candidates())
-    return retriever
+    run = run_config(config, trainer, embeddings=embeddings, reader=reader)
+    if is_trained(run):
+        trainer_of_run(run, examples, group, folder, **options).fit()
+    model = learnt_model(run, examples, folder)
+    if isinstance(model, VectorRetriever):
+        model.prepare(examples.candidates())
+    return model
 
 
 def predict(ranker: Ranker, examples: Examples, group: Group, role: str = "test") -> Predictions:

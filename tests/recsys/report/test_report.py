@@ -24,7 +24,7 @@ from recsys.data.examples import Examples
 from recsys.report.comparison import compare
 from recsys.report.example_users import example_users
 from recsys.report.report import write_comparison, write_report
-from recsys.runs.folder import Run
+from recsys.runs.finished import Run
 
 in_browser = pytest.mark.skipif(
     chromium() is None, reason="no browser found: apt-get install chromium, or make browser"

@@ -92,7 +92,6 @@ def work(case: Case, group: Group) -> None:
             embeddings=case.config(examples),
             reader=ReaderConfig(batch_size=rows, lanes=4),
             validate=lambda model: figures(model, examples, group, "validation"),
-            metric="AUC" if rows_of.labels else "NDCG@10",
             listener=recorder,
         )
         trainer.fit(resume=True)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
 import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from typing import Any
 
-import tomli_w
-
 from feature_store.errors import ConfigError
 from recsys.config import RunConfig, parse_config
+from recsys.runs.folder import RunFolder
+from recsys.training import checkpoint
 
-_MARKER = "training.toml"  # beside the checkpoints: the part of the config that made them
+# what says nothing of the weights that a training ends with
+_INDIFFERENT = (
+    *("trainer.keep", "trainer.checkpoint_every_steps", "trainer.background_checkpoint_mb"),
+    *("trainer.device", "trainer.allow_feature_changes", "reader.workers"),
+    "embeddings.tables.*.sharding",
+)
 # what may differ when a training goes on, or its weights are used
 _FREE = (
     *("trainer.epochs", "trainer.steps", "trainer.patience", "trainer.validate_every"),
-    *("trainer.keep", "trainer.checkpoint_every_steps", "trainer.background_checkpoint_mb"),
-    *("trainer.device", "trainer.allow_feature_changes", "reader.workers"),
-    *("embeddings.tables.*.rows", "embeddings.tables.*.sharding"),
+    "embeddings.tables.*.rows",
 )
 _FEATURES = ("retriever.*_features", "ranker.*_features")  # where that is allowed
 
@@ -30,9 +32,25 @@ def check_same_training(config: RunConfig) -> None:
 
     Lengths of training and sizes of tables may differ, and features where that is allowed.
     """
-    marker = config.folder / "checkpoints" / _MARKER
-    if not marker.exists():
-        return
+    free = _FREE + (_FEATURES if config.trainer.allow_feature_changes else ())
+    differing = {name: how for name, how in differences(config).items() if not _any(name, free)}
+    if differing:
+        raise ConfigError(
+            f"{RunFolder(config.folder).training_marker.parent} holds checkpoints of another "
+            f"config ({told(differing)}): use that config, choose another name, or train anew "
+            "with --fresh"
+        )
+
+
+def differences(config: RunConfig) -> dict[str, str]:
+    """How the options of a training differ from those that made the checkpoints of the run, by
+    name; nothing where there are none.
+
+    Raises ConfigError when what is kept of those options cannot be read.
+    """
+    marker = RunFolder(config.folder).training_marker
+    if not marker.exists() or checkpoint.newest(marker.parent) is None:
+        return {}
     try:
         made_by = tomllib.loads(marker.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -40,28 +58,20 @@ def check_same_training(config: RunConfig) -> None:
     before, now = (
         dict(_leaves(tree)) for tree in (_with_defaults(made_by, config), config.training)
     )
-    free = _FREE + (_FEATURES if config.trainer.allow_feature_changes else ())
-    differing = [
-        name
+    return {
+        name: f"was {before.get(name, 'unset')}, now {now.get(name, 'unset')}"
         for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name) and not any(fnmatch(name, one) for one in free)
-    ]
-    if differing:
-        told = [f"{n} was {before.get(n, 'unset')}, now {now.get(n, 'unset')}" for n in differing]
-        raise ConfigError(
-            f"{marker.parent} holds checkpoints of another config ({'; '.join(told[:4])}): use "
-            "that config, or choose another name"
-        )
+        if before.get(name) != now.get(name) and not _any(name, _INDIFFERENT)
+    }
 
 
-def claim(config: RunConfig, resume: bool) -> None:
-    """Mark the run's checkpoints as this config's; clear them for a fresh start."""
-    folder = config.folder / "checkpoints"
-    if not resume:
-        for old in (folder, folder.with_name("checkpoints_refit")):
-            shutil.rmtree(old, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / _MARKER).write_text(tomli_w.dumps(config.training))
+def told(differing: dict[str, str]) -> str:
+    """Some of them, for a message."""
+    return "; ".join([f"{name} {how}" for name, how in differing.items()][:4])
+
+
+def _any(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
 
 
 def _with_defaults(made_by: dict[str, Any], config: RunConfig) -> dict[str, Any]:

@@ -1,0 +1,52 @@
+"""The verb that holds runs against each other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="Folders of evaluated runs; RUN:RETRIEVER for a baseline in one."),
+    ],
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", "-m", help="NDCG@10, or NDCG at every cut-off; may be repeated."),
+    ] = None,
+    test: Annotated[
+        Literal["randomisation", "bootstrap"], typer.Option(help="Paired test of the p-values.")
+    ] = "randomisation",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Write an HTML report of the runs side by side, too.")
+    ] = None,
+) -> None:
+    """Runs side by side: differences from the first, intervals and paired p-values.
+
+    Refuses runs of different protocols, and says what differs.
+
+    Example: recsys compare runs/sasrec runs/two_tower runs/sasrec:popularity -m NDCG@10 -m Recall
+    """
+    from rich.console import Console
+
+    from pipelines.compare import comparison_table
+    from recsys.report.comparison import compare as job
+
+    comparison = job(runs, metric or (), test=test)
+    if out is not None:
+        from recsys.report.report import write_comparison
+
+        write_comparison(comparison, out)
+    if as_json:
+        typer.echo(json.dumps(comparison.to_dict(), indent=2, allow_nan=False))
+        return
+    Console().print(comparison_table(comparison))
+    for note in comparison.notes:
+        typer.echo(f"note: {note}")
+    if out is not None:
+        typer.echo(f"report: {out}")

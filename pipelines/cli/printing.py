@@ -1,0 +1,60 @@
+"""What the verbs print, and requests that they read."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+
+def read_requests(path: Path) -> Any:
+    """A frame of requests. Raises DataError when the file cannot be read."""
+    import pandas as pd
+    import pyarrow as pa
+
+    from feature_store.errors import DataError
+
+    try:
+        return pd.read_parquet(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+
+
+def print_frame(frame: Any, title: str | None = None) -> None:
+    """A frame as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*frame.columns, title=title)
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row))
+    Console().print(table)
+
+
+def print_finished(finished: Any) -> None:
+    """The end of a run: five recommendations for one user, and where to look further."""
+    from recsys.config import load_config
+
+    files = finished.files
+    config = load_config(files.config)
+    here = "" if shutil.which("recsys") else f"{Path(sys.executable).parent}/"
+    here = here.removeprefix(f"{Path.cwd()}/")
+    if config.ranker is None:
+        user = finished.recommender.users()[0]
+        print_frame(finished.recommend([user], k=5), title=f"five recommendations for user {user}")
+        each, more = f"per user in {files.lists}", f"recommend {files.path} --user {user} -k 10"
+    else:
+        each, more = f"per row in {files.predictions}", f"score {files.path} --requests FILE"
+    uri = config.tracking_uri
+    typer.echo(
+        f"bundle:       {files.bundle}\n"
+        f"figures:      {files.metrics}, {each}\n"
+        f"report:       {files.report}, its pictures in {files.plots}\n"
+        f"ask more:     {here}recsys {more}\n"
+        f"MLflow UI:    {here}mlflow ui --backend-store-uri {uri}\n"
+        f"MovieLens-1M: {here}recsys run pipelines/configs/movielens_1m_sasrec.toml "
+        "data.path=FOLDER_OR_ZIP"
+    )

@@ -1,0 +1,80 @@
+"""Verbs that make a run: run, and its steps one by one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.arguments import Config, Fresh, Overrides, Resume, load
+
+
+def run(
+    config: Config, overrides: Overrides = None, resume: Resume = False, fresh: Fresh = False
+) -> None:
+    """The main job: ingest if needed, train, evaluate, export, verify.
+
+    What is done already is not done again: a finished training is used as it is, and figures and
+    bundle are made where they are missing.
+
+    Example: recsys run pipelines/configs/movielens_1m_sasrec.toml data.path=/data/ml-1m
+
+    Several processes: torchrun --nproc-per-node 2 -m pipelines.cli run CONFIG
+    """
+    from pipelines.cli.printing import print_finished
+    from pipelines.run import run as job
+
+    finished = job(load(config, overrides), resume=resume, fresh=fresh)
+    if os.environ.get("RANK", "0") == "0":
+        print_finished(finished)
+
+
+def train(
+    config: Config, overrides: Overrides = None, resume: Resume = False, fresh: Fresh = False
+) -> None:
+    """Train on an ingested log; leaves checkpoints in the run's folder."""
+    from pipelines.train import train as job
+
+    loaded = load(config, overrides)
+    job(loaded, resume=resume, fresh=fresh)
+    typer.echo(f"trained: {loaded.folder}")
+
+
+def evaluate(
+    config: Config,
+    overrides: Overrides = None,
+    recommendations: Annotated[
+        Path | None,
+        typer.Option(help="Parquet of lists made elsewhere: user, item, and rank or score."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What to call those lists; by default the file's name.")
+    ] = None,
+) -> None:
+    """Full-catalogue test figures of a trained run beside its baselines.
+
+    With --recommendations no model is needed: lists that any other system made for the users of
+    the log are measured under the config's protocol, and stand beside the run's own figures.
+
+    Example: recsys evaluate CONFIG --recommendations theirs.parquet
+    """
+    from pipelines.evaluate import evaluate as job
+    from pipelines.evaluate import evaluate_lists
+
+    loaded = load(config, overrides)
+    if recommendations is None:
+        job(loaded)
+    else:
+        evaluate_lists(loaded, recommendations, name)
+
+
+def export(config: Config, overrides: Overrides = None) -> None:
+    """Write and verify the bundle of a trained and evaluated run."""
+    from pipelines.export import export as job
+    from recsys.runs.folder import RunFolder
+
+    loaded = load(config, overrides)
+    job(loaded)
+    typer.echo(f"verified: {RunFolder(loaded.folder).bundle}")

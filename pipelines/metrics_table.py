@@ -1,0 +1,61 @@
+"""The figures of a run as a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from recsys.evaluation.predictions import FIGURES
+from recsys.figure import Figure, cut_offs, first_cut
+from recsys.runs.finished import measured
+
+COLD = ("users", "items")  # slices of those with hardly any events, in every table
+
+
+def metrics_table(results: dict[str, Any]) -> Table:
+    """The figures people look at first, the model on top."""
+    kind, models = measured(results)
+    title = f"{results['name']}, test, {results['protocol']} ({results['protocol_fingerprint']})"
+    if kind == "rankers":
+        names = list(FIGURES[:-1])  # all six do not fit 80 columns
+    else:
+        names = _first_figures(next(iter(models.values()))["metrics"])
+        title += f", {results['candidates']:,} candidates"
+    table = Table(title=title, box=box.SIMPLE, collapse_padding=True)
+    table.add_column(kind.removesuffix("s"), no_wrap=True)
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    cold = COLD if kind == "retrievers" else ()
+    for slicing in cold:
+        table.add_column(f"cold\n{slicing}", justify="right", no_wrap=True)
+    for name, part in models.items():
+        figures = [_figure(part, figure) for figure in names]
+        table.add_row(name, *figures, *(_cold(part, slicing) for slicing in cold))
+    if cold:
+        table.caption = f"cold: {names[0]} of users, and of items, with hardly any events"
+    return table
+
+
+def _first_figures(metrics: dict[str, Any]) -> list[str]:
+    k = first_cut(cut_offs(map(Figure.parse, metrics)))
+    capture = Figure("GMVCapture", k)
+    fourth = capture if str(capture) in metrics else Figure("HR", k)  # not both fit 80 columns
+    return [str(figure) for figure in (Figure("Recall", k), Figure("NDCG", k), fourth)]
+
+
+def _cold(part: dict[str, Any], slicing: str) -> str:
+    """The first figure of cold users or items; "-" where there are none."""
+    cold = part["slices"].get(slicing, {}).get("cold")
+    return "-" if cold is None else f"{next(iter(cold['metrics'].values())):.4f}"
+
+
+def _figure(part: dict[str, Any], name: str) -> str:
+    value = part["metrics"].get(name)
+    if value is None:
+        return "-"
+    low, high = part["ci95"][name]
+    shown = Figure.parse(name).name in ("NDCG", "AUC")
+    interval = f" ±{(high - low) / 2:.4f}" if shown else ""
+    return f"{value:.4f}{interval}"

@@ -1,0 +1,65 @@
+"""What people see of a search while it runs."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from pipelines.progress import console
+from recsys.report.search_chart import labels_of, text_of
+from recsys.tuning.study import Report, Trial
+
+
+class TuningProgress:
+    """A bar over trials with the best figure so far, and a line a trial."""
+
+    def __init__(self, trials: int, metric: str, done: int, best: Trial | None) -> None:
+        self.metric, self.best = metric, best
+        self._bar = Progress(
+            TextColumn("tune"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("trials  {task.fields[best]}  {task.fields[now]}"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not sys.stderr.isatty(),
+        )
+        self._task = self._bar.add_task(
+            "tune", total=trials, completed=done, best=self._best_text(), now=""
+        )
+
+    def __enter__(self) -> TuningProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def epoch(self, report: Report, epoch: int, figure: float) -> None:
+        """Show how the trial is doing, and report it."""
+        self._bar.update(self._task, now=f"epoch {epoch}: {figure:.4f}")
+        report(epoch, figure)
+
+    def ended(self, trial: Trial) -> None:
+        """Move the bar and print the trial's line."""
+        best = -math.inf if self.best is None or self.best.value is None else self.best.value
+        if trial.value is not None and trial.value > best:
+            self.best = trial
+        self._bar.update(self._task, advance=1, best=self._best_text(), now="")
+        found = trial.state if trial.value is None else f"{self.metric} {trial.value:.4f}"
+        label = labels_of(trial.values)
+        values = "  ".join(f"{label[key]}={text_of(value)}" for key, value in trial.values.items())
+        reason = f"  ({trial.reason})" if trial.reason else ""
+        console.print(
+            f"trial {trial.number:>3}  {found}  {self._best_text()}  {values}{reason}  "
+            f"({trial.seconds:.1f} s)",
+            soft_wrap=True,
+            markup=False,
+        )
+
+    def _best_text(self) -> str:
+        if self.best is None:
+            return "none finished yet"
+        return f"best {self.best.value:.4f} (trial {self.best.number})"

@@ -1,0 +1,110 @@
+"""Bench: measures one retriever after the other on the same requests."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from feature_store.durable import ROW_GROUP_ROWS, write_tables
+from feature_store.protocols import TEST
+from recsys.data.batch import Batch
+from recsys.data.examples import Examples
+from recsys.data.reader import Reader
+from recsys.evaluation.evaluator import Result
+from recsys.evaluation.item_facts import ItemFacts
+from recsys.evaluation.summary import summarise
+from recsys.evaluation.user_slices import user_slices
+from recsys.options import ModelConfig
+from recsys.retrievers.base import Retriever
+from recsys.runs.evaluators import make_evaluator, request_reader
+from recsys.runs.work import Work
+
+
+class Watch(Protocol):
+    """Who is told of progress."""
+
+    def batches(self, what: str, reader: Reader) -> Iterable[Batch]:
+        """The reader's batches, while it is shown how far they have come."""
+
+    def note(self, text: str) -> None:
+        """Something that people should know."""
+
+
+class Bench:
+    """Measures retrievers on the test requests of a run; `watch` is told on the leading process."""
+
+    def __init__(self, work: Work, examples: Examples, watch: Watch | None = None) -> None:
+        self.work, self.examples = work, examples
+        self.watch = watch if work.group.leads else None
+        options = work.config.evaluation
+        facts = ItemFacts.of(
+            examples,
+            category=options.category,
+            columns=options.slice_columns,
+            power=options.popularity_power,
+        ).to(work.group.device)
+        self.evaluator = make_evaluator(work.config, examples, TEST, facts)
+
+    @property
+    def candidates(self) -> int:
+        """How many items are ranked."""
+        return len(self.evaluator.candidates)
+
+    def measure(
+        self,
+        name: str,
+        retriever: Retriever,
+        config: ModelConfig | None,
+        fit_seconds: float | None,
+    ) -> dict[str, Any]:
+        """Rank the test, write the users' part, and return the retriever's part of the results."""
+        options, group = self.work.config.evaluation, self.work.group
+        reader = request_reader(self.work.config, self.examples, retriever, TEST, group)
+        batches = reader if self.watch is None else self.watch.batches(f"evaluate {name}", reader)
+        started = time.perf_counter()
+        result = self.evaluator.evaluate(retriever.to(group.device), batches, group)
+        seconds = {"evaluate": time.perf_counter() - started}
+        if fit_seconds is not None:
+            seconds["fit"] = fit_seconds
+        labels = user_slices(result, self.examples, options.slice_columns)
+        if group.leads:
+            path = self.work.files.lists_of(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_tables(_per_user(result, labels, self.examples), path)
+        kept = retriever.state_dict().values()
+        # a sharded table has no numel; its size is that of the whole
+        numbers = sum(p.size().numel() for p in kept if p.is_floating_point())
+        return {
+            **summarise(result, k=options.slice_cut, replicates=options.replicates, labels=labels),
+            **({"parameters": numbers} if numbers else {}),
+            "seconds": {what: round(value, 3) for what, value in seconds.items()},
+            "config": config.model_dump(mode="json") if config else {},
+        }
+
+
+def _per_user(
+    result: Result, labels: dict[str, np.ndarray], examples: Examples
+) -> Iterator[pa.Table]:
+    """What every user got, with raw ids and the slices the user is in, some users at a time."""
+    schema, first = examples.schema, 0
+    users, items = examples.vocabulary(schema.user), examples.vocabulary(schema.item)
+    for part in result.parts(ROW_GROUP_ROWS):
+        table = part.per_user
+        lists = table.column("recommended").combine_chunks()
+        raw = {
+            "user": users.decode(table.column("user").to_numpy()),
+            "recommended": pa.ListArray.from_arrays(
+                lists.offsets, items.decode(lists.values.to_numpy())
+            ),
+        }
+        for name, column in raw.items():
+            table = table.set_column(table.column_names.index(name), name, column)
+        for name, of_user in labels.items():
+            of_part = of_user[first : first + table.num_rows].tolist()
+            table = table.append_column(f"slice:{name}", pa.array(of_part, pa.string()))
+        first += table.num_rows
+        yield table

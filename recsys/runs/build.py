@@ -1,0 +1,40 @@
+"""Config -> the run's model, as its seed makes it."""
+
+from __future__ import annotations
+
+import random
+from typing import cast
+
+import numpy as np
+import torch
+
+from recsys import rankers, retrievers
+from recsys.config import RunConfig
+from recsys.data.examples import Examples
+from recsys.model import Model, TrainedModel
+
+
+def seed_all(seed: int) -> None:
+    """Seed every random state that training draws from."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def is_trained(config: RunConfig) -> bool:
+    """Whether the model learns by gradient."""
+    return config.model_class.learns_by_gradient
+
+
+def build_model(config: RunConfig, examples: Examples) -> Model:
+    """The run's model, as its seed makes it."""
+    seed_all(config.seed)
+    if config.ranker is not None:
+        return rankers.build(config.ranker, config.embeddings, examples, config.seed)
+    assert config.retriever is not None
+    return retrievers.build(config.retriever, config.embeddings, examples, config.seed)
+
+
+def trainable(config: RunConfig, examples: Examples) -> TrainedModel:
+    """The run's model before its first step, the same for the same seed."""
+    return cast(TrainedModel, build_model(config, examples))

@@ -1,0 +1,89 @@
+"""Who judges the models of a run: requests, evaluators and validators of its protocol."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from feature_store.columns import HISTORY, LABEL, TARGET, TARGET_VALUE
+from feature_store.protocols import TEST, VALIDATION
+from recsys.config import RunConfig
+from recsys.data.examples import Examples
+from recsys.data.options import ReaderConfig
+from recsys.data.reader import Reader
+from recsys.distributed import Group
+from recsys.evaluation.evaluator import Evaluator
+from recsys.evaluation.item_facts import ItemFacts
+from recsys.evaluation.predictions import Predictions
+from recsys.model import Model
+from recsys.rankers.base import Ranker
+from recsys.retrievers.base import Retriever
+from recsys.training.trainer import Validate
+
+_SCORED = 8192  # rows that a ranker scores at a time
+
+
+def validator(config: RunConfig, examples: Examples, group: Group) -> Validate:
+    """Full ranking of the validation events by whatever retriever is passed; of a ranker, the
+    figures of its predictions."""
+    if config.ranker is not None:
+        return lambda model: (
+            predictions(config, examples, cast(Ranker, model), VALIDATION, group).metrics
+        )
+    evaluator = make_evaluator(config, examples, VALIDATION)
+
+    def validate(model: Model) -> dict[str, float]:
+        retriever = cast(Retriever, model)
+        reader = request_reader(config, examples, retriever, VALIDATION, group)
+        return evaluator.evaluate(retriever, reader, group).metrics
+
+    return validate
+
+
+def predictions(
+    config: RunConfig, examples: Examples, ranker: Ranker, role: str, group: Group
+) -> Predictions:
+    """What a ranker predicts of all rows of a role: that an event's label is 1."""
+    user = examples.schema.user
+    reader = examples.reader(
+        role,
+        ranker.inputs,
+        ReaderConfig(batch_size=_SCORED, lanes=group.world),
+        extra=(user, *ranker.judged_by),
+        rank=group.rank,
+        world=group.world,
+    )
+    return Predictions.by_task(ranker, reader, user, group)[LABEL]
+
+
+def make_evaluator(
+    config: RunConfig, examples: Examples, role: str, facts: ItemFacts | None = None
+) -> Evaluator:
+    """The evaluator of the run's protocol for the events of a role."""
+    return Evaluator.under(
+        config.split,
+        config.evaluation,
+        examples.candidates(config.split.candidates, role),
+        user=examples.schema.user,
+        facts=facts,
+    )
+
+
+def request_reader(
+    config: RunConfig,
+    examples: Examples,
+    retriever: Retriever,
+    role: str,
+    group: Group,
+) -> Reader:
+    """Batches of requests of a role."""
+    worth = (TARGET_VALUE,) if role == TEST and examples.schema.price else ()
+    rows = examples.summary.rows[role]
+    size = max(group.world, min(config.evaluation.batch_size, rows))
+    return examples.reader(
+        role,
+        retriever.inputs,
+        ReaderConfig(batch_size=size, lanes=group.world),
+        extra=(examples.schema.user, HISTORY, TARGET, *worth),
+        rank=group.rank,
+        world=group.world,
+    )

@@ -1,0 +1,74 @@
+"""The figures of a run: written to its folder and its tracker, and read again."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from feature_store.durable import write_text
+from feature_store.errors import ConfigError
+from recsys.config import RunConfig
+from recsys.data.examples import Examples
+from recsys.runs.finished import Run, measured
+from recsys.runs.folder import RunFolder
+from recsys.runs.work import Work
+from recsys.tracking import Tracker
+
+
+def describe(config: RunConfig, examples: Examples, candidates: int | None) -> dict[str, Any]:
+    """What figures are of: run, protocol and data."""
+    summary = examples.summary
+    return {
+        "name": config.name,
+        "seed": config.seed,
+        "protocol": summary.protocol,
+        "protocol_fingerprint": summary.fingerprint,
+        "protocol_parts": summary.parts,
+        **({} if candidates is None else {"candidates": candidates}),
+        "events": summary.events,
+        "data": {
+            "source": config.data.source,
+            "users": len(examples.vocabulary(examples.schema.user)) - 1,
+            "items": examples.num_items - 1,
+        },
+    }
+
+
+def earlier_figures(files: RunFolder, description: dict[str, Any]) -> dict[str, Any]:
+    """Figures of retrievers that the run has measured already, by name.
+
+    Raises ConfigError where they are of another protocol than the `description` says, or of a
+    ranker.
+    """
+    if not files.metrics.exists():
+        return {}
+    results = Run(files.path).results
+    if "rankers" in results:
+        raise ConfigError(f"{files.path} holds figures of a ranker, which makes no lists")
+    if results["protocol_fingerprint"] != description["protocol_fingerprint"]:
+        raise ConfigError(
+            f"{files.path} holds figures of another protocol ({results['protocol']}, "
+            f"{results['protocol_fingerprint']}): choose another name with name=..."
+        )
+    return results["retrievers"]
+
+
+def write_figures(work: Work, results: dict[str, Any], tracker: Tracker) -> None:
+    """Write them to `metrics.json`, and what they took beside it, which never repeats."""
+    files = work.files
+    kind, models = measured(results)
+    seconds = {name: figures["seconds"] for name, figures in models.items()}
+    write_text(json.dumps(seconds, indent=2) + "\n", files.seconds)
+    timeless = {
+        name: {key: value for key, value in figures.items() if key != "seconds"}
+        for name, figures in models.items()
+    }
+    written = results | {kind: timeless}
+    write_text(json.dumps(written, indent=2, allow_nan=False) + "\n", files.metrics)
+    # the protocol's name is part of every figure's: one must not be read for another
+    protocol = results["protocol"]
+    for name, figures in models.items():
+        whose = "" if name == work.config.model.name else f"{name}/"
+        logged = {f"test/{protocol}/{whose}{m}": v for m, v in figures["metrics"].items()}
+        tracker.log_metrics({name: v for name, v in logged.items() if v is not None})
+    tracker.log_files(files.metrics, files.lists if kind == "retrievers" else files.predictions)

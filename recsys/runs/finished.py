@@ -1,0 +1,86 @@
+"""Run: a finished run's folder, opened for looking and asking."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from feature_store.errors import DataError
+from recsys.runs.folder import RunFolder
+from recsys.serving.recommender import Recommender
+
+
+def measured(results: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """What was measured: "retrievers" or "rankers", and the part of each by name."""
+    kind = "rankers" if "rankers" in results else "retrievers"
+    return kind, results[kind]
+
+
+class Run:
+    """What a run left behind; `files` says where it lies."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.files = RunFolder(Path(folder))
+        if not self.files.config.exists():
+            raise DataError(f"{folder} is not a run: it has no config.toml")
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.files.path
+
+    @property
+    def bundle(self) -> Path:
+        """The exported bundle's folder."""
+        return self.files.bundle
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved config."""
+        return tomllib.loads(self.files.config.read_text())
+
+    @cached_property
+    def results(self) -> dict[str, Any]:
+        """Protocol, users and figures of every model measured, as in `metrics.json`, with the
+        seconds that it took."""
+        try:
+            found = json.loads(self.files.metrics.read_text())
+        except FileNotFoundError:
+            raise DataError(
+                f"{self.folder} was not evaluated: run `recsys evaluate {self.folder}`"
+            ) from None
+        times = self.files.seconds
+        seconds = json.loads(times.read_text()) if times.exists() else {}
+        for name, part in measured(found)[1].items():
+            part["seconds"] = seconds.get(name, {})
+        return found
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """Test figures: one row a retriever (the model first), one column a metric."""
+        rows = {name: found["metrics"] for name, found in measured(self.results)[1].items()}
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    @cached_property
+    def recommender(self) -> Recommender:
+        """The bundle, verified and ready to answer."""
+        if not self.bundle.exists():
+            raise DataError(f"{self.folder} has no bundle: run `recsys export {self.folder}`")
+        return Recommender.open(self.bundle)
+
+    def recommend(
+        self, users: Sequence[Any] | pd.DataFrame, k: int = 10, *, exclude_seen: bool = True
+    ) -> pd.DataFrame:
+        """The k best items: for ids of known users, or for a frame of requests.
+
+        Returns a frame with the columns user, rank, item, score, title.
+        """
+        if isinstance(users, pd.DataFrame):
+            return self.recommender.recommend(requests=users, k=k, exclude_seen=exclude_seen)
+        return self.recommender.recommend(users, k=k, exclude_seen=exclude_seen)

@@ -1,0 +1,98 @@
+"""Config and examples -> a model that has learned from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from recsys.config import RunConfig
+from recsys.data.examples import Examples
+from recsys.distributed import Group
+from recsys.model import Model, TrainedModel
+from recsys.runs.build import build_model, trainable
+from recsys.training import checkpoint
+from recsys.training.options import TrainerConfig
+from recsys.training.sharding import shard
+from recsys.training.trainer import Listener, Progress, Trainer, Validate
+
+
+class Learnt(NamedTuple):
+    """A model with its best weights, and how they came about."""
+
+    model: TrainedModel
+    progress: Progress
+
+    @property
+    def seconds(self) -> float:
+        """Of all epochs, without validation."""
+        return sum(epoch["seconds"] for epoch in self.progress.history)
+
+
+def trainer_of(
+    config: RunConfig,
+    examples: Examples,
+    group: Group,
+    checkpoints: Path,
+    *,
+    trainer: TrainerConfig | None = None,
+    validate: Validate | None = None,
+    listener: Listener | None = None,
+    planned_epochs: int | None = None,
+    start_from: Path | None = None,
+) -> Trainer:
+    """A trainer of the run's model before its first step; `trainer` is for other options than the
+    config's, the rest as `Trainer` has it."""
+    model = trainable(config, examples)
+    reader = model.training_reader(
+        examples, config.reader, seed=config.seed, rank=group.rank, world=group.world
+    )
+    return Trainer(
+        model,
+        reader,
+        trainer or config.trainer,
+        group,
+        checkpoints,
+        metric=config.metric,
+        validate=validate,
+        listener=listener,
+        planned_epochs=planned_epochs,
+        start_from=start_from,
+    )
+
+
+def learn(
+    config: RunConfig,
+    examples: Examples,
+    group: Group,
+    checkpoints: Path,
+    *,
+    validate: Validate | None = None,
+    listener: Listener | None = None,
+) -> Learnt:
+    """Train the run's model, and take the epoch that validation chose, or else the last."""
+    progress = trainer_of(
+        config, examples, group, checkpoints, validate=validate, listener=listener
+    ).fit()
+    model = trainable(config, examples)
+    checkpoint.load_unsharded(checkpoint.best(checkpoints), model)
+    model.eval()
+    return Learnt(model, progress)
+
+
+def learnt_model(
+    config: RunConfig, examples: Examples, checkpoints: Path, group: Group | None = None
+) -> Model:
+    """The run's model with the best weights below `checkpoints`, or fitted to the examples.
+
+    With a group its large tables are split over it; otherwise this process holds all of them.
+    Raises DataError when there is no checkpoint.
+    """
+    model = build_model(config, examples)
+    if not model.learns_by_gradient:
+        model.fit(examples.interactions(), examples)
+    elif group is None:
+        checkpoint.load_unsharded(checkpoint.best(checkpoints), model)
+    else:
+        sharded = shard(model, group)
+        checkpoint.load(checkpoint.best(checkpoints), sharded, None, group, random=False)
+    return model.eval()

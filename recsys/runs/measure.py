@@ -1,0 +1,141 @@
+"""A trained run -> its figures: the model, and a retriever's baselines, on the test events."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+
+from feature_store.durable import write_parquet
+from feature_store.errors import ConfigError
+from feature_store.protocols import TEST
+from recsys.config import RunConfig
+from recsys.data.examples import Examples
+from recsys.evaluation.given_lists import GivenLists
+from recsys.evaluation.predictions import summarise_predictions
+from recsys.options import ModelConfig
+from recsys.rankers.base import Ranker
+from recsys.retrievers import build
+from recsys.retrievers.base import Retriever
+from recsys.retrievers.popularity import PopularityConfig, RecentPopularityConfig
+from recsys.runs.bench import Bench, Watch
+from recsys.runs.build import seed_all
+from recsys.runs.evaluators import predictions
+from recsys.runs.figures import describe, earlier_figures, write_figures
+from recsys.runs.fit import trained_model, training_seconds
+from recsys.runs.phases import phases_of
+from recsys.runs.prepare import prepare_together
+from recsys.runs.steps import FIGURES
+from recsys.runs.work import Work
+from recsys.tracking import Tracker
+
+
+def measure(work: Work, tracker: Tracker, watch: Watch | None = None) -> dict[str, Any]:
+    """Measure the model, and a retriever's baselines, on the test events.
+
+    Writes `metrics.json` and `per_user/<retriever>.parquet` or `per_row/<ranker>.parquet`;
+    returns what `metrics.json` holds, with seconds. Raises DataError when nothing was trained.
+    """
+    if work.config.ranker is not None:
+        results = _measure_ranker(work)
+    else:
+        results = _measure_retrievers(work, watch)
+    if work.group.leads:
+        write_figures(work, results, tracker)
+        FIGURES.mark_done(work.config)
+    work.group.barrier()
+    return results
+
+
+def measure_lists(
+    work: Work,
+    tracker: Tracker,
+    lists_of: Path | pd.DataFrame,
+    name: str | None = None,
+    watch: Watch | None = None,
+) -> dict[str, Any]:
+    """Measure lists that someone else made, under the run's protocol.
+
+    The figures join those in the run's `metrics.json`, if there are any, as retriever `name` (by
+    default the file's name). Raises DataError for what holds no such lists.
+    """
+    config, group = work.config, work.group
+    name = name or (lists_of.stem if isinstance(lists_of, Path) else "recommendations")
+    examples = prepare_together(config, phases_of(config.trainer)[-1], group)
+    lists = GivenLists.read(lists_of, examples)
+    bench = Bench(work, examples, watch)
+    results = describe(config, examples, bench.candidates)
+    known = earlier_figures(work.files, results)
+    if known.get(name, {}).get("config"):
+        raise ConfigError(f"{config.folder} has a retriever {name!r}: choose another with --name")
+    known[name] = bench.measure(name, lists, None, None)
+    if watch is not None:
+        for note, count in lists.notes.items():
+            watch.note(f"{name}: {count:,} {note}")
+    results |= {"retrievers": known}
+    if group.leads:
+        write_figures(work, results, tracker)
+    return results
+
+
+def _measure_retrievers(work: Work, watch: Watch | None) -> dict[str, Any]:
+    config, started = work.config, time.perf_counter()
+    model, examples = trained_model(config, work.group)
+    learnt = model.learns_by_gradient
+    fit = training_seconds(work.files) if learnt else time.perf_counter() - started
+    retriever = cast(Retriever, model)
+    bench = Bench(work, examples, watch)
+    name: str = config.model.name
+    figures: dict[str, Any] = {name: bench.measure(name, retriever, config.retriever, fit)}
+    for label, part in retriever.parts().items():
+        figures[f"{name}_{label}"] = bench.measure(f"{name}_{label}", part, config.retriever, None)
+    for baseline in _baselines(config, examples):
+        name = _unused(baseline.name, figures)
+        started = time.perf_counter()
+        seed_all(config.seed)
+        fitted = build(baseline, config.embeddings, examples, config.seed)
+        fitted.fit(examples.interactions(), examples)
+        figures[name] = bench.measure(name, fitted, baseline, time.perf_counter() - started)
+    return describe(config, examples, bench.candidates) | {"retrievers": figures}
+
+
+def _measure_ranker(work: Work) -> dict[str, Any]:
+    config, group = work.config, work.group
+    model, examples = trained_model(config, group)
+    ranker = cast(Ranker, model)
+    name, started = config.model.name, time.perf_counter()
+    predicted = predictions(config, examples, ranker.to(group.device), TEST, group)
+    summary = summarise_predictions(predicted, replicates=config.evaluation.replicates)
+    if group.leads:
+        path = work.files.predictions_of(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ids = [
+            examples.vocabulary(key).decode(rows)
+            for key, rows in (
+                (examples.schema.user, predicted.users),
+                (examples.schema.item, predicted.items),
+            )
+        ]
+        write_parquet(predicted.table(*ids), path)
+    seconds = {"evaluate": round(time.perf_counter() - started, 3)}
+    if (fit := training_seconds(work.files)) is not None:
+        seconds["fit"] = round(fit, 3)
+    part = {**summary, "seconds": seconds, "config": config.model.model_dump(mode="json")}
+    return describe(config, examples, None) | {"rankers": {name: part}}
+
+
+def _baselines(config: RunConfig, examples: Examples) -> list[ModelConfig]:
+    """The configured baselines but for the model itself."""
+    chosen: tuple[ModelConfig, ...] | None = config.baselines
+    if chosen is None:
+        chosen = (PopularityConfig(), RecentPopularityConfig())
+        chosen = chosen if examples.schema.clock == "time" else chosen[:1]
+    return [baseline for baseline in chosen if baseline != config.model]
+
+
+def _unused(name: str, known: dict[str, Any]) -> str:
+    """The name, numbered from the second on: a retriever may be measured with several options."""
+    numbered = (f"{name}_{number}" for number in range(2, len(known) + 3))
+    return next(free for free in (name, *numbered) if free not in known)

@@ -1,0 +1,187 @@
+"""A search for the options of the highest validation figure: its trials, and what they leave."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from functools import partial
+from typing import Any, Protocol
+
+from feature_store.durable import write_text
+from feature_store.errors import DataError
+from feature_store.protocols import VALIDATION
+from recsys.config import RunConfig
+from recsys.data.examples import Examples
+from recsys.runs.build import build_model, is_trained
+from recsys.runs.evaluators import validator
+from recsys.runs.folder import RunFolder
+from recsys.runs.learn import trainer_of
+from recsys.runs.prepare import prepare
+from recsys.runs.search_space import longest, search_space, with_values
+from recsys.runs.work import Work
+from recsys.tracking import Tracker
+from recsys.training.trainer import Validate
+from recsys.tuning.study import Pruned, Report, Study, Trial, counts
+
+_BOOKKEEPING = ("epoch", "step", "loss", "seconds")  # of the trainer's history
+
+
+class Watch(Protocol):
+    """Who is told of the trials."""
+
+    def epoch(self, report: Report, epoch: int, figure: float) -> None:
+        """After every epoch that was validated; hands the figure on to `report`."""
+
+    def ended(self, trial: Trial) -> None:
+        """After every trial."""
+
+
+def examples_of_search(config: RunConfig, files: RunFolder) -> Examples:
+    """The examples of all trials, in the search's folder: the longest histories that any of them
+    reads, which the others' readers cut. Raises DataError where there is nothing to tune on."""
+    where = {"output": files.path.parent, "name": files.path.name, "store": config.store_folder}
+    moved = config.model_copy(update=where)
+    examples = prepare(longest(moved, search_space(config)))
+    if not examples.summary.rows.get(VALIDATION):
+        raise DataError(
+            f"the {examples.summary.protocol} split leaves no validation events to tune on: "
+            "see [split]"
+        )
+    return examples
+
+
+def open_study(
+    config: RunConfig, examples: Examples, files: RunFolder, *, resume: bool, replace: bool
+) -> Study:
+    """The search's memory. Raises ConfigError and DataError as `Study.open`."""
+    parts = ("data", "quarantine", "retriever", "embeddings", "reader", "trainer", "evaluation")
+    tree = config.to_dict()
+    return Study.open(
+        files.study,
+        search_space(config),
+        config.tune,
+        metric=config.metric,
+        seed=config.seed,
+        made_from={part: tree[part] for part in parts} | protocol_of(examples),
+        resume=resume,
+        replace=replace,
+        warmup=config.trainer.patience * config.trainer.validate_every,
+    )
+
+
+def search(work: Work, study: Study, examples: Examples, tracker: Tracker, watch: Watch) -> None:
+    """Run the trials that are left, each a child of the tracker's run.
+
+    A trial of values that cannot run is kept as failed, with the reason.
+    """
+    config, checkpoints = work.config, work.files.trial
+    validate = validator(config, examples, work.group)
+
+    def objective(number: int, values: dict[str, Any], report: Report) -> dict[str, float]:
+        child = tracker.child(f"trial {number}")
+        status = "FAILED"
+        try:
+            child.log_config(values)
+            listener = _Epochs(partial(watch.epoch, report), config.metric)
+            figures = _try(work, with_values(config, values), examples, validate, listener)
+            child.log_metrics({f"validation/{name}": v for name, v in figures.items()})
+            status = "FINISHED"
+        except (KeyboardInterrupt, Pruned):
+            status = "KILLED"
+            raise
+        finally:
+            child.finish(status)
+            shutil.rmtree(checkpoints, ignore_errors=True)
+        return figures
+
+    study.search(objective, after=watch.ended)
+
+
+def _try(
+    work: Work, config: RunConfig, examples: Examples, validate: Validate, listener: _Epochs
+) -> dict[str, float]:
+    """Validation figures of one config: of its best epoch where it learns by gradient."""
+    group, checkpoints = work.group, work.files.trial
+    if is_trained(config):
+        shutil.rmtree(checkpoints, ignore_errors=True)  # of a trial that was killed
+        progress = trainer_of(
+            config, examples, group, checkpoints, validate=validate, listener=listener
+        ).fit()
+        best = [epoch for epoch in progress.history if epoch["epoch"] == progress.best_epoch]
+        if not best:
+            raise DataError(f"no epoch reached a {config.metric} that is a number")
+        return {name: value for name, value in best[0].items() if name not in _BOOKKEEPING}
+    fitted = build_model(config, examples)
+    fitted.fit(examples.interactions(), examples)
+    return validate(fitted.to(group.device))  # type: ignore[arg-type]
+
+
+class _Epochs:
+    """The trainer's listener: passes on the figure of every epoch that was validated."""
+
+    def __init__(self, watch: Report, metric: str) -> None:
+        self.watch, self.metric = watch, metric
+
+    def step(self, step: int, steps: int, loss: float, rows: int) -> None:
+        """Steps are not shown: trials are."""
+
+    def validated(self, epoch: int, step: int, metrics: dict[str, float]) -> None:
+        """Report the epoch; raises Pruned where the trial is given up."""
+        if self.metric in metrics:
+            self.watch(epoch, metrics[self.metric])
+
+    def note(self, text: str) -> None:
+        """There is nothing to note of a trial."""
+
+
+def write_search(config: RunConfig, study: Study, examples: Examples, files: RunFolder) -> None:
+    """Write what was tried, and the config of the best where any trial was finished."""
+    record = _record(config, study, examples)
+    write_text(json.dumps(record, indent=2) + "\n", files.search_record)
+    files.tuned_config.unlink(missing_ok=True)  # of a search that was replaced
+    if study.best is not None:
+        write_text(_tuned(config, record), files.tuned_config)
+
+
+def best_trial(record: dict[str, Any]) -> dict[str, Any]:
+    """The best trial of `tuning.json`. Raises DataError where none was finished."""
+    if record["best"] is None:
+        reasons = list(dict.fromkeys(trial["reason"] for trial in record["trials"]))
+        raise DataError(
+            f"none of {counts(record['trials'])} could be finished: {'; '.join(reasons[:3])}"
+        )
+    return record["trials"][record["best"] - 1]
+
+
+def protocol_of(examples: Examples) -> dict[str, str]:
+    """What figures on these examples may be compared by."""
+    summary = examples.summary
+    return {"protocol": summary.protocol, "protocol_fingerprint": summary.fingerprint}
+
+
+def _record(config: RunConfig, study: Study, examples: Examples) -> dict[str, Any]:
+    """What `tuning.json` holds."""
+    best = study.best
+    return {
+        "name": config.name,
+        "retriever": config.model.name,
+        "metric": config.metric,
+        "sampler": config.tune.sampler,
+        "seed": config.seed,
+        **protocol_of(examples),
+        "space": {n: d.model_dump(exclude_none=True) for n, d in search_space(config).items()},
+        "best": None if best is None else best.number,
+        "trials": [asdict(trial) for trial in study.trials],
+    }
+
+
+def _tuned(config: RunConfig, record: dict[str, Any]) -> str:
+    """The full config with the best values, as TOML that says how they were found."""
+    best = best_trial(record)
+    return (
+        f"# Validation {record['metric']} {best['value']:.4f} ({record['protocol']}, "
+        f"{record['protocol_fingerprint']}), trial {best['number']} of {len(record['trials'])}, "
+        f"sampler {record['sampler']}, seed {record['seed']}.\n"
+        + with_values(config, best["values"]).to_toml()
+    )

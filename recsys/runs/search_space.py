@@ -1,0 +1,97 @@
+"""What a search for options tries, and the configs that it makes of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from feature_store.errors import ConfigError
+from recsys.config import RunConfig, parse_config
+from recsys.runs.folder import RunFolder
+from recsys.tuning.options import Domain
+
+_NOT_TUNED = ("retriever.name", "trainer.metric")  # what is tuned, and what is compared
+
+
+def search_space(config: RunConfig) -> dict[str, Domain]:
+    """What is tried, by option: `[tune.space]`, or what the retriever's config proposes.
+
+    Every bound and choice is put into the config once. Raises ConfigError, naming the option
+    that is unknown, may not be tuned, or does not allow a value.
+    """
+    assert config.retriever is not None
+    kind, name = type(config.retriever), config.retriever.name
+    proposed = kind.search_space
+    space = config.tune.space or {
+        f"retriever.{key}": Domain.model_validate(domain) for key, domain in proposed.items()
+    }
+    options = [option for option in kind.model_fields if option != "name"]
+    if not space and not options:
+        raise ConfigError(f"retriever {name!r} has no options: there is nothing to tune")
+    if not space:
+        raise ConfigError(
+            f"retriever {name!r} proposes no search space: name options under [tune.space], such "
+            f'as "retriever.{options[0]}" = {{low = 1, high = 10}}; known: {", ".join(options)}'
+        )
+    sections = ["retriever"]
+    if config.model_class.learns_by_gradient:
+        sections += ["embeddings", "reader", "trainer"]
+    for key, domain in space.items():
+        if key in _NOT_TUNED or (
+            key.split(".")[0] in RunConfig.model_fields and key.split(".")[0] not in sections
+        ):
+            raise ConfigError(
+                f"tune.space: {key} cannot be tuned for {name!r}; what can are the options of: "
+                f"{', '.join(sections)}"
+            )
+        for value in domain.extremes:
+            with_values(config, {key: value}, where="tune.space")
+    return space
+
+
+def with_values(config: RunConfig, values: dict[str, Any], where: str = "config") -> RunConfig:
+    """The config with some options set, by dotted name. Raises ConfigError as `parse_config`."""
+    overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+    return parse_config(config.to_dict(), overrides, where=where)
+
+
+def judged_by(config: RunConfig) -> RunConfig:
+    """The config whose best epoch is chosen by the figure that trials are compared by.
+
+    Raises ConfigError for a config that cannot be tuned, or a figure that is not measured.
+    """
+    if config.retriever is None:
+        raise ConfigError(
+            "this config has a ranker, and recsys tune searches options of retrievers"
+        )
+    metric = config.tune.metric or config.metric
+    if metric not in config.evaluation.figures:
+        raise ConfigError(
+            f"tune.metric: {metric!r} is not measured with these evaluation settings; "
+            f"choose one of: {', '.join(config.evaluation.figures)}"
+        )
+    return with_values(config, {"trainer.metric": metric})
+
+
+def longest(config: RunConfig, space: dict[str, Domain]) -> RunConfig:
+    """The config of the longest history: its examples serve all trials, whose readers cut."""
+    lengths = space.get("retriever.max_length")
+    if lengths is None:
+        return config
+    return with_values(config, {"retriever.max_length": max(lengths.extremes)})
+
+
+def for_retriever(
+    config: RunConfig, name: str, overrides: list[str] | None = None
+) -> tuple[RunConfig, RunFolder]:
+    """Another retriever over the data and split of a config, and the folder of its search.
+
+    The retriever has its defaults, changed by `overrides` alone, and its own search space. The
+    run that its tuned config describes is called CONFIG_RETRIEVER. Raises ConfigError.
+    """
+    tree = config.to_dict() | {"retriever": {"name": name}}
+    tree.pop("ranker", None)
+    tree["tune"].pop("space", None)
+    other = parse_config(tree, overrides)
+    renamed = other.model_copy(update={"name": f"{other.name}_{name}"})
+    return renamed, RunFolder(other.folder).search_of(name)

@@ -1,0 +1,92 @@
+"""How far the training of a run's folder has come.
+
+A training begins with the marker `checkpoints/training.toml`, which says what config makes it, and
+ends with `training.json`, which appears whole once the last phase has its last checkpoint. Whatever
+trains on, removes the record first; whatever trains anew, removes the record, then the checkpoints.
+So, however a program ends, the folder holds
+
+    nothing       no whole checkpoint: a training begins
+    a stopped     checkpoints without a record, or a record of other lengths or of a log that has
+    training      changed since: it goes on when that is asked for
+    a finished    checkpoints, and a record of all that the config asks for: its weights are used
+    training      as they are
+    another's     checkpoints of a config that makes other weights: never touched unasked
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import tomli_w
+
+from feature_store.durable import write_text
+from feature_store.errors import ConfigError
+from recsys.config import RunConfig
+from recsys.runs.build import is_trained
+from recsys.runs.folder import MAIN_PHASE, RunFolder
+from recsys.runs.prepare import open_log
+from recsys.runs.same_training import check_same_training, differences, told
+from recsys.training import checkpoint
+
+
+def check_start(config: RunConfig, *, resume: bool, fresh: bool) -> None:
+    """What can be said before the log is looked at.
+
+    Raises ConfigError when both are asked for, and without `fresh` when the folder holds a
+    training of another config.
+    """
+    if resume and fresh:
+        raise ConfigError("--resume goes on and --fresh begins anew: choose one")
+    if not fresh:
+        check_same_training(config)
+
+
+def left_to_train(config: RunConfig, *, resume: bool, fresh: bool) -> bool:
+    """Whether there is something to train: False where the folder holds a finished training.
+
+    A training begins where there is none, and where `fresh` asks for it; one that was stopped goes
+    on with `resume`, and so does a finished one, which may have become longer. A retriever in
+    closed form is always fitted anew.
+
+    Raises ConfigError as `check_start`, and when there is a training that was stopped, and neither
+    is asked for.
+    """
+    check_start(config, resume=resume, fresh=fresh)
+    files = RunFolder(config.folder)
+    checkpoints = files.phase(MAIN_PHASE).checkpoints
+    if resume or fresh or not is_trained(config) or checkpoint.newest(checkpoints) is None:
+        return True
+    if (why := _unfinished(config, files)) is None:
+        return False
+    raise ConfigError(
+        f"{checkpoints} holds a training that {why}: go on with --resume, or train anew with "
+        "--fresh"
+    )
+
+
+def mark(config: RunConfig, files: RunFolder) -> None:
+    """Begin a training, or go on with one: the checkpoints are this config's from now on."""
+    files.training_record.unlink(missing_ok=True)
+    files.training_marker.parent.mkdir(parents=True, exist_ok=True)
+    write_text(tomli_w.dumps(config.training), files.training_marker)
+
+
+def clear(files: RunFolder) -> None:
+    """Remove the training that is there, or what a program left of it."""
+    files.training_record.unlink(missing_ok=True)
+    for checkpoints in files.checkpoints:
+        shutil.rmtree(checkpoints)
+
+
+def _unfinished(config: RunConfig, files: RunFolder) -> str | None:
+    """What is missing; None where the training is finished."""
+    if not files.training_record.exists():
+        return "was stopped"
+    if differing := differences(config):
+        return f"was made with other options ({told(differing)})"
+    log, _ = open_log(config)
+    record = json.loads(files.training_record.read_text())
+    if record.get("log_fingerprint", log.fingerprint) != log.fingerprint:
+        return "was made from the event log as it was before"
+    return None

@@ -1,0 +1,59 @@
+"""Steps after the training, and whether they are done: of this training, with these options."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from feature_store.durable import write_text
+from recsys.config import RunConfig
+from recsys.runs.folder import RunFolder
+from recsys.runs.prepare import open_log
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step after the training.
+
+    Attributes:
+        name: What it is called where it is written down.
+        sections: The options that it reads, besides those of the training.
+        made: What it leaves.
+    """
+
+    name: str
+    sections: tuple[str, ...]
+    made: Callable[[RunFolder], Path]
+
+    def is_done(self, config: RunConfig) -> bool:
+        """Whether what the step leaves is there, and was made from what is there now."""
+        files = RunFolder(config.folder)
+        return self.made(files).exists() and _done(files).get(self.name) == self._origin(config)
+
+    def mark_done(self, config: RunConfig) -> None:
+        """Write down that it is done."""
+        files = RunFolder(config.folder)
+        done = _done(files) | {self.name: self._origin(config)}
+        write_text(json.dumps(done, indent=2) + "\n", files.steps_done)
+
+    def _origin(self, config: RunConfig) -> str:
+        """Sixteen hex digits over the log, the options and the record of the training."""
+        record, tree = RunFolder(config.folder).training_record, config.to_dict()
+        parts = {
+            "log": open_log(config)[0].fingerprint,
+            "record": record.read_text() if record.exists() else None,
+            "training": config.training,
+            **{section: tree.get(section) for section in self.sections},
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+FIGURES = Step("figures", ("baselines", "evaluation"), lambda files: files.metrics)
+BUNDLE = Step("bundle", ("baselines", "evaluation", "export"), lambda files: files.bundle)
+
+
+def _done(files: RunFolder) -> dict[str, str]:
+    return json.loads(files.steps_done.read_text()) if files.steps_done.exists() else {}

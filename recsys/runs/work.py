@@ -1,0 +1,65 @@
+"""A run while a program works on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from feature_store.durable import write_text
+from recsys.config import RunConfig
+from recsys.distributed import Group, join
+from recsys.runs.folder import RunFolder
+from recsys.runs.lock import locked_together
+from recsys.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class Work:
+    """A run whose folder this program holds, and the processes that work on it together."""
+
+    config: RunConfig
+    group: Group
+    files: RunFolder
+
+    @contextmanager
+    def tracked(self, *, new: bool = False) -> Iterator[Tracker]:
+        """The tracker of the run, in which only the leading process records.
+
+        The run's folder has the resolved config from now on, and remembers the tracker's run,
+        which is continued unless the work is `new`.
+        """
+        config, files, leads = self.config, self.files, self.group.leads
+        if leads:
+            write_text(config.to_toml(), files.config)
+        known = files.tracking_id
+        tracker = Tracker.start(
+            experiment=config.tracking.experiment,
+            name=config.name,
+            uri=config.tracking_uri,
+            enabled=config.tracking.enabled and leads,
+            run_id=known.read_text() if known.exists() and not new else None,
+        )
+        if leads and tracker.run_id:
+            known.write_text(tracker.run_id)
+        status = "FAILED"
+        try:
+            yield tracker
+            status = "FINISHED"
+        finally:
+            tracker.finish(status)
+
+
+@contextmanager
+def working_on(
+    config: RunConfig, device: str | None = None, files: RunFolder | None = None
+) -> Iterator[Work]:
+    """Join the processes that were started together, by default on the trainer's device, and hold
+    the run's folder, or the one that is given.
+
+    Raises ConfigError on all of them when another program holds it.
+    """
+    with join(device or config.trainer.device) as group:
+        work = Work(config, group, files or RunFolder(config.folder))
+        with locked_together(work.files, group):
+            yield work

@@ -1,0 +1,84 @@
+"""Phases are data: lists of them that no config makes yet train one after the other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance import Recorder
+from feature_store.ingest import ingest
+from feature_store.protocols import LEARNT, TRAIN
+from recsys.config import RunConfig, parse_config
+from recsys.runs.finished import Run
+from recsys.runs.fit import fit, training_seconds
+from recsys.runs.folder import RunFolder
+from recsys.runs.phases import Phase, phases_of, phases_of_run
+from recsys.runs.work import working_on
+from recsys.training import checkpoint
+from recsys.training.options import TrainerConfig
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    config = parse_config(
+        {
+            "name": "small",
+            "output": str(tmp_path),
+            "data": {"source": "synthetic", "users": 60, "items": 40, "clusters": 4, "events": 10},
+            "split": {"protocol": "leave_one_out"},
+            "retriever": {"name": "sasrec", "width": 8, "blocks": 1, "max_length": 10},
+            "reader": {"batch_size": 32},
+            "trainer": {"epochs": 2, "device": "cpu"},
+            "evaluation": {"ks": [10]},
+            "tracking": {"enabled": False},
+        }
+    )
+    ingest(config.data, config.store_folder)
+    return config
+
+
+def test_pre_training_and_fine_tuning_are_two_values(config: RunConfig) -> None:
+    """The second starts from the best weights of the first, and keeps its ids."""
+    heard: dict[str, Recorder] = {}
+
+    @contextmanager
+    def listen(phase: Phase) -> Iterator[Recorder]:
+        heard[phase.name] = Recorder()
+        yield heard[phase.name]
+
+    slow = config.trainer.model_copy(update={"epochs": 1})
+    pretrain = Phase("pretrain", LEARNT, config.trainer)
+    tune = Phase("train", (TRAIN,), slow, start_from=pretrain)
+    with working_on(config) as work, work.tracked() as tracker:
+        assert fit(work, tracker, phases=(pretrain, tune), listen=listen)
+    files = RunFolder(config.folder)
+    first, second = files.phase("pretrain"), files.phase("train")
+    start = checkpoint.best(first.checkpoints)
+    assert heard["pretrain"].notes == []
+    assert heard["train"].notes == [f"starts from {start}"]
+    assert heard["train"].losses[0] < heard["pretrain"].losses[0]
+    words = [folder.vocabularies / "item_id.arrow" for folder in (first, second)]
+    assert words[0].read_bytes() == words[1].read_bytes()
+    record: dict[str, Any] = json.loads(files.training_record.read_text())
+    assert len(record["pretrain_history"]) == 2 and "pretrain_best" not in record
+    assert len(record["history"]) == 1 and record["best_epoch"] == 1
+    seconds = [epoch["seconds"] for epoch in record["pretrain_history"] + record["history"]]
+    assert training_seconds(files) == sum(seconds)
+
+
+def test_a_refit_is_the_second_of_two_phases(config: RunConfig) -> None:
+    (train,) = phases_of(config.trainer)
+    assert (train.name, train.examples, train.validated) == ("train", (TRAIN,), True)
+    train, refit = phases_of(TrainerConfig(refit=True))
+    assert (refit.name, refit.examples, refit.validated) == ("refit", LEARNT, False)
+    assert refit.as_long_as == train and refit.start_from is None
+
+
+def test_phases_of_a_run_of_another_version_are_known(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[trainer]\nrefit = true\nnewer_than_this = 3\n")
+    assert [phase.name for phase in phases_of_run(Run(tmp_path))] == ["train", "refit"]
