@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from recsys import open_run, run
+from recsys.runs.folder import RunFolder
 from recsys.statistics.bootstrap import ratio_intervals
 
 ROOT = Path(__file__).parent.parent
@@ -225,7 +226,7 @@ def measure(config: str, entry: Entry, data: Path, output: Path) -> dict[str, An
         if entry.folds > 1:
             overrides.append(f"split.fold={fold}")
         folder = output / name
-        if not (folder / "bundle").exists():  # the last thing that a run writes
+        if not RunFolder(folder).bundle.exists():  # the last thing that a run writes
             run(ROOT / CONFIGS / f"{config}.toml", *overrides, resume=folder.exists())
         folders.append(folder)
     results = [open_run(folder).results for folder in folders]
@@ -252,7 +253,7 @@ def _cold(part: dict[str, Any]) -> dict[str, Any]:
 def _over_folds(name: str, results: list[dict[str, Any]], folders: list[Path]) -> dict[str, Any]:
     """Means over all (user, fold); whole users, with all their folds, are resampled."""
     parts = [result["retrievers"][name] for result in results]
-    users = pd.concat([pd.read_parquet(f / "per_user" / f"{name}.parquet") for f in folders])
+    users = pd.concat([pd.read_parquet(RunFolder(f).lists_of(name)) for f in folders])
     columns = [c for c in users.columns if "@" in c and "|" not in c]
     by_user = users.groupby("user")[columns]
     sums, counts = by_user.sum().to_numpy(), by_user.count().to_numpy().astype(float)

@@ -84,14 +84,15 @@ def _about(config: RunConfig, examples: Examples) -> dict[str, Any]:
 def _tell(bundle: Recommender | Scorer) -> None:
     """Say what became of tables that were to be quantised."""
     manifest = bundle.manifest if isinstance(bundle, Scorer) else bundle.bundle.manifest
-    found = manifest["quantisation"]
-    if found is None:
+    quantised = manifest["quantisation"]
+    if quantised is None:
         return
-    for name, table in found["tables"].items():
+    for name, table in quantised["tables"].items():
         why = f" ({table['reason']})" if table["reason"] else ""
         console.print(
             f"table {name}: {table['dtype']}, {table['bytes'] / 1e6:.2f} MB of "
             f"{table['fp32_bytes'] / 1e6:.2f}, relative error {table['relative_error']:.4f}{why}",
             soft_wrap=True,
         )
-    console.print(f"{found['metric']} {found['quantised']:.4f}, in float32 {found['fp32']:.4f}")
+    figures = f"{quantised['quantised']:.4f}, in float32 {quantised['fp32']:.4f}"
+    console.print(f"{quantised['metric']} {figures}")

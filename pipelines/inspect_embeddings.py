@@ -20,10 +20,10 @@ def inspect_embeddings(config: RunConfig) -> dict[str, Any]:
     Raises DataError when it was not trained, ConfigError for a model without tables.
     """
     model, _ = trained_model(config)
-    found = [module for module in model.modules() if isinstance(module, Embeddings)]
-    if not found:
+    embeddings = [module for module in model.modules() if isinstance(module, Embeddings)]
+    if not embeddings:
         raise ConfigError(f"{config.model.name} has no embedding tables")
-    plain = found[0].plain()
+    plain = embeddings[0].plain()
     return {
         "layout": plain.layout.config.layout,
         "bytes": sum(table.bytes for table in plain.layout.tables),
@@ -32,10 +32,10 @@ def inspect_embeddings(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def tables_of(found: dict[str, Any]) -> tuple[Table, Table]:
-    """What was found, as two tables."""
+def tables_of(inspected: dict[str, Any]) -> tuple[Table, Table]:
+    """What was inspected, as two tables."""
     features = Table(
-        title=f"layout {found['layout']}, {found['bytes'] / 1e6:.3f} MB",
+        title=f"layout {inspected['layout']}, {inspected['bytes'] / 1e6:.3f} MB",
         caption="share of ids that lie alike: all rows are another's of the feature, too; "
         "within: one row is; between: one row is another feature's",
         box=box.SIMPLE,
@@ -43,15 +43,15 @@ def tables_of(found: dict[str, Any]) -> tuple[Table, Table]:
     features.add_column("feature", no_wrap=True)
     for name in ("ids", "width", "probes", "alike", "within", "between"):
         features.add_column(name, justify="right", no_wrap=True)
-    for one in found["features"]:
+    for feature in inspected["features"]:
         features.add_row(
-            one.feature,
-            f"{one.ids:,}",
-            str(one.width),
-            str(one.probes),
-            f"{one.alike:.2%}",
-            f"{one.within:.2%}",
-            f"{one.between:.2%}",
+            feature.feature,
+            f"{feature.ids:,}",
+            str(feature.width),
+            str(feature.probes),
+            f"{feature.alike:.2%}",
+            f"{feature.within:.2%}",
+            f"{feature.between:.2%}",
         )
     tables = Table(
         caption="dead: rows that no id has; norms of the others at the 5th, 50th, 95th percentile",
@@ -60,7 +60,9 @@ def tables_of(found: dict[str, Any]) -> tuple[Table, Table]:
     tables.add_column("table", no_wrap=True)
     for name in ("rows", "width", "dead", "norm 5 %", "50 %", "95 %"):
         tables.add_column(name, justify="right", no_wrap=True)
-    for one in found["tables"]:
-        norms = (f"{norm:.4f}" for norm in one.norms)
-        tables.add_row(one.table, f"{one.rows:,}", str(one.width), f"{one.dead:.2%}", *norms)
+    for table in inspected["tables"]:
+        norms = (f"{norm:.4f}" for norm in table.norms)
+        tables.add_row(
+            table.table, f"{table.rows:,}", str(table.width), f"{table.dead:.2%}", *norms
+        )
     return features, tables

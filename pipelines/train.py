@@ -29,7 +29,7 @@ def train_in(work: Work, tracker: Tracker, *, resume: bool, fresh: bool) -> None
     trained = fit(work, tracker, resume=resume, fresh=fresh, listen=listen)
     if work.group.leads and not trained:
         console.print(
-            f"{work.files.path} holds a finished training: train longer with --resume, or anew "
-            "with --fresh",
+            f"{work.files.path} holds a finished training, of which `recsys run` makes what is "
+            "missing of figures and bundle: train longer with --resume, or anew with --fresh",
             soft_wrap=True,
         )

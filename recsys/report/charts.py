@@ -305,14 +305,21 @@ def loss(records: Mapping[str, Mapping[str, Any]]) -> Chart:
         for place, record in enumerate(records.values()):
             line = _line(place) | {"markersize": 2.5}
             _curve(axes, record["history"], "loss", line)
-            _curve(axes, record.get("refit_history") or [], "loss", line | {"linestyle": ":"})
+            for history in _other_phases(record).values():
+                _curve(axes, history, "loss", line | {"linestyle": ":"})
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _legend(figure, list(records))
-    refitted = any(record.get("refit_history") for record in records.values())
+    names = dict.fromkeys(name for record in records.values() for name in _other_phases(record))
     caption = "Mean training loss of each epoch." + (
-        " Dotted: the last training, on train and validation events." if refitted else ""
+        f" Dotted: other phases of the training ({', '.join(names)})." if names else ""
     )
     return Chart("training_loss", caption, figure)
+
+
+def _other_phases(record: Mapping[str, Any]) -> dict[str, Sequence[Mapping[str, Any]]]:
+    """Epochs of the phases besides the main one, by their names."""
+    ends = "_history"
+    return {key.removesuffix(ends): epochs for key, epochs in record.items() if key.endswith(ends)}
 
 
 def validation(records: Mapping[str, Mapping[str, Any]], metric: str) -> Chart | None:

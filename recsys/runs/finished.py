@@ -50,21 +50,21 @@ class Run:
         """Protocol, users and figures of every model measured, as in `metrics.json`, with the
         seconds that it took."""
         try:
-            found = json.loads(self.files.metrics.read_text())
+            results = json.loads(self.files.metrics.read_text())
         except FileNotFoundError:
             raise DataError(
                 f"{self.folder} was not evaluated: run `recsys evaluate {self.folder}`"
             ) from None
         times = self.files.seconds
         seconds = json.loads(times.read_text()) if times.exists() else {}
-        for name, part in measured(found)[1].items():
+        for name, part in measured(results)[1].items():
             part["seconds"] = seconds.get(name, {})
-        return found
+        return results
 
     @property
     def metrics(self) -> pd.DataFrame:
         """Test figures: one row a retriever (the model first), one column a metric."""
-        rows = {name: found["metrics"] for name, found in measured(self.results)[1].items()}
+        rows = {name: part["metrics"] for name, part in measured(self.results)[1].items()}
         return pd.DataFrame.from_dict(rows, orient="index")
 
     @cached_property
