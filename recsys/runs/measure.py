@@ -68,14 +68,17 @@ def measure_lists(
     bench = Bench(work, examples, watch)
     results = describe(config, examples, bench.candidates)
     known = earlier_figures(work.files, results)
+    model_measured = config.model.name in known
     if known.get(name, {}).get("config"):
         raise ConfigError(f"{config.folder} has a retriever {name!r}: choose another with --name")
     known[name] = bench.measure(name, lists, None, None)
-    if watch is not None:
+    if bench.watch is not None:
         for note, count in lists.notes.items():
-            watch.note(f"{name}: {count:,} {note}")
+            bench.watch.note(f"{name}: {count:,} {note}")
     results |= {"retrievers": known}
     if group.leads:
+        if not model_measured:  # there are figures now, but not those that a run asks for
+            work.files.steps_done.unlink(missing_ok=True)
         write_figures(work, results, tracker)
     return results
 
