@@ -9,7 +9,7 @@ import pandas as pd
 from rich.console import Console
 
 from pipelines.evaluation_progress import EvaluationProgress
-from pipelines.ingest import ingest_source
+from pipelines.ingest import ingest_log
 from pipelines.metrics_table import metrics_table
 from recsys.config import RunConfig
 from recsys.report.report import write_report
@@ -42,9 +42,7 @@ def evaluate_lists(
     run; nothing is trained."""
     check_same_training(config)
     with working_on(config, "cpu") as work, work.tracked() as tracker:
-        ingest_source(
-            config.data, config.store_folder, quarantine=config.quarantine, engine=config.engine
-        )
+        ingest_log(config)
         results = measure_lists(work, tracker, recommendations, name, EvaluationProgress())
         _show(work, tracker, results, Console())
 

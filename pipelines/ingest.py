@@ -8,6 +8,7 @@ from feature_store.engine import EngineConfig
 from feature_store.ingest import IngestReport, ingest
 from feature_store.progress import bar
 from feature_store.sources import Source
+from recsys.config import RunConfig
 
 
 def ingest_source(
@@ -30,6 +31,13 @@ def ingest_source(
             progress=progress,
             engine=engine,
         )
+
+
+def ingest_log(config: RunConfig) -> IngestReport:
+    """The event log of a run, as its config says, ingested where it is not up to date."""
+    return ingest_source(
+        config.data, config.store_folder, quarantine=config.quarantine, engine=config.engine
+    )
 
 
 def describe(report: IngestReport) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipelines import evaluate
 from pipelines.export import export_in
-from pipelines.ingest import describe, ingest_source
+from pipelines.ingest import describe, ingest_log
 from pipelines.progress import console
 from pipelines.train import train_in
 from recsys.config import RunConfig, load_config, parse_config
@@ -40,9 +40,7 @@ def run(
     check_start(config, resume=resume, fresh=fresh)
     with working_on(config) as work:
         if work.group.leads:
-            ingested = ingest_source(
-                config.data, config.store_folder, quarantine=config.quarantine, engine=config.engine
-            )
+            ingested = ingest_log(config)
             console.print(f"event log {config.store_folder}: {describe(ingested)}", soft_wrap=True)
         work.group.barrier()
         begins = left_to_train(config, resume=resume, fresh=fresh)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from feature_store.errors import ConfigError
-from pipelines.ingest import describe, ingest_source
+from pipelines.ingest import describe, ingest_log
 from pipelines.progress import console
 from pipelines.tuning_progress import TuningProgress
 from recsys.config import RunConfig
@@ -49,9 +49,7 @@ def tune(
     with working_on(config, files=files) as work:
         if work.group.world > 1:
             raise ConfigError("tuning runs in one process: start it without torchrun")
-        report = ingest_source(
-            config.data, config.store_folder, quarantine=config.quarantine, engine=config.engine
-        )
+        report = ingest_log(config)
         console.print(f"event log {config.store_folder}: {describe(report)}", soft_wrap=True)
         return _tune(work, resume, replace)
 

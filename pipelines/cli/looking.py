@@ -31,16 +31,14 @@ def plan(
     """
     from rich.console import Console
 
-    from pipelines.ingest import ingest_source
+    from pipelines.ingest import ingest_log
     from pipelines.plan_table import plan_table
     from recsys.report.plan_chart import draw_plan
     from recsys.runs.folder import RunFolder
     from recsys.runs.plan import plan as job
 
     loaded = load(config, overrides)
-    ingest_source(
-        loaded.data, loaded.store_folder, quarantine=loaded.quarantine, engine=loaded.engine
-    )
+    ingest_log(loaded)
     planned = job(loaded, world_size, hbm, hosts)
     Console().print(plan_table(planned))
     typer.echo(f"picture: {draw_plan(planned, RunFolder(loaded.folder).plan_plot)}")
