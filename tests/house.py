@@ -1,0 +1,104 @@
+"""The figures of the house: `python tests/house.py` prints them, `test_house` holds some to a goal."""
+
+from __future__ import annotations
+
+import ast
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PRODUCT = ("feature_store", "recsys", "pipelines")
+EMPTY_NAMES = {"found", "one"}  # they name anything, hence nothing
+SHORT = 10  # lines of a function in which such a name is still seen whole
+LONG = 60
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def product_files(*packages: str) -> list[Path]:
+    """The product's modules."""
+    return sorted(path for name in packages or PRODUCT for path in (ROOT / name).rglob("*.py"))
+
+
+def functions(path: Path) -> Iterator[Function]:
+    """Every function of a file, methods and inner ones included."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, Function):
+            yield node
+
+
+def length(function: Function) -> int:
+    """Lines, from `def` to the last one."""
+    return (function.end_lineno or function.lineno) - function.lineno + 1
+
+
+def empty_names() -> list[str]:
+    """Where a function of more than ten lines has a variable that is called anything."""
+    places = set()
+    for path in product_files():
+        for function in functions(path):
+            if length(function) <= SHORT:
+                continue
+            arguments = ast.walk(function.args)
+            names = {node.arg for node in arguments if isinstance(node, ast.arg)}
+            names |= {
+                node.id
+                for node in ast.walk(function)
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+            }
+            for name in names & EMPTY_NAMES:
+                places.add(f"{_place(path, function)} {function.name}: {name}")
+    return sorted(places)
+
+
+def foreign_private_writes() -> list[str]:
+    """Where a private attribute of another object is written."""
+    places = []
+    for path in product_files():
+        for node in ast.walk(ast.parse(path.read_text())):
+            targets: list[ast.expr] = []
+            if isinstance(node, ast.Assign):
+                targets = node.targets
+            elif isinstance(node, ast.AugAssign | ast.AnnAssign):
+                targets = [node.target]
+            for target in targets:
+                if (
+                    isinstance(target, ast.Attribute)
+                    and target.attr.startswith("_")
+                    and not (isinstance(target.value, ast.Name) and target.value.id in OWN)
+                ):
+                    places.append(f"{_place(path, target)} {ast.unparse(target)}")
+    return places
+
+
+OWN = {"self", "cls"}
+
+
+def _place(path: Path, node: ast.expr | Function) -> str:
+    return f"{path.relative_to(ROOT).as_posix()}:{node.lineno}"
+
+
+def figures() -> dict[str, object]:
+    """What a look at the whole house says."""
+    lines = {path: len(path.read_text().splitlines()) for path in product_files()}
+    longest = max(lines, key=lambda path: lines[path])
+    long_functions = [f for path in lines for f in functions(path) if length(f) > LONG]
+    loose = [p for p in (ROOT / "recsys").glob("*.py") if p.name != "__init__.py"]
+    return {
+        "files": len(lines),
+        "median lines of a file": statistics.median(lines.values()),
+        "longest file": f"{longest.relative_to(ROOT).as_posix()}, {lines[longest]} lines",
+        f"functions of more than {LONG} lines": len(long_functions),
+        "loose modules in recsys/": len(loose),
+        "lines in pipelines/": sum(lines[path] for path in product_files("pipelines")),
+        "functions with a variable called found or one": len(empty_names()),
+        "private attributes of others written": len(foreign_private_writes()),
+    }
+
+
+if __name__ == "__main__":
+    for name, value in figures().items():
+        print(f"{name}: {value}")
+    for place in (*empty_names(), *foreign_private_writes()):
+        print(place)
