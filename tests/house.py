@@ -1,4 +1,4 @@
-"""The figures of the house: `python tests/house.py` prints them, `test_house` holds some to a goal."""
+"""The figures of the house; `python tests/house.py` prints them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ PRODUCT = ("feature_store", "recsys", "pipelines")
 EMPTY_NAMES = {"found", "one"}  # they name anything, hence nothing
 SHORT = 10  # lines of a function in which such a name is still seen whole
 LONG = 60
+OWN = {"self", "cls"}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -70,9 +71,6 @@ def foreign_private_writes() -> list[str]:
                 ):
                     places.append(f"{_place(path, target)} {ast.unparse(target)}")
     return places
-
-
-OWN = {"self", "cls"}
 
 
 def _place(path: Path, node: ast.expr | Function) -> str:
