@@ -53,6 +53,7 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.reader
+	$(BIN)/python -m benchmarks.examples --users 20000 100000
 	$(BIN)/python -m benchmarks.evaluation
 	$(BIN)/python -m benchmarks.id_hashing
 	$(BIN)/python -m benchmarks.loading

@@ -35,7 +35,7 @@ def error_of(config: dict[str, Any], overrides: list[str] | None = None) -> str:
 @pytest.mark.parametrize(
     ("sections", "key", "known"),
     [
-        ({"trainr": {}}, "trainr: did you mean trainer?", "data, embeddings, evaluation"),
+        ({"trainr": {}}, "trainr: did you mean trainer?", "data, embeddings, engine, evaluation"),
         (
             {"trainer": {"epoch": 3}},
             "trainer.epoch: did you mean trainer.epochs?",
