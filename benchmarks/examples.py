@@ -126,23 +126,23 @@ def main() -> None:
     parser.add_argument("--users", type=int, nargs="+", default=[50_000, 200_000, 1_000_000])
     parser.add_argument("--whole", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args()
-    found: dict[str, Any] = {"events_a_user": EVENTS, "items": ITEMS, "sizes": []}
+    results: dict[str, Any] = {"events_a_user": EVENTS, "items": ITEMS, "sizes": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for users in args.users:
             log = measured(ingest, folder, users)
             row = {"users": users, "ingest": log, **measured(make_examples, folder, users)}
-            found["sizes"].append(row)
+            results["sizes"].append(row)
             summary = json.loads((folder / str(users) / "run/examples/examples.json").read_text())
             row["events"] = sum(summary["events"].values())
             print(json.dumps(row), flush=True)
         if args.whole:
-            found["whole"] = measured(run_whole, folder, args.users[-1])
-            print(json.dumps(found["whole"]), flush=True)
-    largest = found["sizes"][-1]
-    found["peak_gb"] = max(largest["peak_gb"], found.get("whole", largest)["peak_gb"])
-    found["events_per_second"] = round(largest["events"] / largest["seconds"])
-    print(json.dumps(found))
+            results["whole"] = measured(run_whole, folder, args.users[-1])
+            print(json.dumps(results["whole"]), flush=True)
+    largest = results["sizes"][-1]
+    results["peak_gb"] = max(largest["peak_gb"], results.get("whole", largest)["peak_gb"])
+    results["events_per_second"] = round(largest["events"] / largest["seconds"])
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

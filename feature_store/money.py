@@ -60,11 +60,11 @@ def last_prices(
 
     `events` come from `with_money`; `item` names their column of item rows.
     """
-    known = events.filter(events[PRICE].notnull())
-    newest = known.group_by(item).aggregate(price=known[PRICE].argmax(known[schema.time]))
-    found = engine.collect(newest)
+    priced = events.filter(events[PRICE].notnull())
+    newest = priced.group_by(item).aggregate(price=priced[PRICE].argmax(priced[schema.time]))
+    of_item = engine.collect(newest)
     prices = np.full(items, np.nan)
-    prices[np.asarray(found[item])] = np.asarray(found["price"])
+    prices[np.asarray(of_item[item])] = np.asarray(of_item["price"])
     return pa.array(prices, from_pandas=True)
 
 

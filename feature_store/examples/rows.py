@@ -46,8 +46,8 @@ def sequence_rows(
         trained[rows] = late
     lists = _lists(block, rows_of.histories, trained, block.starts[:-1], block.starts[1:])
     users = block.column(USER_ROW)[block.starts[:-1]]
-    found = pa.table({schema.user: users, **lists})
-    return found.filter(pc.greater_equal(pc.list_value_length(found[HISTORY]), 2))
+    sequences = pa.table({schema.user: users, **lists})
+    return sequences.filter(pc.greater_equal(pc.list_value_length(sequences[HISTORY]), 2))
 
 
 def event_rows(
