@@ -143,6 +143,13 @@ def test_the_size_of_batches_changes_nothing(size: int) -> None:
     assert (parts.without_history, parts.without_targets) == (1, 1)
 
 
+def test_a_result_in_parts_is_the_same_table() -> None:
+    whole = evaluate()
+    tables = [part.per_user for part in whole.parts(2)]
+    assert [table.num_rows for table in tables] == [2, len(whole.users["user"]) - 2]
+    assert pa.concat_tables(tables).equals(whole.per_user)
+
+
 def test_lists_may_be_shorter_than_k() -> None:
     result = evaluate(ks=(2, 8))
     assert result.per_user["recommended"].to_pylist()[0] == [2, 3, 4, 5]
