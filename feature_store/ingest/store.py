@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from feature_store.catalogue import Catalogue, CatalogueSide
 from feature_store.conform import Conformed, conform
-from feature_store.durable import restore, staged
+from feature_store.durable import restore, staged, write_text
 from feature_store.engine import Engine, EngineConfig
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
@@ -159,10 +158,7 @@ def _build(
         finished=finished,
         seconds=round((finished - started).total_seconds(), 3),
     )
-    with open(store / REPORT, "w") as file:
-        file.write(json.dumps(report.model_dump(mode="json"), indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    write_text(json.dumps(report.model_dump(mode="json"), indent=2) + "\n", store / REPORT)
     return report
 
 

@@ -124,9 +124,12 @@ class Examples:
 
     def interactions(self) -> Interactions:
         """The training events."""
-        table = pq.read_table(self.folder / "interactions.parquet", partitioning=None)
-        columns = (table.column(name).to_numpy().copy() for name in ("user", "item", "time"))
-        return Interactions(*(torch.from_numpy(column) for column in columns))
+        path = self.folder / "interactions.parquet"
+        tables = (  # one column at a time: they are the largest that is ever read whole
+            pq.read_table(path, columns=[name], partitioning=None)
+            for name in ("user", "item", "time")
+        )
+        return Interactions(*(torch.from_numpy(t.column(0).to_numpy().copy()) for t in tables))
 
     def reader(
         self,
