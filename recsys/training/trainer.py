@@ -111,12 +111,12 @@ class Trainer:
 
         Raises RecsysError when the loss is not finite: the run cannot be saved by going on.
         """
-        found = checkpoint.newest(self.folder) if resume else None
+        last = checkpoint.newest(self.folder) if resume else None
         if resume:
             for name in checkpoint.torn(self.folder):
                 self._note(f"{name} was not whole when the program stopped, and is passed over")
-        if found is not None:
-            self._resume(found)
+        if last is not None:
+            self._resume(last)
         elif self.start_from is not None:
             self._start(self.start_from)
         try:
