@@ -63,12 +63,14 @@ bench: $(STAMP)
 results: $(STAMP)
 	$(BIN)/python -m benchmarks.results $(if $(DATA),--data $(DATA))
 
-peers: .venv-peers/.installed
+peers: .venv-peers/.installed .venv-ranx/.installed
 .venv-peers/.installed: benchmarks/peers/requirements-rectools.txt
-	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/python -m pip install --quiet --requirement $<
+.venv-ranx/.installed: benchmarks/peers/requirements-ranx.txt
+.venv-peers/.installed .venv-ranx/.installed:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --requirement $<
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-peers build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-peers .venv-ranx build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
