@@ -275,23 +275,20 @@ def test_folders_that_are_no_finished_runs_say_so(tree_of: TreeOf, tmp_path: Pat
 
 
 def test_a_killed_run_resumes_to_the_figures_of_one_left_alone(
-    tree_of: TreeOf, tmp_path: Path
+    recsys: Callable[..., tuple[Any, str, str]], tree_of: TreeOf, tmp_path: Path
 ) -> None:
     """SIGKILL in the middle of an epoch, at a moment that nothing is told of."""
-
-    def start(folder: str, *options: str) -> subprocess.Popen[str]:
+    paths = {name: tmp_path / f"{name}.toml" for name in ("alone", "killed")}
+    for name, path in paths.items():
         trainer = {"epochs": 12, "patience": 12, "checkpoint_every_steps": 2, "device": "cpu"}
-        path = tmp_path / f"{folder}.toml"
-        path.write_text(tomli_w.dumps(tree_of(tmp_path / folder, trainer=trainer)))
-        return subprocess.Popen(
-            [sys.executable, "-m", "pipelines.cli", "run", str(path), *options],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            text=True,
-        )
-
-    doomed = start("killed")
+        path.write_text(tomli_w.dumps(tree_of(tmp_path / name, trainer=trainer)))
+    doomed = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.cli", "run", str(paths["killed"])],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
     checkpoints = tmp_path / "killed" / "small" / "checkpoints"
     deadline = time.monotonic() + 90
     while not [p for p in checkpoints.glob("step-*") if p.name > "step-000000025"]:
@@ -300,10 +297,7 @@ def test_a_killed_run_resumes_to_the_figures_of_one_left_alone(
     doomed.send_signal(signal.SIGKILL)
     assert doomed.wait(10) == -signal.SIGKILL
     assert not (tmp_path / "killed" / "small" / "training.json").exists()
-    both = [start("alone"), start("killed", "--resume")]
-    for process in both:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    assert recsys("run", paths["alone"])[0] == recsys("run", paths["killed"], "--resume")[0] == 0
     folders = [tmp_path / name / "small" for name in ("alone", "killed")]
     figures = [(folder / "metrics.json").read_bytes() for folder in folders]
     assert figures[0] == figures[1]

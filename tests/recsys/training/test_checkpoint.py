@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,22 +118,36 @@ def test_a_kill_while_a_checkpoint_is_removed_leaves_none_that_is_torn(
     checkpoint.load_unsharded(found, torch.nn.Linear(2, 1))
 
 
+@pytest.fixture(scope="module")
+def saver() -> Iterator[subprocess.Popen[str]]:
+    """A program that starts processes which save without an end."""
+    program = subprocess.Popen(
+        [sys.executable, TESTS / "workers" / "save.py"],
+        env={**os.environ, "PYTHONPATH": str(TESTS.parents[1]), "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        start_new_session=True,  # with its own processes, to be ended together
+    )
+    yield program
+    os.killpg(program.pid, signal.SIGKILL)
+    program.communicate()
+
+
 @pytest.mark.parametrize("copy_mb", [0, 100], ids=["at_once", "beside"])
-def test_a_kill_at_any_moment_leaves_a_checkpoint_that_loads(tmp_path: Path, copy_mb: int) -> None:
+def test_a_kill_at_any_moment_leaves_a_checkpoint_that_loads(
+    saver: subprocess.Popen[str], tmp_path: Path, copy_mb: int
+) -> None:
     """The worker does nothing but write: most kills fall into a save."""
+    assert saver.stdin is not None and saver.stdout is not None
     moments, before = random.Random(copy_mb), 0
     for _ in range(3):
-        worker = subprocess.Popen(
-            [sys.executable, TESTS / "workers" / "save.py", tmp_path, str(copy_mb)],
-            env={**os.environ, "PYTHONPATH": str(TESTS.parents[1]), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert worker.stdout is not None
-        said = [int(worker.stdout.readline()) for _ in range(3)]
+        saver.stdin.write(f"{tmp_path} {copy_mb}\n")
+        worker, *said = (int(saver.stdout.readline()) for _ in range(4))
         time.sleep(moments.random() * 0.2)
-        worker.send_signal(signal.SIGKILL)
-        said += [int(line) for line in worker.communicate()[0].split()]
+        os.kill(worker, signal.SIGKILL)
+        said += [int(line) for line in iter(saver.stdout.readline, "dead\n")]
         found = checkpoint.newest(tmp_path)
         assert found is not None
         model = torch.nn.Linear(1000, 500)

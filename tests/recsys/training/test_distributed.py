@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,13 @@ from conformance import LAYOUTS, TRAINED, shape_of
 from planted import Shape
 from recsys import rankers
 from recsys.data.examples import Examples
-from recsys.distributed import join
 from recsys.retrievers import RETRIEVERS
-from workers.train import CHECKPOINT_STEP, PLACEMENTS, Case, outcome, work
+from workers.train import CHECKPOINT_STEP, PLACEMENTS, Case, outcome
 
 TESTS = Path(__file__).resolve().parents[1]
-TIMEOUT = 240  # seconds: a process that waits for another for ever must not hold up the tests
+WORKER = str(TESTS / "workers" / "train.py")
+TIMEOUT = 540  # seconds: a process that waits for another for ever must not hold up the tests
+pytestmark = pytest.mark.timeout(TIMEOUT + 60)  # all processes but those of two hosts, in one test
 LEARNING = [*TRAINED, *rankers.RANKERS]
 # (model, layout, placement): every layout of every model, every placement of each table kind
 VARIANTS = [(name, layout, "row_wise") for name in LEARNING for layout in LAYOUTS]
@@ -69,68 +69,43 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runs(planted: dict[Shape, Examples], root: Path) -> Outcomes:
-    """Outcomes of every variant on one process and on two.
-
-    All that two processes do, they do in one start: imports take longer than the rest.
+def outcomes(planted: dict[Shape, Examples], root: Path) -> Outcomes:
+    """Of every variant on one process and on two, by (variant, processes), and of every training
+    that went on from a checkpoint of N processes on M, by its way.
     """
-    found: Outcomes = {}
-    cases = {
+    trained = {
         (*variant, world): case_of(root, planted, *variant, f"on{world}")
         for variant in VARIANTS
         for world in (1, 2)
     }
-    with join("cpu") as group:
-        for key, case in cases.items():
-            if key[-1] == 1:
-                work(case, group)
-    torchrun([case for key, case in cases.items() if key[-1] == 2], root, 2)
-    for key, case in cases.items():
-        found[key] = outcome(case)
-    return found
-
-
-@pytest.fixture(scope="module")
-def moved(runs: Outcomes, planted: dict[Shape, Examples], root: Path) -> Outcomes:
-    """Outcomes of trainings that went on from a checkpoint of N processes on M."""
-    four = {(m, p) for m, p, n, _, _ in ELASTIC if n == 4}
-    torchrun([case_of(root, planted, m, "per_feature", p, "on4") for m, p in four], root, 4)
-    ways: dict[tuple[Any, ...], Case] = {}
-    for model, placement, saved, loaded, then in ELASTIC:
-        giver = case_of(root, planted, model, "per_feature", placement, f"on{saved}")
-        way = f"from-{placement}-on{saved}-to-on{loaded}"
-        taker = case_of(root, planted, model, "per_feature", then, way)
-        checkpoint = f"checkpoints/step-{CHECKPOINT_STEP:09d}"
-        shutil.copytree(Path(giver.folder) / checkpoint, Path(taker.folder) / checkpoint)
-        ways[model, placement, saved, loaded, then] = taker
-    with join("cpu") as group:
-        for key, case in ways.items():
-            if key[3] == 1:
-                work(case, group)
-    for world in (2, 4):
-        torchrun([case for key, case in ways.items() if key[3] == world], root, world)
-    return {key: outcome(case) for key, case in ways.items()} | {
-        (m, p, 4): outcome(case_of(root, planted, m, "per_feature", p, "on4")) for m, p in four
-    }
-
-
-def torchrun(cases: list[Case], root: Path, world: int, *options: str) -> None:
-    spec = root / f"cases{world}.json"
-    spec.write_text(json.dumps([asdict(case) for case in cases]))
+    for model, placement, saved, _, _ in ELASTIC:
+        key = model, "per_feature", placement, saved
+        trained.setdefault(key, case_of(root, planted, *key[:3], f"on{saved}"))
+    moved: dict[tuple[Any, ...], Case] = {}
+    for way in ELASTIC:
+        model, placement, saved, loaded, then = way
+        name = f"from-{placement}-on{saved}-to-on{loaded}"
+        taker = case_of(root, planted, model, "per_feature", then, name)
+        giver = trained[model, "per_feature", placement, saved].folder
+        moved[way] = replace(taker, giver=giver)
+    starts = [
+        (world, [case for key, case in trained.items() if key[3] == world]) for world in (1, 2, 4)
+    ] + [(world, [case for key, case in moved.items() if key[3] == world]) for world in (1, 2, 4)]
+    spec = write_spec(root / "starts.json", *starts)
     done = subprocess.run(
-        [*command(*(options or ("--standalone",)), "--nproc-per-node", world), spec],
+        [sys.executable, WORKER, spec],
         env=environment(),
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
     )
     assert done.returncode == 0, done.stderr[-5000:]
+    return {key: outcome(case) for key, case in (trained | moved).items()}
 
 
-def command(*options: object) -> list[str]:
-    program = TESTS / "workers" / "train.py"
-    start = [sys.executable, "-m", "torch.distributed.run"]
-    return [*start, *map(str, options), str(program)]
+def write_spec(path: Path, *starts: tuple[int, list[Case]]) -> Path:
+    path.write_text(json.dumps([(n, [asdict(case) for case in cases]) for n, cases in starts]))
+    return path
 
 
 def environment() -> dict[str, str]:
@@ -148,9 +123,9 @@ def assert_same(one: dict[str, Any], other: dict[str, Any], skipped: int = 0) ->
 
 @pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
 def test_two_processes_train_and_measure_as_one(
-    runs: Outcomes, variant: tuple[str, str, str]
+    outcomes: Outcomes, variant: tuple[str, str, str]
 ) -> None:
-    alone, together = runs[*variant, 1], runs[*variant, 2]
+    alone, together = outcomes[*variant, 1], outcomes[*variant, 2]
     assert_same(alone, together)
     assert together["validation"] == pytest.approx(alone["validation"], abs=1e-4)
     if variant[0] in LEARNING:
@@ -159,40 +134,39 @@ def test_two_processes_train_and_measure_as_one(
 
 
 @pytest.mark.parametrize("model", ["two_tower", "dcn"])
-def test_where_tables_lie_changes_nothing(runs: Outcomes, model: str) -> None:
+def test_where_tables_lie_changes_nothing(outcomes: Outcomes, model: str) -> None:
     """Under the same optimizer: by rows, by tables, by columns, or as planned."""
     for one, other in (("row_wise", "table_wise"), ("column_wise", "planned")):
-        assert_same(runs[model, "per_feature", one, 2], runs[model, "per_feature", other, 2])
+        key = model, "per_feature"
+        assert_same(outcomes[*key, one, 2], outcomes[*key, other, 2])
 
 
 @pytest.mark.parametrize("way", ELASTIC, ids=lambda way: "-".join(map(str, way)))
 def test_a_checkpoint_goes_on_elsewhere(
-    runs: Outcomes, moved: Outcomes, way: tuple[str, str, int, int, str]
+    outcomes: Outcomes, way: tuple[str, str, int, int, str]
 ) -> None:
     model, placement, saved, loaded, then = way
-    whole = (
-        moved[model, placement, 4] if saved == 4 else runs[model, "per_feature", placement, saved]
-    )
-    assert_same(whole, moved[way], CHECKPOINT_STEP)
+    whole, rest = outcomes[model, "per_feature", placement, saved], outcomes[way]
+    assert_same(whole, rest, CHECKPOINT_STEP)
     if saved == loaded and placement == then:  # the same machine: bit for bit
-        assert torch.equal(moved[way]["losses"], whole["losses"][CHECKPOINT_STEP:])
-        assert torch.equal(moved[way]["answers"], whole["answers"])
+        assert torch.equal(rest["losses"], whole["losses"][CHECKPOINT_STEP:])
+        assert torch.equal(rest["answers"], whole["answers"])
 
 
 def test_two_hosts_find_each_other_and_train_as_one(
-    runs: Outcomes, planted: dict[Shape, Examples], root: Path
+    outcomes: Outcomes, planted: dict[Shape, Examples], root: Path
 ) -> None:
     """Two torchrun agents with a rendezvous on loopback, as on two machines."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     case = case_of(root, planted, "two_tower", "per_feature", "row_wise", "hosts")
-    spec = root / "hosts.json"
-    spec.write_text(json.dumps([asdict(case)]))
+    spec = write_spec(root / "hosts.json", (2, [case]))
     rendezvous = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=test"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
     agents = [
         subprocess.Popen(
-            [*command("--nnodes=2", "--nproc-per-node=1", *rendezvous), str(spec)],
+            [*torchrun, *rendezvous, WORKER, str(spec)],
             env=environment(),
             stderr=subprocess.PIPE,
             text=True,
@@ -202,4 +176,4 @@ def test_two_hosts_find_each_other_and_train_as_one(
     for agent in agents:
         _, errors = agent.communicate(timeout=TIMEOUT)
         assert agent.returncode == 0, errors[-5000:]
-    assert_same(runs["two_tower", "per_feature", "row_wise", 1], outcome(case))
+    assert_same(outcomes["two_tower", "per_feature", "row_wise", 1], outcome(case))

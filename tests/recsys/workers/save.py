@@ -1,7 +1,12 @@
-"""Writes checkpoints one after the other for ever: save.py FOLDER COPY_MB."""
+"""Writes checkpoints one after the other, to be killed at it.
+
+For every line FOLDER COPY_MB of its input it forks a process that says its id and then, for ever,
+each step that it saves; once that was killed it says "dead". Imports take longer than the rest.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -12,8 +17,9 @@ from recsys.training import checkpoint
 from recsys.training.background import Writer
 from recsys.training.growth import describe
 
-if __name__ == "__main__":
-    folder, copy_mb = Path(sys.argv[1]), float(sys.argv[2])
+
+def write(folder: Path, copy_mb: float) -> None:
+    """Save without an end, from the newest step on."""
     model = torch.nn.Linear(1000, 500)
     last = checkpoint.newest(folder)
     step = 0 if last is None else checkpoint.read_state(last)["step"]
@@ -27,3 +33,14 @@ if __name__ == "__main__":
             state = {"step": step, "model": describe(model, None), checkpoint.BEST: best}
             writer.save(step, tensors, state)
             print(step, flush=True)
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        folder, copy_mb = line.split()
+        child = os.fork()
+        if not child:
+            print(os.getpid(), flush=True)
+            write(Path(folder), float(copy_mb))
+        os.waitpid(child, 0)
+        print("dead", flush=True)

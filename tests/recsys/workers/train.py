@@ -1,9 +1,20 @@
-"""Trains and measures the cases of a JSON file, on as many processes as torchrun started."""
+"""Trains and measures cases: train.py STARTS.json, where STARTS is [[processes, [case ...]] ...].
+
+Started by torchrun, the processes that it made do the one start that there is. Started plainly,
+the program imports everything once and is forked anew for each start, one after the other:
+imports take longer than the rest.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import socket
 import sys
+import traceback
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,13 +60,17 @@ PLACEMENTS = {
 
 @dataclass(frozen=True)
 class Case:
-    """A model and its tables; `folder` takes checkpoints and `outcome.pt`."""
+    """A model and its tables; `folder` takes checkpoints and `outcome.pt`.
+
+    `giver` is the folder of another case, whose checkpoint in the middle this one goes on from.
+    """
 
     model: str
     layout: str
     placement: str
     examples: str
     folder: str
+    giver: str | None = None
 
     def config(self, examples: Examples) -> EmbeddingsConfig:
         """The layout, with all tables placed alike."""
@@ -71,7 +86,11 @@ class Case:
 
 
 def work(case: Case, group: Group) -> None:
-    """Train for two epochs, or go on from the checkpoint that lies in the folder, and measure."""
+    """Train for two epochs, or for what another case left of them, and measure."""
+    if case.giver is not None and group.leads:
+        middle = f"checkpoints/step-{CHECKPOINT_STEP:09d}"
+        shutil.copytree(Path(case.giver) / middle, Path(case.folder) / middle)
+    group.barrier()
     examples, folder, recorder = Examples(Path(case.examples)), Path(case.folder), Recorder()
     config = small(case.model)
     rows_of = examples.summary.rows_of
@@ -153,8 +172,52 @@ def look_up_uneven_bags(group: Group) -> None:
     torch.testing.assert_close(found["words"], torch.tensor([[1.0] * 4] * 5 + [[0.0] * 4]))
 
 
+def work_together(cases: Iterable[Case]) -> None:
+    """Join the others and do all cases."""
+    with join("cpu") as group:
+        if group.world > 1:
+            look_up_uneven_bags(group)
+        for case in cases:
+            work(case, group)
+
+
+def fork(world: int, cases: list[Case]) -> None:
+    """Do all cases on so many copies of this process; exits when one of them fails."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = set()
+    for rank in range(world):
+        child = os.fork()
+        if child:
+            children.add(child)
+            continue
+        if world > 1:
+            os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world)}
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        try:
+            work_together(cases)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    while children:
+        child, status = os.wait()
+        children.remove(child)
+        if status:
+            for other in children:  # they would wait for it
+                os.kill(other, signal.SIGKILL)
+            sys.exit(f"a process of {world} failed")
+
+
 if __name__ == "__main__":
-    with join("cpu") as everyone:
-        look_up_uneven_bags(everyone)
-        for one in json.loads(Path(sys.argv[1]).read_text()):
-            work(Case(**one), everyone)
+    starts = [
+        (world, [Case(**fields) for fields in cases])
+        for world, cases in json.loads(Path(sys.argv[1]).read_text())
+    ]
+    if "RANK" in os.environ:
+        ((_, only),) = starts
+        work_together(only)
+    else:
+        for world, cases in starts:
+            fork(world, cases)
