@@ -2,7 +2,7 @@
 # make quickstart  the main job end to end on synthetic data
 # make test lint   what CI runs
 # make bench       every benchmark that needs no data set
-# make results     the README's tables: DATA=folder of the data sets; without it, the tables alone
+# make results     the tables of docs/results.md: DATA=folder of the data sets; without it, the tables alone
 PYTHON ?= python3
 DEVICE ?= cpu
 BIN := .venv/bin

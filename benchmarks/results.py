@@ -1,4 +1,4 @@
-"""Every table of the README: run the committed configs, keep the figures, write the tables.
+"""The tables of docs/results.md: run the committed configs, keep the figures, write the tables.
 
 python -m benchmarks.results --data DATA            all data sets below the folder DATA
 python -m benchmarks.results --data DATA --only online_retail
@@ -24,6 +24,7 @@ from recsys.runs.folder import RunFolder
 from recsys.statistics.bootstrap import ratio_intervals
 
 ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "results.md"
 RESULTS = ROOT / "benchmarks" / "results"
 CONFIGS = Path("pipelines") / "configs"
 BEGIN, END = "<!-- results: written by `make results` -->", "<!-- end of results -->"
@@ -47,7 +48,7 @@ MODELS = {
 }
 CHEAP = ("popularity", "recent_popularity")  # in every config, and once in a table
 PARTS = ("metrics", "ci95", "users", "parameters", "seconds", "config")
-COLUMNS = ("cold items", "numbers learned", "seconds to fit", "users/s", "config", "seed")
+COLUMNS = ("cold items", "parameters", "seconds to fit", "users/s", "config", "seed")
 
 
 @dataclass(frozen=True)
@@ -203,10 +204,9 @@ def main() -> None:
                 measured = measure(config, entry, arguments.data / entry.data, arguments.output)
                 _path(config).write_text(json.dumps(measured) + "\n")
     tables = [table(entry) for entry in ENTRIES if _path(entry.config).exists()]
-    readme = ROOT / "README.md"
-    before, _, rest = readme.read_text().partition(BEGIN)
+    before, _, rest = PAGE.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    readme.write_text(f"{before}{BEGIN}\n\n" + "\n".join(tables) + f"\n{END}{after}")
+    PAGE.write_text(f"{before}{BEGIN}\n\n" + "\n".join(tables) + f"\n{END}{after}")
 
 
 def _configs() -> list[str]:
