@@ -15,7 +15,7 @@ from feature_store.event_log import EventLog
 from planted import Shape, raw_requests
 from recsys.config import parse_config
 from recsys.data.examples import Examples
-from recsys.distributed import Group
+from recsys.distributed import Group, join
 from recsys.export.retriever import write_bundle
 from recsys.retrievers.prefix import Prefix, Shortlisted
 from recsys.retrievers.trained import TrainedRetriever
@@ -28,11 +28,13 @@ def examples(planted: dict[Shape, Examples]) -> Examples:
     return planted["sequences"]
 
 
-@pytest.fixture
-def nested(examples: Examples, group: Group, tmp_path: Path) -> TrainedRetriever:
-    found = learn(small("sasrec", matryoshka=(4, 8)), examples, tmp_path / "trained", group)
-    assert isinstance(found, TrainedRetriever)
-    return found
+@pytest.fixture(scope="module")
+def nested(examples: Examples, tmp_path_factory: pytest.TempPathFactory) -> TrainedRetriever:
+    folder = tmp_path_factory.mktemp("nested")
+    with join("cpu") as group:
+        trained = learn(small("sasrec", matryoshka=(4, 8)), examples, folder, group)
+    assert isinstance(trained, TrainedRetriever)
+    return trained
 
 
 def test_prefixes_learn_too_and_better_than_those_of_a_plain_model(
