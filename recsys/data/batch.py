@@ -57,33 +57,33 @@ class Batch(Pipelineable):
 
     def padded(self, name: str, length: int | None = None) -> Tensor:
         """A list [B, L], padded with 0 behind; L is the longest list, or the last `length`."""
-        found = self.jagged(name)
-        lengths = found.lengths().to(torch.int64)
+        jagged = self.jagged(name)
+        lengths = jagged.lengths().to(torch.int64)
         longest = int(lengths.max()) if len(lengths) else 0
         width = max(1, longest if length is None else min(longest, length))
         kept = lengths.clamp(max=width)
         columns = torch.arange(width, device=lengths.device)
         ends = lengths.cumsum(0)
-        places = (ends - kept).unsqueeze(1) + columns
-        values = torch.cat([found.values(), found.values().new_zeros(width)])
-        return values[places] * (columns < kept.unsqueeze(1))
+        positions = (ends - kept).unsqueeze(1) + columns
+        values = torch.cat([jagged.values(), jagged.values().new_zeros(width)])
+        return values[positions] * (columns < kept.unsqueeze(1))
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
         """The batch on another device."""
-        return self._map(lambda part: part.to(device=device, non_blocking=non_blocking))
+        return self._map(lambda tensor: tensor.to(device=device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
         """The batch in pinned memory."""
-        return self._map(lambda part: part.pin_memory())
+        return self._map(lambda tensor: tensor.pin_memory())
 
     def record_stream(self, stream: torch.Stream) -> None:
         """Keep the tensors alive until `stream` is done with them."""
-        self._map(lambda part: part.record_stream(stream))
+        self._map(lambda tensor: tensor.record_stream(stream))
 
     def _map(self, change: Callable[[Any], Any]) -> Batch:
-        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
         moved = {
-            name: part if part is None or isinstance(part, tuple) else change(part)
-            for name, part in parts.items()
+            name: value if value is None or isinstance(value, tuple) else change(value)
+            for name, value in values.items()
         }
         return Batch(**moved)  # type: ignore[arg-type]

@@ -120,20 +120,20 @@ class Block:
         return Block(ids, self.id_names, dense, self.dense_names, lists)
 
     @staticmethod
-    def concat(parts: list[Block]) -> Block:
-        """Block one under the other; one part alone is passed through without a copy."""
-        first = parts[0]
-        if len(parts) == 1:
+    def concat(blocks: list[Block]) -> Block:
+        """Blocks one under the other; a single one is passed through without a copy."""
+        first = blocks[0]
+        if len(blocks) == 1:
             return first
         lists = {
             name: Jagged(
-                _joined([part.lists[name].values for part in parts]),
-                _offsets(_joined([part.lists[name].lengths for part in parts])),
+                _joined([block.lists[name].values for block in blocks]),
+                _offsets(_joined([block.lists[name].lengths for block in blocks])),
             )
             for name in first.lists
         }
-        ids = _joined([part.ids for part in parts])
-        dense = _joined([part.dense for part in parts])
+        ids = _joined([block.ids for block in blocks])
+        dense = _joined([block.dense for block in blocks])
         return Block(ids, first.id_names, dense, first.dense_names, lists)
 
     def to_batch(self) -> Batch:
@@ -165,10 +165,10 @@ def _contiguous(column: pa.ChunkedArray) -> pa.Array:
 
 def _matrix(table: pa.Table, names: list[str], dtype: type) -> Tensor:
     out = np.empty((table.num_rows, len(names)), dtype=dtype)
-    for place, name in enumerate(names):
+    for column, name in enumerate(names):
         start = 0
         for chunk in table.column(name).chunks:
-            out[start : start + len(chunk), place] = chunk.to_numpy(zero_copy_only=False)
+            out[start : start + len(chunk), column] = chunk.to_numpy(zero_copy_only=False)
             start += len(chunk)
     return torch.from_numpy(out)
 
@@ -179,11 +179,11 @@ def _offsets(lengths: Tensor) -> Tensor:
     return torch.from_numpy(offsets)
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
-    """Tensors one behind the other; one alone is passed through."""
-    if len(parts) == 1:
-        return parts[0]
-    return torch.from_numpy(np.concatenate([part.numpy() for part in parts]))
+def _joined(tensors: list[Tensor]) -> Tensor:
+    """Tensors one behind the other; a single one is passed through."""
+    if len(tensors) == 1:
+        return tensors[0]
+    return torch.from_numpy(np.concatenate([tensor.numpy() for tensor in tensors]))
 
 
 def _kjt(lists: dict[str, Jagged]) -> KeyedJaggedTensor | None:

@@ -84,9 +84,9 @@ class Examples:
 
     def spec(self, feature: str) -> FeatureSpec:
         """What a layout needs to know of an embedded feature."""
-        found, vocabulary = self.schema[feature], self.vocabulary(feature)
+        declared, vocabulary = self.schema[feature], self.vocabulary(feature)
         return FeatureSpec(
-            feature, found.table_name, len(vocabulary), found.kind == "bag", vocabulary
+            feature, declared.table_name, len(vocabulary), declared.kind == "bag", vocabulary
         )
 
     def item_column(self, feature: Feature) -> Tensor:
@@ -99,14 +99,14 @@ class Examples:
         Raises DataError where the examples hold no such text.
         """
         path = self.folder / "item_texts.parquet"
-        known = pq.read_schema(path).names if path.exists() else []
-        if feature not in known:
+        texts = pq.read_schema(path).names if path.exists() else []
+        if feature not in texts:
             raise DataError(
                 f"{self.folder} holds no item text {feature!r}; it has: "
-                f"{', '.join(known) or 'none, since its model reads none'}"
+                f"{', '.join(texts) or 'none, since its model reads none'}"
             )
-        texts = pq.read_table(path, columns=[feature], partitioning=None)
-        return texts.column(feature).combine_chunks()
+        table = pq.read_table(path, columns=[feature], partitioning=None)
+        return table.column(feature).combine_chunks()
 
     def user_column(self, feature: Feature) -> Tensor:
         """A feature of every user row, as `item_column`."""
@@ -143,13 +143,14 @@ class Examples:
         world: int = 1,
     ) -> Reader:
         """Batches of a role with the columns of `inputs` and `extra`; only training shuffles."""
-        names = {one.name: None for one in inputs} | dict.fromkeys(extra)
-        whole = role != "train"  # requests say what was seen: their histories are not cut
+        columns = [*(asked.name for asked in inputs), *extra]
+        lengths = {asked.name: asked.length for asked in inputs if asked.length}
         return Reader(
             files_of(self.folder, role),
             config,
-            columns=list(names),
-            max_lengths={} if whole else {i.name: i.length for i in inputs if i.length},
+            columns=list(dict.fromkeys(columns)),
+            # requests say what was seen: their histories are not cut
+            max_lengths=lengths if role == "train" else {},
             bucket_by=next((asked.name for asked in inputs if asked.paces), None),
             shuffle=role == "train",
             seed=seed,

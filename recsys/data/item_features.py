@@ -34,13 +34,13 @@ def choose(
 
     Raises ConfigError, naming the config's `option`, for what the log does not have.
     """
-    known = {f.name: f for f in examples.schema.of_side(side) if f.kind in USABLE}
-    unknown = [name for name in names if name not in known]
+    usable = {f.name: f for f in examples.schema.of_side(side) if f.kind in USABLE}
+    unknown = [name for name in names if name not in usable]
     if unknown:
         raise ConfigError(
-            f"{option} names {', '.join(unknown)}; the log has: {', '.join(known) or 'none'}"
+            f"{option} names {', '.join(unknown)}; the log has: {', '.join(usable) or 'none'}"
         )
-    return tuple(known[name] for name in names or (n for n in known if n not in set(without)))
+    return tuple(usable[name] for name in names or (n for n in usable if n not in set(without)))
 
 
 def input_of(feature: Feature) -> Input:

@@ -156,8 +156,8 @@ class Reader:
 
     # -- what lies where -------------------------------------------------------------------
 
-    def _rng(self, *parts: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, self.epoch, *parts])
+    def _rng(self, *stream: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, self.epoch, *stream])
 
     def _blocks(self, lane: int) -> list[_BlockPlan]:
         """The lane's batches, grouped so that each block touches few row groups."""
@@ -168,7 +168,7 @@ class Reader:
         first, last = (self.num_rows * k // self.lanes for k in (lane, lane + 1))
         count = len(self)
         cuts = first + np.arange(count + 1) * (last - first) // count
-        # places in `order` of the row groups that hold each batch's first and last row
+        # positions in `order` of the row groups that hold each batch's first and last row
         low = np.searchsorted(ends, cuts[:-1], side="right")
         high = np.searchsorted(ends, cuts[1:] - 1, side="right")
         blocks, start = [], 0
@@ -178,10 +178,11 @@ class Reader:
             while stop < count and high[stop] < limit:
                 stop += 1
             parts = []
-            for place in range(low[start], high[stop - 1] + 1):
-                begin = ends[place] - self._row_groups[order[place]][2]
-                a, b = max(cuts[start], begin) - begin, min(cuts[stop], ends[place]) - begin
-                parts.append((int(order[place]), int(a), int(b)))
+            for position in range(low[start], high[stop - 1] + 1):
+                group, end = int(order[position]), ends[position]
+                begin = end - self._row_groups[group][2]
+                a, b = max(cuts[start], begin) - begin, min(cuts[stop], end) - begin
+                parts.append((group, int(a), int(b)))
             sizes = tuple(int(size) for size in np.diff(cuts[start : stop + 1]))
             blocks.append(_BlockPlan(start, sizes, tuple(parts)))
             start = stop
@@ -240,7 +241,7 @@ class Reader:
     def _bucket(
         self, order: np.ndarray, lengths: Tensor, bounds: np.ndarray, rng: np.random.Generator
     ) -> np.ndarray:
-        """Sort runs of batches by length, then give each batch a random place in its run."""
+        """Sort runs of batches by length, then give each batch a random position in its run."""
         by_length, pool = lengths.numpy(), self.config.bucket_batches
         out = []
         for first in range(0, len(bounds) - 1, pool):

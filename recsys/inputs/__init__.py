@@ -1,6 +1,6 @@
 """What a model wants to know of a request, the same in training and in serving: one class a file.
 
-A new one is its file and a place in the dict below.
+A new one is its file and an entry in the dict below.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def to_json(value: Any) -> Any:
     """An input as JSON types, under its class's name; anything else as it is."""
     if not isinstance(value, Input):
         return value
-    parts = {field.name: to_json(getattr(value, field.name)) for field in fields(value)}  # type: ignore[arg-type]
-    return {_CLASS: type(value).__name__, **parts}
+    attributes = {field.name: to_json(getattr(value, field.name)) for field in fields(value)}  # type: ignore[arg-type]
+    return {_CLASS: type(value).__name__, **attributes}
 
 
 def from_json(value: Any) -> Any:
     """What `to_json` wrote. Raises KeyError for an unknown class."""
     if not isinstance(value, dict):
         return value
-    parts = {name: from_json(part) for name, part in value.items() if name != _CLASS}
-    return INPUTS[value[_CLASS]](**parts)
+    attributes = {name: from_json(held) for name, held in value.items() if name != _CLASS}
+    return INPUTS[value[_CLASS]](**attributes)

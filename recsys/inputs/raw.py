@@ -62,8 +62,8 @@ def padded(
     length: int | None,
     values: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Rows [B, L] of the known ids, the last `length`, padded with 0 behind; or what `values`
-    hold in their places."""
+    """Rows [B, L] of the known ids, the last `length`, padded with 0 behind; or, in their
+    stead, `values` [all ids of the lists]."""
     parent = pc.list_parent_indices(lists).to_numpy()
     rows = vocabulary.encode(pc.list_flatten(lists))
     known = rows != 0
@@ -74,7 +74,7 @@ def padded(
         1, int(counts.max(initial=0)) if length is None else min(length, int(counts.max(initial=0)))
     )
     kept = from_end <= width
-    place = np.minimum(counts, width)[parent[kept]] - from_end[kept]
+    columns = np.minimum(counts, width)[parent[kept]] - from_end[kept]
     out = np.zeros((len(lists), width), dtype=np.int64)
-    out[parent[kept], place] = rows[kept]
+    out[parent[kept], columns] = rows[kept]
     return out

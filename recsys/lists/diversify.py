@@ -12,19 +12,19 @@ _CELLS = 1 << 26  # of candidates' categories held at a time
 
 
 def diversify(
-    scores: Tensor, places: Tensor, categories: Tensor, weight: float, k: int
+    scores: Tensor, items: Tensor, categories: Tensor, weight: float, k: int
 ) -> tuple[Tensor, Tensor]:
-    """(scores [B, k], places [B, k]) of a list S that makes `sum_i f(i) + weight * sum_{i < j}
+    """(scores [B, k], items [B, k]) of a list S that makes `sum_i f(i) + weight * sum_{i < j}
     g(i, j)` over S large, f the score and g 1 where the categories of i and j differ.
 
     Greedy, as in Cen et al., "Controllable multi-interest framework", KDD 2020, algorithm 2: each
-    place goes to the candidate that adds most, the first of them among equals. It adds `f(i) +
+    position goes to the candidate that adds most, the first of them among equals. It adds `f(i) +
     weight * (number chosen - number chosen that are like i)`, where the number chosen is the same
     for all. The scores of the list are f, and need not descend.
 
     Args:
         scores: [B, M].
-        places: items [B, M], -1 for no candidate.
+        items: [B, M], rows of `categories`; -1 for no candidate.
         categories: of all items: ids [N], 0 for none; or multi-hot [N, C]. Items without a common
             category differ.
         weight: lambda; with 0 the list is the first k candidates, where scores descend.
@@ -32,36 +32,37 @@ def diversify(
     """
     cells = scores.shape[1] * (categories.shape[1] if categories.dim() == 2 else 1)
     size = max(1, _CELLS // max(1, cells))
-    parts = [
-        _diversify(one, other, categories, weight, min(k, scores.shape[1]))
-        for one, other in zip(scores.split(size), places.split(size), strict=True)
+    lists = [
+        _diversify(*users, categories, weight, min(k, scores.shape[1]))
+        for users in zip(scores.split(size), items.split(size), strict=True)
     ]
-    values, found = (torch.cat(part) for part in zip(*parts, strict=True))
-    return values, found
+    values, chosen = (torch.cat(chunks) for chunks in zip(*lists, strict=True))
+    return values, chosen
 
 
 def _diversify(
-    scores: Tensor, places: Tensor, categories: Tensor, weight: float, k: int
+    scores: Tensor, items: Tensor, categories: Tensor, weight: float, k: int
 ) -> tuple[Tensor, Tensor]:
-    own = categories[places.clamp(min=0)]
-    free = places >= 0
-    alike = torch.zeros_like(scores)  # how many chosen ones share a category with each candidate
-    values, found = scores.new_empty(len(scores), k), places.new_empty(len(places), k)
-    for place in range(k):
+    of_items = categories[items.clamp(min=0)]
+    free = items >= 0
+    alike = torch.zeros_like(scores)  # how many chosen items share a category with each candidate
+    values, chosen = scores.new_empty(len(scores), k), items.new_empty(len(items), k)
+    for position in range(k):
         gain = (scores - weight * alike).masked_fill(~free, float("-inf"))
         pick = gain.argmax(1, keepdim=True)
         left = free.gather(1, pick)
-        values[:, place] = scores.gather(1, pick).masked_fill(~left, float("-inf")).squeeze(1)
-        found[:, place] = places.gather(1, pick).masked_fill(~left, -1).squeeze(1)
+        values[:, position] = scores.gather(1, pick).masked_fill(~left, float("-inf")).squeeze(1)
+        chosen[:, position] = items.gather(1, pick).masked_fill(~left, -1).squeeze(1)
         free = free.scatter(1, pick, False)
-        alike = alike + _shared(own, pick)
-    return values, found
+        alike = alike + _shared(of_items, pick)
+    return values, chosen
 
 
-def _shared(own: Tensor, pick: Tensor) -> Tensor:
-    """Whether each candidate shares a category with the picked one [B, 1]; [B, M]."""
-    if own.dim() == 2:
-        picked = own.gather(1, pick)
-        return (own == picked) & (picked != 0)
-    picked = own.gather(1, pick.unsqueeze(2).expand(-1, 1, own.shape[2]))
-    return (own.bool() & picked.bool()).any(2)
+def _shared(categories: Tensor, pick: Tensor) -> Tensor:
+    """[B, M]: whether each candidate, of `categories` [B, M] or [B, M, C], shares one with the
+    `pick` [B, 1]."""
+    if categories.dim() == 2:
+        picked = categories.gather(1, pick)
+        return (categories == picked) & (picked != 0)
+    picked = categories.gather(1, pick.unsqueeze(2).expand(-1, 1, categories.shape[2]))
+    return (categories.bool() & picked.bool()).any(2)

@@ -1,6 +1,6 @@
 """Ways to merge what several interests find; by quota every interest fills its own share.
 
-B users, K interests, N items, L places of a shortlist.
+B users, K interests, N items, L entries of a shortlist.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from torch import Tensor
 from recsys.lists.top_k import stable_top_k
 
 Merge = Literal["score", "quota", "rounds"]
-_UNIT = 1 << 12  # of a place: shares are rounded to it, so that equal remainders tie
+_UNIT = 1 << 12  # of an entry: shares are rounded to it, so that equal remainders tie
 
 
 def quotas_of(weights: Tensor, k: int) -> Tensor:
-    """Places [B, K] of each interest among k, in proportion to `weights` [B, K].
+    """How many of k entries [B, K] each interest fills, in proportion to `weights` [B, K].
 
     By the largest remainder (Hamilton's method); among equal remainders the first interest wins.
     A row sums to k, or to 0 where no weight is positive.
@@ -25,14 +25,14 @@ def quotas_of(weights: Tensor, k: int) -> Tensor:
     weights = weights.double().clamp(min=0)
     total = weights.sum(1, keepdim=True)
     shares = (weights / total.where(total > 0, 1.0) * k * _UNIT).round().long()
-    places, remainders = shares // _UNIT, (shares % _UNIT).masked_fill(weights <= 0, -1)
-    left = torch.where(total > 0, k, 0) - places.sum(1, keepdim=True)
+    quotas, remainders = shares // _UNIT, (shares % _UNIT).masked_fill(weights <= 0, -1)
+    left = torch.where(total > 0, k, 0) - quotas.sum(1, keepdim=True)
     order = remainders.argsort(dim=1, descending=True, stable=True)
-    return places + (order.argsort(dim=1) < left)
+    return quotas + (order.argsort(dim=1) < left)
 
 
-def deal(scores: Tensor, items: Tensor, quotas: Tensor) -> Tensor:
-    """Which places of the interests' shortlists [B, K, L] are taken.
+def match_to_quotas(scores: Tensor, items: Tensor, quotas: Tensor) -> Tensor:
+    """Which entries of the interests' shortlists [B, K, L] are taken.
 
     Every interest takes the best of its list up to its quota. An item that several want goes to
     the one with which it scores best, the first of them among equals; those that lost it go on
@@ -66,19 +66,19 @@ def deal(scores: Tensor, items: Tensor, quotas: Tensor) -> Tensor:
         free = free & ~refused.unflatten(1, (-1, length))
 
 
-def _in_rounds(scores: Tensor, places: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Each round takes the best items that earlier ones left, as many as `places` [B, K] says, the
+def _in_rounds(scores: Tensor, sizes: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Each round takes the best items that earlier ones left, as many as `sizes` [B, K] says, the
     same for all users; the last one fills the list."""
-    k, left, found = min(k, scores.shape[2]), scores.clone(), []
-    sizes = places[0].long().tolist()
-    for place, size in enumerate([*sizes[:-1], k]):
-        best = stable_top_k(left[:, place], min(size, k))
-        found.append(best)
-        k -= best[1].shape[1]
+    k, left, lists = min(k, scores.shape[2]), scores.clone(), []
+    earlier = sizes[0, :-1].long().tolist()
+    for number, size in enumerate([*earlier, k]):
+        values, columns = stable_top_k(left[:, number], min(size, k))
+        lists.append((values, columns))
+        k -= columns.shape[1]
         if not k:
             break
-        left.scatter_(2, best[1].unsqueeze(1).expand(-1, left.shape[1], -1), float("-inf"))
-    values, columns = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+        left.scatter_(2, columns.unsqueeze(1).expand(-1, left.shape[1], -1), float("-inf"))
+    values, columns = (torch.cat(rounds, dim=1) for rounds in zip(*lists, strict=True))
     return values, columns
 
 
@@ -92,9 +92,9 @@ def merged_top_k(scores: Tensor, weights: Tensor, k: int, merge: Merge) -> tuple
     if merge == "quota" and scores.shape[1] > 1:
         values, columns = stable_top_k(scores.flatten(0, 1), k)
         lists = values.unflatten(0, scores.shape[:2]), columns.unflatten(0, scores.shape[:2])
-        taken = deal(*lists, quotas_of(weights, k)).flatten(1)
-        users, places = taken.nonzero(as_tuple=True)
+        taken = match_to_quotas(*lists, quotas_of(weights, k)).flatten(1)
+        users, entries = taken.nonzero(as_tuple=True)
         kept = torch.zeros_like(best, dtype=torch.bool)
-        kept[users, lists[1].flatten(1)[users, places]] = True
+        kept[users, lists[1].flatten(1)[users, entries]] = True
         best = best.masked_fill(~kept, float("-inf"))
     return stable_top_k(best, k)

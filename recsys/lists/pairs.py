@@ -13,7 +13,7 @@ NARROW = 8
 
 
 class Pairs(NamedTuple):
-    """P pairs of a user [P], its place in the batch, ascending, and an item [P].
+    """P pairs of a user [P], its row in the batch, ascending, and an item [P].
 
     Long and short lists lie side by side without padding.
     """
@@ -43,13 +43,13 @@ class Pairs(NamedTuple):
 
     def contains(self, values: Tensor) -> Tensor:
         """Whether each of `values` [B, L] is paired with its row's user; all are >= 0."""
-        found = torch.zeros_like(values, dtype=torch.bool)
+        paired = torch.zeros_like(values, dtype=torch.bool)
         if not len(self.items):
-            return found
+            return paired
         if values.shape[1] <= NARROW:
             pairs, columns = (values[self.users] == self.items.unsqueeze(1)).nonzero(as_tuple=True)
-            found[self.users[pairs], columns] = True
-            return found
+            paired[self.users[pairs], columns] = True
+            return paired
         base = int(max(self.items.max(), values.max())) + 1
         rows = torch.arange(len(values), device=values.device).unsqueeze(1)
         return _among(_sorted(self.users * base + self.items), rows * base + values)
@@ -64,9 +64,9 @@ def contains(sets: Tensor, values: Tensor) -> Tensor:
 
 def _among(ordered: Tensor, values: Tensor) -> Tensor:
     """Whether values [..., L] are in `ordered` [..., M]."""
-    places = torch.searchsorted(ordered, values.contiguous()).clamp_(max=ordered.shape[-1] - 1)
-    found = ordered[places] if ordered.dim() == 1 else ordered.gather(1, places)
-    return found == values
+    positions = torch.searchsorted(ordered, values.contiguous()).clamp_(max=ordered.shape[-1] - 1)
+    nearest = ordered[positions] if ordered.dim() == 1 else ordered.gather(1, positions)
+    return nearest == values
 
 
 def _sorted(values: Tensor) -> Tensor:

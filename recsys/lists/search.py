@@ -21,24 +21,24 @@ def search(
     exclude: Pairs | Tensor | None = None,
     merge: Merge = "score",
 ) -> tuple[Tensor, Tensor]:
-    """Exact maximum inner product search: (scores [B, k], places [B, k] in `items`).
+    """Exact maximum inner product search: (scores [B, k], indices [B, k] of `items`).
 
     Args:
         queries: interest vectors [B, K, D].
         weights: [B, K]; an interest of weight 0 is not there.
-        items: [N, D]; or [N] int64 for unit vectors, the places of their 1.
-        exclude: places never to return: pairs, or lists [B, L] padded with -1.
+        items: [N, D]; or [N] int64 for unit vectors, the columns of their 1.
+        exclude: indices never to return: pairs, or lists [B, L] padded with -1.
         merge: which items make the list: `score` takes the k best of all, `quota` from each
             interest its best, in proportion to the weights.
 
-    An item's score is that of its best interest. A place of -1 with score -inf means that
+    An item's score is that of its best interest. An index of -1 with score -inf means that
     fewer than k items were left. Raises DataError where a score is NaN.
     """
     per_user = max(1, queries.shape[1] * len(items))
     users = max(1, SCORES_CUDA // per_user if items.is_cuda else min(USERS, SCORES // per_user))
     if isinstance(exclude, Tensor):
         exclude = Pairs.of_padded(exclude, padding=-1)
-    parts = []
+    chunks = []
     for first in range(0, max(1, len(queries)), users):
         chunk = slice(first, first + users)
         hidden = None
@@ -46,9 +46,9 @@ def search(
             bounds = exclude.users.new_tensor([first, first + users])
             start, end = torch.searchsorted(exclude.users, bounds).tolist()
             hidden = Pairs(exclude.users[start:end] - first, exclude.items[start:end])
-        parts.append(_search(queries[chunk], weights[chunk], items, k, hidden, merge))
-    values, places = (torch.cat(found) for found in zip(*parts, strict=True))
-    return values, places
+        chunks.append(_search(queries[chunk], weights[chunk], items, k, hidden, merge))
+    values, indices = (torch.cat(tensors) for tensors in zip(*chunks, strict=True))
+    return values, indices
 
 
 def _search(
@@ -68,5 +68,5 @@ def _search(
         scores[absent] = float("-inf")
     if exclude is not None:
         scores[exclude.users, :, exclude.items] = float("-inf")
-    values, places = merged_top_k(scores, weights, k, merge)
-    return values, places.masked_fill(values == float("-inf"), -1)
+    values, indices = merged_top_k(scores, weights, k, merge)
+    return values, indices.masked_fill(values == float("-inf"), -1)

@@ -22,14 +22,14 @@ def stable_top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     k = min(k, scores.shape[1])
     if scores.dtype in (torch.float32, torch.float16, torch.bfloat16):
-        places = _places(scores.detach().float(), k)
+        columns = _top_columns(scores.detach().float(), k)
     else:
         _refuse_nan(scores)
-        places = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
-    return scores.gather(1, places), places
+        columns = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
+    return scores.gather(1, columns), columns
 
 
-def _places(scores: Tensor, k: int) -> Tensor:
+def _top_columns(scores: Tensor, k: int) -> Tensor:
     """The columns of `stable_top_k` for float32 scores."""
     columns = torch.arange(scores.shape[1], device=scores.device)
     if len(columns) <= 16 * k:
@@ -67,10 +67,10 @@ def _first(keys: Tensor, k: int) -> Tensor:
     """The columns [B, k] in the k lowest keys, in their order."""
     if keys.is_cuda:
         return keys.topk(k, dim=1, largest=False).values & 0xFFFFFFFF
-    found = keys.numpy()  # whose selection and sort are vectorised, and torch's are not
-    if k < found.shape[1]:
-        found = np.partition(found, k - 1, axis=1)[:, :k]
-    return torch.from_numpy(np.sort(found, axis=1)) & 0xFFFFFFFF
+    array = keys.numpy()  # whose selection and sort are vectorised, and torch's are not
+    if k < array.shape[1]:
+        array = np.partition(array, k - 1, axis=1)[:, :k]
+    return torch.from_numpy(np.sort(array, axis=1)) & 0xFFFFFFFF
 
 
 def _refuse_nan(scores: Tensor) -> None:

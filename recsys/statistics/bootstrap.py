@@ -107,10 +107,10 @@ def percentiles(replicates: np.ndarray, level: float = 0.95) -> tuple[np.ndarray
     Replicates that are NaN, having drawn none of the few users with a value, are left out.
     """
     ends = np.full((2, replicates.shape[1]), np.nan)
-    known = ~np.isnan(replicates).all(axis=0)
-    if known.any():
+    drawn = ~np.isnan(replicates).all(axis=0)
+    if drawn.any():
         tail = (1 - level) / 2
-        ends[:, known] = np.nanquantile(replicates[:, known], [tail, 1 - tail], axis=0)
+        ends[:, drawn] = np.nanquantile(replicates[:, drawn], [tail, 1 - tail], axis=0)
     return ends[0], ends[1]
 
 
@@ -129,10 +129,10 @@ def _counts(users: int, replicates: int, seed: int) -> Iterator[tuple[int, np.nd
     size = min(replicates, max(1, _CHUNK // max(users, 1)))
     counts = np.empty((size, users))
     for first in range(0, replicates, size):
-        part = counts[: replicates - first]
-        for row in part:
+        chunk = counts[: replicates - first]
+        for row in chunk:
             row[:] = np.bincount(random.integers(0, max(users, 1), users), minlength=users)
-        yield first, part
+        yield first, chunk
 
 
 def _quotients(above: np.ndarray, below: np.ndarray) -> np.ndarray:

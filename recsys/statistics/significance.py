@@ -33,7 +33,7 @@ def randomisation_test(
         p-values [M]: 1 where all values are equal, NaN where no user has both.
     """
     difference = _differences(a, b)
-    known = ~np.isnan(difference).all(axis=0)
+    tested = ~np.isnan(difference).all(axis=0)
     difference = np.nan_to_num(difference)
     users = len(difference)
     random = np.random.default_rng(seed)
@@ -46,7 +46,7 @@ def randomisation_test(
         swapped = np.unpackbits(packed, axis=1, count=users).astype(np.float64)
         sums = total - 2 * (swapped @ difference)  # turned round where swapped
         extreme += (np.abs(sums) >= np.abs(total) - tie).sum(axis=0)
-    return np.where(known, (1 + extreme) / (1 + permutations), np.nan)
+    return np.where(tested, (1 + extreme) / (1 + permutations), np.nan)
 
 
 def bootstrap_test(
@@ -72,8 +72,8 @@ def bootstrap_test(
     tie = _TIE * np.nansum(np.abs(difference), axis=0) / users
     draws = mean_replicates(difference, replicates=replicates, seed=seed)
     extreme = (np.abs(draws - observed) >= np.abs(observed) - tie).sum(axis=0)
-    known = ~np.isnan(difference).all(axis=0)
-    return np.where(known, (1 + extreme) / (1 + replicates), np.nan)
+    tested = ~np.isnan(difference).all(axis=0)
+    return np.where(tested, (1 + extreme) / (1 + replicates), np.nan)
 
 
 def holm(p: np.ndarray) -> np.ndarray:
