@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 # Kept in checkpoints and bundles: rows hashed by another version are other rows. 1: the key of an
-# id was its place in the vocabulary; 2: it is that of the raw id.
+# id was its row in the vocabulary; 2: it is that of the raw id.
 VERSION = 2
 
 # splitmix64's constants as signed 64-bit integers: products wrap around, as they should

@@ -37,15 +37,15 @@ def fill(
     columns = slice(first_column, first_column + weights.shape[1])
     bits = np.random.Philox(key=salt_of("initial", seed, table) % 2**64)
     bits.advance(first_row * counters)
-    for part in weights.split(max(1, _CHUNK // (counters * _OF_COUNTER))):
-        raw = bits.random_raw(len(part) * counters * 4).astype("<u8", copy=False)
+    for chunk in weights.split(max(1, _CHUNK // (counters * _OF_COUNTER))):
+        raw = bits.random_raw(len(chunk) * counters * 4).astype("<u8", copy=False)
         rows = torch.from_numpy(raw.view("<i4").reshape(-1, counters * _OF_COUNTER)[:, columns])
         # 24 bits, in the middle of their interval: never the ends of (-1, 1)
         even = ((rows >> 8).float() + 0.5) * 2.0**-23
         if config.init_range is not None:
-            part.copy_(even.mul_(config.init_range))
+            chunk.copy_(even.mul_(config.init_range))
         else:
-            part.copy_(torch.erfinv(even).mul_(math.sqrt(2) * config.init_std))
+            chunk.copy_(torch.erfinv(even).mul_(math.sqrt(2) * config.init_std))
 
 
 def standard_deviation(config: EmbeddingsConfig) -> float:

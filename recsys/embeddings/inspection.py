@@ -47,31 +47,30 @@ class TableFacts:
 def inspect_features(layout: Layout) -> list[FeatureFacts]:
     """One entry a vocabulary, row 0 (unknown) included among the ids."""
     maps, seen = RowMaps(layout), set()
-    found: list[FeatureFacts] = []
-    places: dict[
-        str, np.ndarray
-    ] = {}  # by vocabulary: rows of each probe [probes, V], numbered over all tables
+    facts: list[FeatureFacts] = []
+    # by vocabulary: rows of each probe [probes, V], numbered over all tables
+    rows_of: dict[str, np.ndarray] = {}
     starts = {t.name: s for t, s in zip(layout.tables, _starts(layout), strict=True)}
     for name, lookups in layout.lookups.items():
         spec = layout.features[name]
-        if spec.table not in places:
+        if spec.table not in rows_of:
             ids = torch.arange(spec.rows)
-            places[spec.table] = np.stack(
-                [maps(one, ids).numpy() + starts[one.table] for one in lookups]
+            rows_of[spec.table] = np.stack(
+                [maps(lookup, ids).numpy() + starts[lookup.table] for lookup in lookups]
             )
     total = sum(table.rows for table in layout.tables)
     readers = np.zeros(total, np.int64)  # vocabularies that read a row
-    for rows in places.values():
+    for rows in rows_of.values():
         readers[np.unique(rows)] += 1
     for name, lookups in layout.lookups.items():
         spec = layout.features[name]
         if spec.table in seen:
             continue
         seen.add(spec.table)
-        rows = places[spec.table]
+        rows = rows_of[spec.table]
         _, inverse, counts = np.unique(rows, axis=1, return_inverse=True, return_counts=True)
-        own = np.stack([_shared(probe, total) for probe in rows])
-        found.append(
+        shared = np.stack([_shared(probe, total) for probe in rows])
+        facts.append(
             FeatureFacts(
                 feature=name,
                 table=spec.table,
@@ -79,30 +78,30 @@ def inspect_features(layout: Layout) -> list[FeatureFacts]:
                 width=layout.width(name),
                 probes=len(lookups),
                 alike=float((counts[inverse.ravel()] > 1).mean()),
-                within=float(own.any(0).mean()),
+                within=float(shared.any(0).mean()),
                 between=float((readers[rows] > 1).any(0).mean()),
             )
         )
-    return found
+    return facts
 
 
 def inspect_tables(embeddings: PlainEmbeddings) -> list[TableFacts]:
     """One entry a physical table."""
-    layout, maps, found = embeddings.layout, embeddings.maps, []
+    layout, maps, facts = embeddings.layout, embeddings.maps, []
     for table in layout.tables:
         used = torch.zeros(table.rows, dtype=torch.bool)
         for name, lookups in layout.lookups.items():
             ids = torch.arange(layout.features[name].rows)
-            for one in lookups:
-                if one.table == table.name:
-                    used[maps(one, ids)] = True
+            for lookup in lookups:
+                if lookup.table == table.name:
+                    used[maps(lookup, ids)] = True
         with torch.no_grad():
             norms = embeddings.tables[table.name](used.nonzero().squeeze(1)).norm(dim=1)
         low, middle, high = np.quantile(norms.numpy(), _QUANTILES)
         dead = 1 - float(used.float().mean())
         norms_of = (float(low), float(middle), float(high))
-        found.append(TableFacts(table.name, table.rows, table.width, dead, norms_of))
-    return found
+        facts.append(TableFacts(table.name, table.rows, table.width, dead, norms_of))
+    return facts
 
 
 def _starts(layout: Layout) -> np.ndarray:

@@ -85,15 +85,15 @@ class Layout:
 
     def width(self, feature: str) -> int:
         """D: the width of a feature's vectors."""
-        return sum(self.table(one.table).width for one in self.lookups[feature])
+        return sum(self.table(lookup.table).width for lookup in self.lookups[feature])
 
     def require(self, feature: str, width: int) -> None:
         """Raises ConfigError where a model that fixes a feature's width finds another."""
-        found, table = self.width(feature), self.features[feature].table
-        if found != width:
+        actual, table = self.width(feature), self.features[feature].table
+        if actual != width:
             raise ConfigError(
                 f"{feature} must have the width {width} of the model, and "
-                f"embeddings.tables.{table} makes it {found}: remove its width or probes"
+                f"embeddings.tables.{table} makes it {actual}: remove its width or probes"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class Layout:
             "layout": self.config.layout,
             "hash_version": VERSION,
             "tables": [asdict(table) for table in self.tables],
-            "lookups": [asdict(one) for found in self.lookups.values() for one in found],
+            "lookups": [asdict(lookup) for lookups in self.lookups.values() for lookup in lookups],
         }
 
 
@@ -130,11 +130,11 @@ def make_layout(
                 f"a table cannot be called {name!r}, which torch's modules have another use for: "
                 "rename the feature, or leave it out"
             )
-    known = dict.fromkeys([*rows, *(f.table for f in features)])
+    names = dict.fromkeys([*rows, *(f.table for f in features)])
     for name in config.tables:
-        if name not in known:
+        if name not in names:
             raise ConfigError(
-                f"embeddings.tables.{name}: no such table; there are: {', '.join(known)}"
+                f"embeddings.tables.{name}: no such table; there are: {', '.join(names)}"
             )
     tables = tuple(
         _table(name, rows[name], widths[name], lookups, features, config) for name in rows
@@ -195,17 +195,17 @@ def _unified(features: list[FeatureSpec], width: int, config: Unified) -> _Made:
     if rows < 1:
         raise _too_small(config, narrow * count)
     lookups = {}
-    places: dict[str, tuple[tuple[int, str], ...]] = {}  # of a table: (salt, physical table)
+    probes_of: dict[str, tuple[tuple[int, str], ...]] = {}  # of a table: salt, physical table
     for f in features:
-        if f.table not in places:
+        if f.table not in probes_of:
             probes = _special(config, f.table, "probes").probes or config.probes
             turn = salt_of(f.table) % count  # its own: it stays when other features come and go
-            places[f.table] = tuple(
+            probes_of[f.table] = tuple(
                 (salt_of(f.table, probe), names[(turn + probe) % count]) for probe in range(probes)
             )
         lookups[f.name] = tuple(
             Lookup(f"{f.name}#{probe}", f.name, physical, rows, salt)
-            for probe, (salt, physical) in enumerate(places[f.table])
+            for probe, (salt, physical) in enumerate(probes_of[f.table])
         )
     return dict.fromkeys(names, rows), dict.fromkeys(names, narrow), lookups
 
@@ -219,13 +219,13 @@ _MAKE: dict[type[EmbeddingsConfig], Callable[[list[FeatureSpec], int, Any], _Mad
 
 def _special(config: EmbeddingsConfig, table: str, *useful: str) -> TableConfig:
     """What is set for a table. Raises ConfigError for options that the layout has no use for."""
-    found = config.tables.get(table, TableConfig())
-    for option in sorted(found.model_fields_set - set(useful)):
+    special = config.tables.get(table, TableConfig())
+    for option in sorted(special.model_fields_set - set(useful)):
         raise ConfigError(
             f"embeddings.tables.{table}.{option} means nothing in the layout {config.layout!r}; "
             f"it takes: {', '.join(useful)}"
         )
-    return found
+    return special
 
 
 def _budget(config: Hashed | Unified) -> int:
@@ -251,7 +251,7 @@ def _table(
     """A physical table; it serves bags alone when all features that read it are bags."""
     readers = features  # of the unified layout: a bag's probes are pooled in all tables, or in none
     if not isinstance(config, Unified):
-        readers = [f for f in features if any(one.table == name for one in lookups[f.name])]
+        readers = [f for f in features if any(lookup.table == name for lookup in lookups[f.name])]
     sharding = config.tables.get(name, TableConfig()).sharding
     large = rows * width * _FLOAT > config.shard_above_mb * 1e6
     return Table(
@@ -267,10 +267,10 @@ def _table(
 def _refuse_summed(layout: Layout, group: tuple[str, ...]) -> None:
     vocabularies: dict[str, str] = {}  # physical table -> a feature of the group that lies in it
     for feature in group:
-        for one in layout.lookups[feature]:
-            other = vocabularies.setdefault(one.table, feature)
-            if layout.features[other].table != layout.features[feature].table:
+        for lookup in layout.lookups[feature]:
+            first = vocabularies.setdefault(lookup.table, feature)
+            if layout.features[first].table != layout.features[feature].table:
                 raise ConfigError(
-                    f"{other} and {feature} are summed with each other and cannot share the table "
-                    f"{one.table!r}: choose embeddings.layout = 'hashed' or 'per_feature'"
+                    f"{first} and {feature} are summed with each other and cannot share the table "
+                    f"{lookup.table!r}: choose embeddings.layout = 'hashed' or 'per_feature'"
                 )

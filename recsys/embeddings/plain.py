@@ -19,17 +19,17 @@ class RowMaps(nn.Module):
         self._names: dict[int, str] = {}  # by salt
         for name, lookups in layout.lookups.items():
             feature = layout.features[name]
-            for one in lookups:
-                if one.salt is None or one.salt in self._names:
+            for lookup in lookups:
+                if lookup.salt is None or lookup.salt in self._names:
                     continue
                 keys = (
                     torch.arange(feature.rows)
                     if feature.vocabulary is None
                     else torch.from_numpy(feature.vocabulary.keys)
                 )
-                self._names[one.salt] = f"map_{len(self._names)}"
-                rows = hash_rows(keys, one.salt, one.rows)
-                self.register_buffer(self._names[one.salt], rows, persistent=False)
+                self._names[lookup.salt] = f"map_{len(self._names)}"
+                rows = hash_rows(keys, lookup.salt, lookup.rows)
+                self.register_buffer(self._names[lookup.salt], rows, persistent=False)
 
     def forward(self, lookup: Lookup, ids: Tensor) -> Tensor:
         """Physical rows, of the shape of `ids` (rows of the vocabulary)."""
@@ -38,16 +38,18 @@ class RowMaps(nn.Module):
 
 def lookups_by(layout: Layout, tables: set[str]) -> list[Lookup]:
     """The lookups that read any of `tables`, in the layout's order."""
-    return [one for found in layout.lookups.values() for one in found if one.table in tables]
+    every = (lookup for lookups in layout.lookups.values() for lookup in lookups)
+    return [lookup for lookup in every if lookup.table in tables]
 
 
 def combine(
-    layout: Layout, found: dict[str, Tensor], ids: dict[str, Tensor], bags: dict[str, Tensor]
+    layout: Layout, probes: dict[str, Tensor], ids: dict[str, Tensor], bags: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Concatenate each feature's probes; average bags whose table also serves single ids."""
+    """Concatenate each feature's `probes`, vectors by the keys of their lookups; average bags whose
+    table also serves single ids."""
     out = {}
     for name in (*ids, *bags):
-        vectors = torch.cat([found[one.key] for one in layout.lookups[name]], dim=-1)
+        vectors = torch.cat([probes[lookup.key] for lookup in layout.lookups[name]], dim=-1)
         out[name] = (
             masked_mean(vectors, bags[name] != 0)
             if vectors.dim() == 3 and name in bags
@@ -79,8 +81,8 @@ class PlainEmbeddings(nn.Module):
     ) -> dict[str, Tensor]:
         """As `Embeddings.forward`."""
         bags = bags or {}
-        found = {}
+        probes = {}
         for name, rows in {**ids, **bags}.items():
-            for one in self.layout.lookups[name]:
-                found[one.key] = self.tables[one.table](self.maps(one, rows))
-        return combine(self.layout, found, ids, bags)
+            for lookup in self.layout.lookups[name]:
+                probes[lookup.key] = self.tables[lookup.table](self.maps(lookup, rows))
+        return combine(self.layout, probes, ids, bags)

@@ -90,14 +90,14 @@ class Plan:
     def loads(self) -> list[Load]:
         """What every process holds [world]."""
         weights, state, lookups = ([0.0] * self.world for _ in range(3))
-        for one in self.placements:
-            rows = sum(s.rows * s.columns for s in one.shards)
-            for shard in one.shards:
+        for placement in self.placements:
+            rows = sum(s.rows * s.columns for s in placement.shards)
+            for shard in placement.shards:
                 weights[shard.rank] += shard.bytes
-                state[shard.rank] += one.state_bytes(shard)
+                state[shard.rank] += placement.state_bytes(shard)
                 # replicas answer for their own process alone, shards for all
-                share = 1.0 if one.kind == "replicated" else shard.rows * shard.columns / rows
-                lookups[shard.rank] += self.lookups[one.table.name] * share
+                share = 1.0 if placement.kind == "replicated" else shard.rows * shard.columns / rows
+                lookups[shard.rank] += self.lookups[placement.table.name] * share
         return [
             Load(int(w) + self.dense, int(s), n)
             for w, s, n in zip(weights, state, lookups, strict=True)
@@ -174,9 +174,9 @@ def make_plan(
             copies = tuple(Shard(rank, table.rows, table.width) for rank in range(world))
             placed[table.name] = Placement(table, "replicated", copies, replicated)
     lookups = {table.name: 0 for table in layout.tables}
-    for found in layout.lookups.values():
-        for one in found:
-            lookups[one.table] += 1
+    for of_feature in layout.lookups.values():
+        for lookup in of_feature:
+            lookups[lookup.table] += 1
     return Plan(world, tuple(placed[table.name] for table in layout.tables), lookups, dense)
 
 

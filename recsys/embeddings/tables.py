@@ -31,7 +31,7 @@ class Embeddings(nn.Module):
     every such lookup would make a gradient of the whole table. Large ones are an
     EmbeddingCollection and an EmbeddingBagCollection, one call of each a step, so that they
     communicate once. They have no memory yet (they are on the meta device): `shard` gives every
-    process its part of them, `whole` all of them to this one.
+    process its part of them, `materialise` all of them to this one.
     """
 
     def __init__(self, layout: Layout, seed: int = 0) -> None:
@@ -44,8 +44,8 @@ class Embeddings(nn.Module):
         self._lookups: dict[str, list[Lookup]] = {}  # of the sharded, which cannot be asked
         self._pooled = {
             name
-            for name, found in layout.lookups.items()
-            if all(layout.table(one.table).pooled for one in found)
+            for name, lookups in layout.lookups.items()
+            if all(layout.table(lookup.table).pooled for lookup in lookups)
         }
         for table in layout.tables:
             if not table.sharded:
@@ -70,19 +70,19 @@ class Embeddings(nn.Module):
         pooled = {name: _jagged(bag) for name, bag in bags.items() if name in self._pooled}
         padded = {name: _padded(bag) for name, bag in bags.items() if name not in pooled}
         single = {**ids, **padded}
-        found: dict[str, Tensor] = {}
+        probes: dict[str, Tensor] = {}
         for name, module in self.tables.items():
             assert isinstance(module, nn.Embedding)
             lookups = lookups_by(self.layout, {name})
             if self.layout.table(name).pooled:
-                found |= _pool(module.weight, lookups, self.maps, pooled)
+                probes |= _pool(module.weight, lookups, self.maps, pooled)
             else:
-                found |= _read(module.weight, lookups, self.maps, single)
+                probes |= _read(module.weight, lookups, self.maps, single)
         if single and "ids" in self.sharded:
-            found |= _single(self.sharded["ids"], self._lookups["ids"], self.maps, single)
+            probes |= _single(self.sharded["ids"], self._lookups["ids"], self.maps, single)
         if pooled and "bags" in self.sharded:
-            found |= _bags(self.sharded["bags"], self._lookups["bags"], self.maps, pooled)
-        return combine(self.layout, found, {**ids, **dict.fromkeys(pooled, _NO_BAG)}, padded)
+            probes |= _bags(self.sharded["bags"], self._lookups["bags"], self.maps, pooled)
+        return combine(self.layout, probes, {**ids, **dict.fromkeys(pooled, _NO_BAG)}, padded)
 
     @torch.no_grad()
     def fill(self, weights: Tensor, table: str, first_row: int = 0, first_column: int = 0) -> None:
@@ -95,8 +95,8 @@ class Embeddings(nn.Module):
         """The same vectors from plain tables with copied weights: exports without TorchRec."""
         weights = [*self.tables.named_parameters(), *self.sharded.named_parameters()]
         tables = {
-            table_of(name): nn.Embedding.from_pretrained(found.detach().clone())
-            for name, found in weights
+            table_of(name): nn.Embedding.from_pretrained(of_table.detach().clone())
+            for name, of_table in weights
         }
         return PlainEmbeddings(self.layout, tables)
 
@@ -104,8 +104,8 @@ class Embeddings(nn.Module):
 _NO_BAG = torch.empty(0)  # stands for a bag that is pooled already
 
 
-def whole(model: nn.Module) -> nn.Module:
-    """Give large tables that have no memory yet theirs on this process; returns the model."""
+def materialise(model: nn.Module) -> nn.Module:
+    """Give large tables that have no memory yet all their weights, here; returns the model."""
     for module in model.modules():
         if isinstance(module, Embeddings):
             for collection in module.sharded.values():
@@ -127,7 +127,7 @@ def _collection(layout: Layout, tables: list[Table], pooled: bool) -> nn.Module:
             "name": table.name,
             "embedding_dim": table.width,
             "num_embeddings": table.rows,
-            "feature_names": [one.key for one in lookups_by(layout, {table.name})],
+            "feature_names": [lookup.key for lookup in lookups_by(layout, {table.name})],
             "init_fn": _leave,
         }
         for table in tables
@@ -165,15 +165,15 @@ def _read(
     weights: Tensor, lookups: list[Lookup], maps: RowMaps, ids: dict[str, Tensor]
 ) -> dict[str, Tensor]:
     """Every lookup's vectors [..., W] from a plain table, all in one."""
-    lookups = [one for one in lookups if one.feature in ids]
+    lookups = [lookup for lookup in lookups if lookup.feature in ids]
     if not lookups:
         return {}
-    rows = [maps(one, ids[one.feature]) for one in lookups]
-    vectors = F.embedding(_together([part.reshape(-1) for part in rows]), weights)
-    parts = vectors.split([part.numel() for part in rows])
+    by_lookup = [maps(lookup, ids[lookup.feature]) for lookup in lookups]
+    vectors = F.embedding(_together([rows.reshape(-1) for rows in by_lookup]), weights)
+    split = vectors.split([rows.numel() for rows in by_lookup])
     return {
-        one.key: part.view(*found.shape, -1)
-        for one, part, found in zip(lookups, parts, rows, strict=True)
+        lookup.key: read.view(*rows.shape, -1)
+        for lookup, read, rows in zip(lookups, split, by_lookup, strict=True)
     }
 
 
@@ -181,22 +181,22 @@ def _pool(
     weights: Tensor, lookups: list[Lookup], maps: RowMaps, bags: dict[str, _Jagged]
 ) -> dict[str, Tensor]:
     """Every lookup's averaged vectors [n, W] from a plain table, all in one."""
-    lookups = [one for one in lookups if one.feature in bags]
+    lookups = [lookup for lookup in lookups if lookup.feature in bags]
     if not lookups:
         return {}
-    rows = [maps(one, bags[one.feature][0]) for one in lookups]
-    lengths = [bags[one.feature][1] for one in lookups]
+    rows = [maps(lookup, bags[lookup.feature][0]) for lookup in lookups]
+    lengths = [bags[lookup.feature][1] for lookup in lookups]
     ends = _together(lengths).cumsum(0)
     offsets = torch.cat([ends.new_zeros(1), ends])
     vectors = F.embedding_bag(
         _together(rows).to(offsets.dtype), weights, offsets, mode="mean", include_last_offset=True
     )
-    parts = vectors.split([len(part) for part in lengths])
-    return {one.key: part for one, part in zip(lookups, parts, strict=True)}
+    split = vectors.split([len(of_bags) for of_bags in lengths])
+    return {lookup.key: pooled for lookup, pooled in zip(lookups, split, strict=True)}
 
 
-def _together(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+def _together(tensors: list[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
 
 
 def _single(
@@ -204,18 +204,19 @@ def _single(
 ) -> dict[str, Tensor]:
     """Every lookup's vectors [..., W]; the KJT has one sample that holds all ids of a key."""
     some = next(iter(ids.values()))
-    rows = [
-        maps(one, ids[one.feature]).reshape(-1) if one.feature in ids else some.new_empty(0)
-        for one in lookups
+    by_lookup = [
+        maps(lookup, ids[lookup.feature]).reshape(-1)
+        if lookup.feature in ids
+        else some.new_empty(0)
+        for lookup in lookups
     ]
-    lengths = torch.tensor([len(part) for part in rows], device=some.device)
-    out = collection(
-        KeyedJaggedTensor([one.key for one in lookups], torch.cat(rows), lengths=lengths)
-    )
+    lengths = torch.tensor([len(rows) for rows in by_lookup], device=some.device)
+    keys = [lookup.key for lookup in lookups]
+    out = collection(KeyedJaggedTensor(keys, torch.cat(by_lookup), lengths=lengths))
     return {
-        one.key: out[one.key].values().reshape(*ids[one.feature].shape, -1)
-        for one in lookups
-        if one.feature in ids
+        lookup.key: out[lookup.key].values().reshape(*ids[lookup.feature].shape, -1)
+        for lookup in lookups
+        if lookup.feature in ids
     }
 
 
@@ -232,12 +233,14 @@ def _bags(
     size = current_group().largest(largest, some.device)
     none = (some.new_zeros(0), some.new_zeros(0))
     values, lengths = [], []
-    for one in lookups:
-        ids, counts = bags.get(one.feature, none)
-        values.append(maps(one, ids))
+    for lookup in lookups:
+        ids, counts = bags.get(lookup.feature, none)
+        values.append(maps(lookup, ids))
         lengths.append(F.pad(counts, (0, size - len(counts))))
-    keys = [one.key for one in lookups]
+    keys = [lookup.key for lookup in lookups]
     out = collection(KeyedJaggedTensor(keys, _together(values), lengths=_together(lengths)))
     return {
-        one.key: out[one.key][: len(bags[one.feature][1])] for one in lookups if one.feature in bags
+        lookup.key: out[lookup.key][: len(bags[lookup.feature][1])]
+        for lookup in lookups
+        if lookup.feature in bags
     }

@@ -57,15 +57,15 @@ class Writer:
     def settle(self) -> None:
         """Until all is copied."""
         if self._copying is not None:
-            found, self._copying = self._copying, None
-            found.result()
+            copying, self._copying = self._copying, None
+            copying.result()
 
     def wait(self) -> None:
         """Until all is written. Raises DataError when it could not be."""
         self.settle()
         if self._writing is not None:
-            found, self._writing = self._writing, None
-            found.result()
+            writing, self._writing = self._writing, None
+            writing.result()
 
     def _begin(self, tensors: Tensors) -> Tensors:
         """Copy what is not sharded; the thread copies the rest, before whatever else it does."""
@@ -86,43 +86,43 @@ class Writer:
         return all(self.group.gather(mine, background=True))
 
     @torch.no_grad()
-    def _copy(self, found: Any, later: list[tuple[Tensor, Tensor]], path: str = "") -> Any:
+    def _copy(self, state: Any, later: list[tuple[Tensor, Tensor]], path: str = "") -> Any:
         """The same state on the CPU, where nothing changes it until the next copy.
 
         Pairs of memory and of what is still to be copied to it are added to `later`.
         """
-        if isinstance(found, dict):
-            parts = found.items()
-            return {name: self._copy(value, later, f"{path}/{name}") for name, value in parts}
-        if isinstance(found, ShardedTensor):
-            if any(part.tensor.is_cuda for part in found.local_shards()):
-                return found.cpu(process_group=self.group.background)
-            shards = []
-            for number, part in enumerate(found.local_shards()):
-                memory = self._memory_for(part.tensor, f"{path}/{number}")
-                later.append((memory, part.tensor))
-                shards.append(Shard(memory, part.metadata))
+        if isinstance(state, dict):
+            entries = state.items()
+            return {name: self._copy(value, later, f"{path}/{name}") for name, value in entries}
+        if isinstance(state, ShardedTensor):
+            if any(shard.tensor.is_cuda for shard in state.local_shards()):
+                return state.cpu(process_group=self.group.background)
+            copies = []
+            for number, shard in enumerate(state.local_shards()):
+                memory = self._memory_for(shard.tensor, f"{path}/{number}")
+                later.append((memory, shard.tensor))
+                copies.append(Shard(memory, shard.metadata))
             return ShardedTensor._init_from_local_shards_and_global_metadata(
-                shards, found.metadata(), process_group=found._process_group
+                copies, state.metadata(), process_group=state._process_group
             )
-        return self._memory_for(found, path).copy_(found) if isinstance(found, Tensor) else found
+        return self._memory_for(state, path).copy_(state) if isinstance(state, Tensor) else state
 
-    def _memory_for(self, found: Tensor, path: str) -> Tensor:
+    def _memory_for(self, tensor: Tensor, path: str) -> Tensor:
         memory = self._memory.get(path)
-        if memory is None or memory.shape != found.shape or memory.dtype != found.dtype:
-            memory = self._memory[path] = torch.empty_like(found, device="cpu")
+        if memory is None or memory.shape != tensor.shape or memory.dtype != tensor.dtype:
+            memory = self._memory[path] = torch.empty_like(tensor, device="cpu")
         return memory
 
 
 @torch.no_grad()
 def _copy_all(pairs: list[tuple[Tensor, Tensor]]) -> None:
-    for memory, found in pairs:
-        memory.copy_(found)
+    for memory, source in pairs:
+        memory.copy_(source)
 
 
-def _bytes(found: Any) -> int:
-    if isinstance(found, dict):
-        return sum(map(_bytes, found.values()))
-    if isinstance(found, ShardedTensor):
-        return sum(part.tensor.nbytes for part in found.local_shards())
-    return found.nbytes if isinstance(found, Tensor) else 0
+def _bytes(state: Any) -> int:
+    if isinstance(state, dict):
+        return sum(map(_bytes, state.values()))
+    if isinstance(state, ShardedTensor):
+        return sum(shard.tensor.nbytes for shard in state.local_shards())
+    return state.nbytes if isinstance(state, Tensor) else 0

@@ -30,7 +30,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from feature_store.errors import DataError
 from recsys.distributed import Group
-from recsys.embeddings.tables import whole
+from recsys.embeddings.tables import materialise
 from recsys.training.growth import Changes, GrowingLoadPlanner, Patches, compare, describe
 from recsys.training.optimizers import Optimizer
 
@@ -92,21 +92,21 @@ def write(folder: Path, tensors: Tensors, state: dict[str, Any], group: Group) -
     _agree(folder, problem, group)
     try:
         _quietly(dcp.save, tensors, checkpoint_id=str(aside), process_group=group.background)
-        own = aside.glob(f"__{group.rank}_*")  # torch names files after the process
-        files = {path.name: _facts(path) for path in own}
+        written = aside.glob(f"__{group.rank}_*")  # torch names files after the process
+        files = {path.name: _facts(path) for path in written}
     except CheckpointException as error:
         problem = _reason(error)
     except OSError as error:
         problem = str(error)
     reports = group.gather((problem, files), background=True)
-    problem = next((found for found, _ in reports if found), None)
+    problem = next((problem for problem, _ in reports if problem), None)
     if group.leads and problem is None:
         try:
-            for _, found in reports:
-                files |= found
+            for _, of_process in reports:
+                files |= of_process
             files[".metadata"] = _facts(aside / ".metadata")
-            whole_state = {"format": FORMAT, "world": group.world, "files": files, **state}
-            _write_synced(aside / _STATE, json.dumps(whole_state, indent=2) + "\n")
+            contents = {"format": FORMAT, "world": group.world, "files": files, **state}
+            _write_synced(aside / _STATE, json.dumps(contents, indent=2) + "\n")
             _remove(folder)
             aside.rename(folder)
             _sync(folder.parent)
@@ -123,14 +123,14 @@ def load(
     *,
     allow_features: bool = False,
     random: bool = True,
-    part: str = "",
+    submodule: str = "",
 ) -> tuple[dict[str, Any], Changes]:
     """Restore a checkpoint, in place; any number of processes may do so.
 
     Tables may have grown; with `allow_features` features may have come or gone, too. Random state
-    is restored where `random` is set and the number of processes is that of the save. With `part`
-    the checkpoint is of that part of the model alone, and the rest stays as it is. Returns the
-    state and what differed.
+    is restored where `random` is set and the number of processes is that of the save. With
+    `submodule` the checkpoint is of that part of the model alone, and the rest stays as it is.
+    Returns the state and what differed.
 
     Raises DataError when a file is missing or altered, or the checkpoint is of another model.
     """
@@ -143,19 +143,19 @@ def load(
     tensors = tensors_of(model, optimizer, group)
     if not same:
         del tensors["random"]
-    if part:
+    if submodule:
         tensors["model"] = {
-            name.removeprefix(f"{part}."): value
+            name.removeprefix(f"{submodule}."): value
             for name, value in tensors["model"].items()
-            if name.startswith(f"{part}.")
+            if name.startswith(f"{submodule}.")
         }
     with Patches(tensors, changes) as patched:
         _read(folder, patched, changes, process_group=group.background)
-    _put(model, tensors["model"], part)
+    _put(model, tensors["model"], submodule)
     if optimizer is not None:
         names = _names(optimizer.all.state_dict()["state"])
-        found = {names[name]: value for name, value in tensors["optimizer"].items()}
-        optimizer.all.load_state_dict({"state": found})
+        states = {names[name]: value for name, value in tensors["optimizer"].items()}
+        optimizer.all.load_state_dict({"state": states})
     if same:
         torch.set_rng_state(tensors["random"][f"rank{group.rank}"])
         if f"cuda{group.rank}" in tensors["random"]:
@@ -171,7 +171,7 @@ def load_unsharded(folder: Path, model: nn.Module) -> dict[str, Any]:
     state = read_state(folder)
     _verify(folder, state["files"])
     changes = compare(folder, state["model"], model, None)
-    tensors = {"model": _renamed(whole(model).state_dict())}
+    tensors = {"model": _renamed(materialise(model).state_dict())}
     with Patches(tensors, changes) as patched:
         _read(folder, patched, changes, no_dist=True)
     _put(model, tensors["model"])
@@ -194,8 +194,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 def newest(folder: Path) -> Path | None:
     """The newest whole checkpoint below `folder`, or None."""
-    found = sorted(_whole(folder))
-    return found[-1] if found else None
+    return max(_complete(folder), default=None)
 
 
 def best(folder: Path) -> Path:
@@ -210,7 +209,7 @@ def best(folder: Path) -> Path:
 def torn(folder: Path) -> list[str]:
     """Names of checkpoints that were being written, or removed, when a program was killed."""
     hidden = [path.name[1:].rpartition(".") for path in folder.glob(f".step-*.{_PARTIAL}")]
-    broken = set(folder.glob("step-*")) - set(_whole(folder))
+    broken = set(folder.glob("step-*")) - set(_complete(folder))
     return sorted([name for name, _, _ in hidden] + [path.name for path in broken])
 
 
@@ -219,14 +218,14 @@ def prune(folder: Path, keep: int) -> None:
     last = newest(folder)
     if last is None:
         return
-    kept = {*sorted(_whole(folder))[-keep:], folder_of(folder, read_state(last).get(BEST) or 0)}
+    kept = {*sorted(_complete(folder))[-keep:], folder_of(folder, read_state(last).get(BEST) or 0)}
     for old in set(folder.glob("step-*")) - kept:
         _remove(old)
     for left in folder.glob(f".step-*.{_REMOVED}"):
         shutil.rmtree(left, ignore_errors=True)
 
 
-def _whole(folder: Path) -> list[Path]:
+def _complete(folder: Path) -> list[Path]:
     return [path for path in folder.glob("step-*") if (path / _STATE).exists()]
 
 
@@ -245,14 +244,14 @@ def _remove(folder: Path) -> None:
 
 def _agree(folder: Path, problem: str | None, group: Group) -> None:
     """Raises DataError on all processes when any has a problem."""
-    found = next(filter(None, group.gather(problem, background=True)), None)
-    if found is not None:
+    problem = next(filter(None, group.gather(problem, background=True)), None)
+    if problem is not None:
         at = folder.parent
         while not at.exists():
             at = at.parent
         free = shutil.disk_usage(at).free / 1e9
         raise DataError(
-            f"{folder} cannot be written ({found}; {free:.1f} GB of that disk are free); earlier "
+            f"{folder} cannot be written ({problem}; {free:.1f} GB of that disk are free); earlier "
             "checkpoints stand: make room and go on with --resume"
         )
 
@@ -273,11 +272,11 @@ def _renamed(state: dict[str, Any]) -> dict[str, Any]:
     return {_canonical(name): value for name, value in state.items()}
 
 
-def _put(model: nn.Module, tensors: dict[str, Any], part: str = "") -> None:
+def _put(model: nn.Module, tensors: dict[str, Any], submodule: str = "") -> None:
     state = model.state_dict()
-    names, prefix = _names(state), f"{part}." if part else ""
-    found = {names[prefix + name]: value for name, value in tensors.items()}
-    model.load_state_dict(state | found if part else found)
+    names, prefix = _names(state), f"{submodule}." if submodule else ""
+    read = {names[prefix + name]: value for name, value in tensors.items()}
+    model.load_state_dict(state | read if submodule else read)
 
 
 # -- files -----------------------------------------------------------------------------------
@@ -305,9 +304,9 @@ def _verify(folder: Path, files: dict[str, Any], group: Group | None = None) -> 
         elif _facts(path) != files[name]:
             problem = f"{name} was altered since it was written"
     problems = [problem] if group is None else group.gather(problem, background=True)
-    for found in filter(None, problems):
+    for problem in filter(None, problems):
         raise DataError(
-            f"{folder} cannot be loaded: {found}; remove the folder to use an earlier checkpoint"
+            f"{folder} cannot be loaded: {problem}; remove the folder to use an earlier checkpoint"
         )
 
 
@@ -320,8 +319,8 @@ def _read(folder: Path, tensors: Tensors, changes: Changes, **options: Any) -> N
 
 
 def _reason(error: CheckpointException) -> str:
-    found = next(iter(error.failures.values()))[0]
-    return " ".join(str(found).split())
+    failure = next(iter(error.failures.values()))[0]
+    return " ".join(str(failure).split())
 
 
 def _write_synced(path: Path, text: str) -> None:

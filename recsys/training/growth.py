@@ -30,40 +30,45 @@ from recsys.training.optimizers import Optimizer
 
 def unwrap(model: nn.Module) -> nn.Module:
     """The model itself, out of what wraps it to be distributed."""
-    found: Any = model
-    while not isinstance(found, TrainedModel) and hasattr(found, "module"):
-        found = found.module
-    return found
+    inner: Any = model
+    while not isinstance(inner, TrainedModel) and hasattr(inner, "module"):
+        inner = inner.module
+    return inner
 
 
 def describe(model: nn.Module, optimizer: Optimizer | None) -> dict[str, Any]:
     """Features, tables, columns and optimizers of a model, as JSON types."""
     model = unwrap(model)
-    found: dict[str, Any] = {"layout": None, "hash_version": None, "features": {}, "tables": {}}
+    description: dict[str, Any] = {
+        "layout": None,
+        "hash_version": None,
+        "features": {},
+        "tables": {},
+    }
     config = None if optimizer is None else optimizer.config
     for layout in _layouts(model):
-        found |= {"layout": layout.config.layout, "hash_version": VERSION}
+        description |= {"layout": layout.config.layout, "hash_version": VERSION}
         for name, spec in layout.features.items():
             ids = spec.vocabulary
-            found["features"][name] = {
+            description["features"][name] = {
                 "table": spec.table,
                 "rows": spec.rows,
                 "width": layout.width(name),
-                "lookups": [[one.table, one.salt] for one in layout.lookups[name]],
+                "lookups": [[lookup.table, lookup.salt] for lookup in layout.lookups[name]],
                 "vocabulary": None if ids is None else ids.fingerprint,
             }
         for table in layout.tables:
             fused = config is not None and table.sharded
-            found["tables"][table.name] = {
+            description["tables"][table.name] = {
                 "rows": table.rows,
                 "width": table.width,
                 "optimizer": config.fused(table.name)[0] if config and fused else None,
             }
-    found["wraps"] = getattr(model, "wraps", "")
-    columns = getattr(model, "columns", {})
-    found["columns"] = {name: dataclasses.asdict(one) for name, one in columns.items()}
-    found["optimizer"] = None if config is None else config.name
-    return found
+    description["wraps"] = getattr(model, "wraps", "")
+    columns: dict[str, Columns] = getattr(model, "columns", {})
+    description["columns"] = {weight: dataclasses.asdict(of) for weight, of in columns.items()}
+    description["optimizer"] = None if config is None else config.name
+    return description
 
 
 def _layouts(model: nn.Module) -> list[Layout]:
@@ -115,20 +120,21 @@ def compare(
     now, changes = describe(model, optimizer), Changes()
     for what in ("layout", "hash_version"):
         if saved.get(what) != now[what]:
-            raise _other(folder, f"{what} {saved.get(what)}, now {now[what]}")
+            raise _another_model(folder, f"{what} {saved.get(what)}, now {now[what]}")
     before, after = _all_features(saved), _all_features(now)
     changes.added = [name for name in after if name not in before]
     changes.dropped = [name for name in before if name not in after]
     if (changes.added or changes.dropped) and not allow_features:
         told = [f"+{name}" for name in changes.added] + [f"-{name}" for name in changes.dropped]
-        raise _other(
+        raise _another_model(
             folder,
             f"features differ ({', '.join(told)})",
             "set trainer.allow_feature_changes=true to go on all the same",
         )
     own: dict[str, tuple[str, ...]] = getattr(unwrap(model), "own", {})
     changes.own = [weight for name in changes.added for weight in own.get(name, ())]
-    vocabularies = {n: s.vocabulary for one in _layouts(model) for n, s in one.features.items()}
+    specs = (spec for layout in _layouts(model) for spec in layout.features.values())
+    vocabularies = {spec.name: spec.vocabulary for spec in specs}
     for name in (name for name in now["features"] if name in saved["features"]):
         _compare_feature(folder, name, saved, now, vocabularies[name], changes)
     for name in now["tables"]:
@@ -137,18 +143,18 @@ def compare(
         else:
             changes.new_tables.append(name)
     if optimizer is not None and saved["optimizer"] != now["optimizer"]:
-        raise _other_optimizer(folder, "what is dense", saved["optimizer"], now["optimizer"])
+        raise _another_optimizer(folder, "what is dense", saved["optimizer"], now["optimizer"])
     for name, columns in now["columns"].items():
-        old, new = (_columns(found) for found in (saved["columns"].get(name, columns), columns))
+        old, new = _columns(saved["columns"].get(name, columns)), _columns(columns)
         if old != new:
             changes.columns[name] = (old, new)
     return changes
 
 
-def _all_features(found: dict[str, Any]) -> list[str]:
+def _all_features(description: dict[str, Any]) -> list[str]:
     """Those with tables, and those that are numbers."""
-    read = [name for columns in found["columns"].values() for name in columns["widths"]]
-    return list(dict.fromkeys([*found["features"], *read]))
+    read = [name for columns in description["columns"].values() for name in columns["widths"]]
+    return list(dict.fromkeys([*description["features"], *read]))
 
 
 def _compare_feature(
@@ -162,16 +168,20 @@ def _compare_feature(
     old, new = saved["features"][name], now["features"][name]
     for what in ("table", "width"):
         if old[what] != new[what]:
-            raise _other(folder, f"feature {name} has the {what} {old[what]}, now {new[what]}")
+            raise _another_model(
+                folder, f"feature {name} has the {what} {old[what]}, now {new[what]}"
+            )
     if old["lookups"] != new["lookups"]:
-        raise _other(folder, f"feature {name} is looked up in other rows, or in another table")
+        raise _another_model(
+            folder, f"feature {name} is looked up in other rows, or in another table"
+        )
     if (old["vocabulary"], old["rows"]) == (new["vocabulary"], new["rows"]):
         return
     extended = new["rows"] >= old["rows"] and (
         ids is None or ids.fingerprint_of(old["rows"]) == old["vocabulary"]
     )
     if not extended:
-        raise _other(folder, f"the ids of feature {name} are others, or in another order")
+        raise _another_model(folder, f"the ids of feature {name} are others, or in another order")
     changes.new_ids[name] = new["rows"] - old["rows"]
 
 
@@ -180,14 +190,14 @@ def _compare_table(
 ) -> None:
     old, new = saved["tables"][name], now["tables"][name]
     if old["width"] != new["width"]:
-        raise _other(folder, f"table {name} is {old['width']} wide, now {new['width']}")
+        raise _another_model(folder, f"table {name} is {old['width']} wide, now {new['width']}")
     if now["optimizer"] is not None and old["optimizer"] != new["optimizer"]:
-        kinds = [found["optimizer"] or "a dense optimizer" for found in (old, new)]
-        raise _other_optimizer(folder, f"table {name}", *kinds)
+        kinds = [table["optimizer"] or "a dense optimizer" for table in (old, new)]
+        raise _another_optimizer(folder, f"table {name}", *kinds)
     if old["rows"] == new["rows"]:
         return
     if now["layout"] != "per_feature":
-        raise _other(
+        raise _another_model(
             folder,
             f"table {name} has {old['rows']:,} rows, now {new['rows']:,}, and its ids are hashed "
             "over all of them",
@@ -195,12 +205,14 @@ def _compare_table(
             "of 'unified' they do not",
         )
     if new["rows"] < old["rows"]:
-        raise _other(folder, f"table {name} has {old['rows']:,} rows, now only {new['rows']:,}")
+        raise _another_model(
+            folder, f"table {name} has {old['rows']:,} rows, now only {new['rows']:,}"
+        )
     changes.grown[name] = (old["rows"], new["rows"])
 
 
-def _other_optimizer(folder: Path, what: str, old: str, new: str) -> DataError:
-    return _other(
+def _another_optimizer(folder: Path, what: str, old: str, new: str) -> DataError:
+    return _another_model(
         folder,
         f"{what} was trained by {old}, now by {new}",
         "go on with the same trainer.optimizer and embeddings.shard_above_mb, or start a new run "
@@ -208,12 +220,12 @@ def _other_optimizer(folder: Path, what: str, old: str, new: str) -> DataError:
     )
 
 
-def _other(folder: Path, what: str, way_out: str = "train anew") -> DataError:
+def _another_model(folder: Path, what: str, way_out: str = "train anew") -> DataError:
     return DataError(f"{folder} is of another model: {what}; {way_out}")
 
 
-def _columns(found: dict[str, Any]) -> Columns:
-    return Columns(tuple(found["dims"]), found["widths"])
+def _columns(described: dict[str, Any]) -> Columns:
+    return Columns(tuple(described["dims"]), described["widths"])
 
 
 class GrowingLoadPlanner(DefaultLoadPlanner):
@@ -226,22 +238,22 @@ class GrowingLoadPlanner(DefaultLoadPlanner):
     def create_local_plan(self) -> LoadPlan:
         """Take the first rows of grown tables, and of their optimizers' state."""
         assert self.metadata is not None
-        known = self.metadata.state_dict_metadata
+        stored = self.metadata.state_dict_metadata
         for name, wanted in self.state_dict.items():
-            saved = known.get(name)
+            saved = stored.get(name)
             if not isinstance(saved, TensorStorageMetadata) or not saved.size:
                 continue
             for table, (old, new) in self._grown.items():
                 if f".tables.{table}." in name and (old, new) == (saved.size[0], wanted.size()[0]):
-                    # chunks are matched by their places: those beyond the old end have no match
-                    known[name] = dataclasses.replace(saved, size=wanted.size())
+                    # chunks are matched by their offsets: those beyond the old end have no match
+                    stored[name] = dataclasses.replace(saved, size=wanted.size())
         return super().create_local_plan()
 
 
 class Patches:
     """Stands in, while a checkpoint is read, for tensors whose columns are of other features.
 
-    Leaves out what belongs to new features; when the block ends, moves columns to their places.
+    Leaves out what belongs to new features; when the block ends, moves columns where they belong.
     """
 
     def __init__(self, tensors: dict[str, Any], changes: Changes) -> None:
@@ -249,13 +261,13 @@ class Patches:
         self._moves: list[tuple[Tensor, Tensor, Columns, Columns]] = []
 
     def __enter__(self) -> dict[str, Any]:
-        patched = {part: dict(found) for part, found in self._tensors.items()}
+        patched = {kind: dict(tensors) for kind, tensors in self._tensors.items()}
         new = [f".tables.{name}." for name in self._changes.new_tables]
-        for part in ("model", "optimizer"):
-            found = patched.get(part, {})
+        for kind in ("model", "optimizer"):
+            tensors = patched.get(kind, {})
             own = self._changes.own
-            for name in [n for n in found if n in own or any(mark in f".{n}" for mark in new)]:
-                del found[name]
+            for name in [n for n in tensors if n in own or any(mark in f".{n}" for mark in new)]:
+                del tensors[name]
         for name, (old, now) in self._changes.columns.items():
             patched["model"][name] = self._stand_in(patched["model"][name], old, now)
             if state := patched.get("optimizer", {}).get(name):
@@ -291,24 +303,24 @@ def _has_columns(value: Any) -> bool:
 @torch.no_grad()
 def _move(target: Tensor, source: Tensor, old: Columns, now: Columns) -> None:
     """Put the columns of `source` where their features lie in `target`; new ones are 0."""
-    places, start = {}, 0
+    columns_of, start = {}, 0
     for name, width in old.widths.items():
-        places[name] = torch.arange(start, start + width)
+        columns_of[name] = torch.arange(start, start + width)
         start += width
     take, put, start = [], [], 0
     for name, width in now.widths.items():
-        if name in places:
-            take.append(places[name])
+        if name in columns_of:
+            take.append(columns_of[name])
             put.append(torch.arange(start, start + width))
         start += width
-    from_, to = (torch.cat(parts).to(target.device) for parts in (take, put))
-    found = source
+    from_, to = (torch.cat(columns).to(target.device) for columns in (take, put))
+    moved = source
     for dim in now.dims:
-        found = found.index_select(dim, from_)
+        moved = moved.index_select(dim, from_)
     target.zero_()
     index = [slice(None)] * target.dim()
     if len(now.dims) == 2:
-        target[to[:, None], to] = found
+        target[to[:, None], to] = moved
     else:
         index[now.dims[0]] = to  # type: ignore[call-overload]
-        target[tuple(index)] = found
+        target[tuple(index)] = moved

@@ -30,7 +30,7 @@ def fuse(model: nn.Module, config: OptimizerConfig, device: str = "cpu") -> None
 
     Raises ConfigError for a table that will not be sharded, and for Adam on CPUs.
     """
-    known = []
+    sharded = []
     for module in model.modules():
         if not isinstance(module, EmbeddingCollection | EmbeddingBagCollection):
             continue
@@ -44,10 +44,10 @@ def fuse(model: nn.Module, config: OptimizerConfig, device: str = "cpu") -> None
                     "'adagrad', or replicate the table with embeddings.shard_above_mb"
                 )
             apply_optimizer_in_backward(_FUSED[name], [parameter], {"lr": rate})
-            known.append(table)
+            sharded.append(table)
     for table in config.tables:
-        if table not in known:
-            there = f"sharded are: {', '.join(known)}" if known else "none is sharded"
+        if table not in sharded:
+            there = f"sharded are: {', '.join(sharded)}" if sharded else "none is sharded"
             raise ConfigError(f"trainer.optimizer.tables.{table}: no sharded table; {there}")
 
 

@@ -35,17 +35,17 @@ def plan_of(
 
     What is no table (weights, gradients, optimizer state, buffers) is counted with the first.
     """
-    found = {path: m for path, m in model.named_modules() if isinstance(m, Embeddings)}
+    modules = _embeddings_of(model)
     tables = {
         id(weights)
-        for m in found.values()
-        for part in (m.tables, m.sharded)
-        for weights in part.parameters()
+        for module in modules.values()
+        for collections in (module.tables, module.sharded)
+        for weights in collections.parameters()
     }
     weights = [p for p in model.parameters() if id(p) not in tables]
     dense = 4 * sum(p.nbytes for p in weights) + sum(b.nbytes for b in model.buffers())
     plans = {}
-    for path, module in found.items():
+    for path, module in modules.items():
         plans[path] = make_plan(
             module.layout,
             world,
@@ -70,11 +70,11 @@ def shard(
         # TorchRec would take kernels for tables without optimizers that write beyond their memory
         optimizer = OptimizerConfig(sharded="sgd")
         fuse(model, optimizer)
-    found = {path: m for path, m in model.named_modules() if isinstance(m, Embeddings)}
+    modules = _embeddings_of(model)
     plan: dict[str, EmbeddingModuleShardingPlan] = {}
     plans = plan_of(model, group.world, optimizer, group.device.type)
-    for path, module in found.items():
-        placements = {one.table.name: one for one in plans[path].placements}
+    for path, module in modules.items():
+        placements = {placement.table.name: placement for placement in plans[path].placements}
         for name, collection in module.sharded.items():
             tables = [table_of(weights) for weights, _ in collection.named_parameters()]
             plan[f"{_prefix(path)}{name}"] = torchrec_plan.construct_module_sharding_plan(
@@ -88,17 +88,22 @@ def shard(
         model,
         device=group.device,
         plan=ShardingPlan(plan),  # type: ignore[arg-type]
-        # DDP must not regroup gradients after its first step: their places decide in which order
+        # DDP must not regroup gradients after its first step: their offsets decide in which order
         # three and more are summed, and a resumed training would sum otherwise than before
         data_parallel_wrapper=DefaultDataParallelWrapper(
             static_graph=group.world < 3, find_unused_parameters=group.world > 2
         ),
     )
-    for path, module in found.items():
+    for path, module in modules.items():
         for name, weights in sharded.state_dict().items():
             if name.startswith(_prefix(path)):
                 _draw(weights, module, table_of(name))
     return sharded
+
+
+def _embeddings_of(model: nn.Module) -> dict[str, Embeddings]:
+    """By their paths."""
+    return {path: m for path, m in model.named_modules() if isinstance(m, Embeddings)}
 
 
 def _prefix(path: str) -> str:
@@ -108,9 +113,9 @@ def _prefix(path: str) -> str:
 
 @torch.no_grad()
 def _draw(weights: Any, module: Embeddings, table: str) -> None:
-    for part in weights.local_shards():
-        row, column = part.metadata.shard_offsets
-        module.fill(part.tensor, table, row, column)
+    for local in weights.local_shards():
+        row, column = local.metadata.shard_offsets
+        module.fill(local.tensor, table, row, column)
 
 
 def _sharding(placement: Placement, world: int) -> Any:

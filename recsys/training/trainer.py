@@ -260,8 +260,7 @@ class Trainer:
             self.group,
             allow_features=self.config.allow_feature_changes,
         )
-        known = {f.name for f in fields(Progress)}
-        if set(state["progress"]) != known:
+        if set(state["progress"]) != {f.name for f in fields(Progress)}:
             raise DataError(f"{folder} was written by another version: train without --resume")
         self.progress = Progress(**state["progress"])
         self.optimizer.count_steps(self.progress.step)
@@ -280,8 +279,8 @@ class Trainer:
         """Take another training's weights, and its optimizers' state where it fits."""
         saved = checkpoint.read_state(folder)["model"]
         wraps = self._description["wraps"]
-        part = wraps if saved.get("wraps", "") != wraps else ""
-        fits = not part and same_optimizers(saved, self._description)
+        submodule = wraps if saved.get("wraps", "") != wraps else ""
+        fits = not submodule and same_optimizers(saved, self._description)
         state, changes = checkpoint.load(
             folder,
             self.model,
@@ -289,7 +288,7 @@ class Trainer:
             self.group,
             allow_features=self.config.allow_feature_changes,
             random=False,
-            part=part,
+            submodule=submodule,
         )
         if fits:
             self.optimizer.count_steps(state["progress"]["step"])

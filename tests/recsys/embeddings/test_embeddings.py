@@ -20,7 +20,7 @@ from recsys.embeddings.initial_weights import fill
 from recsys.embeddings.layout import FeatureSpec, Layout, make_layout
 from recsys.embeddings.options import EmbeddingsConfig, Hashed, PerFeature, TableConfig, Unified
 from recsys.embeddings.plain import PlainEmbeddings, RowMaps, masked_mean
-from recsys.embeddings.tables import Embeddings, table_of, whole
+from recsys.embeddings.tables import Embeddings, materialise, table_of
 
 WIDTH = 8
 FEATURES = [
@@ -53,7 +53,7 @@ def layout(request: pytest.FixtureRequest) -> Layout:
 
 
 def build(layout: Layout) -> Embeddings:
-    return whole(Embeddings(layout))  # type: ignore[return-value]
+    return materialise(Embeddings(layout))  # type: ignore[return-value]
 
 
 def rows_of(layout: Layout) -> dict[str, int]:
@@ -289,7 +289,7 @@ def test_large_tables_have_no_memory_until_they_are_given_some() -> None:
     assert {table_of(n): p.is_meta for n, p in embeddings.named_parameters()} == {
         "item": True, "tags": True, "country": False
     }  # fmt: skip
-    assert not any(p.is_meta for p in whole(embeddings).parameters())
+    assert not any(p.is_meta for p in materialise(embeddings).parameters())
 
 
 @pytest.mark.parametrize("options", [{"init_std": 0.5}, {"init_range": 0.05}])

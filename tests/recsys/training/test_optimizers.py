@@ -13,7 +13,7 @@ from feature_store.errors import ConfigError
 from recsys.distributed import Group, join
 from recsys.embeddings.layout import FeatureSpec, make_layout
 from recsys.embeddings.options import PerFeature
-from recsys.embeddings.tables import Embeddings, whole
+from recsys.embeddings.tables import Embeddings, materialise
 from recsys.training.optimizers import Optimizer, fuse
 from recsys.training.options import OptimizerConfig, TableOptimizer
 from recsys.training.sharding import shard
@@ -117,7 +117,7 @@ def test_sgd_moves_each_kind_of_weight_at_its_own_rate(group: Group) -> None:
     config = OptimizerConfig(
         name="sgd", learning_rate=0.01, sharded="sgd", sharded_learning_rate=0.3
     )
-    model = whole(Model())
+    model = materialise(Model())
     model(IDS, TAGS).backward()
     gradients = {".".join(n.split(".")[-2:]): p.grad for n, p in model.named_parameters()}
     for name, moved in one_step(group, config, 1.0).items():
@@ -154,7 +154,7 @@ def test_a_table_may_have_an_optimizer_of_its_own(group: Group) -> None:
         "tags": TableOptimizer(learning_rate=0.25),
     }
     config = OptimizerConfig(sharded="adagrad", sharded_learning_rate=0.1, tables=tables)
-    model = whole(Model())
+    model = materialise(Model())
     model(IDS, TAGS).backward()
     gradients = {".".join(n.split(".")[-2:]): p.grad for n, p in model.named_parameters()}
     for factor in (1.0, 0.5):  # the schedule scales each rate
