@@ -17,7 +17,7 @@ from feature_store.errors import ConfigError
 
 @dataclass(frozen=True)
 class Group:
-    """The processes that train together, and this one's place and device among them.
+    """The processes that train together, and this one's rank and device.
 
     `background` is a second gloo group: files are written beside the training, and what their
     writers say to each other must not mix with what the training says.
@@ -49,23 +49,23 @@ class Group:
         """Any object of every process, in the order of ranks."""
         if self.world == 1:
             return [value]
-        found: list[Any] = [None] * self.world
-        dist.all_gather_object(found, value, group=self.background if background else None)
-        return found
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value, group=self.background if background else None)
+        return values
 
     def largest(self, value: int, device: torch.device) -> int:
         """The largest value over all processes; `device` is where tensors are exchanged."""
         if self.world == 1:
             return value
-        found = torch.tensor(value, device=device)
-        dist.all_reduce(found, op=dist.ReduceOp.MAX)
-        return int(found)
+        maximum = torch.tensor(value, device=device)
+        dist.all_reduce(maximum, op=dist.ReduceOp.MAX)
+        return int(maximum)
 
     def concat(self, value: Tensor) -> Tensor:
         """A one-dimensional tensor of every process, one behind the other."""
         if self.world == 1:
             return value
-        return torch.cat([part.to(value.device) for part in self.gather(value.cpu())])
+        return torch.cat([tensor.to(value.device) for tensor in self.gather(value.cpu())])
 
     def barrier(self) -> None:
         """Wait for all processes."""

@@ -107,10 +107,12 @@ def _minor(version: str) -> int | None:
 
 
 def _python() -> Check:
-    found = ".".join(map(str, sys.version_info[:3]))
+    version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info >= (3, 11):  # noqa: UP036  (a copy of the folder runs without pip's veto)
-        return Check("python", "ok", found)
-    return Check("python", "fail", f"{found}, needs 3.11 or newer", f"{_setup()} PYTHON=python3.11")
+        return Check("python", "ok", version)
+    return Check(
+        "python", "fail", f"{version}, needs 3.11 or newer", f"{_setup()} PYTHON=python3.11"
+    )
 
 
 def _versions() -> list[Check]:
@@ -124,8 +126,8 @@ def _versions() -> list[Check]:
     checks = [_present("torch", torch), _present("torchrec", torchrec)]
     if len(fbgemms) > 1:
         both = " and ".join(f"{name} {version}" for name, version in fbgemms.items())
-        found = f"{both}: they overwrite each other's files"
-        return [*checks, Check("fbgemm", "fail", found, f"rm -rf .venv && {_setup()}")]
+        clash = f"{both}: they overwrite each other's files"
+        return [*checks, Check("fbgemm", "fail", clash, f"rm -rf .venv && {_setup()}")]
     name, fbgemm = next(iter(fbgemms.items()), ("fbgemm", None))
     checks.append(_present(name, fbgemm))
     if torch and torchrec and fbgemm:
@@ -142,16 +144,16 @@ def _present(distribution: str, version: str | None) -> Check:
 def _match(torch: str, torchrec: str, fbgemm: str) -> Check:
     """fbgemm is compiled against one torch: 1.6 with 2.11, 1.7 with 2.12, 1.8 with 2.13."""
     torch_minor, fbgemm_minor = _minor(torch), _minor(fbgemm)
-    found = f"torch {torch}, torchrec {torchrec}, fbgemm {fbgemm}"
+    versions = f"torch {torch}, torchrec {torchrec}, fbgemm {fbgemm}"
     if torch_minor is None or fbgemm_minor is None:
-        return Check("versions match", "warn", f"{found}: unknown pattern", _setup())
+        return Check("versions match", "warn", f"{versions}: unknown pattern", _setup())
     if torch_minor != fbgemm_minor + 5:
-        found += f"; fbgemm {fbgemm} needs torch 2.{fbgemm_minor + 5}"
+        needed = f"torch 2.{fbgemm_minor + 5}"
     elif _minor(torchrec) != fbgemm_minor:
-        found += f"; fbgemm {fbgemm} needs torchrec 1.{fbgemm_minor}"
+        needed = f"torchrec 1.{fbgemm_minor}"
     else:
-        return Check("versions match", "ok", found)
-    return Check("versions match", "fail", found, _setup())
+        return Check("versions match", "ok", versions)
+    return Check("versions match", "fail", f"{versions}; fbgemm {fbgemm} needs {needed}", _setup())
 
 
 # What happens when it is used
@@ -271,9 +273,9 @@ def _trials(timeout_s: float = 120) -> list[Check]:
     """Try everything. A trial that takes its process down does not take the later ones along."""
     checks: list[Check] = []
     while len(checks) < len(TRIALS):
-        left = list(TRIALS)[len(checks) :]
+        untried = list(TRIALS)[len(checks) :]
         # -P: this file's folder must not come before the installed packages.
-        command = [sys.executable, "-P", __file__, *left]
+        command = [sys.executable, "-P", __file__, *untried]
         try:
             run = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
             reports, end = run.stdout, _ending(run.returncode, run.stderr)
@@ -281,9 +283,9 @@ def _trials(timeout_s: float = 120) -> list[Check]:
             reports, end = _text(error.stdout), f"no answer after {timeout_s:.0f} s"
         except OSError as error:
             reports, end = "", f"cannot start {sys.executable}: {error}"
-        known = len(checks)
+        before = len(checks)
         checks += [_reported(json.loads(r)) for r in reports.splitlines() if r.startswith("{")]
-        if len(checks) - known < len(left):
+        if len(checks) - before < len(untried):
             name = list(TRIALS)[len(checks)]
             checks.append(Check(name, TRIALS[name].status, end, _setup()))
     return checks
@@ -334,10 +336,10 @@ def _memory() -> Check:
     free = _free_memory()
     if free is None:
         return Check("free memory", "ok", "unknown on this system")
-    found = f"{free / GIB:.1f} GiB"
+    size = f"{free / GIB:.1f} GiB"
     if free >= 4 * GIB:
-        return Check("free memory", "ok", found)
-    return Check("free memory", "warn", found, "close other programs, or lower reader.batch_size")
+        return Check("free memory", "ok", size)
+    return Check("free memory", "warn", size, "close other programs, or lower reader.batch_size")
 
 
 def _free_memory() -> int | None:
@@ -358,11 +360,11 @@ def _free_memory() -> int | None:
 
 def _disk(folder: Path) -> Check:
     free = shutil.disk_usage(folder).free
-    found = f"{free / GIB:.1f} GiB in {folder}"
+    size = f"{free / GIB:.1f} GiB in {folder}"
     if free >= 5 * GIB:
-        return Check("free disk", "ok", found)
+        return Check("free disk", "ok", size)
     status: Status = "warn" if free >= GIB / 2 else "fail"
-    return Check("free disk", status, found, "delete old folders under runs/")
+    return Check("free disk", status, size, "delete old folders under runs/")
 
 
 if __name__ == "__main__":

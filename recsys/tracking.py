@@ -59,13 +59,20 @@ class Tracker:
         run_id: The id of the run, to be kept in the checkpoint; None where none was started.
     """
 
-    def __init__(self, uri: str = DEFAULT_URI) -> None:
-        self.run_id: str | None = None
+    def __init__(
+        self,
+        uri: str = DEFAULT_URI,
+        *,
+        client: MlflowClient | None = None,
+        run_id: str | None = None,
+        warned: bool = False,
+    ) -> None:
+        self.run_id = run_id
         self._uri = uri
-        self._client: MlflowClient | None = None
+        self._client = client
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tracking")
         self._failures = 0
-        self._warned = False
+        self._warned = warned
 
     @classmethod
     def start(
@@ -87,26 +94,26 @@ class Tracker:
             enabled: False gives a tracker that is off.
             run_id: The run to continue; where it does not exist, a new one begins.
         """
-        tracker = cls(_absolute(os.environ.get("MLFLOW_TRACKING_URI") or uri or DEFAULT_URI))
-        if enabled:
-            try:
-                tracker._client = _connect(tracker._uri)
-                tracker.run_id = _run(tracker._client, tracker._uri, experiment, name, run_id)
-            except Exception as error:
-                tracker._client = None
-                tracker._warn("start a run", error)
-        return tracker
+        uri = _absolute(os.environ.get("MLFLOW_TRACKING_URI") or uri or DEFAULT_URI)
+        if not enabled:
+            return cls(uri)
+        try:
+            client = _connect(uri)
+            run_id = _run(client, uri, experiment, name, run_id)
+        except Exception as error:
+            tracker = cls(uri)
+            tracker._warn("start a run", error)
+            return tracker
+        return cls(uri, client=client, run_id=run_id)
 
     def child(self, name: str) -> Tracker:
         """Begin a run below this one, such as a trial of a search; off where this tracker is off.
 
         It is finished like any other, and before this one.
         """
-        below = Tracker(self._uri)
-        below.run_id = self._attempt(f"start {name}", lambda c, run: _child(c, run, name))
-        below._client = None if below.run_id is None else self._client
-        below._warned = self._warned
-        return below
+        run_id = self._attempt(f"start {name}", lambda c, run: _child(c, run, name))
+        client = None if run_id is None else self._client
+        return Tracker(self._uri, client=client, run_id=run_id, warned=self._warned)
 
     def log_config(self, config: Mapping[str, Any]) -> None:
         """Write the configuration as parameters, one per leaf, named like `trainer.epochs`.
@@ -254,10 +261,10 @@ def _run(client: MlflowClient, uri: str, experiment: str, name: str, run_id: str
     # Beside the database: MLflow's default is a folder in whatever the current folder is.
     artifacts = (file.parent / "mlartifacts").as_uri() if file else None
     _unless_it_exists(lambda: client.create_experiment(experiment, artifact_location=artifacts))
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
+    existing = client.get_experiment_by_name(experiment)
+    if existing is None:
         raise LookupError(f"experiment {experiment} was made but is not found")
-    return str(client.create_run(found.experiment_id, run_name=name).info.run_id)
+    return str(client.create_run(existing.experiment_id, run_name=name).info.run_id)
 
 
 def _child(client: MlflowClient, parent: str, name: str) -> str:
@@ -282,16 +289,16 @@ def _log_config(client: MlflowClient, run_id: str, config: Mapping[str, Any]) ->
     from mlflow.entities import Param, RunTag
 
     leaves = {mlflow_name(key): value[:_PARAM_LENGTH] for key, value in _flatten(config)}
-    known = client.get_run(run_id).data.params
+    logged = client.get_run(run_id).data.params
     tags = {k: v for k, v in leaves.items() if k.endswith("fingerprint")}
-    tags |= {f"changed.{k}": v for k, v in leaves.items() if known.get(k, v) != v}
+    tags |= {f"changed.{k}": v for k, v in leaves.items() if logged.get(k, v) != v}
     tags |= {"config_fingerprint": fingerprint(config), "version.python": platform.python_version()}
     tags |= {f"version.{name}": v for name in _VERSIONS_OF if (v := _version(name))}
     if revision := git_revision(Path.cwd()):
         tags["git_revision"] = revision
-    for part in _parts([RunTag(k, v) for k, v in tags.items()]):
-        client.log_batch(run_id, tags=part)
-    for new in _parts([Param(k, v) for k, v in leaves.items() if k not in known]):
+    for chunk in _chunks([RunTag(k, v) for k, v in tags.items()]):
+        client.log_batch(run_id, tags=chunk)
+    for new in _chunks([Param(k, v) for k, v in leaves.items() if k not in logged]):
         client.log_batch(run_id, params=new)
 
 
@@ -305,7 +312,7 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
             yield f"{prefix}{key}", str(value)
 
 
-def _parts(entries: list[T]) -> Iterator[list[T]]:
+def _chunks(entries: list[T]) -> Iterator[list[T]]:
     for start in range(0, len(entries), _PARAMS_PER_CALL):
         yield entries[start : start + _PARAMS_PER_CALL]
 
