@@ -75,9 +75,9 @@ def main() -> None:
                 trained = train(config, examples, group, folder)
                 assert isinstance(trained.model, TrainedRetriever)
                 seconds[arm] = round(trained.seconds)
-                parts: dict[str, Any] = {arm: trained.model, **trained.model.parts()}
-                for label, part in parts.items():
-                    users = test(config, examples, group, part).users
+                models: dict[str, Any] = {arm: trained.model, **trained.model.variants()}
+                for label, model in models.items():
+                    users = test(config, examples, group, model).users
                     found.setdefault(label, []).append({f: users[f] for f in FIGURES})
                 told = {n: round(float(v.mean()), 4) for n, v in found[arm][-1].items()}
                 minutes = (time.perf_counter() - started) / 60

@@ -98,7 +98,7 @@ class GivenLists(nn.Module):
         """Fix what may be retrieved."""
         self._candidates = candidates
 
-    def parts(self) -> Mapping[str, Retriever]:
+    def variants(self) -> Mapping[str, Retriever]:
         """Nothing but the lists."""
         return {}
 

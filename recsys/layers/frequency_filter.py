@@ -1,4 +1,4 @@
-"""A learned filter over the places of a list, in the domain of frequencies."""
+"""A learned filter over the positions of a list, in the domain of frequencies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _STD = 0.02
 
 
 class FrequencyFilter(nn.Module):
-    """`LN( dropout( Dense( irfft( W rfft(E) ) ) ) + E )` over the L places of lists of vectors.
+    """`LN( dropout( Dense( irfft( W rfft(E) ) ) ) + E )` over the L positions of lists of vectors.
 
     Zhou et al., "Filter-enhanced MLP", WWW 2022, as Ada-Retrieval (Li et al., AAAI 2024) has it:
     one complex weight for each of the L // 2 + 1 frequencies and each of the D columns.

@@ -117,8 +117,8 @@ class _PointwiseAttention(torch.autograd.Function):
         of_positions = _of_positions(position, q.shape[2])
         out = torch.empty_like(v, memory_format=torch.contiguous_format)
         for rows in _chunks(q):
-            part = None if buckets is None else buckets[rows]
-            scores = _scores(q[rows], k[rows], of_positions, time, part)
+            of_rows = None if buckets is None else buckets[rows]
+            scores = _scores(q[rows], k[rows], of_positions, time, of_rows)
             torch.matmul(F.silu(scores, inplace=True).tril_(), v[rows], out=out[rows])
         return out.div_(length)
 
@@ -131,12 +131,12 @@ class _PointwiseAttention(torch.autograd.Function):
         of_q, of_k, of_v = (
             torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v)
         )
-        by_place = torch.zeros_like(of_positions)
+        by_pair = torch.zeros_like(of_positions)
         of_time = None if time is None else torch.zeros_like(time)
         grad = grad / ctx.length
         for rows in _chunks(q):
-            part = None if buckets is None else buckets[rows]
-            scores = _scores(q[rows], k[rows], of_positions, time, part)
+            of_rows = None if buckets is None else buckets[rows]
+            scores = _scores(q[rows], k[rows], of_positions, time, of_rows)
             share = torch.sigmoid(scores)
             # d silu(s) = sigmoid(s) (1 + s (1 - sigmoid(s)))
             slope = torch.addcmul(share, share * scores, 1 - share).tril_()
@@ -146,12 +146,13 @@ class _PointwiseAttention(torch.autograd.Function):
             torch.matmul(of_scores, k[rows], out=of_q[rows])
             torch.matmul(of_scores.transpose(2, 3), q[rows], out=of_k[rows])
             by_user = of_scores.sum(1)
-            by_place += by_user.sum(0)
-            if part is not None and of_time is not None:
-                of_time += torch.bincount(part.flatten(), by_user.flatten(), BUCKETS).to(time.dtype)
+            by_pair += by_user.sum(0)
+            if of_rows is not None and of_time is not None:
+                by_bucket = torch.bincount(of_rows.flatten(), by_user.flatten(), BUCKETS)
+                of_time += by_bucket.to(time.dtype)
         steps = torch.arange(t, device=q.device)
         ago = (steps.unsqueeze(1) - steps).clamp(min=0)
-        of_position = torch.zeros_like(position).index_add_(0, ago.flatten(), by_place.flatten())
+        of_position = torch.zeros_like(position).index_add_(0, ago.flatten(), by_pair.flatten())
         return of_q, of_k, of_v, of_position, of_time, None, None
 
 

@@ -100,8 +100,8 @@ class MIND(Extractor):
         present = mask.sum(1, keepdim=True) >= self.least
         votes = self.map(events).unsqueeze(2)  # [B, T, 1, D]: the same for all interests
         logits = self.start[: events.shape[1]].unsqueeze(0)
-        found = route(votes, logits, mask, present, self.iterations)
-        return Interests(self.feed(found), present)
+        capsules = route(votes, logits, mask, present, self.iterations)
+        return Interests(self.feed(capsules), present)
 
 
 class ComiRecDR(Extractor):

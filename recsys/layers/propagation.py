@@ -19,7 +19,7 @@ class Bipartite(nn.Module):
     """Edges between users and items, ordered by user and, for the way back, by item.
 
     By user: `items` [E], `users` [E], and where a user's edges begin, `user_starts` [U + 1]. By
-    item: `users_by_item` [E], `item_starts` [N + 1], and `places` [E] of its edges by user.
+    item: `users_by_item` [E], `item_starts` [N + 1], and `edges_by_item` [E], which count by user.
     """
 
     items: Tensor
@@ -27,26 +27,26 @@ class Bipartite(nn.Module):
     user_starts: Tensor
     users_by_item: Tensor
     item_starts: Tensor
-    places: Tensor
+    edges_by_item: Tensor
 
     def __init__(self, matrix: sp.sparray | sp.spmatrix) -> None:
         """An edge for every stored value of `matrix` [U, N]."""
         super().__init__()
         by_user = sp.csr_array(matrix)
         by_user.sum_duplicates()
-        places = np.arange(by_user.nnz, dtype=np.int32)
-        numbered = (places, by_user.indices, by_user.indptr)
+        edges = np.arange(by_user.nnz, dtype=np.int32)
+        numbered = (edges, by_user.indices, by_user.indptr)
         by_item = sp.csr_array(numbered, shape=by_user.shape).tocsc()
         users = np.repeat(np.arange(by_user.shape[0]), np.diff(by_user.indptr))
-        for name, found in {
+        for name, array in {
             "items": by_user.indices,
             "users": users,
             "user_starts": by_user.indptr,
             "users_by_item": by_item.indices,
             "item_starts": by_item.indptr,
-            "places": by_item.data,
+            "edges_by_item": by_item.data,
         }.items():
-            self.register_buffer(name, torch.from_numpy(found.astype(np.int32)), persistent=False)
+            self.register_buffer(name, torch.from_numpy(array.astype(np.int32)), persistent=False)
 
     @property
     def degrees(self) -> tuple[Tensor, Tensor]:
@@ -58,8 +58,8 @@ class Bipartite(nn.Module):
         starts, counts = self.user_starts[users], self.degrees[0][users]
         columns = torch.arange(max(1, int(counts.max())), device=users.device)
         there = columns < counts.unsqueeze(1)
-        places = (starts.unsqueeze(1) + columns).masked_fill(~there, 0)
-        return self.items[places].long().masked_fill(~there, 0)
+        edges = (starts.unsqueeze(1) + columns).masked_fill(~there, 0)
+        return self.items[edges].long().masked_fill(~there, 0)
 
 
 def product(
@@ -70,7 +70,7 @@ def product(
     `by_item` may bring the values in the order by item, where they are known already.
     """
     if by_item is None:
-        by_item = values.detach().index_select(0, graph.places)
+        by_item = values.detach().index_select(0, graph.edges_by_item)
     return _Product.apply(graph, values.float(), by_item, users.float(), items.float())  # type: ignore[no-any-return]
 
 
@@ -155,7 +155,7 @@ class LightGCN(nn.Module):
         of_users, of_items = (d.clamp(min=1).rsqrt() for d in graph.degrees)
         values = of_users[graph.users] * of_items[graph.items]
         self.register_buffer("values", values, persistent=False)
-        self.register_buffer("by_item", values[graph.places], persistent=False)
+        self.register_buffer("by_item", values[graph.edges_by_item], persistent=False)
 
     def forward(self, graph: Bipartite, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """[U, D] and [N, D] -> the same; the sum is nested: `E + A (E + A (E + ...))`."""
@@ -197,14 +197,14 @@ class SheafLayer(nn.Module):
         scaled = [root * z for root, z in zip(roots, changed, strict=True)]
         beside = product(graph, forth * back, *scaled)
         of_users, of_items = (
-            degree / (degree + 1) * z - root * other
-            for degree, z, root, other in zip(degrees, changed, roots, beside, strict=True)
+            degree / (degree + 1) * z - root * of_neighbours
+            for degree, z, root, of_neighbours in zip(degrees, changed, roots, beside, strict=True)
         )
         return users - self.step * of_users, items - self.step * of_items
 
 
-def _at(values: Tensor, places: Tensor) -> Tensor:
-    return values.index_select(0, places)
+def _at(values: Tensor, rows: Tensor) -> Tensor:
+    return values.index_select(0, rows)
 
 
 class Sheaf(nn.Module):
@@ -216,8 +216,8 @@ class Sheaf(nn.Module):
 
     def forward(self, graph: Bipartite, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """[U, D] and [N, D] -> [U, (L + 1) D] and [N, (L + 1) D]."""
-        found = [(users, items)]
+        outputs = [(users, items)]
         for layer in self.layers:
-            found.append(layer(graph, *found[-1]))
-        of_users, of_items = zip(*found, strict=True)
+            outputs.append(layer(graph, *outputs[-1]))
+        of_users, of_items = zip(*outputs, strict=True)
         return torch.cat(of_users, dim=1), torch.cat(of_items, dim=1)

@@ -26,13 +26,13 @@ class Sets(NamedTuple):
 
     def pieces(self) -> Iterator[tuple[slice, slice]]:
         """Rows and the negatives they share, with `_CHUNK_SCORES` scores at most, or one row."""
-        row = other = 0
+        row = negative = 0
         for rows, negatives in zip(self.rows, self.negatives, strict=True):
             size = max(1, _CHUNK_SCORES // max(1, negatives))
             for start in range(row, row + rows, size):
                 end = min(start + size, row + rows)
-                yield slice(start, end), slice(other, other + negatives)
-            row, other = row + rows, other + negatives
+                yield slice(start, end), slice(negative, negative + negatives)
+            row, negative = row + rows, negative + negatives
 
     def keys(self, counts: tuple[int, ...], ids: Tensor) -> Tensor:
         """Ids that differ where their sets do, in the order of the sets; `counts` of each set."""
@@ -72,18 +72,18 @@ def sampled_softmax(
         positive = positive - log_q[0]
         bias = log_q[1]
     sets = sets or Sets((len(targets),), (len(negative_ids),))
-    hit, place = _accidental_hits(targets, negative_ids, sets)
+    hit, position = _accidental_hits(targets, negative_ids, sets)
     return _SharedNegatives.apply(
-        queries.float(), positive.float(), negatives.float(), bias, hit, place, sets
+        queries.float(), positive.float(), negatives.float(), bias, hit, position, sets
     )
 
 
 def _accidental_hits(targets: Tensor, negative_ids: Tensor, sets: Sets) -> tuple[Tensor, Tensor]:
-    """Rows whose target is among their negatives, ascending, and its place there."""
+    """Rows whose target is among their negatives, ascending, and the target's position there."""
     wanted, there = sets.keys(sets.rows, targets), sets.keys(sets.negatives, negative_ids)
-    place = torch.searchsorted(there, wanted).clamp(max=len(there) - 1)
-    hit = (there[place] == wanted).nonzero().squeeze(1)
-    return hit, place[hit]
+    position = torch.searchsorted(there, wanted).clamp(max=len(there) - 1)
+    hit = (there[position] == wanted).nonzero().squeeze(1)
+    return hit, position[hit]
 
 
 class _SharedNegatives(torch.autograd.Function):
@@ -101,49 +101,54 @@ class _SharedNegatives(torch.autograd.Function):
         negatives: Tensor,
         bias: Tensor | None,
         hit: Tensor,
-        place: Tensor,
+        position: Tensor,
         sets: Sets,
     ) -> Tensor:
         """Losses [P]; keeps the log of each row's normaliser, and no scores."""
         total = torch.empty_like(positive)
         with torch.autocast(queries.device.type, enabled=False):
-            for rows, _, scores in _chunks(queries, negatives, bias, hit, place, sets):
+            for rows, _, scores in _chunks(queries, negatives, bias, hit, position, sets):
                 total[rows] = torch.logsumexp(scores, dim=1)
         total = torch.logaddexp(total, positive)
         ctx.sets = sets
-        ctx.save_for_backward(queries, positive, negatives, bias, hit, place, total)
+        ctx.save_for_backward(queries, positive, negatives, bias, hit, position, total)
         return total - positive
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         """Gradients from the scores computed again: softmax shares times `grad` [P]."""
-        queries, positive, negatives, bias, hit, place, total = ctx.saved_tensors
+        queries, positive, negatives, bias, hit, position, total = ctx.saved_tensors
         of_queries = torch.empty_like(queries)
         of_negatives = torch.zeros_like(negatives)
-        for rows, others, scores in _chunks(queries, negatives, bias, hit, place, ctx.sets):
+        for rows, columns, scores in _chunks(queries, negatives, bias, hit, position, ctx.sets):
             share = scores.sub_(total[rows, None]).exp_().mul_(grad[rows, None])
-            torch.mm(share, negatives[others], out=of_queries[rows])
-            of_negatives[others].addmm_(share.T, queries[rows])
+            torch.mm(share, negatives[columns], out=of_queries[rows])
+            of_negatives[columns].addmm_(share.T, queries[rows])
         of_positive = ((positive - total).exp() - 1) * grad
         return of_queries, of_positive, of_negatives, None, None, None, None
 
 
 def _chunks(
-    queries: Tensor, negatives: Tensor, bias: Tensor | None, hit: Tensor, place: Tensor, sets: Sets
+    queries: Tensor,
+    negatives: Tensor,
+    bias: Tensor | None,
+    hit: Tensor,
+    position: Tensor,
+    sets: Sets,
 ) -> Iterator[tuple[slice, slice, Tensor]]:
     """Slices of rows and of negatives with their scores, accidental hits at -inf."""
     pieces = list(sets.pieces())
     starts = [rows.start for rows, _ in pieces]
     bounds = torch.searchsorted(hit, torch.tensor([*starts, len(queries)], device=hit.device))
     transposed = negatives.T.contiguous()
-    for (rows, others), (first, last) in zip(
+    for (rows, columns), (first, last) in zip(
         pieces, itertools.pairwise(bounds.tolist()), strict=True
     ):
-        scores = queries[rows] @ transposed[:, others]
+        scores = queries[rows] @ transposed[:, columns]
         if bias is not None:
-            scores -= bias[others]
-        scores[hit[first:last] - rows.start, place[first:last] - others.start] = float("-inf")
-        yield rows, others, scores
+            scores -= bias[columns]
+        scores[hit[first:last] - rows.start, position[first:last] - columns.start] = float("-inf")
+        yield rows, columns, scores
 
 
 def bpr(
@@ -206,20 +211,20 @@ def _in_chunks(
     """`losses` of positive scores [P] and scores [P, n] against the negatives kept [P, n], a few
     rows at a time; the backward pass computes the scores again."""
 
-    def part(
+    def chunk(
         queries: Tensor, positives: Tensor, targets: Tensor, negatives: Tensor, ids: Tensor
     ) -> Tensor:
         kept = targets.unsqueeze(1) != ids
         return losses((queries * positives).sum(1), queries @ negatives.T, kept)
 
     sets = sets or Sets((len(targets),), (len(negative_ids),))
-    found = [
+    chunks = [
         checkpoint(
-            part,
-            *(of_rows[rows] for of_rows in (queries, positives, targets)),
-            *(shared[others] for shared in (negatives, negative_ids)),
+            chunk,
+            *(tensor[rows] for tensor in (queries, positives, targets)),
+            *(tensor[columns] for tensor in (negatives, negative_ids)),
             use_reentrant=False,
         )
-        for rows, others in sets.pieces()
+        for rows, columns in sets.pieces()
     ]
-    return torch.cat(found) if found else queries.sum(1)
+    return torch.cat(chunks) if chunks else queries.sum(1)

@@ -49,7 +49,7 @@ class NegativeSampler(nn.Module):
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         points = torch.rand(sets, count, generator=generator, dtype=torch.float64)
         rows = torch.searchsorted(self.cumulative, points.to(self.cumulative.device), right=True)
-        return [torch.unique(one) for one in rows.clamp(max=len(self.cumulative) - 1)]
+        return [torch.unique(drawn) for drawn in rows.clamp(max=len(self.cumulative) - 1)]
 
     def everything(self) -> Tensor:
         """All items that could be drawn, ascending: for the softmax over the whole catalogue."""

@@ -22,7 +22,7 @@ from recsys.objectives.losses import Sets
 from recsys.objectives.negatives import NegativeSampler
 from recsys.options import ModelConfig, changed
 
-_DEAL = salt_of("negatives")
+_ASSIGNMENT = salt_of("negatives")
 
 
 class ObjectiveConfig(ModelConfig):
@@ -39,8 +39,8 @@ class ObjectiveConfig(ModelConfig):
     negative_sets: int = Field(
         1,
         ge=1,
-        description="Sets of so many negatives that are drawn per step. Every target is dealt to "
-        "one and shares it with the others there: few sets are fast, many let more items learn "
+        description="Sets of so many negatives that are drawn per step. Every target is assigned "
+        "to one and shares it with the others there: few sets are fast, many let more items learn "
         "from a step.",
     )
     negative_sampling: Literal["uniform", "popularity", "mixed", "in_batch"] = Field(
@@ -191,22 +191,22 @@ class Objective(nn.Module):
             negatives: [n, D] of `drawn`.
         """
         # by the target alone: the same set whichever process a row is on
-        place = hash_rows(targets, _DEAL, len(drawn.sizes))
-        order = place.argsort(stable=True)
-        counts = place.bincount(minlength=len(drawn.sizes)).tolist()
+        assigned = hash_rows(targets, _ASSIGNMENT, len(drawn.sizes))
+        order = assigned.argsort(stable=True)
+        counts = assigned.bincount(minlength=len(drawn.sizes)).tolist()
         queries, positives, targets = (
             rows.index_select(0, order) for rows in (queries, positives, targets)
         )
         sets = Sets(tuple(counts), drawn.sizes)
         total = queries.new_zeros(())
         for width, share in self.config.widths:
-            user, own, others = (
+            user, positive, negative = (
                 self.unit(vectors[:, :width]) for vectors in (queries, positives, negatives)
             )
             temperature = self.config.temperature
             if self.config.normalise:
                 temperature *= (queries.shape[1] / user.shape[1]) ** 0.5
-            losses = self._losses(user / temperature, own, others, targets, drawn, sets)
+            losses = self._losses(user / temperature, positive, negative, targets, drawn, sets)
             total = total + share * losses
         return total.index_select(0, order.argsort())
 

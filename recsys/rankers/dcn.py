@@ -76,7 +76,10 @@ class DCN(Ranker):
             {f.name: examples.training_column(f) for f in features if f.kind == "dense"}
         )
         numbers = [f.name for f in features if f.kind == "dense"]
-        self.own = {n: tuple(f"numbers.{one}" for one in self.numbers.names(n)) for n in numbers}
+        self.own = {
+            feature: tuple(f"numbers.{constant}" for constant in self.numbers.names(feature))
+            for feature in numbers
+        }
         widths = {f.name: layout.width(f.name) if f.embedded else 1 for f in features}
         width = sum(widths.values())
         self.cross = CrossLayers(width, config.cross_layers)
@@ -118,11 +121,11 @@ class DCN(Ranker):
         numbers: dict[str, Tensor],
     ) -> Tensor:
         """Vectors and standardised numbers of features, side by side [n, D]."""
-        parts = [
+        columns = [
             vectors[f.name] if f.embedded else self.numbers(f.name, numbers[f.name]).unsqueeze(1)
             for f in features
         ]
-        return torch.cat(parts, dim=1)
+        return torch.cat(columns, dim=1)
 
     def _crossed(self, request: Tensor, items: Tensor) -> Tensor:
         """Logits [B, M, 1] of what is known of requests [B, R] and their items [B, M, I]."""

@@ -145,11 +145,11 @@ class AdaRetrieval(TrainedRetriever):
         history = inputs[HISTORY]
         vectors = self._look_up(torch.cat([history.flatten(), self.catalogue]))
         events = vectors[: history.numel()].view(*history.shape, -1)
-        found = self.rounds(
+        users = self.rounds(
             history, events, self.backbone.moments(inputs), vectors[history.numel() :]
         )
-        weights = torch.full_like(found[:, :, 0], float(self.config.round_size))
-        return Queries(self.objective.unit(found), weights)
+        weights = torch.full_like(users[:, :, 0], float(self.config.round_size))
+        return Queries(self.objective.unit(users), weights)
 
     def rounds(
         self, history: Tensor, events: Tensor, moments: Moments | None, items: Tensor
@@ -164,14 +164,14 @@ class AdaRetrieval(TrainedRetriever):
         """
         compared = self.objective.unit(items.detach()).T
         users = [self.backbone.user(history, events, moments)]
-        places = history.new_empty(history.shape[0], 0)
+        retrieved = history.new_empty(history.shape[0], 0)  # rows of `items`
         lists: list[Tensor] = []
         for _ in range(1, self.config.rounds):
             scores = self.objective.unit(users[-1].detach()) @ compared
-            scores = scores.scatter(1, places, float("-inf"))
-            found = scores.topk(self.config.round_size, dim=1).indices
-            places = torch.cat([places, found.to(places.dtype)], dim=1)
-            lists.append(F.embedding(found, items))
+            scores = scores.scatter(1, retrieved, float("-inf"))
+            best = scores.topk(self.config.round_size, dim=1).indices
+            retrieved = torch.cat([retrieved, best.to(retrieved.dtype)], dim=1)
+            lists.append(F.embedding(best, items))
             adapted = self.item_adapter(events, torch.stack(lists, dim=1))
             user = self.backbone.user(history, adapted, moments)
             users.append(self.user_adapter(user, torch.stack(users, dim=1)))
@@ -203,7 +203,7 @@ class AdaRetrieval(TrainedRetriever):
         vectors = self._look_up(torch.cat([history.flatten(), self.catalogue]))
         events = vectors[: history.numel()].view(*history.shape, -1)[users]
         items = vectors[history.numel() :]
-        found = self.rounds(
+        queries = self.rounds(
             inputs[HISTORY], events[:, :longest], self.backbone.moments(inputs), items
         )
         positives, negatives = (
@@ -211,18 +211,19 @@ class AdaRetrieval(TrainedRetriever):
             for rows in (targets, drawn.ids)
         )
         losses = [
-            self.objective(user, positives, negatives, targets, drawn).sum() * config.decay**place
-            for place, user in enumerate(found.unbind(1))
+            self.objective(query, positives, negatives, targets, drawn).sum()
+            * config.decay**earlier
+            for earlier, query in enumerate(queries.unbind(1))
         ]
-        return Loss(torch.stack(losses).sum(), found.new_tensor(len(targets)))
+        return Loss(torch.stack(losses).sum(), queries.new_tensor(len(targets)))
 
     def _hardest(self, inputs: dict[str, Tensor], targets: Tensor) -> Tensor:
-        known = torch.cat([inputs[HISTORY], targets.unsqueeze(1)], dim=1)
+        seen = torch.cat([inputs[HISTORY], targets.unsqueeze(1)], dim=1)
         with answering(self):
             users = self.encode(inputs).vectors
             items = self.item_matrix(self.catalogue)
-            return self.objective.hardest(users, known, items, self.catalogue)
+            return self.objective.hardest(users, seen, items, self.catalogue)
 
     def _look_up(self, rows: Tensor) -> Tensor:
-        found = self.backbone.embeddings({self.backbone.item: rows})[self.backbone.item]
-        return found.detach() if self.config.freeze_backbone else found
+        vectors = self.backbone.embeddings({self.backbone.item: rows})[self.backbone.item]
+        return vectors.detach() if self.config.freeze_backbone else vectors

@@ -98,6 +98,6 @@ class ALS(FittedRetriever):
         ordered = history.sort(dim=1).values
         before = F.pad(ordered, (1, -1))
         distinct = ordered.masked_fill(ordered == before, 0)
-        known = self.vectors[distinct]  # [b, T, D]; padding has the vector 0
-        matrix = self.gram + (self.config.alpha - 1) * known.transpose(1, 2) @ known
-        return torch.linalg.solve(matrix, self.config.alpha * known.sum(1))
+        vectors = self.vectors[distinct]  # [b, T, D]; padding has the vector 0
+        matrix = self.gram + (self.config.alpha - 1) * vectors.transpose(1, 2) @ vectors
+        return torch.linalg.solve(matrix, self.config.alpha * vectors.sum(1))

@@ -54,8 +54,8 @@ class Retriever(Protocol):
         Raises RuntimeError before `prepare`.
         """
 
-    def parts(self) -> Mapping[str, Retriever]:
-        """What else it is good for to measure beside the whole, by label."""
+    def variants(self) -> Mapping[str, Retriever]:
+        """Reduced forms of it that are measured beside it, by label."""
 
     def state_dict(self) -> dict[str, Any]:
         """Its parameters by name; none where nothing was learned."""
@@ -92,14 +92,14 @@ class VectorRetriever(Model, ABC):
 
     @abstractmethod
     def embed_items(self, rows: Tensor) -> Tensor:
-        """Vectors [n, D] of item rows [n]; or [n] places of the 1 in unit vectors."""
+        """Vectors [n, D] of item rows [n]; or [n] columns of the 1 in unit vectors."""
 
     def compared(self, vectors: Tensor) -> Tensor:
         """Vectors [..., D] of users or items as they are compared, such as those of unit length."""
         return vectors
 
-    def parts(self) -> Mapping[str, VectorRetriever]:
-        """Nothing but the whole."""
+    def variants(self) -> Mapping[str, VectorRetriever]:
+        """None."""
         return {}
 
     def embed_users(self, batch: Batch) -> Queries:
@@ -109,13 +109,13 @@ class VectorRetriever(Model, ABC):
     @torch.no_grad()
     def item_matrix(self, rows: Tensor, chunk: int = 65_536) -> Tensor:
         """What `embed_items` says of many item rows, computed in chunks."""
-        return torch.cat([self.embed_items(part) for part in rows.split(chunk)])
+        return torch.cat([self.embed_items(block) for block in rows.split(chunk)])
 
     def prepare(self, candidates: Tensor) -> None:
         """Fix what may be retrieved, and compute its vectors once with the current weights."""
-        place = torch.full((int(candidates.max()) + 1,), -1, device=candidates.device)
-        place[candidates] = torch.arange(len(candidates), device=candidates.device)
-        self._prepared = (candidates, self.item_matrix(candidates), place)
+        index_of = torch.full((int(candidates.max()) + 1,), -1, device=candidates.device)
+        index_of[candidates] = torch.arange(len(candidates), device=candidates.device)
+        self._prepared = (candidates, self.item_matrix(candidates), index_of)
 
     @torch.no_grad()
     def retrieve(self, batch: Batch, k: int, exclude: Pairs | None = None) -> Candidates:
@@ -125,14 +125,14 @@ class VectorRetriever(Model, ABC):
         """
         if self._prepared is None:
             raise RuntimeError("call prepare(candidates) before retrieve()")
-        candidates, items, place = self._prepared
+        candidates, items, index_of = self._prepared
         if exclude is not None:
-            exclude = exclude.where(exclude.items < len(place))
-            exclude = Pairs(exclude.users, place[exclude.items])
+            exclude = exclude.where(exclude.items < len(index_of))
+            exclude = Pairs(exclude.users, index_of[exclude.items])
             exclude = exclude.where(exclude.items >= 0)
         queries = self.embed_users(batch)
-        scores, places = search(queries.vectors, queries.weights, items, k, exclude, self.merge)
-        ids = candidates[places.clamp(min=0)].masked_fill(places < 0, 0)
+        scores, indices = search(queries.vectors, queries.weights, items, k, exclude, self.merge)
+        ids = candidates[indices.clamp(min=0)].masked_fill(indices < 0, 0)
         return Candidates(ids, scores)
 
 

@@ -32,46 +32,46 @@ def vectors_of(
     Raises ConfigError where the run has another split, has learned what is held out here, or has
     no single vector for each of them.
     """
-    found = _open(Path(folder))
-    learnt = found.bundle.manifest.get("train_roles", ())
-    if VALIDATION in learnt and VALIDATION not in examples.summary.train_roles:
+    recommender = _open(Path(folder))
+    train_roles = recommender.bundle.manifest.get("train_roles", ())
+    if VALIDATION in train_roles and VALIDATION not in examples.summary.train_roles:
         raise ConfigError(
             f"{folder} has trained on validation events, too, which are held out here: set "
             "trainer.refit = true as there, or choose a run without it"
         )
-    split = found.bundle.manifest.get("protocol_fingerprint", examples.summary.fingerprint)
+    split = recommender.bundle.manifest.get("protocol_fingerprint", examples.summary.fingerprint)
     if split != examples.summary.fingerprint:
         raise ConfigError(
             f"{folder} was trained on another log or split: events that are tested here may be "
             "among its training events; give it the same [data] and [split]"
         )
-    items = _items(found.bundle, folder, examples)
+    items = _items(recommender.bundle, folder, examples)
     ids = examples.vocabulary(examples.schema.user)
     users = torch.zeros(len(ids), items.shape[1])
     order = torch.argsort(interactions.users, stable=True)
     rows, counts = interactions.users[order].unique_consecutive(return_counts=True)
     starts = np.concatenate([[0], counts.cumsum(0).numpy()])
     vocabulary = examples.vocabulary(examples.schema.item)
-    features = _features(found)
+    features = _features(recommender)
     for first in range(0, len(rows), _USERS):
-        part = slice(first, first + _USERS)
+        chunk = slice(first, first + _USERS)
         ends = starts[first : first + _USERS + 1]
         events = order[ends[0] : ends[-1]]
         offsets = pa.array(ends - ends[0], pa.int32())
-        raw = ids.decode(rows[part].numpy())
+        raw = ids.decode(rows[chunk].numpy())
         history = vocabulary.decode(interactions.items[events].numpy())
         times = pa.array(interactions.times[events].numpy())
         requests = features.take(pc.index_in(raw, value_set=features.column(0).combine_chunks()))
         requests = requests.set_column(0, features.column_names[0], raw)
         for name, values in ((HISTORY, history), (HISTORY_TIME, times)):
             requests = requests.append_column(name, pa.ListArray.from_arrays(offsets, values))
-        vectors, _ = found.bundle.queries(found.encode(requests)[0])
+        vectors, _ = recommender.bundle.queries(recommender.encode(requests)[0])
         if vectors.shape[1] != 1:
             raise ConfigError(
                 f"{folder} has {vectors.shape[1]} vectors a user: choose a run whose retriever has "
                 "one"
             )
-        users[rows[part]] = vectors.squeeze(1)
+        users[rows[chunk]] = vectors.squeeze(1)
     return users, items
 
 
@@ -95,9 +95,9 @@ def _items(bundle: Bundle, folder: Path | str, examples: Examples) -> Tensor:
     return items
 
 
-def _features(found: Recommender) -> pa.Table:
+def _features(recommender: Recommender) -> pa.Table:
     """The users' ids, and behind them what is known of users besides their events."""
-    table = pq.read_table(found.bundle.folder / "users.parquet", partitioning=None)
-    user = found.bundle.schema.user
+    table = pq.read_table(recommender.bundle.folder / "users.parquet", partitioning=None)
+    user = recommender.bundle.schema.user
     others = [n for n in table.column_names if n not in (user, HISTORY, HISTORY_TIME)]
     return table.select([user, *others])

@@ -80,9 +80,9 @@ class BPR(FittedRetriever):
                 "lower it"
             ) from None
         trained_users, trained_items = (np.flatnonzero(seen.getnnz(axis)) for axis in (1, 0))
-        known = model.user_factors[trained_users]
-        users = np.tile(known.mean(0), (len(examples.vocabulary(self.user)), 1))
-        users[trained_users] = known
+        trained = model.user_factors[trained_users]
+        users = np.tile(trained.mean(0), (len(examples.vocabulary(self.user)), 1))
+        users[trained_users] = trained
         vectors = np.zeros_like(model.item_factors)
         vectors[:, -1] = model.item_factors[trained_items, -1].min()
         vectors[trained_items] = model.item_factors[trained_items]

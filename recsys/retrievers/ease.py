@@ -62,8 +62,8 @@ class EASE(ScoringRetriever):
 
     def score(self, histories: Tensor) -> Tensor:
         """Scores [B, N]."""
-        known = histories.index_select(1, self.rows) @ self.weights
-        return torch.zeros_like(histories).index_copy(1, self.rows, known)
+        scores = histories.index_select(1, self.rows) @ self.weights
+        return torch.zeros_like(histories).index_copy(1, self.rows, scores)
 
 
 def item_weights(seen: sp.csr_array, l2: float) -> np.ndarray:

@@ -50,7 +50,7 @@ class ScoringRetriever(FittedRetriever):
     """A fitted retriever that scores all items at once from what a user has had.
 
     The scores are the user's vector [N] and items are the unit vectors, so that the inner
-    product picks an item's score; a unit vector is told by the place of its 1, the item's row.
+    product picks an item's score; a unit vector is told by the column of its 1, the item's row.
     """
 
     @abstractmethod

@@ -101,8 +101,8 @@ class Graph(TrainedRetriever):
         of_users, of_items = self.embeddings.propagate(*first)
         drawn = self.objective.draw(targets, step, lambda: self._hardest(users, of_users, of_items))
         rows, count = torch.cat([targets, drawn.ids]), len(targets)
-        queries, found = F.embedding(users, of_users), F.embedding(rows, of_items)
-        total = self.objective(queries, found[:count], found[count:], targets, drawn).sum()
+        queries, items = F.embedding(users, of_users), F.embedding(rows, of_items)
+        total = self.objective(queries, items[:count], items[count:], targets, drawn).sum()
         if self.config.regularisation:
             squares = F.embedding(rows, first[1]).square().sum(1)
             squares = squares[:count] + squares[count:].mean()
@@ -140,15 +140,15 @@ class Nodes(Embeddings):
 
     def first(self) -> Vectors:
         """Vectors [U, D] and [N, D] of all users and items before they are propagated."""
-        whole = {name: self._whole(name) for name in (self.user, self.item)}
+        tables = {name: self._first_rows(name) for name in (self.user, self.item)}
         device = self.graph.users.device
         ids = {
             name: torch.arange(self.layout.features[name].rows, device=device)
-            for name, found in whole.items()
-            if found is None
+            for name, rows in tables.items()
+            if rows is None
         }
         vectors = super().forward(ids) if ids else {}
-        users, items = (vectors[name] if found is None else found for name, found in whole.items())
+        users, items = (vectors[name] if rows is None else rows for name, rows in tables.items())
         return users, items
 
     def propagate(self, users: Tensor, items: Tensor) -> Vectors:
@@ -160,8 +160,8 @@ class Nodes(Embeddings):
     ) -> dict[str, Tensor]:
         """Propagated vectors: ids [...] of users or items -> [..., O]."""
         users, items = self.propagated()
-        found = {self.user: users, self.item: items}
-        return {name: found[name][rows] for name, rows in ids.items()}
+        vectors = {self.user: users, self.item: items}
+        return {name: vectors[name][rows] for name, rows in ids.items()}
 
     @torch.no_grad()
     def propagated(self) -> Vectors:
@@ -190,7 +190,7 @@ class Nodes(Embeddings):
         layout = make_layout([spec], users.shape[1], PerFeature())
         return PlainEmbeddings(layout, {spec.table: nn.Embedding.from_pretrained(users.clone())})
 
-    def _whole(self, feature: str) -> Tensor | None:
+    def _first_rows(self, feature: str) -> Tensor | None:
         """The vectors of all ids of a feature where they are a table's first rows, in order."""
         lookups = self.layout.lookups[feature]
         if len(lookups) > 1 or lookups[0].salt is not None or lookups[0].table not in self.tables:
@@ -204,6 +204,6 @@ def _adjacency(examples: Examples, users: int, items: int) -> sp.csr_array:
     """[U, N]: who had what, of the events that are trained on; unknown ones have no edges."""
     events = examples.interactions()
     rows, columns = events.users.numpy(), events.items.numpy()
-    known = (rows > 0) & (columns > 0)
-    shape, ones = (users, items), np.ones(int(known.sum()), np.float32)
-    return sp.csr_array((ones, (rows[known], columns[known])), shape=shape)
+    edges = (rows > 0) & (columns > 0)
+    shape, ones = (users, items), np.ones(int(edges.sum()), np.float32)
+    return sp.csr_array((ones, (rows[edges], columns[edges])), shape=shape)

@@ -85,21 +85,21 @@ def nearest_neighbours(seen: sp.csr_array, config: ItemKNNConfig) -> sp.csr_arra
         factors = (config.k1 + 1) / (config.k1 * discount + 1)
     users_of = seen.T.tocsr().astype(np.float64)
     weighted = sp.diags_array(user_weights) @ seen
-    parts = []
+    blocks = []
     rows = max(1, _CELLS // seen.shape[1])
     for start in range(0, seen.shape[1], rows):
         block = users_of[start : start + rows]
-        found = block @ weighted
+        products = block @ weighted
         if config.shrinkage:
             trust = block @ seen  # users of both
             trust.data /= trust.data + config.shrinkage
-            found = found.multiply(trust)
-        own = factors[start : start + rows]
-        similarities = (sp.diags_array(own) @ found @ sp.diags_array(factors)).toarray()
+            products = products.multiply(trust)
+        of_rows = sp.diags_array(factors[start : start + rows])
+        similarities = (of_rows @ products @ sp.diags_array(factors)).toarray()
         np.fill_diagonal(similarities[:, start:], 0)
         best = stable_top_k(torch.from_numpy(similarities.astype(np.float32)), config.neighbours)
-        values, columns = (part.numpy() for part in best)
+        values, columns = (tensor.numpy() for tensor in best)
         kept = values > 0
-        place = (kept.nonzero()[0], columns[kept])
-        parts.append(sp.csr_array((values[kept], place), shape=found.shape))
-    return sp.vstack(parts, format="csr")
+        coordinates = (kept.nonzero()[0], columns[kept])
+        blocks.append(sp.csr_array((values[kept], coordinates), shape=products.shape))
+    return sp.vstack(blocks, format="csr")

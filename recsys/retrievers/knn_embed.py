@@ -108,33 +108,35 @@ class KNNEmbed(FittedRetriever):
         known = torch.from_numpy(seen.count_nonzero(1) > 0)
         clusters = torch.zeros(len(items), dtype=torch.int64)  # all in one
         if config.mode == "single":
-            found = Mixtures(users.unsqueeze(1), torch.ones(len(users), 1))
+            mixtures = Mixtures(users.unsqueeze(1), torch.ones(len(users), 1))
         else:
-            learnt = torch.from_numpy(seen.count_nonzero(0)).nonzero().squeeze(1)
-            clusters = spherical_clusters(items, learnt, config.clusters, self.seed)
+            trained = torch.from_numpy(seen.count_nonzero(0)).nonzero().squeeze(1)
+            clusters = spherical_clusters(items, trained, config.clusters, self.seed)
             nearest = None
             if config.mode == "smoothed":
                 nearest = nearest_users(users, known, config.neighbours)
-            found = mixtures_of(seen, items, clusters, config.interests, config.own_share, nearest)
-        vectors = self._unit(found.vectors)
-        asked = (vectors * found.weights.unsqueeze(2)).sum(1)
+            mixtures = mixtures_of(
+                seen, items, clusters, config.interests, config.own_share, nearest
+            )
+        vectors = self._unit(mixtures.vectors)
+        asked = (vectors * mixtures.weights.unsqueeze(2)).sum(1)
         longest = items.norm(dim=1).max()
         lowest = -2 * longest * torch.maximum(longest, vectors.norm(dim=2).max()) - 1
         self.register_buffer("handicap", torch.where(there, 0.0, lowest))
         self.register_buffer("vectors", items)
         self.register_buffer("clusters", clusters)
         self.register_buffer("interests", vectors)
-        self.register_buffer("weights", found.weights)
+        self.register_buffer("weights", mixtures.weights)
         self.register_buffer("known", known)
         self.register_buffer("mean", asked[known].mean(0))
 
     def encode(self, inputs: dict[str, Tensor]) -> Queries:
         """Vectors [B, M, D + 1] and weights [B, M] that sum to 1."""
         users = inputs[self.user]
-        others = self.mixture(inputs[HISTORY])
+        unsmoothed = self.mixture(inputs[HISTORY])
         known = self.known[users].unsqueeze(1)
-        weights = torch.where(known, self.weights[users], others.weights)
-        vectors = torch.where(known.unsqueeze(2), self.interests[users], others.vectors)
+        weights = torch.where(known, self.weights[users], unsmoothed.weights)
+        vectors = torch.where(known.unsqueeze(2), self.interests[users], unsmoothed.vectors)
         return Queries(F.pad(vectors, (0, 1), value=1.0), weights)
 
     def embed_items(self, rows: Tensor) -> Tensor:
@@ -146,8 +148,8 @@ class KNNEmbed(FittedRetriever):
         item; the mean of all users where there is no item."""
         keep = self.weights.shape[1]
         rows = F.pad(history, (0, keep))
-        places = torch.arange(rows.shape[1], device=rows.device)
-        newer = places > places.unsqueeze(1)
+        positions = torch.arange(rows.shape[1], device=rows.device)
+        newer = positions > positions.unsqueeze(1)
         there = rows != 0
         again = (rows.unsqueeze(2) == rows.unsqueeze(1)) & newer
         there = there & ~again.any(2)
@@ -155,7 +157,7 @@ class KNNEmbed(FittedRetriever):
         alike = (clusters.unsqueeze(2) == clusters.unsqueeze(1)) & there.unsqueeze(1)
         stands = there & ~(alike & newer).any(2)  # the newest item, for its cluster
         counts = alike.sum(2) * stands
-        newest = (counts * rows.shape[1] + places).topk(keep, dim=1).indices
+        newest = (counts * rows.shape[1] + positions).topk(keep, dim=1).indices
         sizes = counts.gather(1, newest)
         members = alike.gather(1, newest.unsqueeze(2).expand(-1, -1, rows.shape[1]))
         means = members.to(self.vectors.dtype) @ self.vectors[rows]
@@ -179,7 +181,7 @@ class KNNEmbed(FittedRetriever):
         rows, counts = interactions.users[order].unique_consecutive(return_counts=True)
         events = interactions.items[order].split(counts.tolist())
         users = torch.zeros(len(examples.vocabulary(self.user)), als.vectors.shape[1])
-        for part in torch.arange(len(rows)).split(1024):
-            history = pad_sequence([events[place] for place in part.tolist()], batch_first=True)
-            users[rows[part]] = als.encode({HISTORY: history}).vectors.squeeze(1)
+        for chunk in torch.arange(len(rows)).split(1024):
+            history = pad_sequence([events[user] for user in chunk.tolist()], batch_first=True)
+            users[rows[chunk]] = als.encode({HISTORY: history}).vectors.squeeze(1)
         return users, als.vectors

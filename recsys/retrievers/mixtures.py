@@ -33,17 +33,17 @@ class Mixtures(NamedTuple):
     weights: Tensor
 
 
-def spherical_clusters(vectors: Tensor, learnt: Tensor, clusters: int, seed: int = 0) -> Tensor:
+def spherical_clusters(vectors: Tensor, trained: Tensor, clusters: int, seed: int = 0) -> Tensor:
     """A cluster [N] for each of `vectors` [N, D], by direction alone.
 
     The centres are those of spherical k-means (Dhillon & Modha, 2001) over the rows [n] that are
-    `learnt`; there are at most n.
+    `trained`; there are at most n.
     """
     import faiss  # it takes a while to import, and other retrievers need it not
 
     units = F.normalize(vectors, dim=1)
-    known = units[learnt].numpy()
-    count = min(clusters, len(known))
+    sample = units[trained].numpy()
+    count = min(clusters, len(sample))
     means = faiss.Kmeans(
         vectors.shape[1],
         count,
@@ -54,10 +54,10 @@ def spherical_clusters(vectors: Tensor, learnt: Tensor, clusters: int, seed: int
     )
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)  # several add up in any order
-    means.train(known)
+    means.train(sample)
     faiss.omp_set_num_threads(threads)
     centres = torch.from_numpy(means.centroids).T
-    return torch.cat([(part @ centres).argmax(1) for part in units.split(_ROWS)])
+    return torch.cat([(rows @ centres).argmax(1) for rows in units.split(_ROWS)])
 
 
 def nearest_users(vectors: Tensor, known: Tensor, count: int) -> Tensor:
@@ -69,10 +69,10 @@ def nearest_users(vectors: Tensor, known: Tensor, count: int) -> Tensor:
     units = F.normalize(vectors[rows], dim=1)
     itself = torch.arange(len(rows))
     queries, weights = units.unsqueeze(1), torch.ones(len(rows), 1)
-    _, places = search(queries, weights, units, count, Pairs(itself, itself))
-    found = torch.full((len(vectors), places.shape[1]), -1)
-    found[rows] = rows[places.clamp(min=0)].masked_fill(places < 0, -1)
-    return found
+    _, indices = search(queries, weights, units, count, Pairs(itself, itself))
+    nearest = torch.full((len(vectors), indices.shape[1]), -1)
+    nearest[rows] = rows[indices.clamp(min=0)].masked_fill(indices < 0, -1)
+    return nearest
 
 
 def mixtures_of(
@@ -98,20 +98,20 @@ def mixtures_of(
     """
     pairs = _Pairs.of(seen, clusters.numpy())
     numpy = items.numpy()
-    parts = []
+    chunks = []
     for first in range(0, seen.shape[0], _USERS):
         users = np.arange(first, min(first + _USERS, seen.shape[0]))
         near = None if nearest is None else nearest[first : first + _USERS].numpy()
-        parts.append(_mix(pairs, numpy, users, near, keep, own_share))
-    vectors, weights = (torch.cat(found) for found in zip(*parts, strict=True))
+        chunks.append(_mix(pairs, numpy, users, near, keep, own_share))
+    vectors, weights = (torch.cat(tensors) for tensors in zip(*chunks, strict=True))
     return Mixtures(vectors, weights)
 
 
 class _Pairs(NamedTuple):
-    """Pairs of users and clusters: where they lie, `places` [U, C] from 1, the shares of the
+    """Pairs of users and clusters: their `numbers` [U, C], counted from 1, the shares of the
     users' items in them [U, C], and the means that make their centroids [P, N]."""
 
-    places: sp.csr_array
+    numbers: sp.csr_array
     shares: sp.csr_array
     means: sp.csr_array
 
@@ -149,20 +149,20 @@ def _mix(
     if nearest is not None:
         shares = own_share * shares + (1 - own_share) * (_averages(nearest, pairs) @ pairs.shares)
     weights, chosen = stable_top_k(torch.from_numpy(shares.toarray()), keep)
-    places = pairs.places[users].toarray()
-    own, has_own = _centroids(pairs, items, np.take_along_axis(places, chosen.numpy(), 1).ravel())
+    numbers = pairs.numbers[users].toarray()
+    own, has_own = _centroids(pairs, items, np.take_along_axis(numbers, chosen.numpy(), 1).ravel())
     vectors = own
     if nearest is not None:
         theirs, has_theirs = _centroids_of_neighbours(pairs, items, nearest, chosen.numpy())
         both = own_share * own + np.float32(1 - own_share) * theirs
-        one = np.where(has_own[:, None], own, theirs)
-        vectors = np.where((has_own & has_theirs)[:, None], both, one)
+        either = np.where(has_own[:, None], own, theirs)
+        vectors = np.where((has_own & has_theirs)[:, None], both, either)
     missing = keep - chosen.shape[1]  # there are fewer clusters than that
-    found = torch.from_numpy(vectors.astype(np.float32)).unflatten(0, chosen.shape)
-    found = found * (weights > 0).unsqueeze(2)
+    mixed = torch.from_numpy(vectors.astype(np.float32)).unflatten(0, chosen.shape)
+    mixed = mixed * (weights > 0).unsqueeze(2)
     total = weights.sum(1, keepdim=True)
     weights = weights / total.where(total > 0, 1.0)
-    return F.pad(found, (0, 0, 0, missing)), F.pad(weights, (0, missing))
+    return F.pad(mixed, (0, 0, 0, missing)), F.pad(weights, (0, missing))
 
 
 def _averages(nearest: np.ndarray, pairs: _Pairs) -> sp.csr_array:
@@ -174,13 +174,13 @@ def _averages(nearest: np.ndarray, pairs: _Pairs) -> sp.csr_array:
 
 
 def _centroids(
-    pairs: _Pairs, items: np.ndarray, places: np.ndarray
+    pairs: _Pairs, items: np.ndarray, numbers: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Centroids [S, D] at `places` [S] of the pairs, from 1, and where there is one."""
-    there = places > 0
-    found = np.zeros((len(places), items.shape[1]), np.float32)
-    found[there] = pairs.means[places[there] - 1] @ items
-    return found, there
+    """Centroids [S, D] of the pairs with `numbers` [S], 0 for none, and where there is one."""
+    there = numbers > 0
+    centroids = np.zeros((len(numbers), items.shape[1]), np.float32)
+    centroids[there] = pairs.means[numbers[there] - 1] @ items
+    return centroids, there
 
 
 def _centroids_of_neighbours(
@@ -188,10 +188,10 @@ def _centroids_of_neighbours(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The mean [S, D] of neighbours' centroids for each of S = B M clusters `chosen` [B, M], and
     whether any neighbour has one."""
-    slots = np.full((len(chosen), pairs.places.shape[1]), -1)
+    slots = np.full((len(chosen), pairs.numbers.shape[1]), -1)
     np.put_along_axis(slots, chosen, np.arange(chosen.size).reshape(chosen.shape), 1)
     users, columns = (nearest >= 0).nonzero()
-    near = pairs.places[nearest[users, columns]].tocoo()
+    near = pairs.numbers[nearest[users, columns]].tocoo()
     slot = slots[users[near.row], near.col]
     kept = slot >= 0
     shape = chosen.size, pairs.means.shape[0]

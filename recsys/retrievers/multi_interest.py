@@ -83,8 +83,8 @@ class MultiInterest(TrainedRetriever):
         """Vectors [B, K, D] of the interests in the history [B, T]; an interest's weight is its
         share of the history where lists are merged by quota, and 1 where they are not."""
         history = inputs[HISTORY]
-        places, mask = newest_first((history != 0).sum(1), history.shape[1])
-        rows = history.gather(1, places).masked_fill(~mask, 0)
+        positions, mask = newest_first((history != 0).sum(1), history.shape[1])
+        rows = history.gather(1, positions).masked_fill(~mask, 0)
         events = self.objective.unit(self.embeddings({self.item: rows})[self.item])
         vectors, present = self.interests(events, mask)
         weights = present.to(vectors.dtype)
@@ -116,9 +116,11 @@ class MultiInterest(TrainedRetriever):
         rows = torch.cat([history.flatten(), drawn.ids])
         vectors = self.embeddings({self.item: rows})[self.item]
         events, negatives = vectors[: history.numel()], vectors[history.numel() :]
-        places, mask = newest_first(ends, max(1, history.shape[1] - 1))
+        positions, mask = newest_first(ends, max(1, history.shape[1] - 1))
         starts = users * history.shape[1]
-        read = F.embedding(starts.unsqueeze(1) + places, self.objective.unit(events))  # [P, T, D]
+        read = F.embedding(
+            starts.unsqueeze(1) + positions, self.objective.unit(events)
+        )  # [P, T, D]
         positives = events[starts + ends]
         interests = self.interests(read, mask)
         queries = self.config.extractor.choose(
@@ -143,8 +145,8 @@ def newest_first(lengths: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """Where the events before `lengths` [B] lie, from the last one back, and whether they are
     there; [B, T] each."""
     ago = torch.arange(width, device=lengths.device)
-    places = lengths.unsqueeze(1) - 1 - ago
-    return places.clamp(min=0), places >= 0
+    positions = lengths.unsqueeze(1) - 1 - ago
+    return positions.clamp(min=0), positions >= 0
 
 
 def shares(closest: Tensor, mask: Tensor, present: Tensor) -> Tensor:

@@ -50,12 +50,12 @@ class Shortlisted(Prefix):
     @torch.no_grad()
     def retrieve(self, batch: Batch, k: int, exclude: Pairs | None = None) -> Candidates:
         """The k best of the shortlist; no list is longer than `length`."""
-        found = super().retrieve(batch, self.length, exclude)
+        shortlist = super().retrieve(batch, self.length, exclude)
         queries = self.whole.embed_users(batch)
-        items = self.whole.embed_items(found.ids.flatten()).unflatten(0, found.ids.shape)
+        items = self.whole.embed_items(shortlist.ids.flatten()).unflatten(0, shortlist.ids.shape)
         scores = torch.einsum("bkd,bsd->bks", queries.vectors, items)
         scores = scores.masked_fill(queries.weights.unsqueeze(2) <= 0, float("-inf"))
-        scores = scores.masked_fill((found.ids == 0).unsqueeze(1), float("-inf"))
+        scores = scores.masked_fill((shortlist.ids == 0).unsqueeze(1), float("-inf"))
         values, order = merged_top_k(scores, queries.weights, k, self.merge)
-        ids = found.ids.gather(1, order).masked_fill(values == float("-inf"), 0)
+        ids = shortlist.ids.gather(1, order).masked_fill(values == float("-inf"), 0)
         return Candidates(ids, values)

@@ -39,8 +39,8 @@ class SequentialConfig(ObjectiveConfig):
     negative_sets: int = Field(
         32,
         ge=1,
-        description="Sets of so many negatives that are drawn per step; every target is dealt to "
-        "one. A batch has thousands of targets: with one set for all, few items learn from a step.",
+        description="Sets of so many negatives that are drawn per step; every target is assigned "
+        "to one. A batch has thousands of targets: with one set, few items learn from a step.",
     )
 
     search_space: ClassVar = {
@@ -166,10 +166,10 @@ class SequentialRetriever(TrainedRetriever):
             last = (read != 0).sum(1, keepdim=True)
             inputs |= {HISTORY_TIME: times[:, :-1], TIME: times.gather(1, last).squeeze(1)}
         rows = self.objective.sampler.everything()
-        known = batch.padded(HISTORY, self.config.max_length + 1)
+        history = batch.padded(HISTORY, self.config.max_length + 1)
         with answering(self):
             users = self.encode(inputs).vectors
-            return self.objective.hardest(users, known, self.item_matrix(rows), rows)
+            return self.objective.hardest(users, history, self.item_matrix(rows), rows)
 
 
 def _last(history: Tensor) -> Tensor:

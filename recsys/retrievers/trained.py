@@ -34,11 +34,11 @@ class TrainedRetriever(VectorRetriever, TrainedModel):
         """Vectors [..., D] as the loss compares them."""
         return self.objective.unit(vectors)
 
-    def parts(self) -> Mapping[str, VectorRetriever]:
+    def variants(self) -> Mapping[str, VectorRetriever]:
         """Of nested vectors, what each width finds alone, and what a shortlist of the narrowest
         does that the whole vectors rank."""
         widths = self.objective.config.matryoshka
-        parts: dict[str, VectorRetriever] = {f"width_{w}": Prefix(self, w) for w in widths}
+        variants: dict[str, VectorRetriever] = {f"width_{w}": Prefix(self, w) for w in widths}
         for width in widths[:1]:
-            parts[f"width_{width}_reranked"] = Shortlisted(self, width, SHORTLIST)
-        return parts
+            variants[f"width_{width}_reranked"] = Shortlisted(self, width, SHORTLIST)
+        return variants

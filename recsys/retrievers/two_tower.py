@@ -131,30 +131,31 @@ class TwoTower(TrainedRetriever):
         inputs = self.inputs_of(batch)
         targets = batch.id(TARGET)
         drawn = self.objective.draw(targets, step, lambda: self._hardest(inputs, targets))
-        items, place = torch.unique(torch.cat([targets, drawn.ids]), return_inverse=True)
+        items, inverse = torch.unique(torch.cat([targets, drawn.ids]), return_inverse=True)
         history = inputs[HISTORY]
         # by the item alone: hidden on all processes alike
         share = hash_rows(items, salt_of("hidden", self.seed, step), _CHANCES) / _CHANCES
         hidden = self.new[items] | (share < self.config.id_dropout)
         ids, bags, numbers = self._features(items, hidden)
-        own = ids.get(self.item, items.new_empty(0))
-        ids[self.item] = torch.cat([own, history.flatten()])
+        item_ids = ids.get(self.item, items.new_empty(0))
+        ids[self.item] = torch.cat([item_ids, history.flatten()])
         user = FeatureValues.of(self.user_features, inputs)
         vectors = self.embeddings({**ids, **user.ids}, {**bags, **user.bags})
         both = vectors[self.item]
         users = self._user(
-            inputs, {**vectors, self.item: both[len(own) :].view(*history.shape, -1)}
+            inputs, {**vectors, self.item: both[len(item_ids) :].view(*history.shape, -1)}
         )
-        found = self._item({**vectors, self.item: both[: len(own)]}, numbers)[place]
-        losses = self.objective(users, found[: len(targets)], found[len(targets) :], targets, drawn)
+        rows = self._item({**vectors, self.item: both[: len(item_ids)]}, numbers)[inverse]
+        positives, negatives = rows[: len(targets)], rows[len(targets) :]
+        losses = self.objective(users, positives, negatives, targets, drawn)
         return Loss(losses.sum(), losses.new_tensor(len(losses)))
 
     def _hardest(self, inputs: dict[str, Tensor], targets: Tensor) -> Tensor:
         rows = self.objective.sampler.everything()
-        known = torch.cat([inputs[HISTORY], targets.unsqueeze(1)], dim=1)
+        seen = torch.cat([inputs[HISTORY], targets.unsqueeze(1)], dim=1)
         with answering(self):
             users = self.encode(inputs).vectors
-            return self.objective.hardest(users, known, self.item_matrix(rows), rows)
+            return self.objective.hardest(users, seen, self.item_matrix(rows), rows)
 
     def _features(self, rows: Tensor, hidden: Tensor) -> FeatureValues:
         """As `ItemColumns`, with the id of `hidden` [n] items unknown."""
@@ -165,18 +166,18 @@ class TwoTower(TrainedRetriever):
 
     def _user(self, inputs: dict[str, Tensor], vectors: dict[str, Tensor]) -> Tensor:
         history = masked_mean(vectors[self.item], inputs[HISTORY] != 0)
-        parts = [
+        columns = [
             vectors[f.name] if f.embedded else inputs[f.name].unsqueeze(1)
             for f in self.user_features
         ]
-        return self.user_tower(torch.cat([history, *parts], dim=1))
+        return self.user_tower(torch.cat([history, *columns], dim=1))
 
     def _item(self, vectors: dict[str, Tensor], numbers: dict[str, Tensor]) -> Tensor:
-        parts = [
+        columns = [
             vectors[f.name] if f.embedded else numbers[f.name].unsqueeze(1)
             for f in self.item_features
         ]
-        return self.item_tower(torch.cat(parts, dim=1))
+        return self.item_tower(torch.cat(columns, dim=1))
 
 
 def _widths(features: tuple[Feature, ...], layout: Layout) -> dict[str, int]:

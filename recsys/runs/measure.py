@@ -92,8 +92,9 @@ def _measure_retrievers(work: Work, watch: Watch | None) -> dict[str, Any]:
     bench = Bench(work, examples, watch)
     name: str = config.model.name
     figures: dict[str, Any] = {name: bench.measure(name, retriever, config.retriever, fit)}
-    for label, part in retriever.parts().items():
-        figures[f"{name}_{label}"] = bench.measure(f"{name}_{label}", part, config.retriever, None)
+    for label, variant in retriever.variants().items():
+        label = f"{name}_{label}"
+        figures[label] = bench.measure(label, variant, config.retriever, None)
     for baseline in _baselines(config, examples):
         name = _unused(baseline.name, figures)
         started = time.perf_counter()

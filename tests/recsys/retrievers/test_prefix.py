@@ -70,7 +70,7 @@ def test_a_shortlist_of_everything_is_merged_as_the_whole_is(
     """By quota, and round after round."""
     model = fresh(small(name, **options), examples).eval()
     model.prepare(examples.candidates())
-    (width, short) = model.parts().values()
+    (width, short) = model.variants().values()
     short.prepare(examples.candidates())
     table = request_table(model, examples)
     assert_same_answers(answer(model, table, 10), answer(short, table, 10), 1e-6)
