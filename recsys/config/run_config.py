@@ -97,9 +97,9 @@ class RunConfig(BaseModel):
     @property
     def model(self) -> ModelConfig:
         """The retriever or the ranker."""
-        found = self.retriever or self.ranker
-        assert found is not None
-        return found
+        model = self.retriever or self.ranker
+        assert model is not None
+        return model
 
     @property
     def model_class(self) -> type[Model]:
@@ -130,8 +130,8 @@ class RunConfig(BaseModel):
     @property
     def tracking_uri(self) -> str:
         """Where runs are recorded."""
-        found = os.environ.get("MLFLOW_TRACKING_URI") or self.tracking.uri
-        return found or f"sqlite:///{self.output / 'mlflow.db'}"
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or self.tracking.uri
+        return uri or f"sqlite:///{self.output / 'mlflow.db'}"
 
     @property
     def training(self) -> dict[str, Any]:

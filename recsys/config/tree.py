@@ -55,7 +55,7 @@ class Place:
             if isinstance(annotation, ChosenByName):
                 names = tuple(annotation.registry)
                 return Choice("name", names, annotation.options, told=False)
-        arms = [one for one in annotations if _is_options(one)]
+        arms = [arm for arm in annotations if _is_options(arm)]
         defaults = [mark.default for mark in annotations if isinstance(mark, Chosen)]
         return Choice.among(arms, *(defaults or [None])) if len(arms) > 1 else None
 
@@ -64,7 +64,7 @@ class Place:
         """The options of a table, as what it chooses has them; None of what is no table."""
         choice = self.choice
         if choice is None:
-            return next((one for one in _flat(self.wanted) if _is_options(one)), None)
+            return next(filter(_is_options, _flat(self.wanted)), None)
         if isinstance(self.value, BaseModel):  # a default
             return type(self.value)
         name = self.value
@@ -89,7 +89,7 @@ class Place:
     @property
     def allowed(self) -> tuple[Any, ...]:
         """The values that may stand here, where they can be listed."""
-        literals = [one for one in _flat(self.wanted) if typing.get_origin(one) is Literal]
+        literals = [kind for kind in _flat(self.wanted) if typing.get_origin(kind) is Literal]
         return tuple(value for literal in literals for value in typing.get_args(literal))
 
     def child(self, part: str | int) -> Place:
@@ -141,11 +141,11 @@ def _flat(annotation: Any) -> Iterator[Any]:
 
 def _element(annotation: Any) -> Any:
     """What the elements of a list or the values of a table are to be."""
-    for one in _flat(annotation):
-        if typing.get_origin(one) is tuple:
-            return typing.get_args(one)[0]
-        if typing.get_origin(one) is dict:
-            return typing.get_args(one)[1]
+    for container in _flat(annotation):
+        if typing.get_origin(container) is tuple:
+            return typing.get_args(container)[0]
+        if typing.get_origin(container) is dict:
+            return typing.get_args(container)[1]
     return None
 
 

@@ -142,15 +142,15 @@ def _choose(asked: Sequence[str], contenders: Sequence[Contender]) -> list[str]:
         first = [Figure(name, first_cut(cuts)) for name in SHOWN_FIRST]
         asked = [str(figure) for figure in first if figure in measured]
     chosen: list[str] = []
-    for one in asked:
-        at_all_cuts = [str(Figure(one, k)) for k in cuts if Figure(one, k) in measured]
-        if one not in known and not at_all_cuts:
+    for text in asked:
+        at_all_cuts = [str(Figure(text, k)) for k in cuts if Figure(text, k) in measured]
+        if text not in known and not at_all_cuts:
             names = ", ".join(dict.fromkeys(figure.name for figure in measured))
             raise DataError(
-                f"no metric {one!r} in all of these runs: they have {names} at "
+                f"no metric {text!r} in all of these runs: they have {names} at "
                 f"{', '.join(map(str, cuts))}; name one as NDCG@{cuts[-1]}"
             )
-        chosen += [one] if one in known else at_all_cuts
+        chosen += [text] if text in known else at_all_cuts
     return list(dict.fromkeys(chosen))
 
 

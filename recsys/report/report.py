@@ -350,6 +350,14 @@ def _save_charts(drawn: Mapping[str, Sequence[Chart]], folder: Path) -> None:
         chart.save(folder)
 
 
+def option_text(value: Any) -> str:
+    """An option's value; of a kind with options its name, and they behind it."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    others = ", ".join(f"{n} {option_text(v)}" for n, v in value.items() if n != "name")
+    return " ".join(part for part in (value.get("name"), f"({others})" if others else "") if part)
+
+
 def _p_value(p: float) -> str:
     return _NONE if math.isnan(p) else f"{p:.4f}" if p >= 0.00005 else "< 0.0001"
 
@@ -363,6 +371,7 @@ def _write(path: Path, template: str, page: Mapping[str, Any]) -> Path:
         lstrip_blocks=True,
     )
     environment.filters["svg"] = lambda chart: Markup(chart.svg)  # made by us, text escaped
+    environment.filters["option"] = option_text
     environment.filters["short"] = charts.shorten
     environment.filters["p_value"] = _p_value
     html = environment.get_template(template).render(

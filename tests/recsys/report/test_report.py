@@ -23,7 +23,7 @@ from planted import SCHEMA, write_log, write_planted
 from recsys.data.examples import Examples
 from recsys.report.comparison import compare
 from recsys.report.example_users import example_users
-from recsys.report.report import write_comparison, write_report
+from recsys.report.report import option_text, write_comparison, write_report
 from recsys.runs.finished import Run
 
 in_browser = pytest.mark.skipif(
@@ -371,3 +371,20 @@ def test_runs_stand_side_by_side(run: Path, tmp_path: Path) -> None:
     assert f"<td>{row['p']:.4f}</td>" in shown
     assert html.count("<article") == 10
     assert html.count(f'data-list="{baseline}"') == html.count(f'data-list="{model}"') == 10
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (50, "50"),
+        ((128,), "(128,)"),
+        ({"name": "softmax"}, "softmax"),
+        ({"name": "gbce", "calibration": 0.75}, "gbce (calibration 0.75)"),
+        (
+            {"name": "hstu", "width": 50, "loss": {"name": "bpr"}},
+            "hstu (width 50, loss bpr)",
+        ),
+    ],
+)
+def test_an_option_reads_as_a_person_would_say_it(value: Any, text: str) -> None:
+    assert option_text(value) == text
