@@ -64,3 +64,8 @@ def _override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(tree, dict):
             raise ConfigError(f"{override!r}: {section} is a value, not a section")
     tree[last] = value
+    choice = place.choice
+    if choice is not None and last == choice.key and value in choice.names:
+        # who chooses another kind leaves the options behind that only the one before had
+        for other in tree.keys() - choice.options(value).model_fields:
+            del tree[other]

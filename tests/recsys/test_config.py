@@ -287,6 +287,19 @@ def test_overrides_leave_the_callers_tree_alone() -> None:
     assert mine == tree(trainer={"epochs": 1})
 
 
+def test_another_kind_leaves_the_options_of_the_one_before_behind() -> None:
+    embeddings = {"layout": "unified", "budget_mb": 1.5, "init_std": 0.1}
+    config = parse_config(tree(embeddings=embeddings), ["embeddings.layout=per_feature"])
+    assert config.embeddings.model_dump(include={"layout", "init_std"}) == {
+        "layout": "per_feature",
+        "init_std": 0.1,
+    }
+    with pytest.raises(ConfigError, match="budget_mb"):  # said afterwards it is meant
+        parse_config(
+            tree(embeddings=embeddings), ["embeddings.layout=per_feature", "embeddings.budget_mb=2"]
+        )
+
+
 def test_the_resolved_tree_goes_to_toml_and_back(tmp_path: Path) -> None:
     config = parse_config(
         tree(
