@@ -124,7 +124,9 @@ def main() -> None:
     """Print a line for each measurement, and all of them in the last one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--users", type=int, nargs="+", default=[50_000, 200_000, 1_000_000])
-    parser.add_argument("--whole", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument(
+        "--no-whole", action="store_true", help="without training, evaluation and export"
+    )
     args = parser.parse_args()
     results: dict[str, Any] = {"events_a_user": EVENTS, "items": ITEMS, "sizes": []}
     with tempfile.TemporaryDirectory() as name:
@@ -136,7 +138,7 @@ def main() -> None:
             summary = json.loads((folder / str(users) / "run/examples/examples.json").read_text())
             row["events"] = sum(summary["events"].values())
             print(json.dumps(row), flush=True)
-        if args.whole:
+        if not args.no_whole:
             results["whole"] = measured(run_whole, folder, args.users[-1])
             print(json.dumps(results["whole"]), flush=True)
     largest = results["sizes"][-1]

@@ -79,7 +79,8 @@ def small(name: str, **options: Any) -> Any:
     for option, value in _SMALL.items():
         if option in kind.model_fields and option not in options:
             with suppress(ValidationError):  # of no use with the other options
-                options = kind(**options, **{option: value}).model_dump(exclude_unset=True)
+                kind(**options, **{option: value})
+                options[option] = value
     return kind(**options)
 
 

@@ -50,7 +50,7 @@ def fit(config: ModelConfig, seen: np.ndarray, seed: int = 0) -> Any:
     users, items = (torch.from_numpy(part + 1) for part in np.nonzero(seen))
     examples: Any = SimpleNamespace(
         num_items=seen.shape[1] + 1,
-        schema=SimpleNamespace(user="user_id"),
+        schema=SimpleNamespace(user="user_id", item="item_id"),
         vocabulary=lambda _: range(len(seen) + 1),
     )
     kind = retriever_class(config.name)
