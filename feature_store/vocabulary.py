@@ -18,6 +18,7 @@ from feature_store.errors import DataError
 from feature_store.hashing import keys_of
 
 UNKNOWN = 0
+_FEW = 16  # below one id for so many of the vocabulary a search is faster than hashing them all
 
 
 class Vocabulary:
@@ -51,13 +52,23 @@ class Vocabulary:
         return len(self.values) + 1
 
     def encode(self, ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
-        """Rows [n] int64 of `ids`; 0 for null and for ids that were not fitted."""
+        """Rows [n] int64 of `ids`; 0 for null and for ids that were not fitted.
+
+        Whole columns go through a hash table that is made for them; a few ids, as a request has
+        them, are searched among sorted keys that are kept.
+        """
         if isinstance(ids, pa.ChunkedArray):
             ids = ids.combine_chunks()
         if ids.type != self.values.type:
             ids = ids.cast(self.values.type, safe=False)
+        if _FEW * len(ids) < len(self.values):
+            return self._sorted_keys.places(ids) + 1
         rows = pc.index_in(ids, value_set=self.values)
         return np.asarray(pc.fill_null(pc.add(rows.cast(pa.int64()), 1), UNKNOWN))
+
+    @cached_property
+    def _sorted_keys(self) -> _SortedKeys:
+        return _SortedKeys(self.values)
 
     def decode(self, rows: np.ndarray) -> pa.Array:
         """Raw ids [n] of `rows`; null for row 0."""
@@ -100,3 +111,36 @@ class Vocabulary:
             raise DataError(f"vocabulary {path} cannot be read: {error}") from None
         column = table.column("id").combine_chunks()
         return cls(column if isinstance(column, pa.Array) else pa.array([], column.type))
+
+
+class _SortedKeys:
+    """Finds ids by binary search of their 64-bit keys: eight bytes an id to keep, four more where
+    the keys do not ascend with the places. Integers that ascend are their own keys, and cost
+    nothing."""
+
+    def __init__(self, values: pa.Array) -> None:
+        self._values = values
+        self._keys = keys_of(values)
+        self._order: np.ndarray | None = None
+        if not (self._keys[1:] >= self._keys[:-1]).all():
+            order = np.argsort(self._keys)
+            self._keys = self._keys[order]
+            self._order = order.astype(np.min_scalar_type(len(order)))
+
+    def places(self, ids: pa.Array) -> np.ndarray:
+        """Places [n] int64 of `ids`; -1 for null and for ids that are not there."""
+        places = np.full(len(ids), -1)
+        left = np.flatnonzero(ids.is_valid())
+        keys = keys_of(ids.drop_null())
+        candidates = np.searchsorted(self._keys, keys)
+        while len(left):  # again only where different ids have equal keys
+            alike = candidates < len(self._keys)
+            alike[alike] = self._keys[candidates[alike]] == keys[alike]
+            left, keys, candidates = left[alike], keys[alike], candidates[alike]
+            asked = candidates if self._order is None else self._order[candidates].astype(np.int64)
+            same = np.asarray(
+                pc.equal(self._values.take(pa.array(asked)), ids.take(pa.array(left)))
+            )
+            places[left[same]] = asked[same]
+            left, keys, candidates = left[~same], keys[~same], candidates[~same] + 1
+        return places

@@ -72,3 +72,54 @@ def test_ids_survive_the_way_there_and_back(ids: list[int]) -> None:
     rows = vocabulary.encode(column)
     assert rows.min() >= 1 and rows.max() == len(set(ids))
     assert vocabulary.decode(rows).to_pylist() == ids
+
+
+def _many(kind: str, count: int = 3000) -> pa.Array:
+    """Ids in an order of their own, far more than a request has."""
+    numbers = np.random.default_rng(3).permutation(count) * 3
+    return pa.array(numbers if kind == "integers" else [f"id-{number:08d}" for number in numbers])
+
+
+@pytest.mark.parametrize("kind", ["integers", "strings"])
+def test_a_few_ids_are_found_where_a_whole_column_finds_them(kind: str) -> None:
+    for vocabulary in (Vocabulary(_many(kind)), Vocabulary.fit(_many(kind))):
+        rows = vocabulary.encode(vocabulary.values)
+        assert rows.tolist() == list(range(1, len(vocabulary)))
+        some = np.array([2999, 0, 17, 17, 1500])
+        few = vocabulary.values.take(pa.array(some))
+        assert vocabulary.encode(few).tolist() == rows[some].tolist()
+        strangers = pa.array([None, 1, few[1].as_py(), -5] if kind == "integers" else
+                             [None, "", few[1].as_py(), "id-1"])  # fmt: skip
+        assert vocabulary.encode(strangers).tolist() == [0, 0, 1, 0]
+        assert vocabulary.encode(pa.chunked_array([few, strangers])).tolist() == [
+            *rows[some],
+            *(0, 0, 1, 0),
+        ]
+        assert vocabulary.encode(strangers.slice(2, 1)).tolist() == [1]
+        assert vocabulary.encode(few.slice(0, 0)).tolist() == []
+
+
+def test_ids_whose_keys_are_equal_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys only say where to look: here there are seven of them for all ids."""
+
+    def coarse(ids: pa.Array) -> np.ndarray:
+        return np.array([len(text) * 31 % 7 for text in ids.to_pylist()], np.int64)
+
+    monkeypatch.setattr("feature_store.vocabulary.keys_of", coarse)
+    texts = ["x" * (number % 40) + str(number) for number in range(500)]
+    vocabulary = Vocabulary(pa.array(texts))
+    for place in (0, 7, 250, 499):
+        assert vocabulary.encode(pa.array([texts[place]])).tolist() == [place + 1]
+    assert vocabulary.encode(pa.array(["nobody", "xx9999"])).tolist() == [0, 0]
+
+
+def test_a_vocabulary_is_read_once_for_many_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    from feature_store import vocabulary as module
+
+    read = []
+    keys_of = module.keys_of
+    monkeypatch.setattr(module, "keys_of", lambda ids: read.append(len(ids)) or keys_of(ids))
+    vocabulary = Vocabulary(_many("strings"))
+    for _ in range(3):
+        vocabulary.encode(vocabulary.values.slice(5, 2))
+    assert read == [3000, 2, 2, 2]
