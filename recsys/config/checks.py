@@ -6,6 +6,7 @@ from feature_store.errors import ConfigError
 from recsys.config.run_config import RunConfig
 from recsys.rankers import RANKERS
 from recsys.retrievers import RETRIEVERS, retriever_class
+from recsys.serving.index.options import FaissConfig, PrefixConfig
 
 
 def check(config: RunConfig, where: str) -> None:
@@ -44,7 +45,8 @@ def _check_retriever(config: RunConfig, where: str) -> None:
                 f"retriever of a run of its own; known: {', '.join(fitted)}"
             )
     chosen = retriever_class(config.model.name)
-    if issubclass(chosen, ScoringRetriever) and config.export.index.kind == "faiss":
+    index = config.export.index
+    if issubclass(chosen, ScoringRetriever) and isinstance(index, FaissConfig):
         raise ConfigError(
             f"{where}: export.index.kind: {config.model.name} gives every item a score and has "
             "no vectors that FAISS could search: choose 'exact'"
@@ -55,9 +57,9 @@ def _check_retriever(config: RunConfig, where: str) -> None:
             "trainer.start_from to a run of it"
         )
     nested = getattr(config.model, "matryoshka", ())
-    if config.export.index.kind == "prefix" and config.export.index.prefix not in nested:
+    if isinstance(index, PrefixConfig) and index.prefix not in nested:
         raise ConfigError(
-            f"{where}: export.index.prefix: {config.export.index.prefix} is not a width that "
+            f"{where}: export.index.prefix: {index.prefix} is not a width that "
             f"retriever.matryoshka trains; choose one of: {', '.join(map(str, nested)) or 'none'}"
         )
     metric, known = config.metric, config.evaluation.figures

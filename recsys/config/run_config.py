@@ -21,7 +21,7 @@ from recsys.evaluation.options import EvaluationConfig
 from recsys.options import ModelConfig
 from recsys.rankers import RankerConfig, ranker_class
 from recsys.retrievers import RetrieverConfig, retriever_class
-from recsys.serving.options import IndexConfig
+from recsys.serving.index.options import ExactConfig, IndexConfig
 from recsys.training.options import TrainerConfig
 from recsys.tuning.options import TuneConfig
 
@@ -48,7 +48,7 @@ class ExportConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    index: IndexConfig = IndexConfig()
+    index: IndexConfig = ExactConfig()
     quantisation: QuantisationConfig = QuantisationConfig()
     golden: int = Field(16, ge=1, description="Requests kept with their answers, and replayed.")
 

@@ -28,8 +28,9 @@ from recsys.lists.pairs import Pairs
 from recsys.retrievers.base import Candidates, VectorRetriever
 from recsys.serving.bundle import EXPECTED_ITEMS, EXPECTED_SCORES
 from recsys.serving.files import digest, new_bundle, write_manifest
-from recsys.serving.index import build_index, recall_against_exact
-from recsys.serving.options import IndexConfig
+from recsys.serving.index.base import Queries
+from recsys.serving.index.kinds import build_index, recall_against_exact
+from recsys.serving.index.options import ApproximateConfig, IndexConfig
 from recsys.serving.recommender import Recommender
 
 
@@ -104,17 +105,13 @@ def write_bundle(
         space = uuid.uuid5(uuid.NAMESPACE_OID, digest(aside / "items.npy")).hex[:16]
         built = build_index(items, space, index)
         built.save(aside)
-        users = retriever.embed_users(batch).vectors.detach()
-        recall = recall_against_exact(built, users)
-        if recall < index.recall_target:
-            described, way_out = (
-                (index.factory, "another factory")
-                if index.kind == "faiss"
-                else (f"of {index.shortlist} by {index.prefix} numbers", "a longer shortlist")
-            )
+        asked = retriever.embed_users(batch)
+        users = asked.vectors.detach()
+        recall = recall_against_exact(built, Queries(users, asked.weights, space))
+        if isinstance(index, ApproximateConfig) and recall < index.recall_target:
             raise DataError(
-                f"the index {described} finds {recall:.3f} of the exact top 100, less than "
-                f"export.index.recall_target = {index.recall_target}: choose {way_out}, "
+                f"the index {index} finds {recall:.3f} of the exact top 100, less than "
+                f"export.index.recall_target = {index.recall_target}: choose {index.way_out}, "
                 "or kind = 'exact'"
             )
         layout = getattr(getattr(retriever, "embeddings", None), "layout", None)

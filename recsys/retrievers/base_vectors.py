@@ -65,7 +65,7 @@ def vectors_of(
         requests = requests.set_column(0, features.column_names[0], raw)
         for name, values in ((HISTORY, history), (HISTORY_TIME, times)):
             requests = requests.append_column(name, pa.ListArray.from_arrays(offsets, values))
-        vectors, _ = recommender.bundle.queries(recommender.encode(requests)[0])
+        vectors = recommender.bundle.queries(recommender.encode(requests)[0]).vectors
         if vectors.shape[1] != 1:
             raise ConfigError(
                 f"{folder} has {vectors.shape[1]} vectors a user: choose a run whose retriever has "

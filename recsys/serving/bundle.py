@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from feature_store.errors import DataError
@@ -31,10 +32,12 @@ from recsys.inputs import Input, from_json
 from recsys.lists.merging import Merge
 from recsys.lists.search import search
 from recsys.serving.files import read_manifest
-from recsys.serving.index import Index, load_index
-from recsys.serving.options import IndexConfig
+from recsys.serving.index.base import Index, Queries
+from recsys.serving.index.kinds import load_index
+from recsys.serving.index.options import IndexConfig
 
 EXPECTED_ITEMS, EXPECTED_SCORES = "expected_items", "expected_scores"
+_INDEX: TypeAdapter[IndexConfig] = TypeAdapter(IndexConfig)
 _TOLERANCE = 1e-3  # of scores, between the eager model and the exported one
 
 
@@ -88,15 +91,18 @@ class Bundle:
             items=items,
             item_ids=Vocabulary.load(folder / "item_ids.arrow").values,
             index=load_index(
-                folder, items, manifest["space"], IndexConfig(**manifest["index"]["config"])
+                folder,
+                items,
+                manifest["space"],
+                _INDEX.validate_python(manifest["index"]["config"]),
             ),
         )
 
-    def queries(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Vectors [B, K, D] and weights [B, K] of interests from request tensors."""
+    def queries(self, inputs: dict[str, Tensor]) -> Queries:
+        """What users look for, from request tensors."""
         with torch.no_grad():
             vectors, weights = self.tower(inputs)
-        return vectors, weights
+        return Queries(vectors, weights, self.space)
 
     def golden(self) -> pa.Table:
         """Requests and the training stack's answers to them."""
@@ -110,7 +116,7 @@ class Bundle:
         golden = self.golden()
         expected_ids = golden.column(EXPECTED_ITEMS).to_pylist()
         expected_scores = golden.column(EXPECTED_SCORES).to_pylist()
-        vectors, weights = self.queries(inputs)
+        vectors, weights, _ = self.queries(inputs)
         k = max(len(ids) for ids in expected_ids)
         scores, places = search(vectors, weights, self.items, k, exclude, self.merge)
         for row, (ids, wanted) in enumerate(zip(expected_ids, expected_scores, strict=True)):

@@ -92,12 +92,10 @@ class Recommender:
         categories = None if category is None else self._read_categories(category)
         table = self.requests_of(list(users)) if users is not None else table_of(requests)
         inputs, seen = self.encode(table)
-        vectors, weights = self.bundle.queries(inputs)
+        queries = self.bundle.queries(inputs)
         hidden = seen if exclude_seen else None
         ask = _POOL * k if diversity else k
-        scores, places = self.bundle.index.search(
-            vectors, weights, ask, hidden, self.bundle.space, self.bundle.merge
-        )
+        scores, places = self.bundle.index.search(queries, ask, hidden, self.bundle.merge)
         if diversity and categories is not None:
             scores, places = diversify(scores, places, categories, diversity, k)
         return self._frame(self._names(table), scores, places)

@@ -43,9 +43,9 @@ def error_of(config: dict[str, Any], overrides: list[str] | None = None) -> str:
         ),
         ({"trainer": {"optimizer": {"lr": 1}}}, "trainer.optimizer.lr", "learning_rate, name"),
         (
-            {"export": {"index": {"knd": "x"}}},
-            "export.index.knd: did you mean export.index.kind?",
-            "factory",
+            {"export": {"index": {"kind": "faiss", "factroy": "Flat"}}},
+            "export.index.factroy: did you mean export.index.factory?",
+            "recall_target",
         ),
         # within the arms of unions the keys of the chosen arm are named
         (
@@ -102,6 +102,14 @@ def test_a_key_in_the_wrong_section_is_told_the_right_one(
         (
             {"split": {"protocol": "leave_one_out", "test_days": 3}},
             "split.test_days: it goes with split.protocol = 'global_time'",
+        ),
+        (
+            {"export": {"index": {"kind": "exact", "factory": "Flat"}}},
+            "export.index.factory: it goes with export.index.kind = 'faiss'",
+        ),
+        (
+            {"export": {"index": {"kind": "faiss", "shortlist": 9}}},
+            "export.index.shortlist: it goes with export.index.kind = 'prefix'",
         ),
         (
             {"retriever": {"name": "sasrec", "loss": {"name": "bce", "calibration": 0.5}}},
@@ -186,6 +194,16 @@ def test_known_keys_of_another_arm_are_not_offered() -> None:
         (
             {"retriever": {"name": "ada_retrieval", "freeze_backbone": True}},
             ("retriever.freeze_backbone", "set trainer.start_from"),
+        ),
+        ({"export": {"index": {"knd": "x"}}}, ("export.index.kind is missing (is it knd?)", "faiss")),
+        ({"export": {"index": {"kind": "hnsw"}}}, ("export.index.kind: 'hnsw'", "prefix")),
+        (
+            {"export": {"index": {"kind": "prefix", "prefix": 8}}},
+            ("export.index.prefix", "8 is not a width", "none"),
+        ),
+        (
+            {"retriever": {"name": "ease"}, "export": {"index": {"kind": "faiss"}}},
+            ("export.index.kind", "choose 'exact'"),
         ),
         ({"evaluation": {"ks": [5, 1]}}, ("evaluation.ks", "ascending", "[5, 1]")),
         (

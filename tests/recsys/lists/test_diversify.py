@@ -19,7 +19,7 @@ from recsys.export.retriever import write_bundle
 from recsys.lists import diversify as module
 from recsys.lists.diversify import diversify
 from recsys.serving.categories import categories_of
-from recsys.serving.options import IndexConfig
+from recsys.serving.index.options import ExactConfig
 from recsys.serving.recommender import Recommender
 
 
@@ -94,7 +94,7 @@ def served(
         examples,
         Catalogue(planted_log.folder, planted_log.schema),
         examples.candidates(),
-        index=IndexConfig(),
+        index=ExactConfig(),
         golden=4,
         about={"retriever": name},
     )

@@ -14,7 +14,9 @@ from torch import Tensor
 from recsys.lists.merging import quotas_of
 from recsys.lists.search import search
 from recsys.serving.bundle import Bundle
-from recsys.serving.index import FaissIndex
+from recsys.serving.index.base import Queries
+from recsys.serving.index.faiss import FaissIndex
+from recsys.serving.index.options import FaissConfig
 
 WEIGHTS = st.lists(st.integers(0, 7), min_size=1, max_size=5)
 
@@ -121,8 +123,8 @@ def test_faiss_merges_as_exact_search_does() -> None:
     weights = torch.rand(20, 3, generator=generator)
     weights[::3, 1] = 0
     exclude = torch.randint(-1, 500, (20, 40), generator=generator)
-    index = FaissIndex(vectors, "s", "Flat")
-    scores, places = index.search(queries, weights, 30, exclude, "s", "quota")
+    index = FaissIndex.build(vectors, "s", FaissConfig(factory="Flat"))
+    scores, places = index.search(Queries(queries, weights, "s"), 30, exclude, "quota")
     expected_scores, expected = search(queries, weights, vectors, 30, exclude, "quota")
     assert torch.equal(places, expected)
     np.testing.assert_allclose(scores, expected_scores, rtol=1e-5)

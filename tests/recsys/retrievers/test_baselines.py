@@ -33,7 +33,7 @@ from recsys.retrievers.ease import EASEConfig
 from recsys.retrievers.fitted import FittedRetriever, binary_matrix
 from recsys.retrievers.gf_cf import GFCFConfig
 from recsys.retrievers.item_knn import ItemKNNConfig
-from recsys.serving.options import IndexConfig
+from recsys.serving.index.options import ExactConfig, FaissConfig, IndexConfig
 
 BASELINES = ("item_knn", "ease", "gf_cf", "als", "bpr")
 SMALL: dict[str, dict[str, Any]] = {
@@ -143,24 +143,24 @@ def test_a_bundle_of_scores_holds_no_square_matrix_and_refuses_faiss(
     retriever = learn(ItemKNNConfig(), examples, tmp_path, group)
     candidates = examples.candidates()
 
-    def export(kind: Any) -> Any:
+    def export(index: IndexConfig) -> Any:
         return write_bundle(
-            tmp_path / kind,
+            tmp_path / index.kind,
             retriever,
             examples,
             Catalogue(planted_log.folder, planted_log.schema),
             candidates,
-            index=IndexConfig(kind=kind),
+            index=index,
             golden=4,
             about={"retriever": "item_knn"},
         )
 
-    bundle = export("exact").bundle
+    bundle = export(ExactConfig()).bundle
     assert np.load(bundle.folder / "items.npy").tolist() == candidates.tolist()
     assert bundle.manifest["items"] == "rows"
     assert bundle.manifest["width"] == examples.num_items
     with pytest.raises(ConfigError, match=r"export\.index\.kind = 'faiss' .* 'exact'") as caught:
-        export("faiss")
+        export(FaissConfig())
     assert "\n" not in str(caught.value) and not (tmp_path / "faiss").exists()
 
 

@@ -41,7 +41,7 @@ from recsys.retrievers import RETRIEVERS
 from recsys.retrievers.ada_retrieval import AdaRetrieval
 from recsys.retrievers.base import Candidates, VectorRetriever
 from recsys.retrievers.trained import TrainedRetriever
-from recsys.serving.options import IndexConfig
+from recsys.serving.index.options import ExactConfig
 from recsys.serving.recommender import Recommender
 from recsys.training import checkpoint
 
@@ -83,7 +83,7 @@ def export(
         examples,
         Catalogue(log.folder, log.schema),
         examples.candidates(),
-        index=IndexConfig(),
+        index=ExactConfig(),
         golden=8,
         about={"retriever": "conformance"},
     )

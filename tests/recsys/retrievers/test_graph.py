@@ -23,7 +23,7 @@ from recsys.embeddings.options import EmbeddingsConfig, QuantisationConfig
 from recsys.export.programs import export_program
 from recsys.export.retriever import UserTower, write_bundle
 from recsys.retrievers.graph import Graph
-from recsys.serving.options import IndexConfig
+from recsys.serving.index.options import ExactConfig
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_its_user_vectors_can_be_quantised(
         examples,
         Catalogue(planted_log.folder, planted_log.schema),
         examples.candidates(),
-        index=IndexConfig(),
+        index=ExactConfig(),
         golden=8,
         about={"retriever": "graph"},
         quantisation=QuantisationConfig(dtype="int8", max_loss=0.2),

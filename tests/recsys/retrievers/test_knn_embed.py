@@ -30,7 +30,7 @@ from recsys.retrievers.base import VectorRetriever
 from recsys.retrievers.base_vectors import vectors_of
 from recsys.retrievers.knn_embed import KNNEmbed
 from recsys.retrievers.mixtures import Mixtures, mixtures_of, nearest_users, spherical_clusters
-from recsys.serving.options import IndexConfig
+from recsys.serving.index.options import ExactConfig
 from recsys.serving.recommender import Recommender
 
 # items 1 and 2 lie in cluster 0, 3 and 4 in cluster 1, 5 in cluster 2
@@ -236,7 +236,7 @@ def bundle(
         examples,
         Catalogue(log.folder, log.schema),
         examples.candidates(),
-        index=IndexConfig(),
+        index=ExactConfig(),
         golden=4,
         about={"retriever": "base", **about},
     )

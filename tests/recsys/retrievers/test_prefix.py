@@ -19,8 +19,10 @@ from recsys.distributed import Group, join
 from recsys.export.retriever import write_bundle
 from recsys.retrievers.prefix import Prefix, Shortlisted
 from recsys.retrievers.trained import TrainedRetriever
-from recsys.serving.index import PrefixIndex, recall_against_exact
-from recsys.serving.options import IndexConfig
+from recsys.serving.index.base import Queries
+from recsys.serving.index.kinds import recall_against_exact
+from recsys.serving.index.options import PrefixConfig
+from recsys.serving.index.prefix import PrefixIndex
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +97,7 @@ def test_a_shortlist_is_chosen_by_the_prefix_and_ranked_by_the_whole(
 def test_the_bundle_shortlists_as_the_evaluator_does(
     nested: TrainedRetriever, examples: Examples, planted_log: EventLog, tmp_path: Path
 ) -> None:
-    index = IndexConfig(kind="prefix", prefix=8, shortlist=20, recall_target=0.1)
+    index = PrefixConfig(prefix=8, shortlist=20, recall_target=0.1)
     recommender = write_bundle(
         tmp_path / "bundle",
         nested,
@@ -118,9 +120,9 @@ def test_the_bundle_shortlists_as_the_evaluator_does(
 def test_the_recall_of_prefixes_that_say_little_is_low() -> None:
     """The export measures it, and refuses an index that misses its target."""
     items, queries = torch.randn(2, 2000, 16).unbind()
-    queries = queries[:50].unsqueeze(1)
+    asked = Queries(queries[:50].unsqueeze(1), torch.ones(50, 1), "here")
     recall = [
-        recall_against_exact(PrefixIndex(items, "here", 2, length), queries)
+        recall_against_exact(PrefixIndex(items, "here", 2, length), asked)
         for length in (100, 500, 2000)
     ]
     assert recall[0] < recall[1] < recall[2] == 1.0
@@ -130,8 +132,8 @@ def test_items_added_later_are_found(nested: TrainedRetriever, examples: Example
     items = nested.item_matrix(examples.candidates())
     index = PrefixIndex(items[:-1], "here", 4, 3)
     index.add(items[-1:], "here")
-    query = items[-1:].unsqueeze(1)
-    _, places = index.search(query, torch.ones(1, 1), 1, None, "here")
+    query = Queries(items[-1:].unsqueeze(1), torch.ones(1, 1), "here")
+    _, places = index.search(query, 1)
     assert places.item() == len(items) - 1
 
 

@@ -32,8 +32,8 @@ from recsys.export.retriever import write_bundle
 from recsys.retrievers.base import VectorRetriever
 from recsys.serving.bundle import Bundle, same_list
 from recsys.serving.files import digest
-from recsys.serving.index import FaissIndex
-from recsys.serving.options import IndexConfig
+from recsys.serving.index.faiss import FaissIndex
+from recsys.serving.index.options import ExactConfig, FaissConfig, IndexConfig
 from recsys.serving.recommender import Recommender
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -60,7 +60,7 @@ class Served:
             self.examples,
             Catalogue(self.log.folder, self.log.schema),
             self.examples.candidates(),
-            index=index or IndexConfig(),
+            index=index or ExactConfig(),
             golden=8,
             about={"retriever": "planted"},
             **options,
@@ -275,7 +275,7 @@ def test_lists_are_the_same_up_to_ties() -> None:
 
 
 def test_a_bundle_with_a_faiss_index_answers_alike(sasrec: Served, tmp_path: Path) -> None:
-    recommender = sasrec.export(tmp_path / "bundle", IndexConfig(kind="faiss"))
+    recommender = sasrec.export(tmp_path / "bundle", FaissConfig())
     assert isinstance(recommender.bundle.index, FaissIndex)
     assert recommender.bundle.manifest["index"]["recall_at_100"] >= 0.95
     requests = raw_requests(sasrec.examples)
@@ -287,7 +287,7 @@ def test_a_bundle_with_a_faiss_index_answers_alike(sasrec: Served, tmp_path: Pat
 
 
 def test_an_index_that_misses_its_target_is_not_exported(sasrec: Served, tmp_path: Path) -> None:
-    index = IndexConfig(kind="faiss", factory="IVF8,Flat", recall_target=0.9)
+    index = FaissConfig(factory="IVF8,Flat", recall_target=0.9)
     with pytest.raises(DataError, match=r"IVF8,Flat finds 0\.\d+ of the exact.*recall_target"):
         sasrec.export(tmp_path / "bundle", index)
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,1 @@
+"""How items are searched at serving, an index a file."""

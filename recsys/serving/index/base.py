@@ -1,0 +1,94 @@
+"""The contract of indices. B users, K interests, D width, N items, S places of a shortlist."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from feature_store.errors import DataError
+from recsys.lists.merging import Merge, merged_top_k
+
+
+class Queries(NamedTuple):
+    """What users look for: vectors [B, K, D] and weights [B, K] of interests, and the space that
+    the vectors live in."""
+
+    vectors: Tensor
+    weights: Tensor
+    space: str
+
+
+class Index(ABC):
+    """Places of items by inner product with a query; `vectors` are the items' own [N, D].
+
+    Knows the space that its vectors live in, and refuses those of another.
+    """
+
+    def __init__(self, vectors: Tensor, space: str) -> None:
+        self.vectors = vectors
+        self.space = space
+
+    @classmethod
+    @abstractmethod
+    def build(cls, vectors: Tensor, space: str, config: Any) -> Self:
+        """An index over `vectors` [N, D]. Raises ConfigError where they cannot be searched so."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path, vectors: Tensor, space: str, config: Any) -> Self:
+        """What `save` wrote. Raises DataError when it cannot be read."""
+
+    def search(
+        self, queries: Queries, k: int, exclude: Tensor | None = None, merge: Merge = "score"
+    ) -> tuple[Tensor, Tensor]:
+        """(scores [B, k], places [B, k]); `exclude` [B, L] is padded with -1, and so are the
+        places; see `recsys.lists.search`.
+
+        Raises DataError for queries of another space.
+        """
+        self._refuse_another(queries.space)
+        return self._search(queries.vectors, queries.weights, k, exclude, merge)
+
+    def add(self, vectors: Tensor, space: str) -> None:
+        """Append items [n, D]; their places follow those that are there.
+
+        Raises DataError for vectors of another space.
+        """
+        self._refuse_another(space)
+        self.vectors = torch.cat([self.vectors, vectors])
+        self._add(vectors)
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write what `load` reads besides the vectors."""
+
+    @abstractmethod
+    def _search(
+        self, vectors: Tensor, weights: Tensor, k: int, exclude: Tensor | None, merge: Merge
+    ) -> tuple[Tensor, Tensor]: ...
+
+    @abstractmethod
+    def _add(self, vectors: Tensor) -> None: ...
+
+    def _refuse_another(self, space: str) -> None:
+        if space != self.space:
+            raise DataError(
+                f"vectors of space {space} cannot be compared with items of space {self.space}: "
+                "ask with the user program that was trained with these items"
+            )
+
+
+def rank_shortlist(
+    shortlist: Tensor, queries: Tensor, weights: Tensor, items: Tensor, k: int, merge: Merge
+) -> tuple[Tensor, Tensor]:
+    """The k best of the places in a shortlist [B, S], -1 is none, by the items' vectors [N, D]."""
+    listed = items[shortlist.clamp(min=0)]  # [B, S, D]
+    scores = torch.einsum("bkd,bsd->bks", queries, listed)
+    scores = scores.masked_fill(weights.unsqueeze(2) <= 0, float("-inf"))
+    scores = scores.masked_fill((shortlist < 0).unsqueeze(1), float("-inf"))
+    values, order = merged_top_k(scores, weights, k, merge)
+    return values, shortlist.gather(1, order).masked_fill(values == float("-inf"), -1)

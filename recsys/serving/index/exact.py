@@ -1,0 +1,38 @@
+"""All inner products: the evaluator's own search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from torch import Tensor
+
+from recsys.lists.merging import Merge
+from recsys.lists.search import search
+from recsys.serving.index.base import Index
+from recsys.serving.index.options import ExactConfig
+
+
+class ExactIndex(Index):
+    """Compares every item with a query; items may be places [N] of the 1 in unit vectors, too."""
+
+    @classmethod
+    def build(cls, vectors: Tensor, space: str, config: ExactConfig) -> Self:
+        """Needs nothing but the vectors."""
+        return cls(vectors, space)
+
+    @classmethod
+    def load(cls, folder: Path, vectors: Tensor, space: str, config: ExactConfig) -> Self:
+        """Needs nothing but the vectors."""
+        return cls(vectors, space)
+
+    def save(self, folder: Path) -> None:
+        """The vectors themselves lie in the bundle: nothing to write."""
+
+    def _search(
+        self, vectors: Tensor, weights: Tensor, k: int, exclude: Tensor | None, merge: Merge
+    ) -> tuple[Tensor, Tensor]:
+        return search(vectors, weights, self.vectors, k, exclude, merge)
+
+    def _add(self, vectors: Tensor) -> None:
+        """The vectors are all there is."""
