@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 from pipelines.progress import console
 from recsys.config import RunConfig
-from recsys.data.examples import Examples
-from recsys.export.ranker import write_ranker_bundle
-from recsys.export.retriever import write_bundle
+from recsys.export.bundle import PartExport, write_bundle
+from recsys.export.generator import GeneratorExport
+from recsys.export.ranker import RankerExport
 from recsys.rankers.base import Ranker
 from recsys.retrievers.base import VectorRetriever
 from recsys.runs.finished import Run, measured
@@ -17,8 +17,7 @@ from recsys.runs.prepare import open_log
 from recsys.runs.same_training import check_same_training
 from recsys.runs.steps import BUNDLE
 from recsys.runs.work import Work, working_on
-from recsys.serving.recommender import Recommender
-from recsys.serving.scorer import Scorer
+from recsys.serving.manifest import About, Quantisation
 from recsys.tracking import Tracker
 
 
@@ -40,59 +39,55 @@ def export_in(work: Work, tracker: Tracker) -> None:
     """
     config = work.config
     model, examples = trained_model(config)
-    run, about = Run(config.folder), _about(config, examples)
-    bundle: Recommender | Scorer
+    run, about, options = Run(config.folder), _about(config), config.export
+    part: PartExport
     if config.ranker is not None:
-        bundle = write_ranker_bundle(
-            run.bundle,
+        part = RankerExport(
             cast(Ranker, model.cpu()),
             examples,
-            golden=config.export.golden,
+            golden=options.golden,
             about=about,
-            quantisation=config.export.quantisation,
+            quantisation=options.quantisation,
         )
     else:
-        bundle = write_bundle(
-            run.bundle,
+        part = GeneratorExport(
             cast(VectorRetriever, model.cpu()),
             examples,
-            open_log(config)[1],
             examples.candidates(config.split.candidates),
-            index=config.export.index,
-            golden=config.export.golden,
+            index=options.index,
+            golden=options.golden,
             about=about,
-            quantisation=config.export.quantisation,
+            quantisation=options.quantisation,
         )
-    _tell(bundle)
+    bundle = write_bundle(run.bundle, {part.noun: part}, open_log(config)[1])
+    for record in bundle.manifest.parts.values():
+        _tell(record.quantisation)
     BUNDLE.mark_done(config)
     tracker.register_bundle(run.bundle, config.name, config.tracking.alias)
 
 
-def _about(config: RunConfig, examples: Examples) -> dict[str, Any]:
-    kind, models = measured(Run(config.folder).results)
-    return {
-        "run": config.name,
-        kind.removesuffix("s"): config.model.name,
-        "config": config.model.model_dump(mode="json"),
-        "run_fingerprint": config.fingerprint,
-        "protocol": examples.summary.protocol,
-        "protocol_fingerprint": examples.summary.fingerprint,
-        "metrics": models[config.model.name]["metrics"],
-    }
+def _about(config: RunConfig) -> About:
+    _, models = measured(Run(config.folder).results)
+    return About(
+        run=config.name,
+        model=config.model.name,
+        config=config.model.model_dump(mode="json"),
+        run_fingerprint=config.fingerprint,
+        metrics=models[config.model.name]["metrics"],
+    )
 
 
-def _tell(bundle: Recommender | Scorer) -> None:
+def _tell(quantisation: Quantisation | None) -> None:
     """Say what became of tables that were to be quantised."""
-    manifest = bundle.manifest if isinstance(bundle, Scorer) else bundle.bundle.manifest
-    quantised = manifest["quantisation"]
-    if quantised is None:
+    if quantisation is None:
         return
-    for name, table in quantised["tables"].items():
-        why = f" ({table['reason']})" if table["reason"] else ""
+    for name, table in quantisation.tables.items():
+        why = f" ({table.reason})" if table.reason else ""
         console.print(
-            f"table {name}: {table['dtype']}, {table['bytes'] / 1e6:.2f} MB of "
-            f"{table['fp32_bytes'] / 1e6:.2f}, relative error {table['relative_error']:.4f}{why}",
+            f"table {name}: {table.dtype}, {table.bytes / 1e6:.2f} MB of "
+            f"{table.fp32_bytes / 1e6:.2f}, relative error {table.relative_error:.4f}{why}",
             soft_wrap=True,
         )
-    figures = f"{quantised['quantised']:.4f}, in float32 {quantised['fp32']:.4f}"
-    console.print(f"{quantised['metric']} {figures}")
+    console.print(
+        f"{quantisation.metric} {quantisation.quantised:.4f}, in float32 {quantisation.fp32:.4f}"
+    )

@@ -20,6 +20,7 @@ from recsys.embeddings.quantisation import quantise
 from recsys.embeddings.tables import Embeddings
 from recsys.inputs import REQUESTS
 from recsys.model import Model
+from recsys.serving.manifest import Quantisation
 
 
 def on_plain_tables(model: Model) -> Any:
@@ -34,7 +35,7 @@ def on_plain_tables(model: Model) -> Any:
 
 def quantise_tables(
     plain: nn.Module, config: QuantisationConfig, measure: Callable[[], float], metric: str
-) -> dict[str, Any] | None:
+) -> Quantisation | None:
     """Quantise the tables of a model on plain tables, in place; None where all stay float32.
 
     Returns what the manifest says of it. Raises ConfigError for a model without tables.
@@ -44,7 +45,7 @@ def quantise_tables(
     found = [child for child in plain.modules() if isinstance(child, PlainEmbeddings)]
     if not found:
         raise ConfigError("export.quantisation: this model has no embedding tables")
-    return {"metric": metric, **quantise(found[0], config, measure)}
+    return Quantisation(metric=metric, **quantise(found[0], config, measure))
 
 
 def export_program(

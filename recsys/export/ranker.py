@@ -1,9 +1,10 @@
-"""A trained ranker -> a bundle, with the training stack's own logits as golden requests."""
+"""A trained ranker -> a ranker of a bundle, with the training stack's own logits."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,12 +16,14 @@ from recsys.data.block import Block
 from recsys.data.examples import Examples
 from recsys.embeddings.options import QuantisationConfig
 from recsys.export.programs import export_program, on_plain_tables, quantise_tables
-from recsys.export.retriever import raw_requests, save_vocabularies
+from recsys.export.requests import features_of, raw_requests
 from recsys.export.sample_quality import sample_auc
-from recsys.inputs import Id, to_json
+from recsys.inputs import Id
 from recsys.rankers.base import Ranker
-from recsys.serving.files import new_bundle, write_manifest
-from recsys.serving.scorer import Scorer, expected_of
+from recsys.serving.bundle import Bundle
+from recsys.serving.golden import GOLDEN, expected_of
+from recsys.serving.manifest import About, RankerRecord
+from recsys.serving.scorer import PROGRAM, Scorer
 
 
 class _Program(nn.Module):
@@ -35,55 +38,58 @@ class _Program(nn.Module):
         return self.ranker.score(self.ranker.encode(inputs), items)
 
 
-@torch.no_grad()
-def write_ranker_bundle(
-    folder: Path,
-    ranker: Ranker,
-    examples: Examples,
-    *,
-    golden: int,
-    about: dict[str, Any],
-    quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008 (frozen)
-) -> Scorer:
-    """Write a bundle, verify it by opening it, and only then put it in place.
+@dataclass(frozen=True)
+class RankerExport:
+    """Writes a ranker as a part of a bundle; `golden` is as of `GeneratorExport`."""
 
-    `about` and the golden requests are as of `recsys.export.retriever.write_bundle`.
+    ranker: Ranker
+    examples: Examples
+    golden: int
+    about: About
+    quantisation: QuantisationConfig = QuantisationConfig()  # noqa: RUF009 (frozen)
 
-    Raises:
-        DataError: the exported program answers otherwise than the ranker.
-        ConfigError: `quantisation` names a table that is not there.
-    """
-    ranker.eval()
-    schema = examples.schema
-    with new_bundle(folder) as aside:
-        names = save_vocabularies(aside, examples, ranker.inputs, ranker.item)
-        users = pq.read_table(examples.folder / "serving.parquet", partitioning=None)
-        known = [f.name for f in schema.of_side("user") if f.name in users.column_names]
-        write_parquet(users.select(known), aside / "users.parquet")
+    noun: ClassVar[str] = RankerRecord.noun
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The item, and what the program reads."""
+        return features_of(self.ranker.inputs, self.ranker.item)
+
+    @torch.no_grad()
+    def write(self, folder: Path) -> RankerRecord:
+        """Write the part's files.
+
+        Raises ConfigError where `quantisation` names a table that is not there.
+        """
+        ranker, examples = self.ranker.eval(), self.examples
         small: Ranker = on_plain_tables(ranker)
+        sample = self.quantisation.sample
         quantised = quantise_tables(
-            small, quantisation, lambda: sample_auc(small, examples, quantisation.sample), "AUC"
+            small, self.quantisation, lambda: sample_auc(small, examples, sample), "AUC"
         )
         chosen = pq.read_table(examples.folder / "test.parquet", partitioning=None)
-        chosen = chosen.slice(0, golden).combine_chunks()
+        chosen = chosen.slice(0, self.golden).combine_chunks()
         read = (*ranker.inputs, Id(ranker.item))
         batch = Block.of(chosen.select([asked.name for asked in read])).to_batch()
         requests = raw_requests(examples, chosen, read)
         logits = (ranker if quantised is None else small).predict(batch)
         for task, expected in zip(ranker.tasks, logits.T.numpy(), strict=True):
             requests = requests.append_column(expected_of(task), pa.array(expected, pa.float32()))
-        write_parquet(requests, aside / "golden.parquet")
+        write_parquet(requests, folder / GOLDEN)
         items = batch.id(ranker.item).unsqueeze(1)
-        export_program(_Program(small), ranker, batch, aside / "ranker.pt2", items)
+        export_program(_Program(small), ranker, batch, folder / PROGRAM, items)
         layout = getattr(getattr(ranker, "embeddings", None), "layout", None)
-        manifest = {
-            **about,
-            "inputs": [to_json(asked) for asked in ranker.inputs],
-            "vocabularies": names,
-            "tasks": list(ranker.tasks),
-            "embeddings": layout.to_dict() if layout else None,
-            "quantisation": quantised,
-        }
-        write_manifest(aside, "ranker", manifest)
-        Scorer.open(aside)  # replays the golden requests
-    return Scorer.open(folder, verify=False)
+        return RankerRecord(
+            about=self.about,
+            protocol=examples.summary.protocol,
+            protocol_fingerprint=examples.summary.fingerprint,
+            train_roles=examples.summary.train_roles,
+            inputs=ranker.inputs,
+            embeddings=layout.to_dict() if layout else None,
+            quantisation=quantised,
+            tasks=ranker.tasks,
+        )
+
+    def verify(self, bundle: Bundle, name: str) -> None:
+        """Ask the written part its golden requests. Raises DataError where a logit differs."""
+        Scorer(bundle, name).verify()

@@ -9,11 +9,13 @@ from dataclasses import fields
 from typing import Any
 
 from recsys.inputs.bag import Bag
-from recsys.inputs.base import REQUESTS, Input, Vocabularies
+from recsys.inputs.base import REQUESTS, Input
 from recsys.inputs.history import History
 from recsys.inputs.id import Id
 from recsys.inputs.moment import Moment
 from recsys.inputs.number import Number
+from recsys.inputs.raw import Vocabularies
+from recsys.inputs.requests import Requests
 from recsys.inputs.times import Times
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "Input",
     "Moment",
     "Number",
+    "Requests",
     "Times",
     "Vocabularies",
     "from_json",

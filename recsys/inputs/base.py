@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import ClassVar, Protocol
 
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from feature_store.vocabulary import Vocabulary
+from recsys.inputs.raw import Vocabularies
+from recsys.inputs.requests import Requests
 
-Vocabularies = Mapping[str, Vocabulary]
 REQUESTS = torch.export.Dim("requests", min=1, max=1 << 20)
 
 
@@ -55,7 +54,7 @@ class Input(ABC):
         """The tensor of a batch of examples."""
 
     @abstractmethod
-    def from_requests(self, requests: pa.Table, vocabularies: Vocabularies) -> Tensor:
+    def from_requests(self, requests: Requests) -> Tensor:
         """The tensor of raw requests; a column that is absent holds what is unknown.
 
         Raises DataError naming a column whose values are of the wrong type.

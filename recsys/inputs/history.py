@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from feature_store.columns import HISTORY
-from recsys.inputs.base import EncodedRows, Input, Vocabularies, list_dimensions
-from recsys.inputs.raw import ids_of_rows, rows_of_lists
+from recsys.inputs.base import EncodedRows, Input, list_dimensions
+from recsys.inputs.raw import Vocabularies, ids_of_rows
+from recsys.inputs.requests import Requests
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,9 @@ class History(Input):
         """[B, L] int64."""
         return batch.padded(self.name, self.length)
 
-    def from_requests(self, requests: pa.Table, vocabularies: Vocabularies) -> Tensor:
+    def from_requests(self, requests: Requests) -> Tensor:
         """[B, L] int64; items that are not known are left out."""
-        return torch.from_numpy(
-            rows_of_lists(requests, self.name, vocabularies[self.item], self.length)
-        )
+        return torch.from_numpy(requests.encoded(self.name, self.item).padded(self.length))
 
     def to_raw(self, rows: pa.Table, vocabularies: Vocabularies) -> pa.Array:
         """Lists of item ids."""

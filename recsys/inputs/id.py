@@ -8,8 +8,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from recsys.inputs.base import EncodedRows, Input, Vocabularies
-from recsys.inputs.raw import reading
+from recsys.inputs.base import EncodedRows, Input
+from recsys.inputs.raw import Vocabularies, reading
+from recsys.inputs.requests import Requests
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,12 @@ class Id(Input):
         """[B] int64."""
         return batch.id(self.name)
 
-    def from_requests(self, requests: pa.Table, vocabularies: Vocabularies) -> Tensor:
+    def from_requests(self, requests: Requests) -> Tensor:
         """[B] int64."""
-        if self.name not in requests.column_names:
-            return torch.zeros(requests.num_rows, dtype=torch.int64)
+        if self.name not in requests:
+            return torch.zeros(len(requests), dtype=torch.int64)
         with reading(self.name):
-            rows = vocabularies[self.name].encode(requests.column(self.name))
-        return torch.from_numpy(rows.copy())
+            return torch.from_numpy(requests.ids(self.name, self.name).copy())
 
     def to_raw(self, rows: pa.Table, vocabularies: Vocabularies) -> pa.Array:
         """Ids."""

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from feature_store.columns import TIME
-from recsys.inputs.base import EncodedRows, Input, Vocabularies
-from recsys.inputs.raw import reading, seconds
+from recsys.inputs.base import EncodedRows, Input
+from recsys.inputs.raw import Vocabularies, reading, seconds
+from recsys.inputs.requests import Requests
 from recsys.inputs.times import Times
 
 
@@ -25,13 +26,13 @@ class Moment(Input):
         """[B] int64."""
         return batch.id(self.name)
 
-    def from_requests(self, requests: pa.Table, vocabularies: Vocabularies) -> Tensor:
+    def from_requests(self, requests: Requests) -> Tensor:
         """[B] int64, from timestamps or seconds."""
-        latest = self.times.from_requests(requests, vocabularies).amax(1)
-        if self.name not in requests.column_names:
+        latest = self.times.from_requests(requests).amax(1)
+        if self.name not in requests:
             return latest
         with reading(self.name):
-            column = requests.column(self.name).combine_chunks()
+            column = requests.column(self.name)
             given = torch.from_numpy(seconds(column))
             return torch.where(torch.from_numpy(column.is_valid().to_numpy(False)), given, latest)
 

@@ -9,8 +9,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from recsys.inputs.base import EncodedRows, Input, Vocabularies
-from recsys.inputs.raw import reading
+from recsys.inputs.base import EncodedRows, Input
+from recsys.inputs.raw import Vocabularies, reading
+from recsys.inputs.requests import Requests
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,12 @@ class Number(Input):
         """[B]."""
         return batch.column(self.name)
 
-    def from_requests(self, requests: pa.Table, vocabularies: Vocabularies) -> Tensor:
+    def from_requests(self, requests: Requests) -> Tensor:
         """[B]."""
-        if self.name not in requests.column_names:
-            return torch.zeros(requests.num_rows)
+        if self.name not in requests:
+            return torch.zeros(len(requests))
         with reading(self.name):
-            values = requests.column(self.name).cast(pa.float32()).to_numpy()  # null becomes NaN
+            values = requests.column(self.name).cast(pa.float32()).to_numpy(False)  # null: NaN
         return torch.from_numpy(np.where(np.isnan(values), np.float32(0), values))
 
     def to_raw(self, rows: pa.Table, vocabularies: Vocabularies) -> pa.Array:

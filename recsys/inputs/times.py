@@ -12,9 +12,10 @@ from torch import Tensor
 
 from feature_store.columns import HISTORY_TIME
 from feature_store.errors import DataError
-from recsys.inputs.base import EncodedRows, Input, Vocabularies
+from recsys.inputs.base import EncodedRows, Input
 from recsys.inputs.history import History
-from recsys.inputs.raw import lists_of, padded, reading, seconds
+from recsys.inputs.raw import Vocabularies, reading, seconds
+from recsys.inputs.requests import Requests
 
 
 @dataclass(frozen=True)
@@ -38,26 +39,26 @@ class Times(Input):
         """[B, L] int64."""
         return batch.padded(self.name, self.length)
 
-    def from_requests(self, requests: pa.Table, vocabularies: Vocabularies) -> Tensor:
+    def from_requests(self, requests: Requests) -> Tensor:
         """[B, L] int64, from timestamps or seconds in a list column beside the history.
 
         Raises DataError where a list is not as long as the history, too.
         """
-        if self.name not in requests.column_names:
-            return torch.zeros_like(self.of.from_requests(requests, vocabularies))
-        history, vocabulary = self.of.name, vocabularies[self.of.item]
-        events = lists_of(requests, history)
+        if self.name not in requests:
+            return torch.zeros_like(self.of.from_requests(requests))
+        encoded = requests.encoded(self.of.name, self.of.item)
+        events = encoded.lists
         with reading(self.name):
-            times = lists_of(requests, self.name)
+            times = requests.lists(self.name)
             odd = np.flatnonzero(np.diff(times.offsets) != np.diff(events.offsets))
             if len(odd):
                 row = int(odd[0])
                 raise DataError(
                     f"request {row} has {len(times[row])} values in {self.name!r} and "
-                    f"{len(events[row])} in {history!r}: give one for each event"
+                    f"{len(events[row])} in {self.of.name!r}: give one for each event"
                 )
             values = seconds(pc.list_flatten(times))
-            return torch.from_numpy(padded(events, vocabulary, self.length, values))
+        return torch.from_numpy(encoded.padded(self.length, values))
 
     def to_raw(self, rows: pa.Table, vocabularies: Vocabularies) -> pa.Array:
         """Lists of seconds."""

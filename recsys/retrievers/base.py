@@ -117,6 +117,10 @@ class VectorRetriever(Model, ABC):
         index_of[candidates] = torch.arange(len(candidates), device=candidates.device)
         self._prepared = (candidates, self.item_matrix(candidates), index_of)
 
+    def prepare_as(self, other: VectorRetriever) -> None:
+        """Retrieve by the very vectors that `other` has prepared."""
+        self._prepared = other._prepared
+
     @torch.no_grad()
     def retrieve(self, batch: Batch, k: int, exclude: Pairs | None = None) -> Candidates:
         """The k best candidates of each user, without the item rows that `exclude` pairs it with.

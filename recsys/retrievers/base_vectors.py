@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -15,7 +13,7 @@ from feature_store.columns import HISTORY, HISTORY_TIME
 from feature_store.errors import ConfigError, DataError
 from feature_store.protocols import VALIDATION
 from recsys.data.examples import Examples, Interactions
-from recsys.serving.bundle import Bundle
+from recsys.serving.generator import Generator
 from recsys.serving.recommender import Recommender
 
 _USERS = 4096  # asked for at a time
@@ -33,26 +31,26 @@ def vectors_of(
     no single vector for each of them.
     """
     recommender = _open(Path(folder))
-    train_roles = recommender.bundle.manifest.get("train_roles", ())
-    if VALIDATION in train_roles and VALIDATION not in examples.summary.train_roles:
+    record = recommender.generator.record
+    if VALIDATION in record.train_roles and VALIDATION not in examples.summary.train_roles:
         raise ConfigError(
             f"{folder} has trained on validation events, too, which are held out here: set "
             "trainer.refit = true as there, or choose a run without it"
         )
-    split = recommender.bundle.manifest.get("protocol_fingerprint", examples.summary.fingerprint)
-    if split != examples.summary.fingerprint:
+    if record.protocol_fingerprint != examples.summary.fingerprint:
         raise ConfigError(
             f"{folder} was trained on another log or split: events that are tested here may be "
             "among its training events; give it the same [data] and [split]"
         )
-    items = _items(recommender.bundle, folder, examples)
+    items = _items(recommender.generator, folder, examples)
     ids = examples.vocabulary(examples.schema.user)
     users = torch.zeros(len(ids), items.shape[1])
     order = torch.argsort(interactions.users, stable=True)
     rows, counts = interactions.users[order].unique_consecutive(return_counts=True)
     starts = np.concatenate([[0], counts.cumsum(0).numpy()])
     vocabulary = examples.vocabulary(examples.schema.item)
-    features = _features(recommender)
+    known = recommender.bundle.users
+    names = [name for name in known.column_names if name not in (HISTORY, HISTORY_TIME)]
     for first in range(0, len(rows), _USERS):
         chunk = slice(first, first + _USERS)
         ends = starts[first : first + _USERS + 1]
@@ -61,11 +59,11 @@ def vectors_of(
         raw = ids.decode(rows[chunk].numpy())
         history = vocabulary.decode(interactions.items[events].numpy())
         times = pa.array(interactions.times[events].numpy())
-        requests = features.take(pc.index_in(raw, value_set=features.column(0).combine_chunks()))
-        requests = requests.set_column(0, features.column_names[0], raw)
+        requests = known.of(raw, names)
+        requests = requests.set_column(names.index(examples.schema.user), examples.schema.user, raw)
         for name, values in ((HISTORY, history), (HISTORY_TIME, times)):
             requests = requests.append_column(name, pa.ListArray.from_arrays(offsets, values))
-        vectors = recommender.bundle.queries(recommender.encode(requests)[0]).vectors
+        vectors = recommender.generator.queries(recommender.encode(requests)[0]).vectors
         if vectors.shape[1] != 1:
             raise ConfigError(
                 f"{folder} has {vectors.shape[1]} vectors a user: choose a run whose retriever has "
@@ -82,22 +80,14 @@ def _open(run: Path) -> Recommender:
     return Recommender.open(bundle)
 
 
-def _items(bundle: Bundle, folder: Path | str, examples: Examples) -> Tensor:
-    if bundle.items.dim() != 2:
+def _items(generator: Generator, folder: Path | str, examples: Examples) -> Tensor:
+    if generator.items.dim() != 2:
         raise ConfigError(
-            f"{folder} is a run of {bundle.manifest['retriever']}, which scores all items without "
+            f"{folder} is a run of {generator.record.about.model}, which scores all items without "
             "vectors: choose a run whose retriever has vectors"
         )
-    rows = examples.vocabulary(examples.schema.item).encode(bundle.item_ids)
-    items = torch.zeros(examples.num_items, bundle.items.shape[1])
-    items[torch.from_numpy(rows)] = bundle.items
+    rows = examples.vocabulary(examples.schema.item).encode(generator.item_ids)
+    items = torch.zeros(examples.num_items, generator.items.shape[1])
+    items[torch.from_numpy(rows)] = generator.items
     items[0] = 0  # of ids that are not known here
     return items
-
-
-def _features(recommender: Recommender) -> pa.Table:
-    """The users' ids, and behind them what is known of users besides their events."""
-    table = pq.read_table(recommender.bundle.folder / "users.parquet", partitioning=None)
-    user = recommender.bundle.schema.user
-    others = [n for n in table.column_names if n not in (user, HISTORY, HISTORY_TIME)]
-    return table.select([user, *others])

@@ -1,69 +1,12 @@
-"""The files of a bundle: a manifest with their checksums, checked whenever one is opened."""
+"""The files of a bundle: plain files inside its folder, checked against their checksums."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 
-from feature_store.durable import staged
 from feature_store.errors import DataError
-
-FORMAT = 3
-MANIFEST = "manifest.json"
-
-
-def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
-    """The manifest of a bundle of a kind ("retriever" or "ranker"), its files checked.
-
-    Raises DataError naming the file that is missing, altered or of another format.
-    """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder} is not a bundle: {error}") from None
-    if manifest.get("format") != FORMAT:
-        raise DataError(
-            f"{folder} has bundle format {manifest.get('format')}, this program reads "
-            f"{FORMAT}: export it again"
-        )
-    if manifest["kind"] != kind:
-        raise DataError(
-            f"{folder} is the bundle of a {manifest['kind']}, not of a {kind}: ask it with "
-            f"`recsys {'score' if manifest['kind'] == 'ranker' else 'recommend'}`"
-        )
-    check_files(folder, manifest["files"])
-    return manifest
-
-
-@contextmanager
-def new_bundle(folder: Path) -> Iterator[Path]:
-    """A folder for a bundle's files that takes the place of `folder` when the block ends well."""
-    with staged(folder) as aside:
-        (aside / "vocabulary").mkdir()
-        yield aside
-
-
-def write_manifest(folder: Path, kind: str, about: dict[str, Any]) -> None:
-    """Write what is said of the bundle, with checksums of all files that are there."""
-    manifest = {
-        "format": FORMAT,
-        "kind": kind,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        **about,
-        "versions": {name: version(name) for name in ("recsys", "torch")},
-        "files": {
-            str(path.relative_to(folder)): digest(path)
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        },
-    }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 def digest(path: Path) -> str:
@@ -72,11 +15,35 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_files(folder: Path, files: dict[str, str]) -> None:
-    """Compare files with their checksums. Raises DataError naming the first that differs."""
+def check_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Compare files with their checksums.
+
+    Raises DataError naming the first that differs, is missing, or is no plain file in the folder.
+    """
     for name, expected in files.items():
-        path = folder / name
-        if not path.exists():
-            raise DataError(f"{folder}: {name} is missing: export the bundle again")
-        if digest(path) != expected:
+        if digest(plain_file(folder, name)) != expected:
             raise DataError(f"{folder}: {name} was altered after the export: export it again")
+
+
+def plain_file(folder: Path, name: str) -> Path:
+    """The file of that name inside a folder, which a manifest from elsewhere may not lead out of.
+
+    Raises DataError for a name that is absolute or leaves the folder, for links on the way, and
+    where there is no plain file.
+    """
+    parts = PurePosixPath(name).parts
+    if not parts or parts[0] == "/" or ".." in parts or "\\" in name or "\0" in name:
+        raise DataError(f"{folder}: its manifest names {name!r}, which is no file inside it")
+    path = folder
+    for part in parts:
+        path /= part
+        if path.is_symlink():
+            raise DataError(
+                f"{folder}: {name} is or goes through a link, {path.relative_to(folder)}: a bundle "
+                "holds plain files; put the file itself there"
+            )
+    if not path.exists():
+        raise DataError(f"{folder}: {name} is missing: export the bundle again")
+    if not path.is_file():
+        raise DataError(f"{folder}: {name} is not a plain file: export the bundle again")
+    return path

@@ -1,31 +1,38 @@
-"""Recommender: raw requests in, raw items out, from a bundle alone."""
+"""Recommender: raw requests in, raw items out, from a generator of a bundle alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from feature_store.errors import DataError
-from recsys.inputs import History
+from recsys.inputs import History, Requests
 from recsys.lists.diversify import diversify
 from recsys.serving.bundle import Bundle
-from recsys.serving.categories import categories_of
+from recsys.serving.catalogue import ItemCatalogue
+from recsys.serving.generator import Generator
 from recsys.serving.requests import table_of
 
 _POOL = 10  # candidates for each place of a diverse list
 
 
+class Answers(NamedTuple):
+    """The k best for B requests: places [B, k] among the generator's items, -1 for none, and
+    scores [B, k]."""
+
+    places: Tensor
+    scores: Tensor
+
+
 class Recommender:
-    """Answers from one bundle.
+    """Answers from a generator of a bundle, `part`; by default the only one.
 
     A request is a row with the user's `history` (raw item ids, oldest first) and whichever user
     features the model reads; features that are absent are unknown. A model that reads times
@@ -34,29 +41,32 @@ class Recommender:
     more than their id.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, part: str | None = None) -> None:
         self.bundle = bundle
+        self.generator = Generator.open(bundle, part)
         self._seen = History(bundle.schema.item)
-        vocabulary = bundle.vocabularies[bundle.schema.item]
-        rows = vocabulary.encode(bundle.item_ids)
+        vocabulary, item_ids = bundle.vocabularies[bundle.schema.item], self.generator.item_ids
+        self.catalogue = ItemCatalogue(bundle.catalogue, bundle.schema, item_ids)
         self._place = np.full(len(vocabulary), -1)
-        self._place[rows] = np.arange(len(rows))
-        self._users: pa.Table | None = None
-        self._titles: dict[Any, str] | None = None
-        self._categories: dict[str, Tensor] = {}
+        self._place[vocabulary.encode(item_ids)] = np.arange(len(item_ids))
 
     @classmethod
-    def open(cls, folder: Path | str, *, verify: bool = True) -> Recommender:
+    def open(
+        cls, folder: Path | str, *, part: str | None = None, verify: bool = True
+    ) -> Recommender:
         """Open a bundle; replays its golden requests unless `verify` is off.
 
-        Raises DataError when files were altered or an answer differs.
+        Raises DataError when files were altered, an answer differs, or there is no such part.
         """
-        found = cls(Bundle.open(folder))
+        opened = cls(Bundle.open(folder), part)
         if verify:
-            golden = found.bundle.golden()
-            inputs, seen = found.encode(golden)
-            found.bundle.check_golden(inputs, seen)
-        return found
+            opened.verify()
+        return opened
+
+    def verify(self) -> None:
+        """Replay the golden requests. Raises DataError where an answer differs."""
+        golden = self.generator.golden()
+        self.generator.check_golden(golden, *self.encode(golden))
 
     def recommend(
         self,
@@ -81,76 +91,89 @@ class Recommender:
             DataError: unknown users, an empty history where the model needs one, or columns
                 of the wrong type, or a category that the catalogue lacks; the message names them.
         """
-        if k < 1:
-            raise DataError(f"k must be at least 1, not {k}")
         if (users is None) == (requests is None):
             raise DataError("give either users or requests")
+        table = self.requests_of(list(users)) if users is not None else table_of(requests)
+        answers = self.answer(
+            table, k=k, exclude_seen=exclude_seen, diversity=diversity, category=category
+        )
+        return self._frame(self._names(table), answers)
+
+    def answer(
+        self,
+        requests: pa.Table,
+        *,
+        k: int = 10,
+        exclude_seen: bool = True,
+        diversity: float = 0.0,
+        category: str | None = None,
+    ) -> Answers:
+        """What `recommend` answers, as arrays."""
+        if k < 1:
+            raise DataError(f"k must be at least 1, not {k}")
         if not 0 <= diversity < float("inf"):
             raise DataError(f"diversity must be at least 0 and finite, not {diversity}")
         if diversity and category is None:
             raise DataError("diversity needs a category: name a column of the catalogue")
-        categories = None if category is None else self._read_categories(category)
-        table = self.requests_of(list(users)) if users is not None else table_of(requests)
-        inputs, seen = self.encode(table)
-        queries = self.bundle.queries(inputs)
-        hidden = seen if exclude_seen else None
-        ask = _POOL * k if diversity else k
-        scores, places = self.bundle.index.search(queries, ask, hidden, self.bundle.merge)
-        if diversity and categories is not None:
-            scores, places = diversify(scores, places, categories, diversity, k)
-        return self._frame(self._names(table), scores, places)
+        if category is not None:
+            self.catalogue.check_category(category)
+        inputs, seen = self.encode(requests)
+        scores, places = self.generator.search(
+            self.generator.queries(inputs),
+            _POOL * k if diversity else k,
+            seen if exclude_seen else None,
+        )
+        if diversity and category is not None:
+            listed, columns = places.clamp(min=0).unique(return_inverse=True)
+            categories = self.catalogue.categories(category, listed)
+            columns = columns.masked_fill(places < 0, -1)
+            scores, columns = diversify(scores, columns, categories, diversity, k)
+            places = listed[columns.clamp(min=0)].masked_fill(columns < 0, -1)
+        return Answers(places, scores)
 
     def requests_of(self, users: list[Any]) -> pa.Table:
         """The newest requests of known users. Raises DataError naming the unknown ones."""
-        table = self._known()
-        column = table.column(self.bundle.schema.user).combine_chunks()
         try:
-            wanted = pa.array(users).cast(column.type)
+            wanted = pa.array(users)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise DataError(f"users must be of type {column.type}: {error}") from None
-        places = pc.index_in(wanted, value_set=column)
-        if places.null_count:
-            unknown = wanted.filter(places.is_null()).to_pylist()
+            raise DataError(f"users must be of one type: {error}") from None
+        table = self.bundle.users.of(wanted)
+        known = table.column(self.bundle.schema.user).is_valid().to_numpy()
+        if not known.all():
+            unknown = [str(users[place]) for place in np.flatnonzero(~known)[:5]]
             raise DataError(
-                f"unknown users: {', '.join(map(str, unknown[:5]))}; "
-                "pass requests with their histories instead"
+                f"unknown users: {', '.join(unknown)}; pass requests with their histories instead"
             )
-        return table.take(places)
+        return table
 
     def users(self) -> list[Any]:
         """Ids of all known users."""
-        return self._known().column(self.bundle.schema.user).to_pylist()
-
-    def _known(self) -> pa.Table:
-        if self._users is None:
-            self._users = pq.read_table(self.bundle.folder / "users.parquet", partitioning=None)
-        return self._users
+        return self.bundle.users.users().to_pylist()
 
     def encode(self, requests: pa.Table) -> tuple[dict[str, Tensor], Tensor]:
-        """Tensors of the bundle's inputs, and the places [B, L] of seen items, padded with -1."""
-        rows = self._history(requests)
-        vocabularies = self.bundle.vocabularies
-        inputs = {
-            asked.name: asked.from_requests(requests, vocabularies) for asked in self.bundle.inputs
-        }
+        """Tensors of the program's inputs, and the places [B, L] of seen items, padded with -1."""
+        asked = Requests(requests, self.bundle.vocabularies)
+        rows = self._history(asked)
+        inputs = {one.name: one.from_requests(asked) for one in self.generator.record.inputs}
         return inputs, torch.from_numpy(self._place[rows])
 
-    def _history(self, requests: pa.Table) -> np.ndarray:
+    def _history(self, requests: Requests) -> np.ndarray:
         """Rows [B, L] of everything that was seen, padded with 0 behind."""
-        if not requests.num_rows:
+        if not len(requests):
             raise DataError("no requests")
-        name = self._seen.name
-        if name not in requests.column_names:
-            have = ", ".join(requests.column_names)
-            raise DataError(f"requests need a column {name!r} of item ids; they have: {have}")
-        rows: np.ndarray = self._seen.from_requests(requests, self.bundle.vocabularies).numpy()
-        if self.bundle.manifest["needs_history"]:
+        if self._seen.name not in requests:
+            have = ", ".join(requests.table.column_names)
+            raise DataError(
+                f"requests need a column {self._seen.name!r} of item ids; they have: {have}"
+            )
+        rows: np.ndarray = self._seen.from_requests(requests).numpy()
+        if self.generator.record.needs_history:
             empty = np.flatnonzero(~rows.any(1))
             if len(empty):
-                name = self._names(requests)[int(empty[0])]
+                name = self._names(requests.table)[int(empty[0])]
                 raise DataError(
                     f"request {int(empty[0])} (user {name}) has no known item in its history, and "
-                    f"{self.bundle.manifest['retriever']} needs one: answer it by popularity"
+                    f"{self.generator.record.about.model} needs one: answer it by popularity"
                 )
         return rows
 
@@ -160,33 +183,15 @@ class Recommender:
             return requests.column(key).to_pylist()
         return list(range(requests.num_rows))
 
-    def _frame(self, names: list[Any], scores: Tensor, places: Tensor) -> pd.DataFrame:
-        row, rank = (places >= 0).nonzero(as_tuple=True)
-        items = self.bundle.item_ids.take(pa.array(places[row, rank].numpy())).to_pylist()
-        frame = pd.DataFrame(
-            {
-                "user": [names[r] for r in row.tolist()],
-                "rank": (rank + 1).numpy(),
-                "item": items,
-                "score": scores[row, rank].numpy(),
-            }
-        )
-        titles = self._read_titles()
-        if titles:
-            frame["title"] = [titles.get(item, "") for item in items]
-        return frame
-
-    def _read_categories(self, column: str) -> Tensor:
-        if column not in self._categories:
-            self._categories[column] = categories_of(self.bundle, column)
-        return self._categories[column]
-
-    def _read_titles(self) -> dict[Any, str]:
-        if self._titles is None:
-            schema, path = self.bundle.schema, self.bundle.folder / "catalogue.parquet"
-            self._titles = {}
-            if schema.title and path.exists():
-                table = pq.read_table(path, columns=[schema.item, schema.title], partitioning=None)
-                ids, titles = (column.to_pylist() for column in table.columns)
-                self._titles = dict(zip(ids, (title or "" for title in titles), strict=True))
-        return self._titles
+    def _frame(self, names: list[Any], answers: Answers) -> pd.DataFrame:
+        row, rank = (answers.places >= 0).nonzero(as_tuple=True)
+        places = answers.places[row, rank]
+        columns = {
+            "user": [names[r] for r in row.tolist()],
+            "rank": (rank + 1).numpy(),
+            "item": self.generator.item_ids.take(pa.array(places.numpy())).to_pylist(),
+            "score": answers.scores[row, rank].numpy(),
+        }
+        if self.catalogue.has_titles:
+            columns["title"] = self.catalogue.titles(places)
+        return pd.DataFrame(columns)

@@ -1,83 +1,49 @@
-"""Scorer: raw requests in, probabilities out, from a ranker's bundle alone.
-
-manifest.json       what is in here, checksums, versions, figures
-schema.json         the log's schema
-vocabulary/*.arrow  raw ids of every input
-ranker.pt2          torch.export: request tensors, item rows [B, M] -> logits [B, M, tasks]
-users.parquet       the features of known users
-golden.parquet      requests with the training stack's logits, replayed on loading
-"""
+"""Scorer: raw requests in, probabilities out, from a ranker of a bundle alone."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from feature_store.columns import LABEL
 from feature_store.errors import DataError
-from feature_store.schema import Schema
-from feature_store.vocabulary import Vocabulary
-from recsys.inputs import Id, Input, from_json
-from recsys.serving.files import read_manifest
+from recsys.inputs import Id, Requests
+from recsys.serving.bundle import Bundle
+from recsys.serving.golden import GOLDEN, TOLERANCE, expected_of
+from recsys.serving.manifest import RankerRecord
 from recsys.serving.requests import table_of
 
-TOLERANCE = 1e-3  # of logits, between the eager model and the exported one
+PROGRAM = "ranker.pt2"
 
 
-def expected_of(task: str) -> str:
-    """The column of golden requests with the training stack's logits of a task."""
-    return f"expected_logit.{task}"  # no feature has a dot in its name
-
-
-@dataclass
 class Scorer:
-    """An opened bundle of a ranker; `open` verifies it."""
+    """Answers from a ranker of a bundle, `part`; by default the only one."""
 
-    folder: Path
-    manifest: dict[str, Any]
-    schema: Schema
-    inputs: tuple[Input, ...]
-    vocabularies: dict[str, Vocabulary]
-    program: torch.nn.Module
-    users: pa.Table
+    def __init__(self, bundle: Bundle, part: str | None = None) -> None:
+        self.bundle = bundle
+        self.part, self.record = bundle.part(RankerRecord, part)
+        self.program = bundle.program(self.part, PROGRAM)
 
     @classmethod
-    def open(cls, folder: Path | str, *, verify: bool = True) -> Scorer:
+    def open(cls, folder: Path | str, *, part: str | None = None, verify: bool = True) -> Scorer:
         """Open a bundle; replays its golden requests unless `verify` is off.
 
-        Raises DataError when files were altered or an answer differs.
+        Raises DataError when files were altered, an answer differs, or there is no such part.
         """
-        folder = Path(folder)
-        manifest = read_manifest(folder, "ranker")
-        schema = Schema.load(folder / "schema.json")
-        found = cls(
-            folder=folder,
-            manifest=manifest,
-            schema=schema,
-            inputs=tuple(from_json(asked) for asked in manifest["inputs"]),
-            vocabularies={
-                name: Vocabulary.load(folder / "vocabulary" / f"{schema[name].table_name}.arrow")
-                for name in manifest["vocabularies"]
-            },
-            program=torch.export.load(str(folder / "ranker.pt2")).module(),
-            users=pq.read_table(folder / "users.parquet", partitioning=None),
-        )
+        opened = cls(Bundle.open(folder), part)
         if verify:
-            found._replay()
-        return found
+            opened.verify()
+        return opened
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """What the ranker has logits of."""
-        return tuple(self.manifest["tasks"])
+        return self.record.tasks
 
     def score(self, requests: pd.DataFrame | pa.Table, task: str = LABEL) -> pd.DataFrame:
         """The requests with a column `probability`, that of a task, in their order.
@@ -88,13 +54,15 @@ class Scorer:
         was not trained on.
         """
         if task not in self.tasks:
-            raise DataError(f"{self.folder} has no task {task!r}; it has: {', '.join(self.tasks)}")
+            raise DataError(
+                f"{self.bundle.folder} has no task {task!r}; it has: {', '.join(self.tasks)}"
+            )
         table = table_of(requests)
         if not table.num_rows:
             raise DataError("no requests")
-        if self.schema.item not in table.column_names:
+        if self.bundle.schema.item not in table.column_names:
             raise DataError(
-                f"requests need a column {self.schema.item!r} of item ids; they have: "
+                f"requests need a column {self.bundle.schema.item!r} of item ids; they have: "
                 f"{', '.join(table.column_names)}"
             )
         whole = self._with_users(table)
@@ -103,39 +71,38 @@ class Scorer:
 
     def logits(self, requests: pa.Table, items: Tensor) -> Tensor:
         """Logits [B, M, tasks] of item rows [B, M] for requests that bring all they know."""
-        inputs = {
-            asked.name: asked.from_requests(requests, self.vocabularies) for asked in self.inputs
-        }
+        asked = Requests(requests, self.bundle.vocabularies)
+        inputs = {one.name: one.from_requests(asked) for one in self.record.inputs}
         with torch.no_grad():
             logits: Tensor = self.program(inputs, items)
         return logits
 
     def _items(self, requests: pa.Table) -> Tensor:
         """The rows [B, 1] of the requests' items."""
-        return Id(self.schema.item).from_requests(requests, self.vocabularies).unsqueeze(1)
+        asked = Requests(requests, self.bundle.vocabularies)
+        return Id(self.bundle.schema.item).from_requests(asked).unsqueeze(1)
 
     def _with_users(self, requests: pa.Table) -> pa.Table:
         """Add features of known users that the requests do not bring."""
-        user = self.schema.user
+        user, known = self.bundle.schema.user, self.bundle.users
         missing = [
-            asked.name
-            for asked in self.inputs
-            if asked.name not in requests.column_names and asked.name in self.users.column_names
+            one.name
+            for one in self.record.inputs
+            if one.name not in requests.column_names and one.name in known.column_names
         ]
         if not missing or user not in requests.column_names:
             return requests
-        known = self.users.column(user).combine_chunks()
         try:
-            wanted = requests.column(user).combine_chunks().cast(known.type)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            features = known.of(requests.column(user).combine_chunks(), missing)
+        except DataError as error:
             raise DataError(f"column {user!r} of the requests cannot be read: {error}") from None
-        places = pc.index_in(wanted, value_set=known)
         for name in missing:
-            requests = requests.append_column(name, self.users.column(name).take(places))
+            requests = requests.append_column(name, features.column(name))
         return requests
 
-    def _replay(self) -> None:
-        golden = pq.read_table(self.folder / "golden.parquet", partitioning=None)
+    def verify(self) -> None:
+        """Replay the golden requests. Raises DataError where a logit differs."""
+        golden = pq.read_table(self.bundle.part_file(self.part, GOLDEN), partitioning=None)
         logits = self.logits(golden, self._items(golden)).squeeze(1)
         for task, answers in zip(self.tasks, logits.T, strict=True):
             expected = torch.tensor(golden.column(expected_of(task)).to_pylist())
@@ -144,7 +111,7 @@ class Scorer:
             if wrong.any():
                 row = int(wrong.int().argmax())
                 raise DataError(
-                    f"{self.folder}: golden request {row} has the logit {answers[row]:.4f} of "
-                    f"{task}, the training stack's was {expected[row]:.4f}: do not serve it, "
+                    f"{self.bundle.folder}: golden request {row} has the logit {answers[row]:.4f} "
+                    f"of {task}, the training stack's was {expected[row]:.4f}: do not serve it, "
                     "export again"
                 )

@@ -185,7 +185,7 @@ def test_recommend_prints_a_table_or_writes_parquet(
     assert status == 0 and "title" not in printed
     assert found["user"].tolist() == [2] * 3 + [5] * 3
     assert all(str(item) in table for item in found["item"])
-    seen = pd.read_parquet(folder / "bundle" / "users.parquet").set_index("user_id")["history"]
+    seen = pd.read_feather(folder / "bundle" / "users.arrow").set_index("user_id")["history"]
     requests = tmp_path / "requests.parquet"
     pd.DataFrame({"user_id": [70_001], "history": [seen[2][:3]]}).to_parquet(requests)
     words = ["--requests", requests, "-k", 100, "--include-seen", "--out", out]

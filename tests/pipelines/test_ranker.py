@@ -165,9 +165,10 @@ def test_quantised_tables_are_told_of(
     status, _, errors = recsys("export", config, "export.quantisation.dtype=int8")
     assert status == 0, errors
     manifest = json.loads((finished.bundle / "manifest.json").read_text())
-    (table,) = manifest["quantisation"]["tables"].values()
+    quantisation = manifest["parts"]["ranker"]["quantisation"]
+    (table,) = quantisation["tables"].values()
     assert (table["requested"], table["dtype"]) == ("int8", "int8")
-    assert manifest["quantisation"]["quantised"] > 0.4
+    assert quantisation["quantised"] > 0.4
     status, _, _ = recsys("export", config, "export.quantisation.tables.itme=int8")
     assert "export.quantisation.tables.itme: no such table; there are: unified" in status
 

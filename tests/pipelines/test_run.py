@@ -85,9 +85,10 @@ def test_the_folder_holds_what_is_promised(finished: Run) -> None:
 def test_the_bundle_is_of_the_model_that_was_measured(finished: Run) -> None:
     """Asked with the histories of the test, it recommends what metrics.json speaks of."""
     recommender = Recommender.open(finished.bundle)
-    manifest = recommender.bundle.manifest
-    assert manifest["metrics"] == finished.results["retrievers"]["sasrec"]["metrics"]
-    assert manifest["run_fingerprint"] == load_config(finished.folder / "config.toml").fingerprint
+    about = recommender.generator.record.about
+    assert (about.run, about.model) == ("small", "sasrec")
+    assert about.metrics == finished.results["retrievers"]["sasrec"]["metrics"]
+    assert about.run_fingerprint == load_config(finished.folder / "config.toml").fingerprint
     newest = recommender.requests_of(recommender.users()).to_pandas()
     history = newest["history"].str[:-1]  # without the event of the test
     asked = newest.assign(history=history)[history.str.len() > 1]
@@ -212,7 +213,7 @@ def test_other_retrievers_and_protocols_run_too(
     done = run(tree)
     assert done.results["candidates"] == 60
     assert done.metrics.loc[retriever["name"], "Recall@100"] == 1.0  # every item is in the list
-    assert done.recommender.bundle.manifest["index"]["config"]["kind"] == "faiss"
+    assert done.recommender.generator.record.index.config.kind == "faiss"
     assert len(done.recommend(done.recommender.users()[:2], k=3)) == 6
 
 

@@ -71,7 +71,7 @@ def test_ada_retrieval_runs_to_its_bundle(tree: dict[str, Any], base: Run) -> No
     found = run(ada(tree, base))
     answers = found.recommend(found.recommender.users()[:3], k=10)
     assert answers.groupby("user")["item"].nunique().tolist() == [10, 10, 10]
-    assert found.recommender.bundle.merge == "rounds"
+    assert found.recommender.generator.record.merge == "rounds"
     assert (found.folder / "report.html").exists()
 
 

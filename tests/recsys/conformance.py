@@ -14,7 +14,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from feature_store.catalogue import Catalogue
 from feature_store.columns import HISTORY, LABEL, TARGET
+from feature_store.event_log import EventLog
 from feature_store.sources.synthetic import Synthetic
 from planted import ROWS_OF, Shape
 from recsys import rankers
@@ -28,6 +30,8 @@ from recsys.embeddings.options import EmbeddingsConfig, Hashed, PerFeature, Unif
 from recsys.evaluation.evaluator import Evaluator, Result
 from recsys.evaluation.options import EvaluationConfig
 from recsys.evaluation.predictions import Predictions
+from recsys.export.bundle import write_bundle
+from recsys.export.generator import GeneratorExport
 from recsys.lists.pairs import Pairs
 from recsys.model import Model
 from recsys.options import ModelConfig
@@ -38,6 +42,9 @@ from recsys.retrievers.trained import TrainedRetriever
 from recsys.runs.build import build_model, is_trained
 from recsys.runs.learn import learnt_model
 from recsys.runs.learn import trainer_of as trainer_of_run
+from recsys.serving.index.options import ExactConfig, IndexConfig
+from recsys.serving.manifest import About
+from recsys.serving.recommender import Recommender
 from recsys.training.options import OptimizerConfig, TrainerConfig
 from recsys.training.trainer import Trainer
 
@@ -203,6 +210,28 @@ def evaluator_of(examples: Examples, ks: tuple[int, ...] = KS) -> Evaluator:
     """Full ranking without what was seen."""
     user = examples.schema.user
     return Evaluator(EvaluationConfig(ks=ks), examples.candidates(), exclude_seen=True, user=user)
+
+
+def bundle_of(
+    retriever: VectorRetriever,
+    examples: Examples,
+    log: EventLog,
+    folder: Path,
+    index: IndexConfig = ExactConfig(),  # noqa: B008 (frozen)
+    **options: Any,
+) -> Recommender:
+    """The bundle of a retriever, opened."""
+    part = GeneratorExport(
+        retriever,
+        examples,
+        examples.candidates(),
+        index=index,
+        golden=8,
+        about=About(run="conformance", model="planted"),
+        **options,
+    )
+    catalogue = Catalogue(log.folder, log.schema)
+    return Recommender(write_bundle(folder, {"generator": part}, catalogue))
 
 
 def measure(

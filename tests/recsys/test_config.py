@@ -195,7 +195,10 @@ def test_known_keys_of_another_arm_are_not_offered() -> None:
             {"retriever": {"name": "ada_retrieval", "freeze_backbone": True}},
             ("retriever.freeze_backbone", "set trainer.start_from"),
         ),
-        ({"export": {"index": {"knd": "x"}}}, ("export.index.kind is missing (is it knd?)", "faiss")),
+        (
+            {"export": {"index": {"knd": "x"}}},
+            ("export.index.kind is missing (is it knd?)", "faiss"),
+        ),
         ({"export": {"index": {"kind": "hnsw"}}}, ("export.index.kind: 'hnsw'", "prefix")),
         (
             {"export": {"index": {"kind": "prefix", "prefix": 8}}},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -39,8 +40,9 @@ class Index(ABC):
 
     @classmethod
     @abstractmethod
-    def load(cls, folder: Path, vectors: Tensor, space: str, config: Any) -> Self:
-        """What `save` wrote. Raises DataError when it cannot be read."""
+    def load(cls, file: Callable[[str], Path], vectors: Tensor, space: str, config: Any) -> Self:
+        """What `save` wrote; `file` gives the path of a name. Raises DataError when it cannot be
+        read."""
 
     def search(
         self, queries: Queries, k: int, exclude: Tensor | None = None, merge: Merge = "score"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -22,7 +23,9 @@ class ExactIndex(Index):
         return cls(vectors, space)
 
     @classmethod
-    def load(cls, folder: Path, vectors: Tensor, space: str, config: ExactConfig) -> Self:
+    def load(
+        cls, file: Callable[[str], Path], vectors: Tensor, space: str, config: ExactConfig
+    ) -> Self:
         """Needs nothing but the vectors."""
         return cls(vectors, space)
 

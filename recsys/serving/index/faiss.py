@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -44,14 +45,17 @@ class FaissIndex(Index):
         return cls(vectors, space, index)
 
     @classmethod
-    def load(cls, folder: Path, vectors: Tensor, space: str, config: FaissConfig) -> Self:
+    def load(
+        cls, file: Callable[[str], Path], vectors: Tensor, space: str, config: FaissConfig
+    ) -> Self:
         """Read `index.faiss`. Raises DataError when it cannot be read."""
         import faiss
 
+        path = file(_FILE)
         try:
-            return cls(vectors, space, faiss.read_index(str(folder / _FILE)))
+            return cls(vectors, space, faiss.read_index(str(path)))
         except RuntimeError as error:
-            raise DataError(f"{folder / _FILE} cannot be read: {error}") from None
+            raise DataError(f"{path} cannot be read: {error}") from None
 
     def save(self, folder: Path) -> None:
         """Write `index.faiss`."""

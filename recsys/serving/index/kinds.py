@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -36,9 +37,14 @@ def build_index(vectors: Tensor, space: str, config: IndexConfig) -> Index:
     return INDICES[type(config)].build(vectors, space, config)
 
 
-def load_index(folder: Path, vectors: Tensor, space: str, config: IndexConfig) -> Index:
-    """The index that was saved in a folder. Raises DataError when it cannot be read."""
-    return INDICES[type(config)].load(folder, vectors, space, config)
+def load_index(
+    file: Callable[[str], Path], vectors: Tensor, space: str, config: IndexConfig
+) -> Index:
+    """The index that was saved; `file` gives the path of a name.
+
+    Raises DataError when it cannot be read.
+    """
+    return INDICES[type(config)].load(file, vectors, space, config)
 
 
 def recall_against_exact(index: Index, queries: Queries, k: int = 100) -> float:

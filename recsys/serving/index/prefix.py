@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -33,7 +34,9 @@ class PrefixIndex(Index):
         return cls(vectors, space, config.prefix, config.shortlist)
 
     @classmethod
-    def load(cls, folder: Path, vectors: Tensor, space: str, config: PrefixConfig) -> Self:
+    def load(
+        cls, file: Callable[[str], Path], vectors: Tensor, space: str, config: PrefixConfig
+    ) -> Self:
         """Cuts the vectors again."""
         return cls.build(vectors, space, config)
 

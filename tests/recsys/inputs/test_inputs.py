@@ -23,6 +23,7 @@ from recsys.inputs import (
     Input,
     Moment,
     Number,
+    Requests,
     Times,
     from_json,
     to_json,
@@ -68,7 +69,7 @@ def test_a_batch_and_the_request_it_stands_for_are_the_same_tensors(tmp_path: Pa
     assert requests["city"].to_pylist() == ["Oslo", None, "Bern"]
     for asked in EVERY:
         expected = asked.from_batch(batch)
-        tensor = asked.from_requests(requests, VOCABULARIES)
+        tensor = asked.from_requests(Requests(requests, VOCABULARIES))
         assert torch.equal(tensor, expected) and tensor.dtype == expected.dtype, asked
     assert CLICKS.from_batch(batch).tolist() == [[2, 3, 4], [0, 0, 0], [4, 0, 0]]
     assert BUYS.from_batch(batch).tolist() == [[2, 0], [1, 2], [0, 0]]
@@ -78,7 +79,7 @@ def test_a_batch_and_the_request_it_stands_for_are_the_same_tensors(tmp_path: Pa
 def test_what_a_request_does_not_bring_is_unknown() -> None:
     requests = pa.table({"other": [1, 2]})
     for asked in EVERY:
-        tensor = asked.from_requests(requests, VOCABULARIES)
+        tensor = asked.from_requests(Requests(requests, VOCABULARIES))
         assert len(tensor) == 2 and not tensor.any(), asked
 
 
@@ -88,7 +89,7 @@ def test_values_of_the_wrong_type_are_refused_by_their_column(asked: Input) -> N
     values = {"clicks": [[10]], "buys": [[10]], asked.name: wrong}
     values |= {"city": pa.array([[1]])} if asked.name == "city" else {}
     with pytest.raises(DataError, match=f"column '{asked.name}'"):
-        asked.from_requests(pa.table(values), VOCABULARIES)
+        asked.from_requests(Requests(pa.table(values), VOCABULARIES))
 
 
 @pytest.mark.parametrize("asked", EVERY, ids=lambda asked: asked.name)

@@ -11,7 +11,7 @@ import pytest
 
 from feature_store.errors import DataError
 from feature_store.vocabulary import Vocabulary
-from recsys.inputs import History, Moment, Times
+from recsys.inputs import History, Moment, Requests, Times
 
 VOCABULARIES = {"item": Vocabulary(pa.array(["a", "b", "c"]))}
 WHEN = Times(History("item", 3), "when")
@@ -19,14 +19,14 @@ WHEN = Times(History("item", 3), "when")
 
 def times(history: list[Any], when: list[Any] | None) -> Any:
     columns = {"history": history} if when is None else {"history": history, "when": when}
-    return WHEN.from_requests(pa.table(columns), VOCABULARIES)
+    return WHEN.from_requests(Requests(pa.table(columns), VOCABULARIES))
 
 
 def moments(column: Any, history: list[Any], when: list[Any]) -> list[int]:
     """When requests with these events were made; None: they do not say."""
     table = pa.table({"history": history, "when": pa.array(when, pa.list_(pa.int64()))})
     table = table if column is None else table.append_column("time", column)
-    return Moment(WHEN).from_requests(table, VOCABULARIES).tolist()
+    return Moment(WHEN).from_requests(Requests(table, VOCABULARIES)).tolist()
 
 
 def test_times_go_with_their_events() -> None:

@@ -8,18 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conformance import learn, shape_of, small
-from feature_store.catalogue import Catalogue
+from conformance import bundle_of, learn, shape_of, small
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from planted import Shape, raw_requests
 from recsys.data.examples import Examples
 from recsys.distributed import join
-from recsys.export.retriever import write_bundle
 from recsys.lists import diversify as module
 from recsys.lists.diversify import diversify
-from recsys.serving.categories import categories_of
-from recsys.serving.index.options import ExactConfig
 from recsys.serving.recommender import Recommender
 
 
@@ -88,23 +84,20 @@ def served(
     examples, folder = planted[shape_of(name)], tmp_path_factory.mktemp("diverse")
     with join("cpu") as group:
         retriever = learn(small(name), examples, folder, group)
-    bundle = write_bundle(
-        folder / "bundle",
-        retriever,
-        examples,
-        Catalogue(planted_log.folder, planted_log.schema),
-        examples.candidates(),
-        index=ExactConfig(),
-        golden=4,
-        about={"retriever": name},
-    )
+    bundle = bundle_of(retriever, examples, planted_log, folder / "bundle")
     return bundle, examples
 
 
+def categories_of(recommender: Recommender, column: str) -> torch.Tensor:
+    """Of all items, by their places."""
+    every = torch.arange(len(recommender.generator.item_ids))
+    return recommender.catalogue.categories(column, every)
+
+
 def test_a_bundle_reads_categories_from_its_catalogue(served: tuple[Recommender, Examples]) -> None:
-    bundle = served[0].bundle
-    items = [int(item[1:]) for item in bundle.item_ids.to_pylist()]
-    genres, words = categories_of(bundle, "genre"), categories_of(bundle, "words")
+    recommender = served[0]
+    items = [int(item[1:]) for item in recommender.generator.item_ids.to_pylist()]
+    genres, words = (categories_of(recommender, name) for name in ("genre", "words"))
     assert [one == 0 for one in genres.tolist()] == [item % 11 == 0 for item in items]
     for i, one in enumerate(items):
         for j, other in enumerate(items):
@@ -129,8 +122,8 @@ def test_more_diversity_means_fewer_alike(
     diverse = recommender.recommend(requests=requests, k=5, diversity=1e6, category=category)
     assert len(diverse) == len(plain)
     assert not diverse.duplicated(["user", "item"]).any()
-    categories = categories_of(recommender.bundle, category)
-    place = {item: i for i, item in enumerate(recommender.bundle.item_ids.to_pylist())}
+    categories = categories_of(recommender, category)
+    place = {item: i for i, item in enumerate(recommender.generator.item_ids.to_pylist())}
 
     def alike(frame: pd.DataFrame) -> int:
         total = 0

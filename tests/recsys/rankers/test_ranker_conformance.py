@@ -29,17 +29,20 @@ from conformance import (
     small,
     training,
 )
+from feature_store.catalogue import Catalogue
 from feature_store.errors import DataError
 from planted import Shape
 from recsys.data.examples import Examples
 from recsys.distributed import Group, join
 from recsys.embeddings.options import QuantisationConfig
 from recsys.embeddings.tables import Embeddings
-from recsys.export.ranker import write_ranker_bundle
-from recsys.export.retriever import raw_requests
+from recsys.export.bundle import write_bundle
+from recsys.export.ranker import RankerExport
+from recsys.export.requests import raw_requests
 from recsys.inputs import Id
 from recsys.rankers import RANKERS
 from recsys.rankers.base import Ranker
+from recsys.serving.manifest import About
 from recsys.serving.recommender import Recommender
 from recsys.serving.scorer import Scorer
 from recsys.training import checkpoint
@@ -72,8 +75,10 @@ def subject(
 
 
 def export(ranker: Ranker, examples: Examples, folder: Path, **options: Any) -> Scorer:
-    about = {"ranker": "conformance"}
-    return write_ranker_bundle(folder, ranker, examples, golden=8, about=about, **options)
+    about = About(run="conformance", model="planted")
+    part = RankerExport(ranker, examples, golden=8, about=about, **options)
+    catalogue = Catalogue(examples.folder / "none", examples.schema)
+    return Scorer(write_bundle(folder, {"ranker": part}, catalogue))
 
 
 @torch.no_grad()
@@ -232,7 +237,7 @@ def test_another_process_serves_without_the_training_stack(
 ) -> None:
     requests, answers = tmp_path / "requests.parquet", tmp_path / "answers.parquet"
     raw_rows(subject).to_parquet(requests)
-    program = [TESTS / "workers" / "score.py", subject.scorer.folder, requests, answers]
+    program = [TESTS / "workers" / "score.py", subject.scorer.bundle.folder, requests, answers]
     done = subprocess.run(
         [sys.executable, *map(str, program)],
         env={**os.environ, "PYTHONPATH": str(TESTS.parents[1])},
@@ -246,8 +251,9 @@ def test_another_process_serves_without_the_training_stack(
 
 
 def test_a_bundle_that_answers_otherwise_is_refused(subject: Subject, tmp_path: Path) -> None:
-    folder = export(subject.ranker, subject.examples, tmp_path / "bundle").folder
-    path, manifest = folder / "golden.parquet", json.loads((folder / "manifest.json").read_text())
+    folder = export(subject.ranker, subject.examples, tmp_path / "bundle").bundle.folder
+    name, manifest = "parts/ranker/golden.parquet", folder / "manifest.json"
+    path, said = folder / name, json.loads(manifest.read_text())
     golden = pq.read_table(path)
     place = golden.column_names.index("expected_logit.label")
     other = pa.array(np.asarray(golden.column(place)) + 0.5)
@@ -256,13 +262,13 @@ def test_a_bundle_that_answers_otherwise_is_refused(subject: Subject, tmp_path: 
         Scorer.open(folder)
     from recsys.serving.files import digest
 
-    manifest["files"]["golden.parquet"] = digest(path)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    said["files"][name] = digest(path)
+    manifest.write_text(json.dumps(said))
     with pytest.raises(
         DataError, match=r"golden request 0 has the logit .* of label, .* do not serve"
     ):
         Scorer.open(folder)
-    with pytest.raises(DataError, match="is the bundle of a ranker, not of a retriever"):
+    with pytest.raises(DataError, match=r"has no generator; its parts: ranker .* `recsys score`"):
         Recommender.open(folder)
 
 
@@ -271,10 +277,11 @@ def test_it_serves_from_quantised_tables(subject: Subject, dtype: Any, tmp_path:
     """The manifest says what was done, and the answers stay near."""
     config = QuantisationConfig(dtype=dtype, max_loss=0.02, max_error=0.2)
     scorer = export(subject.ranker, subject.examples, tmp_path / "b", quantisation=config)
-    record = scorer.manifest["quantisation"]
-    assert record["metric"] == "AUC" and record["fp32"] - record["quantised"] <= 0.02
-    assert {table["dtype"] for table in record["tables"].values()} == {dtype}
-    assert record["bytes"] < 0.8 * record["fp32_bytes"]
+    record = scorer.record.quantisation
+    assert record is not None
+    assert record.metric == "AUC" and record.fp32 - record.quantised <= 0.02
+    assert {table.dtype for table in record.tables.values()} == {dtype}
+    assert record.bytes < 0.8 * record.fp32_bytes
     found, exact = (one.score(raw_rows(subject)) for one in (scorer, subject.scorer))
     gap = (found["probability"] - exact["probability"]).abs()
     assert 0 < gap.max() < {"fp16": 0.01, "int8": 0.1, "int4": 0.8}[dtype]
@@ -300,5 +307,6 @@ def test_every_layout_learns_and_serves(
     budget = getattr(LAYOUTS[layout], "budget_mb", None)
     assert budget is None or weights * 4 <= 1e6 * budget
     scorer = export(ranker, examples, tmp_path / "bundle")
-    assert scorer.manifest["embeddings"]["layout"] == layout
-    assert scorer.manifest["embeddings"]["hash_version"] == 2
+    assert scorer.record.embeddings is not None
+    assert scorer.record.embeddings["layout"] == layout
+    assert scorer.record.embeddings["hash_version"] == 2

@@ -16,15 +16,13 @@ from implicit.nearest_neighbours import BM25Recommender
 from sklearn.metrics.pairwise import cosine_similarity
 from threadpoolctl import threadpool_limits
 
-from conformance import learn
-from feature_store.catalogue import Catalogue
+from conformance import bundle_of, learn
 from feature_store.columns import HISTORY
 from feature_store.errors import ConfigError
 from feature_store.event_log import EventLog
 from planted import Shape
 from recsys.data.examples import Examples, Interactions
 from recsys.distributed import Group
-from recsys.export.retriever import write_bundle
 from recsys.options import ModelConfig
 from recsys.retrievers import item_knn, retriever_class
 from recsys.retrievers.als import ALSConfig
@@ -144,21 +142,12 @@ def test_a_bundle_of_scores_holds_no_square_matrix_and_refuses_faiss(
     candidates = examples.candidates()
 
     def export(index: IndexConfig) -> Any:
-        return write_bundle(
-            tmp_path / index.kind,
-            retriever,
-            examples,
-            Catalogue(planted_log.folder, planted_log.schema),
-            candidates,
-            index=index,
-            golden=4,
-            about={"retriever": "item_knn"},
-        )
+        return bundle_of(retriever, examples, planted_log, tmp_path / index.kind, index)
 
-    bundle = export(ExactConfig()).bundle
-    assert np.load(bundle.folder / "items.npy").tolist() == candidates.tolist()
-    assert bundle.manifest["items"] == "rows"
-    assert bundle.manifest["width"] == examples.num_items
+    generator = export(ExactConfig()).generator
+    assert generator.items.tolist() == candidates.tolist()
+    assert generator.record.items == "rows"
+    assert generator.record.width == examples.num_items
     with pytest.raises(ConfigError, match=r"export\.index\.kind = 'faiss' .* 'exact'") as caught:
         export(FaissConfig())
     assert "\n" not in str(caught.value) and not (tmp_path / "faiss").exists()

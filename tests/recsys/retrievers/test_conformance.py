@@ -20,6 +20,7 @@ from conformance import (
     answer,
     assert_same_answers,
     batch_from,
+    bundle_of,
     fresh,
     learn,
     measure,
@@ -28,20 +29,17 @@ from conformance import (
     small,
     training,
 )
-from feature_store.catalogue import Catalogue
 from feature_store.columns import HISTORY, HISTORY_TIME
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from planted import Shape, raw_requests, successor
 from recsys.data.examples import Examples
 from recsys.distributed import Group, join
-from recsys.export.retriever import write_bundle
 from recsys.lists.search import search
 from recsys.retrievers import RETRIEVERS
 from recsys.retrievers.ada_retrieval import AdaRetrieval
 from recsys.retrievers.base import Candidates, VectorRetriever
 from recsys.retrievers.trained import TrainedRetriever
-from recsys.serving.index.options import ExactConfig
 from recsys.serving.recommender import Recommender
 from recsys.training import checkpoint
 
@@ -70,23 +68,8 @@ def subject(
     options: dict[str, Any] = {"listener": recorder} if name in TRAINED else {}
     with join("cpu") as group:
         retriever = learn(small(name), examples, folder / "checkpoints", group, **options)
-    recommender = export(retriever, examples, planted_log, folder / "bundle")
+    recommender = bundle_of(retriever, examples, planted_log, folder / "bundle")
     return Subject(name, examples, retriever, recorder, recommender)
-
-
-def export(
-    retriever: VectorRetriever, examples: Examples, log: EventLog, folder: Path
-) -> Recommender:
-    return write_bundle(
-        folder,
-        retriever,
-        examples,
-        Catalogue(log.folder, log.schema),
-        examples.candidates(),
-        index=ExactConfig(),
-        golden=8,
-        about={"retriever": "conformance"},
-    )
 
 
 def test_it_learns(subject: Subject, group: Group) -> None:
@@ -285,7 +268,7 @@ def test_every_layout_learns_and_serves(
     assert recorder.epochs[-1]["loss"] < 0.8 * recorder.epochs[0]["loss"]
     weights = sum(p.numel() for n, p in retriever.named_parameters() if "embeddings" in n)
     assert weights * 4 <= 1.05 * 1e6 * getattr(LAYOUTS[layout], "budget_mb", 0)
-    recommender = export(retriever, examples, planted_log, tmp_path / "bundle")
+    recommender = bundle_of(retriever, examples, planted_log, tmp_path / "bundle")
     assert_bundle_agrees(retriever, examples, recommender)
 
 
@@ -339,5 +322,5 @@ def test_options_at_their_edges_learn_and_serve(
         listener=recorder,
     )
     assert recorder.epochs[-1]["loss"] < recorder.epochs[0]["loss"]
-    recommender = export(retriever, examples, planted_log, tmp_path / "bundle")
+    recommender = bundle_of(retriever, examples, planted_log, tmp_path / "bundle")
     assert_bundle_agrees(retriever, examples, recommender)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from conformance import LAYOUTS, batch_from, fresh, learn, request_table, small, training
-from feature_store.catalogue import Catalogue
+from conformance import LAYOUTS, batch_from, bundle_of, fresh, learn, request_table, small, training
 from feature_store.columns import TARGET
 from feature_store.event_log import EventLog
 from planted import Shape
@@ -20,10 +18,9 @@ from recsys.data.examples import Examples
 from recsys.data.options import ReaderConfig
 from recsys.distributed import Group
 from recsys.embeddings.options import EmbeddingsConfig, QuantisationConfig
+from recsys.export.generator import UserTower
 from recsys.export.programs import export_program
-from recsys.export.retriever import UserTower, write_bundle
 from recsys.retrievers.graph import Graph
-from recsys.serving.index.options import ExactConfig
 
 
 @pytest.fixture
@@ -124,16 +121,12 @@ def test_its_user_vectors_can_be_quantised(
 ) -> None:
     model = learn(small("graph"), examples, tmp_path / "run", group, training(epochs=4))
     assert isinstance(model, Graph)
-    write_bundle(
-        tmp_path / "bundle",
+    served = bundle_of(
         model,
         examples,
-        Catalogue(planted_log.folder, planted_log.schema),
-        examples.candidates(),
-        index=ExactConfig(),
-        golden=8,
-        about={"retriever": "graph"},
+        planted_log,
+        tmp_path / "bundle",
         quantisation=QuantisationConfig(dtype="int8", max_loss=0.2),
     )
-    manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
-    assert manifest["quantisation"]["tables"]["user_id"]["dtype"] == "int8"
+    quantisation = served.generator.record.quantisation
+    assert quantisation is not None and quantisation.tables["user_id"].dtype == "int8"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from conformance import answer, batch_from, fresh, learn, request_table, small, training
-from feature_store.catalogue import Catalogue
+from conformance import answer, batch_from, bundle_of, fresh, learn, request_table, small, training
 from feature_store.columns import HISTORY
 from feature_store.errors import ConfigError
 from feature_store.event_log import EventLog
@@ -23,14 +23,12 @@ from feature_store.protocols import TRAIN, VALIDATION
 from planted import Shape
 from recsys.data.examples import Examples
 from recsys.distributed import Group
-from recsys.export.retriever import write_bundle
 from recsys.lists.merging import quotas_of
 from recsys.lists.search import search
 from recsys.retrievers.base import VectorRetriever
 from recsys.retrievers.base_vectors import vectors_of
 from recsys.retrievers.knn_embed import KNNEmbed
 from recsys.retrievers.mixtures import Mixtures, mixtures_of, nearest_users, spherical_clusters
-from recsys.serving.index.options import ExactConfig
 from recsys.serving.recommender import Recommender
 
 # items 1 and 2 lie in cluster 0, 3 and 4 in cluster 1, 5 in cluster 2
@@ -227,19 +225,14 @@ def test_clusters_are_of_directions() -> None:
 
 
 def bundle(
-    retriever: VectorRetriever, examples: Examples, log: EventLog, folder: Path, **about: Any
+    retriever: VectorRetriever, examples: Examples, log: EventLog, folder: Path, **record: Any
 ) -> Path:
-    """A run's folder with a bundle."""
-    write_bundle(
-        folder / "bundle",
-        retriever,
-        examples,
-        Catalogue(log.folder, log.schema),
-        examples.candidates(),
-        index=ExactConfig(),
-        golden=4,
-        about={"retriever": "base", **about},
-    )
+    """A run's folder with a bundle; `record` replaces what its manifest says of the generator."""
+    bundle_of(retriever, examples, log, folder / "bundle")
+    path = folder / "bundle" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["parts"]["generator"] |= record
+    path.write_text(json.dumps(manifest))
     return folder
 
 

@@ -8,15 +8,22 @@ from typing import Any
 import pytest
 import torch
 
-from conformance import answer, assert_same_answers, fresh, learn, measure, request_table, small
-from feature_store.catalogue import Catalogue
+from conformance import (
+    answer,
+    assert_same_answers,
+    bundle_of,
+    fresh,
+    learn,
+    measure,
+    request_table,
+    small,
+)
 from feature_store.errors import ConfigError
 from feature_store.event_log import EventLog
 from planted import Shape, raw_requests
 from recsys.config import parse_config
 from recsys.data.examples import Examples
 from recsys.distributed import Group, join
-from recsys.export.retriever import write_bundle
 from recsys.retrievers.prefix import Prefix, Shortlisted
 from recsys.retrievers.trained import TrainedRetriever
 from recsys.serving.index.base import Queries
@@ -98,17 +105,8 @@ def test_the_bundle_shortlists_as_the_evaluator_does(
     nested: TrainedRetriever, examples: Examples, planted_log: EventLog, tmp_path: Path
 ) -> None:
     index = PrefixConfig(prefix=8, shortlist=20, recall_target=0.1)
-    recommender = write_bundle(
-        tmp_path / "bundle",
-        nested,
-        examples,
-        Catalogue(planted_log.folder, planted_log.schema),
-        examples.candidates(),
-        index=index,
-        golden=8,
-        about={"retriever": "sasrec"},
-    )
-    assert isinstance(recommender.bundle.index, PrefixIndex)
+    recommender = bundle_of(nested, examples, planted_log, tmp_path / "bundle", index)
+    assert isinstance(recommender.generator.index, PrefixIndex)
     found = recommender.recommend(requests=raw_requests(examples), k=10)
     short = Shortlisted(nested, 8, 20)
     short.prepare(examples.candidates())

@@ -92,11 +92,11 @@ def test_an_index_grows_and_comes_back_from_disk(vectors: torch.Tensor, tmp_path
         assert scores.item() == pytest.approx(float(big @ vectors[2500]), rel=1e-5)
     assert isinstance(index, FaissIndex)
     index.save(tmp_path)
-    again = load_index(tmp_path, vectors, "s", config)
+    again = load_index(tmp_path.joinpath, vectors, "s", config)
     assert again.search(one_query(big), 1)[1].tolist() == [[2500]]
     (tmp_path / "index.faiss").write_bytes(b"torn")
     with pytest.raises(DataError, match=r"index\.faiss cannot be read"):
-        load_index(tmp_path, vectors, "s", config)
+        load_index(tmp_path.joinpath, vectors, "s", config)
 
 
 @pytest.mark.parametrize("config", [ExactConfig(), FaissConfig(), PrefixConfig(prefix=8)])

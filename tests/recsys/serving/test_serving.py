@@ -19,24 +19,25 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from conformance import learn, measure, shape_of, small, training
-from feature_store.catalogue import Catalogue
+from conformance import bundle_of, learn, measure, shape_of, small, training
 from feature_store.errors import ConfigError, DataError
 from feature_store.event_log import EventLog
 from planted import UNSOLD, Shape, raw_requests
 from recsys.data.examples import Examples
 from recsys.distributed import join
 from recsys.embeddings.options import QuantisationConfig
-from recsys.export import retriever as export
-from recsys.export.retriever import write_bundle
+from recsys.export import generator as export
 from recsys.retrievers.base import VectorRetriever
-from recsys.serving.bundle import Bundle, same_list
+from recsys.serving.bundle import Bundle
 from recsys.serving.files import digest
+from recsys.serving.golden import same_list
 from recsys.serving.index.faiss import FaissIndex
-from recsys.serving.index.options import ExactConfig, FaissConfig, IndexConfig
+from recsys.serving.index.options import FaissConfig, IndexConfig
+from recsys.serving.manifest import Manifest
 from recsys.serving.recommender import Recommender
 
 TESTS = Path(__file__).resolve().parents[1]
+ITEMS, GOLDEN = "parts/generator/items.npy", "parts/generator/golden.parquet"
 
 
 @dataclass
@@ -53,18 +54,8 @@ class Served:
     def bundle(self) -> Path:
         return self.recommender.bundle.folder
 
-    def export(self, folder: Path, index: IndexConfig | None = None, **options: Any) -> Recommender:
-        return write_bundle(
-            folder,
-            self.retriever,
-            self.examples,
-            Catalogue(self.log.folder, self.log.schema),
-            self.examples.candidates(),
-            index=index or ExactConfig(),
-            golden=8,
-            about={"retriever": "planted"},
-            **options,
-        )
+    def export(self, folder: Path, *index: IndexConfig, **options: Any) -> Recommender:
+        return bundle_of(self.retriever, self.examples, self.log, folder, *index, **options)
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +109,13 @@ def assert_refused(folder: Path, text: str) -> None:
 
 def forge(bundle: Path, name: str) -> None:
     """Make the manifest agree with a changed file."""
+    rewrite(bundle, lambda manifest: manifest["files"].update({name: digest(bundle / name)}))
+
+
+def rewrite(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change what a manifest says."""
     manifest = json.loads((bundle / "manifest.json").read_text())
-    manifest["files"][name] = digest(bundle / name)
+    change(manifest)
     (bundle / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -154,11 +150,12 @@ def test_quantised_tables_recommend_nearly_the_same(
 ) -> None:
     config = QuantisationConfig(dtype=dtype, max_error=0.2, max_loss=0.05)
     bundle = sasrec.export(tmp_path / "bundle", quantisation=config)
-    record = bundle.bundle.manifest["quantisation"]
-    assert record["tables"]["item_id"]["dtype"] == dtype and record["metric"] == "Recall@100"
-    assert bundle.bundle.manifest["embeddings"]["tables"][0]["rows"] == 43
+    record, embeddings = bundle.generator.record.quantisation, bundle.generator.record.embeddings
+    assert record is not None and embeddings is not None
+    assert record.tables["item_id"].dtype == dtype and record.metric == "Recall@100"
+    assert embeddings["tables"][0]["rows"] == 43
     expected = {"fp16": 43 * 16 * 2, "int8": 43 * (16 + 8), "int4": 43 * (8 + 4)}[dtype]
-    assert record["bytes"] == expected and record["fp32_bytes"] == 43 * 16 * 4
+    assert record.bytes == expected and record.fp32_bytes == 43 * 16 * 4
     requests = raw_requests(sasrec.examples)
     lists = [
         one.recommend(requests=requests, k=1).set_index("user")["item"]
@@ -170,9 +167,10 @@ def test_quantised_tables_recommend_nearly_the_same(
 def test_a_gate_that_lets_nothing_through_leaves_float32(sasrec: Served, tmp_path: Path) -> None:
     config = QuantisationConfig(dtype="int4", max_error=1e-9)
     bundle = sasrec.export(tmp_path / "bundle", quantisation=config)
-    table = bundle.bundle.manifest["quantisation"]["tables"]["item_id"]
-    assert (table["requested"], table["dtype"]) == ("int4", "fp32")
-    assert table["reason"].startswith("fp16 has a relative error of 0.000")
+    assert bundle.generator.record.quantisation is not None
+    table = bundle.generator.record.quantisation.tables["item_id"]
+    assert (table.requested, table.dtype) == ("int4", "fp32")
+    assert (table.reason or "").startswith("fp16 has a relative error of 0.000")
 
 
 def test_a_model_without_tables_cannot_be_quantised(
@@ -190,39 +188,100 @@ def test_a_model_without_tables_cannot_be_quantised(
 
 
 def test_a_damaged_bundle_is_refused(copy: Path) -> None:
-    original = (copy / "items.npy").read_bytes()
-    (copy / "items.npy").write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
-    assert_refused(copy, "items.npy was altered")
-    (copy / "items.npy").unlink()
-    assert_refused(copy, "items.npy is missing")
+    path = copy / ITEMS
+    original = path.read_bytes()
+    path.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
+    assert_refused(copy, f"{ITEMS} was altered")
+    path.unlink()
+    assert_refused(copy, f"{ITEMS} is missing")
 
 
 def test_what_is_no_bundle_is_refused(copy: Path, tmp_path: Path) -> None:
     assert_refused(tmp_path / "nowhere", "is not a bundle")
-    manifest = json.loads((copy / "manifest.json").read_text())
-    (copy / "manifest.json").write_text(json.dumps({**manifest, "format": 99}))
-    assert_refused(copy, "format 99, this program reads 3: export it again")
     (copy / "manifest.json").write_text("{")
     assert_refused(copy, "is not a bundle")
+    (copy / "manifest.json").write_text("[]")
+    assert_refused(copy, "bundle format None, this program reads 3")
+
+
+@pytest.mark.parametrize("written", [2, 99])
+def test_another_format_is_refused_with_the_command_that_makes_it_anew(
+    copy: Path, written: int
+) -> None:
+    rewrite(copy, lambda manifest: manifest.update(format=written))
+    assert_refused(copy, f"format {written}, this program reads 3: .* `recsys export RUN`")
+    (copy.parent / "config.toml").touch()  # the bundle of a run
+    assert_refused(copy, f"make it anew with `recsys export {copy.parent}`")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.update(colour="red"), r"manifest\.json: colour: Extra inputs"),
+        (lambda m: m.pop("files"), r"manifest\.json: files: Field required"),
+        (lambda m: m["parts"].update({"../x": {}}), r"parts\.\.\./x"),
+        (lambda m: m["parts"]["generator"].pop("space"), r"parts\.generator\.generator\.space: "),
+        (lambda m: m["parts"]["generator"].update(kind="oracle"), r"parts\.generator: .*'oracle'"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_refused_by_its_key(
+    copy: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    rewrite(copy, change)
+    assert_refused(copy, message)
+
+
+def test_every_field_of_a_manifest_is_described() -> None:
+    schema = Manifest.model_json_schema()
+    for model in (schema, *schema["$defs"].values()):
+        for name, field in model["properties"].items():
+            assert field.get("description"), f"{model['title']}.{name}"
+
+
+@pytest.mark.parametrize("name", ["../beside", "/etc/hostname", "", ".", "parts/../../beside"])
+def test_a_manifest_cannot_lead_out_of_its_bundle(copy: Path, name: str) -> None:
+    (copy.parent / "beside").write_text("secret")
+    rewrite(copy, lambda manifest: manifest["files"].update({name: "0" * 64}))
+    assert_refused(copy, f"names '{name}', which is no file inside it")
+
+
+def test_links_and_folders_are_refused_by_name(copy: Path) -> None:
+    """Even those that lead to the very file."""
+    (copy / ITEMS).rename(copy.parent / "items.npy")
+    (copy / ITEMS).symlink_to(copy.parent / "items.npy")
+    assert_refused(copy, f"{ITEMS} is or goes through a link, {ITEMS}")
+    (copy / ITEMS).unlink()
+    (copy.parent / "items.npy").rename(copy / ITEMS)
+    Bundle.open(copy)
+    (copy / "parts").rename(copy.parent / "parts")
+    (copy / "parts").symlink_to(copy.parent / "parts")
+    assert_refused(copy, "goes through a link, parts")
+    rewrite(copy, lambda manifest: manifest.update(files={"vocabulary": "0" * 64}))
+    assert_refused(copy, "vocabulary is not a plain file")
+
+
+def test_no_file_is_read_that_has_no_checksum(copy: Path) -> None:
+    rewrite(copy, lambda manifest: manifest["files"].pop(ITEMS))
+    assert_refused(copy, f"{ITEMS} is not in its manifest")
 
 
 def test_answers_that_are_not_the_training_stacks_are_refused(copy: Path) -> None:
     """Every file is whole, but they do not belong together."""
-    items = np.load(copy / "items.npy")
-    np.save(copy / "items.npy", items[::-1])
-    forge(copy, "items.npy")
+    items = np.load(copy / ITEMS)
+    np.save(copy / ITEMS, items[::-1])
+    forge(copy, ITEMS)
     assert_refused(copy, "golden request 0 answers")
-    np.save(copy / "items.npy", items)
-    forge(copy, "items.npy")
+    np.save(copy / ITEMS, items)
+    forge(copy, ITEMS)
     Recommender.open(copy)
-    golden = pq.read_table(copy / "golden.parquet")
+    golden = pq.read_table(copy / GOLDEN)
     column = golden.column("expected_items")
     lists = column.to_pylist()
     lists[2] = lists[2][::-1]
     place = golden.column_names.index("expected_items")
     changed = golden.set_column(place, "expected_items", pa.array(lists, column.type))
-    pq.write_table(changed, copy / "golden.parquet")
-    forge(copy, "golden.parquet")
+    pq.write_table(changed, copy / GOLDEN)
+    forge(copy, GOLDEN)
     assert_refused(copy, "golden request 2 answers")
 
 
@@ -276,8 +335,8 @@ def test_lists_are_the_same_up_to_ties() -> None:
 
 def test_a_bundle_with_a_faiss_index_answers_alike(sasrec: Served, tmp_path: Path) -> None:
     recommender = sasrec.export(tmp_path / "bundle", FaissConfig())
-    assert isinstance(recommender.bundle.index, FaissIndex)
-    assert recommender.bundle.manifest["index"]["recall_at_100"] >= 0.95
+    assert isinstance(recommender.generator.index, FaissIndex)
+    assert recommender.generator.record.index.recall_at_100 >= 0.95
     requests = raw_requests(sasrec.examples)
     pd.testing.assert_frame_equal(
         recommender.recommend(requests=requests, k=5),
@@ -307,7 +366,7 @@ def test_known_users_are_asked_by_id(sasrec: Served) -> None:
     assert found["user"].tolist() == [1007] * 3 + [1002] * 3 + [1007] * 3
     assert found["rank"].tolist() == [1, 2, 3] * 3
     assert found["item"][:3].tolist() == found["item"][6:].tolist()
-    newest = pq.read_table(sasrec.bundle / "users.parquet").to_pandas().set_index("user_id")
+    newest = pd.read_feather(sasrec.bundle / "users.arrow").set_index("user_id")
     by_request = ask(sasrec, history=[newest.history[1007].tolist()])
     assert by_request["item"][:3].tolist() == found["item"][:3].tolist()
 
@@ -422,6 +481,6 @@ def test_features_of_the_wrong_type_are_named(two_tower: Served, column: str, va
 
 def test_opening_without_verifying_still_checks_the_files(copy: Path) -> None:
     Recommender.open(copy, verify=False)
-    (copy / "golden.parquet").unlink()
+    (copy / GOLDEN).unlink()
     with pytest.raises(DataError, match=r"golden\.parquet is missing"):
         Bundle.open(copy)

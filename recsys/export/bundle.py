@@ -1,0 +1,118 @@
+"""Trained models -> a bundle of parts, each verified before the folder appears."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feature_store.catalogue import Catalogue
+from feature_store.durable import staged
+from feature_store.errors import DataError
+from recsys.data.examples import Examples
+from recsys.serving.bundle import CATALOGUE, PARTS, SCHEMA, USERS, Bundle
+from recsys.serving.files import digest
+from recsys.serving.manifest import Manifest, PartRecord
+
+_USER_ROWS = 1 << 16  # written at a time
+
+
+class PartExport(Protocol):
+    """What writes a part of a bundle."""
+
+    noun: ClassVar[str]
+
+    @property
+    def examples(self) -> Examples:
+        """What the model was trained on."""
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The features whose raw ids it reads or answers with."""
+
+    def write(self, folder: Path) -> PartRecord:
+        """Write the part's files into its folder, golden requests among them."""
+
+    def verify(self, bundle: Bundle, name: str) -> None:
+        """Ask the written part its golden requests. Raises DataError where an answer differs."""
+
+
+def write_bundle(folder: Path, parts: Mapping[str, PartExport], catalogue: Catalogue) -> Bundle:
+    """Write a bundle of parts by name, verify each by opening it, and only then put the folder in
+    place.
+
+    Raises:
+        DataError: parts of different logs, or one that answers otherwise than its model.
+    """
+    _refuse_other_logs(parts)
+    examples = next(iter(parts.values())).examples
+    with staged(folder) as aside:
+        examples.schema.save(aside / SCHEMA)
+        vocabularies = _write_vocabularies(aside, parts)
+        if catalogue.path("item").exists():
+            shutil.copyfile(catalogue.path("item"), aside / CATALOGUE)
+        _write_users(examples.folder / "serving.parquet", aside / USERS)
+        records = {}
+        for name, part in parts.items():
+            own = aside / PARTS / name
+            own.mkdir(parents=True)
+            records[name] = part.write(own)
+        files = sorted(path for path in aside.rglob("*") if path.is_file())
+        Manifest(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            vocabularies=vocabularies,
+            parts=records,
+            versions={name: version(name) for name in ("recsys", "torch")},
+            files={path.relative_to(aside).as_posix(): digest(path) for path in files},
+        ).save(aside)
+        written = Bundle.open(aside)
+        for name, part in parts.items():
+            part.verify(written, name)
+    return Bundle.open(folder)
+
+
+def _refuse_other_logs(parts: Mapping[str, PartExport]) -> None:
+    """Parts share schema, ids and users."""
+    known: dict[str, tuple[str, str]] = {}
+    for name, part in parts.items():
+        schema = part.examples.schema
+        shared = {"schemas": schema.fingerprint}
+        for feature in part.features:
+            ids = f"ids of {schema[feature].table_name}"
+            shared[ids] = part.examples.vocabulary(feature).fingerprint
+        for what, fingerprint in shared.items():
+            other, expected = known.setdefault(what, (name, fingerprint))
+            if fingerprint != expected:
+                raise DataError(
+                    f"parts {other} and {name} have different {what}: a bundle holds parts that "
+                    "were trained on the same log"
+                )
+
+
+def _write_vocabularies(folder: Path, parts: Mapping[str, PartExport]) -> dict[str, str]:
+    """Write the raw ids of every table that a part reads; returns the file of each feature."""
+    (folder / "vocabulary").mkdir()
+    files = {}
+    for part in parts.values():
+        for feature in part.features:
+            files[feature] = f"vocabulary/{part.examples.schema[feature].table_name}.arrow"
+            if not (folder / files[feature]).exists():
+                part.examples.vocabulary(feature).save(folder / files[feature])
+    return files
+
+
+def _write_users(table: Path, path: Path) -> None:
+    """Copy a Parquet file into one that serving maps into memory, a stretch at a time."""
+    with (
+        pq.ParquetFile(table) as file,
+        pa.OSFile(str(path), "wb") as sink,
+        pa.ipc.new_file(sink, file.schema_arrow) as writer,
+    ):
+        for batch in file.iter_batches(_USER_ROWS):
+            writer.write_batch(batch)

@@ -1,0 +1,169 @@
+"""What a bundle says of itself: `manifest.json`, format 3."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+    WithJsonSchema,
+)
+
+from feature_store.errors import DataError
+from recsys.embeddings.options import Dtype
+from recsys.inputs import Input, from_json, to_json
+from recsys.lists.merging import Merge
+from recsys.serving.index.options import IndexConfig
+
+FORMAT: Literal[3] = 3
+MANIFEST = "manifest.json"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _input(value: Any) -> Input:
+    try:
+        made = from_json(value)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no input that this program knows: {error}") from None
+    if not isinstance(made, Input):
+        raise ValueError("no input")
+    return made
+
+
+AnyInput = Annotated[
+    Input,
+    PlainValidator(_input),
+    PlainSerializer(to_json),
+    WithJsonSchema({"type": "object"}),
+]
+
+
+class About(_Frozen):
+    """The run that a part comes from."""
+
+    run: str = Field(description="Name of the run.")
+    model: str = Field(description="Name of the retriever or ranker.")
+    config: dict[str, Any] = Field({}, description="The model's own options.")
+    run_fingerprint: str = Field("", description="Of all that can change the trained weights.")
+    metrics: dict[str, float | None] = Field({}, description="Test figures of the run.")
+
+
+class QuantisedTable(_Frozen):
+    """What became of an embedding table."""
+
+    requested: Dtype = Field(description="What was asked for.")
+    dtype: Dtype = Field(description="What it is.")
+    bytes: int = Field(description="Bytes stored.")
+    fp32_bytes: int = Field(description="Bytes of the same table in float32.")
+    max_error: float = Field(description="Largest absolute error of a weight.")
+    mean_error: float = Field(description="Mean absolute error of a weight.")
+    relative_error: float = Field(description="Root mean square error over that of the weights.")
+    reason: str | None = Field(description="Why it is not as requested.")
+
+
+class Quantisation(_Frozen):
+    """Tables of fewer bits, and what they cost."""
+
+    metric: str = Field(description="What was measured with both, on a sample.")
+    fp32: float = Field(description="The figure with float32 tables.")
+    quantised: float = Field(description="The figure with the tables as they are.")
+    max_loss: float = Field(description="How much of the figure might be lost.")
+    bytes: int = Field(description="Bytes of all tables.")
+    fp32_bytes: int = Field(description="Bytes of all tables in float32.")
+    tables: dict[str, QuantisedTable] = Field(description="Every table by name.")
+
+
+class IndexRecord(_Frozen):
+    """How the items of a generator are searched."""
+
+    config: IndexConfig = Field(description="The kind of the index and its options.")
+    recall_at_100: float = Field(description="Share of the exact 100 best that it finds.")
+
+
+class _Part(_Frozen):
+    about: About = Field(description="The run that it comes from.")
+    protocol: str = Field(description="How its log was split.")
+    protocol_fingerprint: str = Field(description="Of the split and all that it depends on.")
+    train_roles: tuple[str, ...] = Field(description="Roles of the events that it has learned.")
+    inputs: tuple[AnyInput, ...] = Field(description="What its program reads of a request.")
+    embeddings: dict[str, Any] | None = Field(description="Layout of its embedding tables.")
+    quantisation: Quantisation | None = Field(description="Where tables hold fewer bits.")
+
+
+class GeneratorRecord(_Part):
+    """A part that finds items for users: `user.pt2`, `items.npy`, `item_ids.arrow`, an index."""
+
+    noun: ClassVar[str] = "generator"
+    verb: ClassVar[str] = "recsys recommend"
+
+    kind: Literal["generator"] = Field("generator", description="What the part does.")
+    needs_history: bool = Field(description="Whether a request must hold a known item.")
+    space: str = Field(description="Names the space of its vectors: of the trained weights.")
+    width: int = Field(description="Numbers of a vector.")
+    candidates: int = Field(description="Items that it can find.")
+    items: Literal["vectors", "rows"] = Field(description="What `items.npy` holds of an item.")
+    merge: Merge = Field(description="How what several interests find becomes one list.")
+    index: IndexRecord = Field(description="How the items are searched.")
+
+
+class RankerRecord(_Part):
+    """A part that says how likely a label is: `ranker.pt2`."""
+
+    noun: ClassVar[str] = "ranker"
+    verb: ClassVar[str] = "recsys score"
+
+    kind: Literal["ranker"] = Field("ranker", description="What the part does.")
+    tasks: tuple[str, ...] = Field(description="Names of its logits, in their order.")
+
+
+PartRecord = Annotated[GeneratorRecord | RankerRecord, Field(discriminator="kind")]
+PartName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+
+
+class Manifest(_Frozen):
+    """`manifest.json`."""
+
+    format: Literal[3] = Field(FORMAT, description="Of the bundle: what lies where.")
+    created: str = Field(description="When it was written, in UTC.")
+    vocabularies: dict[str, str] = Field(description="File of the raw ids of a feature.")
+    parts: dict[PartName, PartRecord] = Field(description="What it answers with, by name.")
+    versions: dict[str, str] = Field(description="Of what wrote it.")
+    files: dict[str, str] = Field(description="SHA-256 of every file, by its name.")
+
+    def save(self, folder: Path) -> None:
+        """Write `manifest.json`."""
+        (folder / MANIFEST).write_text(self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """Read `manifest.json`.
+
+        Raises DataError where it is absent, of another format, or not a manifest.
+        """
+        try:
+            tree = json.loads((folder / MANIFEST).read_text())
+        except (OSError, ValueError) as error:
+            raise DataError(f"{folder} is not a bundle: {error}") from None
+        written = tree.get("format") if isinstance(tree, dict) else None
+        if written != FORMAT:
+            run = folder.parent if (folder.parent / "config.toml").exists() else "RUN"
+            raise DataError(
+                f"{folder} has bundle format {written}, this program reads {FORMAT}: make it anew "
+                f"with `recsys export {run}`"
+            )
+        try:
+            return cls.model_validate(tree)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            raise DataError(f"{folder}: {MANIFEST}: {key}: {first['msg']}") from None
