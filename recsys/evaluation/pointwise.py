@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike
 
 from feature_store.errors import ConfigError, DataError
 
-# How close to certain a probability may count as in `log_loss`.
-EPSILON = float(np.finfo(np.float64).eps)
+# how close to certain a probability may count as in `log_loss`
+_EPSILON = float(np.finfo(np.float64).eps)
 
 
 def auc(labels: ArrayLike, scores: ArrayLike) -> float:
@@ -27,7 +27,7 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float:
     positive, scores = _labels(labels), _numbers("scores", scores)
     _same_length(labels=positive, scores=scores)
     order = np.argsort(scores)
-    return float(_areas(positive[order], scores[order], np.zeros(1, np.intp))[0])
+    return float(_areas_of_rows(positive[order], scores[order], np.zeros(1, np.intp))[0])
 
 
 def auc_by_group(
@@ -46,11 +46,11 @@ def auc_by_group(
         raise DataError(f"groups: row {int((codes < 0).argmax())} is missing; give each row an id")
     order = np.argsort(scores)
     ranks = np.empty(len(scores), np.int64)
-    ranks[order] = np.repeat(*_runs(scores[order]))
+    ranks[order] = np.repeat(*runs_of(scores[order]))
     # group, rank and label in one whole number: sorting these moves no rows about
     keys = np.sort((codes.astype(np.int64) * len(scores) + ranks) * 2 + positive)
     rows = np.bincount(codes)
-    areas = _areas((keys & 1).astype(bool), keys >> 1, np.cumsum(rows) - rows)
+    areas = _areas_of_rows((keys & 1).astype(bool), keys >> 1, np.cumsum(rows) - rows)
     return np.asarray(names), areas, rows
 
 
@@ -62,7 +62,7 @@ def gauc(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike) -> float:
     """
     _, areas, rows = auc_by_group(labels, scores, groups)
     judged = ~np.isnan(areas)
-    return float(np.average(areas[judged], weights=rows[judged])) if judged.any() else np.nan
+    return mean_area(areas[judged], rows[judged])
 
 
 def log_loss(labels: ArrayLike, probabilities: ArrayLike) -> float:
@@ -71,9 +71,7 @@ def log_loss(labels: ArrayLike, probabilities: ArrayLike) -> float:
     p is clipped to [eps, 1 - eps] with eps = 2^-52, so that being wrong and certain costs 36 and
     not infinity. Source: Good, Rational Decisions, 1952.
     """
-    positive, p = _labelled_probabilities(labels, probabilities)
-    p = np.clip(p, EPSILON, 1 - EPSILON)
-    return float(-np.log(np.where(positive, p, 1 - p)).mean())
+    return float(losses(*_labelled_probabilities(labels, probabilities)).mean())
 
 
 def normalised_entropy(labels: ArrayLike, probabilities: ArrayLike) -> float:
@@ -83,10 +81,7 @@ def normalised_entropy(labels: ArrayLike, probabilities: ArrayLike) -> float:
     Source: He et al., Practical Lessons from Predicting Clicks on Ads at Facebook, 2014.
     """
     loss = log_loss(labels, probabilities)
-    q = float(_labels(labels).mean())
-    if q in (0.0, 1.0):
-        return np.nan
-    return float(loss / -(q * np.log(q) + (1 - q) * np.log(1 - q)))
+    return over_entropy(loss, float(_labels(labels).mean()))
 
 
 def calibration_ratio(labels: ArrayLike, probabilities: ArrayLike) -> float:
@@ -95,7 +90,7 @@ def calibration_ratio(labels: ArrayLike, probabilities: ArrayLike) -> float:
     Above 1: too confident. NaN where there are no positives. Source: He et al., 2014.
     """
     positive, p = _labelled_probabilities(labels, probabilities)
-    return float(p.sum() / positive.sum()) if positive.any() else np.nan
+    return ratio(p.sum(), positive.sum())
 
 
 def expected_calibration_error(
@@ -117,12 +112,11 @@ def expected_calibration_error(
         order = np.argsort(p)
         positive, p = positive[order], p[order]
         # a run of equal predictions goes where its first row belongs
-        runs, lengths = _runs(p)
-        of_row = np.repeat(runs * bins // len(p), lengths)
+        runs, lengths = runs_of(p)
+        bin_of_row = np.repeat(runs * bins // len(p), lengths)
     else:
-        of_row = np.minimum((p * bins).astype(np.intp), bins - 1)
-    gaps = np.bincount(of_row, weights=p) - np.bincount(of_row, weights=positive)
-    return float(np.abs(gaps).sum() / len(p))
+        bin_of_row = bins_of(p, bins)
+    return mean_gap(bin_of_row, p - positive, bins, len(p))
 
 
 def rela_impr(auc: float, base: float) -> float:
@@ -134,27 +128,70 @@ def rela_impr(auc: float, base: float) -> float:
     return ((auc - 0.5) / (base - 0.5) - 1) * 100 if base != 0.5 else np.nan
 
 
-def _areas(positive: np.ndarray, scores: np.ndarray, starts: np.ndarray) -> np.ndarray:
+# The formulas, once for single rows and for rows that count several times: of checked arrays
+
+
+def areas_of_runs(positives: np.ndarray, negatives: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """AUC of each group [G], from how many positives and negatives each run of equal scores holds.
+
+    Runs lie group by group, the first of each at `starts`, by rising score. Whole numbers, as
+    floats too, make it exact.
+    """
+    up_to = np.cumsum(negatives)
+    won_twice = np.add.reduceat(positives * (2 * up_to - negatives), starts)
+    of_group = np.add.reduceat(positives, starts)
+    won_twice -= 2 * of_group * (up_to[starts] - negatives[starts])  # those of the groups before
+    pairs = of_group * np.add.reduceat(negatives, starts)
+    return np.divide(won_twice / 2, pairs, out=np.full(len(starts), np.nan), where=pairs > 0)
+
+
+def mean_area(areas: np.ndarray, weights: np.ndarray) -> float:
+    """Mean of the groups' AUCs; NaN where nothing weighs."""
+    return ratio((weights * areas).sum(), weights.sum())
+
+
+def losses(positive: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Log loss of each row [n]."""
+    p = np.clip(p, _EPSILON, 1 - _EPSILON)
+    return -np.log(np.where(positive, p, 1 - p))
+
+
+def over_entropy(loss: float, rate: float) -> float:
+    """A mean log loss over the entropy of the rate of positives."""
+    if not 0 < rate < 1:
+        return np.nan
+    return ratio(loss, -(rate * np.log(rate) + (1 - rate) * np.log(1 - rate)))
+
+
+def bins_of(p: np.ndarray, bins: int) -> np.ndarray:
+    """Which of the bins of equal width each row's prediction is in [n]."""
+    return np.minimum((p * bins).astype(np.intp), bins - 1)
+
+
+def mean_gap(bin_of_row: np.ndarray, gaps: np.ndarray, bins: int, total: float) -> float:
+    """ECE, from the gap of each row [n], prediction minus label, and how many rows count."""
+    return float(np.abs(np.bincount(bin_of_row, weights=gaps, minlength=bins)).sum() / total)
+
+
+def ratio(above: float, below: float) -> float:
+    """NaN over nothing."""
+    return float(above / below) if below else np.nan
+
+
+def runs_of(ordered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each run of equal values begins, and its length."""
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    return starts, np.diff(starts, append=len(ordered))
+
+
+def _areas_of_rows(positive: np.ndarray, scores: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """AUC of each group of rows [G]: rows lie group by group, from `starts`, by rising score.
 
     Two groups have no score in common.
     """
-    runs, lengths = _runs(scores)
+    runs, lengths = runs_of(scores)
     positives = np.add.reduceat(positive, runs, dtype=np.int64)
-    negatives = lengths - positives
-    first = np.searchsorted(runs, starts)
-    below = np.cumsum(negatives) - negatives
-    below -= np.repeat(below[first], np.diff(first, append=len(runs)))
-    # twice the pairs won, in whole numbers: exact
-    won = np.add.reduceat(positives * (2 * below + negatives), first)
-    pairs = np.add.reduceat(positives, first) * np.add.reduceat(negatives, first)
-    return np.divide(won / 2, pairs, out=np.full(len(starts), np.nan), where=pairs > 0)
-
-
-def _runs(ordered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each run of equal values begins, and its length."""
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    return starts, np.diff(starts, append=len(ordered))
+    return areas_of_runs(positives, lengths - positives, np.searchsorted(runs, starts))
 
 
 def _labels(values: ArrayLike) -> np.ndarray:

@@ -13,7 +13,17 @@ import torch
 
 from recsys.data.batch import Batch
 from recsys.distributed import Group
-from recsys.evaluation.pointwise import EPSILON, auc_by_group
+from recsys.evaluation.pointwise import (
+    areas_of_runs,
+    auc_by_group,
+    bins_of,
+    losses,
+    mean_area,
+    mean_gap,
+    over_entropy,
+    ratio,
+    runs_of,
+)
 from recsys.rankers.base import Ranker
 from recsys.statistics.bootstrap import percentiles
 
@@ -41,7 +51,7 @@ class Predictions:
         """
         training = ranker.training
         ranker.eval()
-        parts: dict[str, list[torch.Tensor]] = {
+        of_batches: dict[str, list[torch.Tensor]] = {
             "users": [],
             "items": [],
             "labels": [],
@@ -49,14 +59,14 @@ class Predictions:
         }
         with torch.no_grad():
             for batch in batches:
-                parts["users"].append(batch.id(user))
-                parts["items"].append(batch.id(ranker.item))
-                parts["labels"].append(ranker.labels(batch))
-                parts["logits"].append(ranker.predict(batch.to(group.device)).float().cpu())
+                of_batches["users"].append(batch.id(user))
+                of_batches["items"].append(batch.id(ranker.item))
+                of_batches["labels"].append(ranker.labels(batch))
+                of_batches["logits"].append(ranker.predict(batch.to(group.device)).float().cpu())
         ranker.train(training)
-        mine = {name: torch.cat(of_batches).numpy() for name, of_batches in parts.items()}
-        every = group.gather(mine)
-        rows = {name: np.concatenate([part[name] for part in every]) for name in mine}
+        own = {name: torch.cat(columns).numpy() for name, columns in of_batches.items()}
+        gathered = group.gather(own)
+        rows = {name: np.concatenate([columns[name] for columns in gathered]) for name in own}
         return {
             task: cls(rows["users"], rows["items"], labels, logits)
             for task, labels, logits in zip(
@@ -70,12 +80,12 @@ class Predictions:
         return 1 / (1 + np.exp(-self.logits.astype(np.float64)))
 
     @cached_property
-    def _sorted(self) -> _Sorted:
-        return _Sorted(self)
+    def _sorted(self) -> _SortedRows:
+        return _SortedRows(self)
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Figures by name: see `recsys.evaluation.pointwise`, which they agree with."""
+        """Figures by name: those of `recsys.evaluation.pointwise`."""
         return dict(zip(FIGURES, self._sorted.figures(None).tolist(), strict=True))
 
     def intervals(self, replicates: int, seed: int = 0) -> dict[str, tuple[float, float]]:
@@ -95,7 +105,7 @@ class Predictions:
 
     def calibration(self) -> dict[str, list[float]]:
         """Mean prediction, rate of positives and rows of each bin of equal width that has any."""
-        bins = np.minimum((self.probabilities * _BINS).astype(np.intp), _BINS - 1)
+        bins = bins_of(self.probabilities, _BINS)
         rows = np.bincount(bins, minlength=_BINS)
         kept = rows > 0
         means = [
@@ -110,72 +120,59 @@ class Predictions:
         return pa.table({**columns, "label": self.labels, "probability": self.probabilities})
 
 
-class _Sorted:
+class _SortedRows:
     """Rows by rising score, so that every replicate costs a few sums."""
 
-    def __init__(self, found: Predictions) -> None:
-        order = np.argsort(found.logits, kind="stable")
-        names, codes = np.unique(found.users, return_inverse=True)
+    def __init__(self, predictions: Predictions) -> None:
+        order = np.argsort(predictions.logits, kind="stable")
+        names, codes = np.unique(predictions.users, return_inverse=True)
         self.users = len(names)
         self.user = codes[order]
-        self.positive = found.labels[order].astype(np.float64)
-        self.p = found.probabilities[order]
-        scores = found.logits[order]
-        self.runs = np.flatnonzero(np.concatenate([[True], scores[1:] != scores[:-1]]))
-        clipped = np.clip(self.p, EPSILON, 1 - EPSILON)
-        self.loss = -np.log(np.where(self.positive > 0, clipped, 1 - clipped))
-        self.bins = np.minimum((self.p * _BINS).astype(np.intp), _BINS - 1)
-        self.user_auc, self.user_rows = self._by_user()
-
-    def _by_user(self) -> tuple[np.ndarray, np.ndarray]:
-        ranks = np.zeros(len(self.p))
-        ranks[self.runs] = 1
-        codes, areas, rows = auc_by_group(self.positive, ranks.cumsum(), self.user)
-        auc, counts = np.full(self.users, np.nan), np.zeros(self.users)
-        auc[codes], counts[codes] = areas, rows
-        return auc, counts
+        self.positive = predictions.labels[order].astype(np.float64)
+        self.p = predictions.probabilities[order]
+        self.runs, lengths = runs_of(predictions.logits[order])
+        self.losses = losses(self.positive > 0, self.p)
+        self.bins = bins_of(self.p, _BINS)
+        ranks = np.repeat(np.arange(len(lengths)), lengths)
+        users, areas, rows = auc_by_group(self.positive, ranks, self.user)
+        by_user = np.argsort(users)
+        areas, rows = areas[by_user], rows[by_user]
+        self.judged = np.flatnonzero(~np.isnan(areas))
+        self.judged_areas, self.judged_rows = areas[self.judged], rows[self.judged]
 
     def figures(self, counts: np.ndarray | None) -> np.ndarray:
         """FIGURES, where each user counts as often as `counts` [U] says (once by default)."""
         weights = np.ones(len(self.p)) if counts is None else counts[self.user]
-        total, positives = weights.sum(), (weights * self.positive).sum()
-        negatives, rate = total - positives, positives / total
-        loss = (weights * self.loss).sum() / total
-        entropy = -(rate * np.log(rate) + (1 - rate) * np.log(1 - rate)) if 0 < rate < 1 else 0.0
-        gaps = np.bincount(self.bins, weights=weights * (self.p - self.positive), minlength=_BINS)
-        judged = ~np.isnan(self.user_auc)
-        shares = self.user_rows[judged] * (1.0 if counts is None else counts[judged])
+        positive = weights * self.positive
+        total, positives = weights.sum(), positive.sum()
+        loss = (weights * self.losses).sum() / total
+        positives_of_runs = np.add.reduceat(positive, self.runs)
+        negatives_of_runs = np.add.reduceat(weights - positive, self.runs)
+        judged_rows = self.judged_rows * (1.0 if counts is None else counts[self.judged])
         return np.array(
             [
-                self._auc(weights, positives, negatives),
-                _over((shares * self.user_auc[judged]).sum(), shares.sum()),
+                areas_of_runs(positives_of_runs, negatives_of_runs, np.zeros(1, np.intp))[0],
+                mean_area(self.judged_areas, judged_rows),
                 loss,
-                _over(loss, entropy),
-                _over((weights * self.p).sum(), positives),
-                np.abs(gaps).sum() / total,
+                over_entropy(loss, positives / total),
+                ratio((weights * self.p).sum(), positives),
+                mean_gap(self.bins, weights * (self.p - self.positive), _BINS, total),
             ]
         )
 
-    def _auc(self, weights: np.ndarray, positives: float, negatives: float) -> float:
-        above = np.add.reduceat(weights * self.positive, self.runs)
-        below = np.add.reduceat(weights * (1 - self.positive), self.runs)
-        won = (above * (np.cumsum(below) - below / 2)).sum()
-        return _over(won, positives * negatives)
 
-
-def _over(above: float, below: float) -> float:
-    return float(above / below) if below else float("nan")
-
-
-def summarise_predictions(found: Predictions, *, replicates: int) -> dict[str, Any]:
+def summarise_predictions(predictions: Predictions, *, replicates: int) -> dict[str, Any]:
     """Figures, intervals and calibration, as `metrics.json` holds them; None: no such figure."""
-    known = lambda value: None if np.isnan(value) else float(value)  # noqa: E731
-    ends = found.intervals(replicates)
+    intervals = predictions.intervals(replicates)
     return {
-        "metrics": {name: known(value) for name, value in found.metrics.items()},
-        "ci95": {name: [known(end) for end in both] for name, both in ends.items()},
-        "rows": len(found.labels),
-        "users": len(np.unique(found.users)),
-        "positive_rate": float(found.labels.mean()),
-        "calibration": found.calibration(),
+        "metrics": {name: _none_if_nan(value) for name, value in predictions.metrics.items()},
+        "ci95": {name: [_none_if_nan(end) for end in ends] for name, ends in intervals.items()},
+        "rows": len(predictions.labels),
+        "users": len(np.unique(predictions.users)),
+        "positive_rate": float(predictions.labels.mean()),
+        "calibration": predictions.calibration(),
     }
+
+
+def _none_if_nan(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
