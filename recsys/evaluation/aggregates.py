@@ -18,16 +18,16 @@ def aggregate(
 
     `users` are the columns of `evaluator.Result`, `candidates` [N] the rows that were ranked.
     """
-    found = dict(
+    figures = dict(
         zip(exposure_names(ks), exposure(users["recommended"], ks, candidates), strict=True)
     )
     for k in ks:
         means = (users[f"{name}@{k}"].mean() for name in ("Precision", "Recall"))
-        found[f"F1OfMeans@{k}"] = f1_of_means(*means)
+        figures[f"F1OfMeans@{k}"] = f1_of_means(*means)
     if "value" in users:
         captured = gmv_capture(np.stack([users[f"GMV@{k}"] for k in ks], axis=1), users["value"])
-        found |= {f"GMVCapture@{k}": share for k, share in zip(ks, captured, strict=True)}
-    return {name: float(value) for name, value in found.items()}
+        figures |= {f"GMVCapture@{k}": share for k, share in zip(ks, captured, strict=True)}
+    return {name: float(value) for name, value in figures.items()}
 
 
 def exposure_names(ks: tuple[int, ...]) -> list[str]:
@@ -48,8 +48,8 @@ def exposure(
     out, done = [], 0
     for k in ks:
         for first in range(0, len(users), _USERS):  # counting copies what it counts
-            part = lists[users[first : first + _USERS], done:k]
-            counts += np.bincount(part.ravel(), minlength=len(counts))
+            shown = lists[users[first : first + _USERS], done:k]
+            counts += np.bincount(shown.ravel(), minlength=len(counts))
         exposed = counts[candidates]
         out += [catalogue_coverage(exposed), gini(exposed)]
         done = k

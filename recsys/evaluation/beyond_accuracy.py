@@ -1,7 +1,7 @@
 """What accuracy does not see: exposure of the catalogue, novelty, diversity, popularity bias.
 
-Legend: B users, K places, C cut-offs, N items, D width. `ids` [B, K] are item rows, best place
-first; a place of row 0 is empty. `ks` [C] int64 are ascending cut-offs. Figures of a list are
+Legend: B users, K positions, C cut-offs, N items, D width. `ids` [B, K] are item rows, best
+position first; 0 is an empty position. `ks` [C] int64 are ascending cut-offs. Figures of a list are
 [B, C] float64, NaN where the list has too little to judge: leave those out of a mean.
 """
 
@@ -28,7 +28,7 @@ def gini(counts: np.ndarray) -> np.ndarray:
     """Gini@k, inequality of exposure: `sum_i (2 i - N - 1) c_i / ((N - 1) sum_i c_i)`.
 
     c_1 <= ... <= c_N are the counts of all N candidates in ascending order, those never
-    recommended among them: 0 = all recommended equally often, 1 = one item takes every place.
+    recommended among them: 0 = all recommended equally often, 1 = one item takes every position.
     [..., N] -> [...]; NaN where nothing was recommended or there is only one candidate.
     Source: Shani & Gunawardana, Evaluating Recommendation Systems, 2011.
     """
@@ -50,9 +50,9 @@ def self_information(users: Tensor, total: int) -> Tensor:
 
 
 def novelty(ids: Tensor, information: Tensor, ks: Tensor) -> Tensor:
-    """Novelty@k: mean `self_information` [N] of the items in the first k places, in bits.
+    """Novelty@k: mean `self_information` [N] of the items at the first k positions, in bits.
 
-    Empty places do not count; a list without items gives NaN.
+    Empty positions do not count; a list without items gives NaN.
     Source: Vargas & Castells, RecSys 2011 (mean self-information of the list).
     """
     filled = ids != 0
@@ -72,10 +72,10 @@ def category_units(bags: Tensor) -> Tensor:
 
 
 def diversity(ids: Tensor, units: Tensor, ks: Tensor) -> Tensor:
-    """Intra-list diversity@k: mean of `1 - cosine` over all pairs in the first k places.
+    """Intra-list diversity@k: mean of `1 - cosine` over all pairs at the first k positions.
 
     `units` [N, D] are item vectors of length 1, by category or any other; zeros mean that an item
-    has none. Such items and empty places are left out, and fewer than two others give NaN.
+    has none. Such items and empty positions are left out, and fewer than two others give NaN.
     The n unit vectors of a list need no pairs: with their sum s, the mean cosine over pairs is
     `(|s|^2 - n) / (n (n - 1))`, so that the cost is O(k D) a list.
     Source: Smyth & McClave, ICCBR 2001; Ziegler et al., WWW 2005 (intra-list similarity).
@@ -87,8 +87,8 @@ def diversity(ids: Tensor, units: Tensor, ks: Tensor) -> Tensor:
     offsets = (lists + starts).flatten()
     bags = F.embedding_bag(ids.flatten(), units, offsets, mode="sum", padding_idx=0)
     sums = bags.view(len(ids), len(ks), units.shape[1]).double().cumsum(1)
-    known = torch.linalg.vector_norm(units, dim=1) > 0
-    n = sums_at((ids != 0) & known[ids], ks)
+    has_vector = torch.linalg.vector_norm(units, dim=1) > 0
+    n = sums_at((ids != 0) & has_vector[ids], ks)
     cosine = (sums.square().sum(2) - n) / (n * (n - 1))
     # rounding can push equal items a hair below 0
     return torch.where(n >= 2, (1 - cosine).clamp(min=0), torch.nan)
@@ -104,7 +104,7 @@ def popularity_weights(counts: Tensor, beta: float = 0.5) -> Tensor:
 
 
 def stratified_recall(relevant: Tensor, weights: Tensor, total: Tensor, ks: Tensor) -> Tensor:
-    """StratifiedRecall@k: weight of the targets in the first k places / weight of all targets.
+    """StratifiedRecall@k: weight of the targets at the first k positions / weight of all.
 
     With weights `popularity^-beta` it estimates the recall on what the user likes, rather than on
     what popularity let into the log.
@@ -112,8 +112,8 @@ def stratified_recall(relevant: Tensor, weights: Tensor, total: Tensor, ks: Tens
     weighs users alike, a mean weighted by `total` weighs targets alike.
 
     Args:
-        relevant: which places hold a target [B, K].
-        weights: weight of the item at each place [B, K], see `popularity_weights`.
+        relevant: which positions hold a target [B, K].
+        weights: weight of the item at each position [B, K], see `popularity_weights`.
         total: summed weight of all the user's targets [B], positive.
         ks: cut-offs [C].
     """

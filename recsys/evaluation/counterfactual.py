@@ -199,13 +199,13 @@ class _Log:
 
 def _column(name: str, values: np.ndarray, rows: int) -> np.ndarray:
     """The values as float64 [n]; finite, and as many as there are rewards."""
-    found = np.asarray(values, dtype=np.float64)
-    if found.ndim != 1:
-        raise DataError(f"{name} has shape {found.shape}: it must hold one value a row")
-    if len(found) != rows:
-        raise DataError(f"{name} has {len(found)} values, rewards has {rows}")
-    _refuse(name, found, ~np.isfinite(found), "must be a finite number")
-    return found
+    column = np.asarray(values, dtype=np.float64)
+    if column.ndim != 1:
+        raise DataError(f"{name} has shape {column.shape}: it must hold one value a row")
+    if len(column) != rows:
+        raise DataError(f"{name} has {len(column)} values, rewards has {rows}")
+    _refuse(name, column, ~np.isfinite(column), "must be a finite number")
+    return column
 
 
 def _refuse(name: str, values: np.ndarray, wrong: np.ndarray, rule: str) -> None:

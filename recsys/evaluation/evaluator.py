@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -73,8 +73,8 @@ class Result:
     def parts(self, users: int) -> Iterator[Result]:
         """The same for some `users` at a time: a table of all of them would be large."""
         for first in range(0, len(self.users["user"]), users):
-            part = {name: values[first : first + users] for name, values in self.users.items()}
-            yield replace(self, users=part)
+            columns = {name: values[first : first + users] for name, values in self.users.items()}
+            yield replace(self, users=columns)
 
 
 class Evaluator:
@@ -130,13 +130,7 @@ class Evaluator:
             facts=facts,
         )
 
-    def evaluate(
-        self,
-        retriever: Retriever,
-        batches: Iterable[Batch],
-        group: Group,
-        progress: Callable[[int], None] | None = None,
-    ) -> Result:
+    def evaluate(self, retriever: Retriever, batches: Iterable[Batch], group: Group) -> Result:
         """Rank for the users of `batches`; every process gets the result over all of them.
 
         Raises DataError when no user is left to average over.
@@ -148,8 +142,6 @@ class Evaluator:
         for batch in batches:
             judged = self._judge(retriever, batch.to(group.device))
             parts.append({name: values.cpu().numpy() for name, values in judged.items()})
-            if progress is not None:
-                progress(len(batch))
         retriever.train(training)
         users = _joined(group.gather(_joined(parts)))
         has_history = (users["history"] > 0) | (self.cold_users == "count")
@@ -187,60 +179,60 @@ class Evaluator:
         events = seen.counts(len(batch))
         if self.exclude_seen:
             targets = targets.masked_fill(seen.contains(targets), 0)
-        found = retriever.retrieve(batch, k, self._hidden(batch, seen, targets))
+        lists = retriever.retrieve(batch, k, self._hidden(batch, seen, targets))
         if retriever.needs_history:
             cold = (events == 0).unsqueeze(1)
-            found = Candidates(found.ids.masked_fill(cold, 0), found.scores.masked_fill(cold, 0))
-        relevant = contains(targets, found.ids) & (found.ids != 0)
+            lists = Candidates(lists.ids.masked_fill(cold, 0), lists.scores.masked_fill(cold, 0))
+        relevant = contains(targets, lists.ids) & (lists.ids != 0)
         total = (targets != 0).sum(1)
         users = {
             "user": batch.id(self.user),
             "history": events,
             "targets": total,
-            "recommended": _fill(found.ids.int(), k),
-            "scores": _fill(found.scores, k),
+            "recommended": _fill(lists.ids.int(), k),
+            "scores": _fill(lists.scores, k),
         }
         hits, least = Hits(relevant, ks), total.clamp(min=1)
         columns = {name: metric(hits, least, ks) for name, metric in METRICS.items()}
         if self.facts is not None:
             users[_RARITY] = self.facts.rarity[targets].masked_fill(targets == 0, 0).sum(1)
-            columns |= self._beyond(self.facts, found, relevant, users[_RARITY], ks)
+            columns |= self._beyond(self.facts, lists, relevant, users[_RARITY], ks)
             if batch.has(TARGET_VALUE):
                 values = batch.padded(TARGET_VALUE).double() * MILLIONTH
                 values = values.masked_fill(targets == 0, 0.0)
                 users["value"] = values.sum(1)
-                columns |= _money(found, relevant, targets, values, ks)
+                columns |= _money(lists, relevant, targets, values, ks)
             if self.facts.prices is not None and retriever.probabilities:
-                prices = self.facts.prices[found.ids]
-                columns["ExpectedRevenue"] = expected_revenue(found.scores.double(), prices, ks)
+                prices = self.facts.prices[lists.ids]
+                columns["ExpectedRevenue"] = expected_revenue(lists.scores.double(), prices, ks)
             if self.config.slice_cut in cuts:
-                users |= self._slices(self.facts, found, relevant, targets)
-        for place, cut in enumerate(cuts):
-            users |= {f"{name}@{cut}": values[:, place] for name, values in columns.items()}
+                users |= self._slices(self.facts, lists, relevant, targets)
+        for column, cut in enumerate(cuts):
+            users |= {f"{name}@{cut}": values[:, column] for name, values in columns.items()}
         return users
 
     def _hidden(self, batch: Batch, seen: Pairs, targets: Tensor) -> Pairs | None:
         """Item rows that must not be ranked."""
         if self.sampled is None:
             return seen if self.exclude_seen else None
-        rows = []
+        hidden = []
         candidates = self.candidates.cpu().numpy()
         users = batch.id(self.user).tolist()
         histories = seen.items.split(seen.counts(len(batch)).tolist())
-        for user, known, wanted in zip(users, histories, targets.tolist(), strict=True):
+        for user, history, wanted in zip(users, histories, targets.tolist(), strict=True):
             # by user, so that the draw is the same for every model and batch size
             random = np.random.default_rng([self.seed, user])
-            pool = np.setdiff1d(candidates, [*known.tolist(), *wanted])
+            pool = np.setdiff1d(candidates, [*history.tolist(), *wanted])
             drawn = random.choice(pool, min(self.sampled, len(pool)), replace=False)
-            rows.append(torch.from_numpy(np.setdiff1d(candidates, [*drawn, *wanted])))
-        lengths = torch.tensor([len(found) for found in rows])
-        hidden = Pairs.of_lists(torch.cat(rows), lengths)
-        return Pairs(*(part.to(targets.device) for part in hidden))
+            hidden.append(torch.from_numpy(np.setdiff1d(candidates, [*drawn, *wanted])))
+        lengths = torch.tensor([len(items) for items in hidden])
+        pairs = Pairs.of_lists(torch.cat(hidden), lengths)
+        return Pairs(*(column.to(targets.device) for column in pairs))
 
     def _beyond(
-        self, facts: ItemFacts, found: Candidates, relevant: Tensor, rarity: Tensor, ks: Tensor
+        self, facts: ItemFacts, lists: Candidates, relevant: Tensor, rarity: Tensor, ks: Tensor
     ) -> dict[str, Tensor]:
-        ids = found.ids
+        ids = lists.ids
         columns = {
             "Novelty": novelty(ids, facts.information, ks),
             "StratifiedRecall": stratified_recall(relevant, facts.rarity[ids], rarity, ks),
@@ -251,11 +243,11 @@ class Evaluator:
         return columns
 
     def _slices(
-        self, facts: ItemFacts, found: Candidates, relevant: Tensor, targets: Tensor
+        self, facts: ItemFacts, lists: Candidates, relevant: Tensor, targets: Tensor
     ) -> dict[str, Tensor]:
         """Recall of the targets in each slice of items, NaN for users without one."""
         k = self.config.slice_cut
-        hits = (facts.members[found.ids[:, :k]] * relevant[:, :k, None]).sum(1)  # [B, G]
+        hits = (facts.members[lists.ids[:, :k]] * relevant[:, :k, None]).sum(1)  # [B, G]
         totals = facts.members[targets].sum(1)  # members of row 0 are none
         recall = (hits / totals).double()  # 0 / 0 is NaN
         return {
@@ -264,20 +256,21 @@ class Evaluator:
 
 
 def _money(
-    found: Candidates, relevant: Tensor, targets: Tensor, values: Tensor, ks: Tensor
+    lists: Candidates, relevant: Tensor, targets: Tensor, values: Tensor, ks: Tensor
 ) -> dict[str, Tensor]:
     """GMV and PriceNDCG from the money [B, L] of the targets [B, L]."""
     ordered, order = targets.sort(dim=1)
-    place = torch.searchsorted(ordered, found.ids.to(ordered.dtype)).clamp(max=targets.shape[1] - 1)
-    values_at = values.gather(1, order).gather(1, place) * relevant
+    nearest = torch.searchsorted(ordered, lists.ids.to(ordered.dtype))
+    nearest = nearest.clamp(max=targets.shape[1] - 1)
+    values_at = values.gather(1, order).gather(1, nearest) * relevant
     return {"GMV": gmv(values_at, ks), "PriceNDCG": price_ndcg(values_at, values, ks)}
 
 
 def _weighted(users: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Weigh StratifiedRecall by the rarity of each user's targets.
 
-    Its mean over users is then found / wanted over all targets alike; a plain mean of ratios
-    would weigh nothing where users have one target each.
+    Its mean over users is then the weight of all hits / the weight of all targets; a plain mean of
+    ratios would weigh nothing where users have one target each.
     """
     if _RARITY in users:
         weight = users.pop(_RARITY)
@@ -300,8 +293,8 @@ def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 def _mean(values: np.ndarray) -> float:
     """The mean of those who have a value: nobody has a diversity at k = 1."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
+    measured = values[~np.isnan(values)]
+    return float(measured.mean()) if len(measured) else float("nan")
 
 
 def _fill(values: Tensor, k: int) -> Tensor:

@@ -13,5 +13,5 @@ def frequent(rows: np.ndarray, vocabulary: Vocabulary) -> tuple[np.ndarray, list
     """The rows that occur most often among `rows` [...], 0 = unknown left out, and their names."""
     counts = np.bincount(rows.ravel())
     counts[0] = 0
-    found = np.argsort(-counts, kind="stable")[: min(MOST, np.count_nonzero(counts))]
-    return found, [str(value) for value in vocabulary.decode(found).to_pylist()]
+    largest = np.argsort(-counts, kind="stable")[: min(MOST, np.count_nonzero(counts))]
+    return largest, [str(value) for value in vocabulary.decode(largest).to_pylist()]

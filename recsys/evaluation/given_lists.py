@@ -48,7 +48,7 @@ class GivenLists(nn.Module):
         self.inputs: tuple[Input, ...] = (Id(user),)
         self.probabilities = probabilities
         self.notes: Counter[str] = Counter()
-        # lists of user row u: places offsets[u] to offsets[u + 1]
+        # the list of user row u: from offsets[u] up to offsets[u + 1]
         for name, values in (("offsets", offsets), ("items", items), ("list_scores", scores)):
             self.register_buffer(name, values, persistent=False)  # nothing of it was learned here
 
@@ -86,13 +86,13 @@ class GivenLists(nn.Module):
             notes["ranks that a list gives twice"] = int(same.sum())
         rows = len(examples.vocabulary(schema.user))
         offsets = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=rows))])
-        found = cls(
+        lists = cls(
             schema.user,
             *(torch.from_numpy(values) for values in (offsets, item, score.astype(np.float32))),
             probabilities=numbers[PROBABILITY] is not None,
         )
-        found.notes = +notes  # without those that did not occur
-        return found
+        lists.notes = +notes  # without those that did not occur
+        return lists
 
     def prepare(self, candidates: Tensor) -> None:
         """Fix what may be retrieved."""
@@ -107,14 +107,14 @@ class GivenLists(nn.Module):
         users = batch.id(self.user)
         starts, ends = self.offsets[users], self.offsets[users + 1]
         width = max(1, int((ends - starts).max()))
-        places = starts.unsqueeze(1) + torch.arange(width, device=users.device)
-        inside = places < ends.unsqueeze(1)
-        places = places.clamp(max=max(0, len(self.items) - 1))
-        ids = self.items[places].masked_fill(~inside, 0)
+        positions = starts.unsqueeze(1) + torch.arange(width, device=users.device)
+        inside = positions < ends.unsqueeze(1)
+        positions = positions.clamp(max=max(0, len(self.items) - 1))
+        ids = self.items[positions].masked_fill(~inside, 0)
         self.notes["users without a list"] += int((~inside[:, 0]).sum())
-        known = torch.isin(ids, self._candidates)
-        self.notes["recommended items that are no candidates"] += int((inside & ~known).sum())
-        keep = inside & known
+        allowed = torch.isin(ids, self._candidates)
+        self.notes["recommended items that are no candidates"] += int((inside & ~allowed).sum())
+        keep = inside & allowed
         if exclude is not None:
             seen = exclude.contains(ids)
             self.notes["recommended items that the user has seen"] += int((keep & seen).sum())
@@ -122,7 +122,7 @@ class GivenLists(nn.Module):
         self.notes = +self.notes
         order = (~keep).to(torch.int8).sort(dim=1, stable=True).indices[:, :k]
         kept = keep.gather(1, order)
-        scores = self.list_scores[places].gather(1, order)
+        scores = self.list_scores[positions].gather(1, order)
         return Candidates(
             ids.gather(1, order).masked_fill(~kept, 0), scores.masked_fill(~kept, 0.0)
         )
@@ -148,7 +148,7 @@ def _ids(table: pa.Table, path: str, role: str, name: str, examples: Examples) -
     if column is None:
         have = ", ".join(table.column_names)
         raise DataError(f"{path}: no column {role!r} (or {name!r}); it has: {have}")
-    values = _whole(table, path, column)
+    values = _without_nulls(table, path, column)
     vocabulary = examples.vocabulary(name)
     if values.type != vocabulary.values.type:
         try:
@@ -165,7 +165,7 @@ def _numbers(table: pa.Table, path: str, column: str) -> np.ndarray | None:
     if column not in table.column_names:
         return None
     try:
-        values = _whole(table, path, column).cast(pa.float64()).to_numpy()
+        values = _without_nulls(table, path, column).cast(pa.float64()).to_numpy()
     except pa.ArrowException:
         raise DataError(
             f"{path}: column {column!r} holds {table.schema.field(column).type}, not numbers"
@@ -175,7 +175,7 @@ def _numbers(table: pa.Table, path: str, column: str) -> np.ndarray | None:
     return values
 
 
-def _whole(table: pa.Table, path: str, name: str) -> pa.ChunkedArray:
+def _without_nulls(table: pa.Table, path: str, name: str) -> pa.ChunkedArray:
     """A column without nulls."""
     column = table.column(name)
     if column.null_count:
@@ -192,14 +192,13 @@ def _sort_key(
 ) -> tuple[np.ndarray, np.ndarray]:
     """What orders a list, ascending, and the scores of its items."""
     rank, score, probability = (numbers[name] for name in (RANK, SCORE, PROBABILITY))
-    best = next((one for one in (probability, score) if one is not None), None)
+    scores = score if probability is None else probability
     if rank is not None:
-        return rank, -rank if best is None else best
-    if score is None and best is None:
+        return rank, -rank if scores is None else scores
+    if scores is None:
         have = ", ".join(columns)
         raise DataError(f"{path}: no column 'rank' or 'score' orders its lists; it has: {have}")
-    assert best is not None
-    return -(best if score is None else score), best
+    return -(scores if score is None else score), scores
 
 
 def _repeats(user: np.ndarray, item: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""How a user's interests lie to each other, and to interests that are known.
+"""How a user's interests lie to each other, and to clusters that are known.
 
 B users, K interests, D width, T events.
 """
@@ -28,7 +28,7 @@ def redundancy(vectors: Tensor, present: Tensor) -> Tensor:
     return torch.where(n >= 2, pairs / (n * (n - 1)), torch.nan)
 
 
-def matched_purity(found: np.ndarray, known: np.ndarray) -> np.ndarray:
+def matched_purity(interests: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     """Share of a user's events that lie in the interest matched to their cluster [B].
 
     Interests and clusters are matched one to one so that the share is as large as can be
@@ -36,15 +36,15 @@ def matched_purity(found: np.ndarray, known: np.ndarray) -> np.ndarray:
     that divide no cluster from another. NaN for users without events.
 
     Args:
-        found: interest of each event [B, T], from 0.
-        known: cluster of each event [B, T]; -1 is no event.
+        interests: interest of each event [B, T], from 0.
+        clusters: cluster of each event [B, T]; -1 is no event.
     """
-    shares = np.full(len(found), np.nan)
-    for user, (interests, clusters) in enumerate(zip(found, known, strict=True)):
-        kept = clusters >= 0
+    shares = np.full(len(interests), np.nan)
+    for user, (interest, cluster) in enumerate(zip(interests, clusters, strict=True)):
+        kept = cluster >= 0
         if kept.any():
-            _, rows = np.unique(interests[kept], return_inverse=True)
-            _, columns = np.unique(clusters[kept], return_inverse=True)
+            _, rows = np.unique(interest[kept], return_inverse=True)
+            _, columns = np.unique(cluster[kept], return_inverse=True)
             counts = np.zeros((rows.max() + 1, columns.max() + 1))
             np.add.at(counts, (rows, columns), 1)
             shares[user] = counts[linear_sum_assignment(-counts)].sum() / kept.sum()

@@ -73,9 +73,9 @@ class ItemFacts:
     def to(self, device: torch.device) -> ItemFacts:
         """The facts on another device."""
         moved: dict[str, Any] = {
-            field.name: part.to(device)
+            field.name: tensor.to(device)
             for field in fields(self)
-            if isinstance(part := getattr(self, field.name), Tensor)
+            if isinstance(tensor := getattr(self, field.name), Tensor)
         }
         return replace(self, **moved)
 
@@ -85,9 +85,9 @@ def _users_per_item(events: Interactions, items: int) -> tuple[Tensor, int]:
     return torch.bincount(pairs % items, minlength=items), len(torch.unique(events.users))
 
 
-def _popularity_slices(known: Tensor) -> dict[str, np.ndarray]:
+def _popularity_slices(events: Tensor) -> dict[str, np.ndarray]:
     """Head, middle and tail take a third of the events each; cold items have next to none."""
-    counts = known.numpy()
+    counts = events.numpy()
     order = np.argsort(-counts, kind="stable")
     share = np.empty(len(counts))
     share[order] = (np.cumsum(counts[order]) - counts[order]) / max(1, counts.sum())
@@ -111,9 +111,9 @@ def _column_slices(examples: Examples, name: str) -> dict[str, np.ndarray]:
     column = examples.item_column(feature)
     rows = column.reshape(len(column), -1).numpy()
     named, labels = frequent(rows, examples.vocabulary(name))
-    found = {label: (rows == row).any(1) for label, row in zip(labels, named, strict=True)}
+    slices = {label: (rows == row).any(1) for label, row in zip(labels, named, strict=True)}
     other = ((rows != 0) & ~np.isin(rows, named)).any(1)
-    return found | ({"other": other} if other.any() else {})
+    return slices | ({"other": other} if other.any() else {})
 
 
 def _categories(examples: Examples, category: str | None) -> Tensor | None:

@@ -1,14 +1,14 @@
 """Metrics of ranked lists: each gives a value per user and cut-off.
 
-Legend: B users, K places of a list, C cut-offs. Every metric takes
+Legend: B users, K positions of a list, C cut-offs. Every metric takes
 
-    relevant  [B, K] bool: which places hold a relevant item, best place first; or its `Hits`;
+    relevant  [B, K] bool: which positions hold a relevant item, the best first; or its `Hits`;
     total     [B] int64: how many relevant items each user has, at least one;
     ks        [C] int64: the cut-offs, ascending,
 
 and returns [B, C] float64. A k past the end of the list is allowed: the list simply ended, and
-the places that it lacks are misses. In the formulas `hits@k` counts the relevant items among the
-first k places, and r runs over the ranks 1..k.
+the positions that it lacks are misses. In the formulas `hits@k` counts the relevant items at the
+first k positions, and r runs over the ranks 1..k.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def recall(relevant: Tensor | Hits, total: Tensor, ks: Tensor) -> Tensor:
 
 
 def hit_rate(relevant: Tensor | Hits, total: Tensor, ks: Tensor) -> Tensor:
-    """HR@k: 1 if the first k places hold any relevant item, else 0.
+    """HR@k: 1 if the first k positions hold any relevant item, else 0.
 
     Source: Deshpande & Karypis, TOIS 2004, whose users have one relevant item each.
     """
@@ -56,18 +56,18 @@ def f1(relevant: Tensor | Hits, total: Tensor, ks: Tensor) -> Tensor:
 def ndcg(relevant: Tensor | Hits, total: Tensor, ks: Tensor) -> Tensor:
     """NDCG@k with binary gains: `sum_r rel_r / log2(r + 1)`, over the same sum of the ideal list.
 
-    The ideal list holds min(total, k) relevant items first, however many the list found.
+    The ideal list holds min(total, k) relevant items first, however many the list has.
     Source: Järvelin & Kekäläinen, TOIS 2002.
     """
     hits = Hits.of(relevant, ks)
-    found = hits.sums(1 / torch.log2(hits.rank + 1))
+    dcg = hits.sums(1 / torch.log2(hits.rank + 1))
     ranks = torch.arange(1, int(ks[-1]) + 1, dtype=torch.float64, device=ks.device)
     ideal = (1 / torch.log2(ranks + 1)).cumsum(0)
-    return found / ideal[torch.minimum(total.unsqueeze(1), ks) - 1]
+    return dcg / ideal[torch.minimum(total.unsqueeze(1), ks) - 1]
 
 
 def mrr(relevant: Tensor | Hits, total: Tensor, ks: Tensor) -> Tensor:
-    """MRR@k: 1 / rank of the first relevant item in the first k places, else 0.
+    """MRR@k: 1 / rank of the first relevant item at the first k positions, else 0.
 
     Source: Voorhees, The TREC-8 Question Answering Track Report, 1999.
     """
@@ -79,7 +79,7 @@ def mean_average_precision(relevant: Tensor | Hits, total: Tensor, ks: Tensor) -
     """MAP@k: `sum_r rel_r precision@r / min(total, k)`; its mean over users is the MAP.
 
     Source: Manning et al., 2008, chapter 8, cut off at k. The normaliser is the number of hits
-    that a perfect list of k places has, so that a perfect list scores 1 at every k. Libraries
+    that a perfect list of length k has, so that a perfect list scores 1 at every k. Libraries
     differ: ranx and, unless told to divide by k, RecTools divide by `total`, where a perfect list
     scores k / total.
     """
@@ -110,14 +110,14 @@ def f1_of_means(
 
 
 def sums_at(values: Tensor, ks: Tensor) -> Tensor:
-    """Sums of `values` [B, K] over the first k places, for each k of `ks` [C]: [B, C] float64."""
+    """Sums of `values` [B, K] at the first k positions, for each k of `ks` [C]: [B, C] float64."""
     return values.cumsum(1, dtype=torch.float64)[:, ks.clamp(max=values.shape[1]) - 1]
 
 
 class Hits:
-    """The relevant places of all lists: H pairs of user and rank, in order of both.
+    """The relevant positions of all lists: H pairs of user and rank, in order of both.
 
-    Hits are few among the places, so everything below costs one pass over the bytes of
+    Hits are few among the positions, so everything below costs one pass over the bytes of
     `relevant`, and the rest is in proportion to H.
 
     Attributes:
@@ -130,12 +130,12 @@ class Hits:
         return relevant if isinstance(relevant, Hits) else cls(relevant, ks)
 
     def __init__(self, relevant: Tensor, ks: Tensor) -> None:
-        user, place = relevant.nonzero(as_tuple=True)
-        self.rank = (place + 1).double()
+        user, position = relevant.nonzero(as_tuple=True)
+        self.rank = (position + 1).double()
         self._user = user
         # the first cut-off that takes the hit in; hits past the last one get a column to drop
         self._shape = (len(relevant), len(ks) + 1)
-        self._cell = user * self._shape[1] + torch.searchsorted(ks, place + 1)
+        self._cell = user * self._shape[1] + torch.searchsorted(ks, position + 1)
 
     @cached_property
     def ordinals(self) -> Tensor:
@@ -147,9 +147,9 @@ class Hits:
 
     def sums(self, values: Tensor) -> Tensor:
         """Sums of `values` [H] over a user's hits up to each cut-off: [B, C]."""
-        parts = self.rank.new_zeros(self._shape)
-        parts.view(-1).index_add_(0, self._cell, values)
-        return parts[:, :-1].cumsum(1)
+        cells = self.rank.new_zeros(self._shape)
+        cells.view(-1).index_add_(0, self._cell, values)
+        return cells[:, :-1].cumsum(1)
 
     @cached_property
     def counts(self) -> Tensor:

@@ -1,8 +1,8 @@
 """What a list is worth: metrics in the currency of the catalogue.
 
-Legend: B users, K places, L targets, C cut-offs. Money is float64, in units of the currency, net
-of returns and cancelled orders. `ks` [C] int64 are ascending cut-offs. An empty place is worth 0.
-In the formulas r runs over the ranks 1..k.
+Legend: B users, K positions, L targets, C cut-offs. Money is float64, in units of the currency, net
+of returns and cancelled orders. `ks` [C] int64 are ascending cut-offs. An empty position is worth
+0. In the formulas r runs over the ranks 1..k.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ from recsys.evaluation.metrics import sums_at
 
 
 def gmv(values_at: Tensor, ks: Tensor) -> Tensor:
-    """GMV@k: what the user spent in the test on items found in the first k places; [B, C].
+    """GMV@k: what the user spent in the test on the items at the first k positions; [B, C].
 
-    `values_at` [B, K] is price x quantity of the user's test purchases of the item at each place,
-    0 where the item is no target. Gross merchandise volume, the retailers' usual measure of
-    sales, restricted to what the list would have shown.
+    `values_at` [B, K] is price x quantity of the user's test purchases of the item at each
+    position, 0 where the item is no target. Gross merchandise volume, the retailers' usual measure
+    of sales, restricted to what the list would have shown.
     """
     return sums_at(values_at, ks)
 
 
-def gmv_capture(found: np.ndarray, spent: np.ndarray) -> np.ndarray:
+def gmv_capture(captured: np.ndarray, spent: np.ndarray) -> np.ndarray:
     """GMVCapture@k: share of all test money that the lists found, `sum_u GMV_u@k / sum_u spent_u`.
 
     A ratio of sums over users, not a mean of ratios: recall counted in money, where big spenders
-    weigh what they spend. `found` [B, C] is GMV@k, `spent` [B] the money of all the users' targets;
-    gives [C], NaN where users returned as much as they bought, or more.
+    weigh what they spend. `captured` [B, C] is GMV@k, `spent` [B] the money of all the users'
+    targets; gives [C], NaN where users returned as much as they bought, or more.
     """
-    whole = spent.sum()
-    return found.sum(0) / (whole if whole > 0 else np.nan)
+    total = spent.sum()
+    return captured.sum(0) / (total if total > 0 else np.nan)
 
 
 def price_ndcg(values_at: Tensor, target_values: Tensor, ks: Tensor) -> Tensor:
     """PriceNDCG@k: `sum_r value_r / log2(r + 1)`, over the same sum of the ideal list; [B, C].
 
-    The gain of a place is the money of the target there; the ideal list holds the targets by
+    The gain of a position is the money of the target there; the ideal list holds the targets by
     falling money. More returned than bought is a gain of 0. NaN for a user whose targets are
     worth nothing. Source: Järvelin & Kekäläinen, TOIS 2002, with money as the graded gain.
 
     Args:
-        values_at: money of the item at each place [B, K], 0 where it is no target.
+        values_at: money of the item at each position [B, K], 0 where it is no target.
         target_values: money of each target [B, L], filled up with 0, in any order.
         ks: cut-offs [C].
     """
@@ -61,17 +61,19 @@ def expected_revenue(probabilities: Tensor, prices: Tensor, ks: Tensor) -> Tenso
     WWW 2019. It is a forecast, and no better than the calibration of its probabilities.
 
     Args:
-        probabilities: predicted probability that the user buys the item at each place [B, K].
-        prices: price of the item at each place [B, K].
+        probabilities: predicted probability that the user buys the item at each position
+            [B, K].
+        prices: price of the item at each position [B, K].
         ks: cut-offs [C].
 
-    Raises DataError for a probability outside 0 to 1, naming its row and place.
+    Raises DataError for a probability outside 0 to 1, naming its row and position.
     """
     wrong = ~((probabilities >= 0) & (probabilities <= 1))
     if wrong.any():
-        row, place = wrong.nonzero()[0].tolist()
+        row, column = wrong.nonzero()[0].tolist()
+        value = probabilities[row, column]
         raise DataError(
-            f"probabilities: row {row}, place {place + 1} holds {probabilities[row, place]:g}; "
+            f"probabilities: row {row}, position {column + 1} holds {value:g}; "
             "expected revenue needs probabilities of purchase from 0 to 1, not scores"
         )
     return sums_at(probabilities.double() * prices, ks)

@@ -43,8 +43,8 @@ class EvaluationConfig(BaseModel):
     @model_validator(mode="after")
     def _check_slices(self) -> Self:
         if self.slice_k is not None and self.slice_k not in self.ks:
-            known = ", ".join(map(str, self.ks))
-            raise ValueError(f"slice_k = {self.slice_k} is not among ks: choose one of {known}")
+            choices = ", ".join(map(str, self.ks))
+            raise ValueError(f"slice_k = {self.slice_k} is not among ks: choose one of {choices}")
         return self
 
     @property

@@ -32,7 +32,7 @@ def summarise(
     one item, is None.
     """
     return {
-        "metrics": {name: _known(value) for name, value in result.metrics.items()},
+        "metrics": {name: _none_if_nan(value) for name, value in result.metrics.items()},
         "ci95": _intervals(result, replicates),
         "users": len(result.users["user"]),
         "without_history": result.without_history,
@@ -44,26 +44,26 @@ def summarise(
 
 def _intervals(result: Result, replicates: int) -> dict[str, list[float | None]]:
     users, ks = result.users, result.ks
-    found = _mean_intervals(users, result.figures, replicates)
+    intervals = _mean_intervals(users, result.figures, replicates)
     precision, recall = (
         mean_replicates(np.stack([users[f"{name}@{k}"] for k in ks], 1), replicates=replicates)
         for name in ("Precision", "Recall")
     )
     combined = percentiles(np.asarray(f1_of_means(precision, recall)))
-    found |= _pairs([f"F1OfMeans@{k}" for k in ks], *combined)
+    intervals |= _pairs([f"F1OfMeans@{k}" for k in ks], *combined)
     lists = users["recommended"]
     spread = statistic_intervals(
         lambda users: exposure(lists, ks, result.candidates, users),
         len(lists),
         replicates=min(replicates, _EXPOSURE_REPLICATES),
     )
-    found |= _pairs(exposure_names(ks), *spread)
+    intervals |= _pairs(exposure_names(ks), *spread)
     captured = [name for name in result.metrics if Figure.parse(name).name == "GMVCapture"]
     if captured:
         money = np.stack([users[f"GMV@{k}"] for k in ks], 1)
         spent = np.broadcast_to(users["value"][:, None], money.shape)
-        found |= _pairs(captured, *ratio_intervals(money, spent, replicates=replicates))
-    return found
+        intervals |= _pairs(captured, *ratio_intervals(money, spent, replicates=replicates))
+    return intervals
 
 
 def _mean_intervals(
@@ -77,25 +77,25 @@ def _slices_of_users(
     result: Result, k: int, replicates: int, labels: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     names = [f"{name}@{k}" for name in ("Recall", "NDCG", "GMV") if f"{name}@{k}" in result.users]
-    found: dict[str, Any] = {}
+    slices: dict[str, Any] = {}
     for slicing, of_user in labels.items():
-        found[slicing] = {}
+        slices[slicing] = {}
         for label in sorted(set(of_user.tolist()), key=_natural):
-            part = {name: result.users[name][of_user == label] for name in names}
-            found[slicing][label] = _slice(part, replicates)
-    return found
+            columns = {name: result.users[name][of_user == label] for name in names}
+            slices[slicing][label] = _slice(columns, replicates)
+    return slices
 
 
 def _slices_of_items(result: Result, replicates: int) -> dict[str, Any]:
     """Recall of the targets in a slice, over the users who have any."""
-    found: dict[str, Any] = {}
+    slices: dict[str, Any] = {}
     for column, values in result.users.items():
         figure = Figure.parse(column)
         if figure.slice is not None and not np.isnan(values).all():
             slicing, _, label = figure.slice.partition("=")
-            part = {str(figure._replace(slice=None)): values[~np.isnan(values)]}
-            found.setdefault(slicing, {})[label] = _slice(part, replicates)
-    return found
+            columns = {str(figure._replace(slice=None)): values[~np.isnan(values)]}
+            slices.setdefault(slicing, {})[label] = _slice(columns, replicates)
+    return slices
 
 
 def _natural(label: str) -> list[tuple[int, str]]:
@@ -103,18 +103,20 @@ def _natural(label: str) -> list[tuple[int, str]]:
     return [(int(n or 0), word) for n, word in re.findall(r"(\d*)(\D*)", label)]
 
 
-def _slice(part: dict[str, np.ndarray], replicates: int) -> dict[str, Any]:
+def _slice(columns: dict[str, np.ndarray], replicates: int) -> dict[str, Any]:
     return {
-        "users": len(next(iter(part.values()))),
-        "metrics": {name: _known(values.mean()) for name, values in part.items()},
-        "ci95": _mean_intervals(part, list(part), replicates),
+        "users": len(next(iter(columns.values()))),
+        "metrics": {name: _none_if_nan(values.mean()) for name, values in columns.items()},
+        "ci95": _mean_intervals(columns, list(columns), replicates),
     }
 
 
 def _pairs(names: list[str], low: np.ndarray, high: np.ndarray) -> dict[str, list[float | None]]:
     bounds = zip(low, high, strict=True)
-    return {name: [_known(a), _known(b)] for name, (a, b) in zip(names, bounds, strict=True)}
+    return {
+        name: [_none_if_nan(a), _none_if_nan(b)] for name, (a, b) in zip(names, bounds, strict=True)
+    }
 
 
-def _known(value: float) -> float | None:
+def _none_if_nan(value: float) -> float | None:
     return None if np.isnan(value) else float(value)

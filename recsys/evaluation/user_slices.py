@@ -20,7 +20,7 @@ def user_slices(
     Raises ConfigError for a column that is no id of users or items.
     """
     history = result.users["history"]
-    found = {
+    slicings = {
         "activity": _quarters(history),
         "users": np.where(history < COLD_USER, "cold", "warm"),
     }
@@ -37,8 +37,8 @@ def user_slices(
         labels = np.full(int(rows.max()) + 1, "other", dtype=object)
         labels[0] = "unknown"
         labels[named] = names
-        found[name] = labels[rows]
-    return {name: labels for name, labels in found.items() if len(set(labels.tolist())) > 1}
+        slicings[name] = labels[rows]
+    return {name: labels for name, labels in slicings.items() if len(set(labels.tolist())) > 1}
 
 
 def _quarters(history: np.ndarray) -> np.ndarray:
@@ -46,7 +46,7 @@ def _quarters(history: np.ndarray) -> np.ndarray:
     bounds = np.unique(np.quantile(history, [0.25, 0.5, 0.75], method="lower"))
     quarter = np.searchsorted(bounds, history, side="left")
     labels = np.empty(len(history), dtype=object)
-    for one in np.unique(quarter):
-        inside = history[quarter == one]
-        labels[quarter == one] = f"{inside.min()}-{inside.max()} events"
+    for number in np.unique(quarter):
+        inside = history[quarter == number]
+        labels[quarter == number] = f"{inside.min()}-{inside.max()} events"
     return labels

@@ -72,5 +72,5 @@ def test_expected_revenue_by_hand() -> None:
 @pytest.mark.parametrize("wrong", [1.5, -0.1, nan])
 def test_scores_that_are_no_probabilities_are_refused(wrong: float) -> None:
     probabilities = torch.tensor([[0.5, 0.5], [0.5, wrong]])
-    with pytest.raises(DataError, match=f"row 1, place 2 holds {wrong:g}.*from 0 to 1"):
+    with pytest.raises(DataError, match=f"row 1, position 2 holds {wrong:g}.*from 0 to 1"):
         expected_revenue(probabilities, torch.ones(2, 2), KS)
