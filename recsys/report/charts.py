@@ -82,10 +82,10 @@ class Estimate(NamedTuple):
     high: float
 
 
-def estimate(found: Mapping[str, Any], name: str) -> Estimate:
+def estimate(summary: Mapping[str, Any], name: str) -> Estimate:
     """A figure out of something with `metrics` and `ci95`."""
-    low, high = (found.get("ci95") or {}).get(name) or (None, None)
-    return Estimate(*(_number(x) for x in (found.get("metrics", {}).get(name), low, high)))
+    low, high = (summary.get("ci95") or {}).get(name) or (None, None)
+    return Estimate(*(_number(x) for x in (summary.get("metrics", {}).get(name), low, high)))
 
 
 def _number(value: Any) -> float:
@@ -94,7 +94,7 @@ def _number(value: Any) -> float:
 
 def cut_offs(series: Series, metric: str) -> list[int]:
     """The ks at which anyone has a metric, ascending."""
-    names = (name for found in series.values() for name in found["metrics"])
+    names = (name for summary in series.values() for name in summary["metrics"])
     return figures.cut_offs(f for f in map(figures.Figure.parse, names) if f.name == metric)
 
 
@@ -164,9 +164,9 @@ def over_k(series: Series, metric: str, what: str) -> Chart | None:
         return None
     with _styled():
         figure, axes = _axes(f"{metric}@k", "k (log scale)", "")
-        for place, found in enumerate(series.values()):
-            line = _line(place)
-            value, low, high = zip(*(estimate(found, f"{metric}@{k}") for k in ks), strict=True)
+        for index, summary in enumerate(series.values()):
+            line = _line(index)
+            value, low, high = zip(*(estimate(summary, f"{metric}@{k}") for k in ks), strict=True)
             axes.plot(ks, value, **line)
             axes.fill_between(ks, low, high, color=line["color"], alpha=0.13, linewidth=0)
         axes.set_xscale("log")
@@ -185,12 +185,12 @@ def coverage_against_recall(series: Series) -> Chart | None:
         return None
     with _styled():
         figure, axes = _axes("Coverage@k against Recall@k", "Recall@k", "Coverage@k")
-        for place, found in enumerate(series.values()):
-            recall = [estimate(found, f"Recall@{k}").value for k in ks]
-            coverage = [estimate(found, f"Coverage@{k}").value for k in ks]
-            axes.plot(recall, coverage, **_line(place) | {"linewidth": 0.8})
+        for index, summary in enumerate(series.values()):
+            recall = [estimate(summary, f"Recall@{k}").value for k in ks]
+            coverage = [estimate(summary, f"Coverage@{k}").value for k in ks]
+            axes.plot(recall, coverage, **_line(index) | {"linewidth": 0.8})
             # The model's points carry their k; every line takes the ks in the same order.
-            for k, x, y in zip(ks, recall, coverage, strict=True) if place == 0 else ():
+            for k, x, y in zip(ks, recall, coverage, strict=True) if index == 0 else ():
                 if math.isfinite(x) and math.isfinite(y):
                     axes.annotate(
                         str(k), (x, y), xytext=(4, -9), textcoords="offset points", fontsize=7
@@ -214,34 +214,24 @@ def by_slice(
     `note` a sentence for the caption.
     """
     every = slice_labels(series, family)
-    parts = {name: (found.get("slices") or {}).get(family) or {} for name, found in series.items()}
+    slices = [(summary.get("slices") or {}).get(family) or {} for summary in series.values()]
     users = {
-        label: max((part.get(label, {}).get("users") or 0 for part in parts.values()), default=0)
+        label: max((by_label.get(label, {}).get("users") or 0 for by_label in slices), default=0)
         for label in every
     }
     largest = sorted(every, key=lambda label: -users[label])[:_MOST_SLICES]
     labels = [label for label in every if label in largest]
-    values = {
-        name: np.array([estimate(part.get(label, {}), metric) for label in labels]).reshape(-1, 3)
-        for name, part in parts.items()
-    }
-    if all(np.isnan(v[:, 0]).all() for v in values.values()):
+    estimates = [
+        np.array([estimate(by_label.get(label, {}), metric) for label in labels]).reshape(-1, 3)
+        for by_label in slices
+    ]
+    if all(np.isnan(of_labels[:, 0]).all() for of_labels in estimates):
         return None
     thick = min(0.17, 0.5 / len(series)) if len(series) < 4 else 0.115  # inches
     height = len(labels) * (thick * len(series) + 0.16) + 1.1
     with _styled():
         figure, axes = _axes(f"{metric} by {shorten(title, 24)}", metric, "", height=height)
-        step = 1 / (len(series) + 0.16 / thick)  # of the distance between two slices
-        for place, value in enumerate(values.values()):
-            y = np.arange(len(labels)) + (place - (len(series) - 1) / 2) * step
-            shown = np.isfinite(value[:, 0])
-            bars = value[shown, 0]
-            around = np.abs(value[shown, 1:].T - bars)
-            axes.barh(y[shown], bars, height=0.9 * step, color=_line(place)["color"])
-            axes.errorbar(
-                bars, y[shown], xerr=np.nan_to_num(around), fmt="none",
-                ecolor=_LIGHT["ink"], elinewidth=0.8, capsize=1.5, capthick=0.8,
-            )  # fmt: skip
+        _bars(axes, estimates, step=1 / (len(series) + 0.16 / thick))
         axes.set_yticks(
             range(len(labels)),
             [f"{shorten(label, _LONGEST_LABEL)}\n{users[label]:,} users" for label in labels],
@@ -263,10 +253,25 @@ def by_slice(
     return Chart(f"slice_{slug}", " ".join(filter(None, sentences)), figure)
 
 
+def _bars(axes: Axes, estimates: Sequence[np.ndarray], *, step: float) -> None:
+    """Bars with whiskers, side by side at every slice: of each retriever [slices, 3]; `step` from
+    one bar to the next, of the distance between two slices."""
+    for index, of_slices in enumerate(estimates):
+        y = np.arange(len(of_slices)) + (index - (len(estimates) - 1) / 2) * step
+        shown = np.isfinite(of_slices[:, 0])
+        bars = of_slices[shown, 0]
+        around = np.abs(of_slices[shown, 1:].T - bars)
+        axes.barh(y[shown], bars, height=0.9 * step, color=_line(index)["color"])
+        axes.errorbar(
+            bars, y[shown], xerr=np.nan_to_num(around), fmt="none",
+            ecolor=_LIGHT["ink"], elinewidth=0.8, capsize=1.5, capthick=0.8,
+        )  # fmt: skip
+
+
 def slice_labels(series: Series, family: str) -> list[str]:
     """The slices of a family that anyone has: in their order, ranges of numbers ascending."""
-    found = (dict((one.get("slices") or {}).get(family) or {}) for one in series.values())
-    labels = list(dict.fromkeys(label for part in found for label in part))
+    slices = ((summary.get("slices") or {}).get(family) or {} for summary in series.values())
+    labels = list(dict.fromkeys(label for by_label in slices for label in by_label))
     numbers = [re.match(r"\d+", label) for label in labels]
     starts = {label: int(n[0]) for label, n in zip(labels, numbers, strict=True) if n}
     return sorted(labels, key=starts.__getitem__) if len(starts) == len(labels) else labels
@@ -277,14 +282,14 @@ def slice_labels(series: Series, family: str) -> list[str]:
 
 def calibration(series: Series) -> Chart | None:
     """Rates of positives over mean predictions, in bins; None where nobody predicts."""
-    if not any(found.get("calibration") for found in series.values()):
+    if not any(summary.get("calibration") for summary in series.values()):
         return None
     with _styled():
         figure, axes = _axes("Calibration", "mean prediction", "rate of positives")
         axes.plot([0, 1], [0, 1], color=_LIGHT["muted"], linewidth=0.8, linestyle=":")
-        for place, found in enumerate(series.values()):
-            bins = found.get("calibration") or {"predicted": [], "observed": []}
-            axes.plot(bins["predicted"], bins["observed"], **_line(place))
+        for index, summary in enumerate(series.values()):
+            bins = summary.get("calibration") or {"predicted": [], "observed": []}
+            axes.plot(bins["predicted"], bins["observed"], **_line(index))
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
         _legend(figure, list(series))
@@ -302,8 +307,8 @@ def loss(records: Mapping[str, Mapping[str, Any]]) -> Chart:
     """Training loss by epoch, of runs by name; `records` hold what `training.json` does."""
     with _styled():
         figure, axes = _axes("Training loss", "epoch", "")
-        for place, record in enumerate(records.values()):
-            line = _line(place) | {"markersize": 2.5}
+        for index, record in enumerate(records.values()):
+            line = _line(index) | {"markersize": 2.5}
             _curve(axes, record["history"], "loss", line)
             for history in _other_phases(record).values():
                 _curve(axes, history, "loss", line | {"linestyle": ":"})
@@ -328,8 +333,8 @@ def validation(records: Mapping[str, Mapping[str, Any]], metric: str) -> Chart |
         return None
     with _styled():
         figure, axes = _axes(f"Validation {metric}", "epoch", "")
-        for place, record in enumerate(records.values()):
-            line = _line(place) | {"markersize": 2.5}
+        for index, record in enumerate(records.values()):
+            line = _line(index) | {"markersize": 2.5}
             _curve(axes, record["history"], metric, line)
             best = [h for h in record["history"] if h["epoch"] == record.get("best_epoch")]
             ring = {"marker": "o", "markersize": 9, "fillstyle": "none", "linestyle": "none"}
@@ -357,18 +362,18 @@ def _axes(title: str, x: str, y: str, *, height: float = _HEIGHT) -> tuple[Figur
     return figure, axes
 
 
-def _line(place: int) -> dict[str, Any]:
-    """The looks of what stands at a place, the same in every chart."""
+def _line(index: int) -> dict[str, Any]:
+    """The looks of the retriever of an index, the same in every chart."""
     return {
-        "color": _LIGHT[COLOURS[place % len(COLOURS)]],
-        "marker": _MARKERS[place % len(_MARKERS)],
-        "linestyle": _DASHES[place // len(COLOURS) % len(_DASHES)],
+        "color": _LIGHT[COLOURS[index % len(COLOURS)]],
+        "marker": _MARKERS[index % len(_MARKERS)],
+        "linestyle": _DASHES[index // len(COLOURS) % len(_DASHES)],
     }
 
 
 def _legend(figure: Figure, names: list[str], *, bars: bool = False) -> None:
     labels = [shorten(name, _LONGEST_LABEL) for name in names]
-    looks = [_line(place) for place in range(len(names))]
+    looks = [_line(index) for index in range(len(names))]
     if bars:
         looks = [{"color": look["color"], "marker": "s", "linestyle": "none"} for look in looks]
     columns = max(1, min(4, len(names), 76 // (max(map(len, labels)) + 7)))

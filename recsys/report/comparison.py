@@ -96,27 +96,28 @@ def compare(
     contenders = open_contenders([str(run) for run in runs])
     names = _choose(metrics, contenders)
     paired = [name for name in names if _column(name) in contenders[0].columns]
-    tables = [one.per_user(_needed(paired)) for one in contenders]
+    tables = [contender.per_user(_needed(paired)) for contender in contenders]
     users = tables[0].index
     for table in tables[1:]:
         users = users[users.isin(table.index)]
     if not len(users):
         raise DataError("the runs have no user in common: there is nothing to pair")
-    whole = all(len(table) == len(users) for table in tables)
+    same_users = all(len(table) == len(users) for table in tables)
     sums = [_sums(table.loc[users], paired) for table in tables]
-    parts: list[pd.DataFrame] = []
-    for one, (above, below) in zip(contenders, sums, strict=True):
-        part = _as_measured(one, names)
-        anew = [name for name in paired if not whole or name not in one.found["metrics"]]
-        places = [paired.index(name) for name in anew]
-        part.loc[anew, _FIGURE] = _ratios(above[:, places], below[:, places], seed)
-        if parts:
-            if whole:
-                part["difference"] = part["value"] - parts[0]["value"]
-            part.loc[paired, _DIFFERENCE] = _ratios(above - sums[0][0], below, seed)
-            part.loc[paired, "p"] = TESTS[test](above, sums[0][0], seed=seed)
-        parts.append(part)
-    frame = pd.concat(parts).loc[names].rename_axis("metric").reset_index()
+    rows_of_runs: list[pd.DataFrame] = []
+    for contender, (above, below) in zip(contenders, sums, strict=True):
+        rows = _as_measured(contender, names)
+        written = contender.summary["metrics"] if same_users else ()
+        anew = [name for name in paired if name not in written]
+        columns = [paired.index(name) for name in anew]
+        rows.loc[anew, _FIGURE] = _ratios(above[:, columns], below[:, columns], seed)
+        if rows_of_runs:
+            if same_users:
+                rows["difference"] = rows["value"] - rows_of_runs[0]["value"]
+            rows.loc[paired, _DIFFERENCE] = _ratios(above - sums[0][0], below, seed)
+            rows.loc[paired, "p"] = TESTS[test](above, sums[0][0], seed=seed)
+        rows_of_runs.append(rows)
+    frame = pd.concat(rows_of_runs).loc[names].rename_axis("metric").reset_index()
     frame["p_holm"] = holm(frame["p"].to_numpy())
     results = contenders[0].run.results
     return Comparison(
@@ -126,15 +127,15 @@ def compare(
         runs=contenders,
         users=len(users),
         test=test,
-        notes=() if whole else _notes(contenders, names, paired, len(users)),
+        notes=() if same_users else _notes(contenders, names, paired, len(users)),
         frame=frame,
     )
 
 
 def _choose(asked: Sequence[str], contenders: Sequence[Contender]) -> list[str]:
     """Names of figures that all contenders have."""
-    known = [name for name in contenders[0].figures if all(name in c.figures for c in contenders)]
-    measured = [Figure.parse(name) for name in known]
+    shared = [name for name in contenders[0].figures if all(name in c.figures for c in contenders)]
+    measured = [Figure.parse(name) for name in shared]
     cuts = cut_offs(figure for figure in measured if figure.slice is None)
     if not cuts:
         raise DataError("the runs have no metric in common: evaluate them at the same cut-offs")
@@ -144,13 +145,13 @@ def _choose(asked: Sequence[str], contenders: Sequence[Contender]) -> list[str]:
     chosen: list[str] = []
     for text in asked:
         at_all_cuts = [str(Figure(text, k)) for k in cuts if Figure(text, k) in measured]
-        if text not in known and not at_all_cuts:
+        if text not in shared and not at_all_cuts:
             names = ", ".join(dict.fromkeys(figure.name for figure in measured))
             raise DataError(
                 f"no metric {text!r} in all of these runs: they have {names} at "
                 f"{', '.join(map(str, cuts))}; name one as NDCG@{cuts[-1]}"
             )
-        chosen += [text] if text in known else at_all_cuts
+        chosen += [text] if text in shared else at_all_cuts
     return list(dict.fromkeys(chosen))
 
 
@@ -175,9 +176,9 @@ def _sums(users: pd.DataFrame, names: list[str]) -> tuple[np.ndarray, np.ndarray
     """
     above = users[[_column(name) for name in names]].to_numpy(dtype=np.float64)
     below = np.ones_like(above)
-    for place, name in enumerate(names):
+    for column, name in enumerate(names):
         if Figure.parse(name).name == _CAPTURE:
-            below[:, place] = users["value"]
+            below[:, column] = users["value"]
     return above, below
 
 
@@ -192,20 +193,20 @@ def _ratios(above: np.ndarray, below: np.ndarray, seed: int) -> np.ndarray:
 
 def _as_measured(contender: Contender, names: list[str]) -> pd.DataFrame:
     """Rows of the frame, by name, with the figures that the run has written."""
-    part = pd.DataFrame(np.nan, index=names, columns=[*_FIGURE, *_DIFFERENCE, "p", "p_holm"])
+    rows = pd.DataFrame(np.nan, index=names, columns=[*_FIGURE, *_DIFFERENCE, "p", "p_holm"])
     for name in names:
-        if name in contender.found["metrics"]:
-            value, bounds = contender.found["metrics"][name], contender.found["ci95"][name]
-            part.loc[name, _FIGURE] = np.array([value, *bounds], dtype=np.float64)
-    part.insert(0, "run", contender.label)
-    return part
+        if name in contender.summary["metrics"]:
+            value, bounds = contender.summary["metrics"][name], contender.summary["ci95"][name]
+            rows.loc[name, _FIGURE] = np.array([value, *bounds], dtype=np.float64)
+    rows.insert(0, "run", contender.label)
+    return rows
 
 
 def _notes(
     contenders: Sequence[Contender], names: list[str], paired: list[str], users: int
 ) -> tuple[str, ...]:
     """Said when the runs have not the same users."""
-    counts = ", ".join(f"{one.label} {one.found['users']:,}" for one in contenders)
+    counts = ", ".join(f"{c.label} {c.summary['users']:,}" for c in contenders)
     notes = [f"figures are over the {users:,} users that all runs have (of {counts})"]
     others = [name for name in names if name not in paired]
     if others:

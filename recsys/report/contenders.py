@@ -30,7 +30,7 @@ class Contender:
         return self.run.folder
 
     @property
-    def found(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """What `metrics.json` holds of the retriever."""
         return self.run.results["retrievers"][self.retriever]
 
@@ -42,16 +42,16 @@ class Contender:
     @cached_property
     def figures(self) -> list[str]:
         """Names of all figures: the run's, and those of slices of items."""
-        known = [name for name, value in self.found["metrics"].items() if value is not None]
-        return known + [name for name in self.columns if "|" in name]
+        measured = [name for name, value in self.summary["metrics"].items() if value is not None]
+        return measured + [name for name in self.columns if "|" in name]
 
     def per_user(self, columns: Sequence[str]) -> pd.DataFrame:
         """Some of the columns, by user id."""
         table = pq.read_table(self._path, columns=["user", *columns], partitioning=None)
-        if table.num_rows != self.found["users"]:
+        if table.num_rows != self.summary["users"]:
             raise DataError(
                 f"{self._path} has {table.num_rows:,} users and metrics.json "
-                f"{self.found['users']:,}: run `recsys evaluate {self.folder}` again"
+                f"{self.summary['users']:,}: run `recsys evaluate {self.folder}` again"
             )
         return table.to_pandas().set_index("user")
 
@@ -73,15 +73,15 @@ def open_contenders(runs: Sequence[str]) -> tuple[Contender, ...]:
         raise DataError("name two runs or more; RUN:RETRIEVER names another retriever of a run")
     short = [text.rstrip("/").rpartition("/")[2] for text in runs]
     labels = short if len(set(short)) == len(short) else runs
-    found = tuple(_open(text, label) for text, label in zip(runs, labels, strict=True))
-    known: set[tuple[Path, str]] = set()
-    for one in found:
-        which = one.folder.resolve(), one.retriever
-        if which in known:
-            raise DataError(f"{one.label} is named twice: name different retrievers")
-        known.add(which)
-        _check_same_protocol(found[0], one)
-    return found
+    contenders = tuple(_open(text, label) for text, label in zip(runs, labels, strict=True))
+    opened: set[tuple[Path, str]] = set()
+    for contender in contenders:
+        identity = contender.folder.resolve(), contender.retriever
+        if identity in opened:
+            raise DataError(f"{contender.label} is named twice: name different retrievers")
+        opened.add(identity)
+        _check_same_protocol(contenders[0], contender)
+    return contenders
 
 
 def _open(text: str, label: str) -> Contender:
@@ -94,31 +94,34 @@ def _open(text: str, label: str) -> Contender:
     kind, models = measured(run.results)
     if kind != "retrievers":
         raise DataError(f"{folder} is of a ranker: only lists of retrievers can be compared yet")
-    known = list(models)
-    if retriever and retriever not in known:
-        raise DataError(f"{folder} has no retriever {retriever!r}: it has {', '.join(known)}")
-    return Contender(label, run, retriever or known[0])  # the model is the first
+    names = list(models)
+    if retriever and retriever not in names:
+        raise DataError(f"{folder} has no retriever {retriever!r}: it has {', '.join(names)}")
+    return Contender(label, run, retriever or names[0])  # the model is the first
 
 
-def _check_same_protocol(first: Contender, other: Contender) -> None:
+def _check_same_protocol(first: Contender, contender: Contender) -> None:
     """Raises DataError, saying what differs, where figures must not be compared."""
-    a, b = first.run.results, other.run.results
+    a, b = first.run.results, contender.run.results
     prints = a["protocol_fingerprint"], b["protocol_fingerprint"]
     if prints[0] == prints[1] and a["candidates"] == b["candidates"]:
         return
-    parts = [one.get("protocol_parts", {}) | {"candidates": one["candidates"]} for one in (a, b)]
-    names = list(parts[0] | parts[1])
-    if parts[0].get("split.protocol") != parts[1].get("split.protocol"):
+    settings = [
+        results.get("protocol_parts", {}) | {"candidates": results["candidates"]}
+        for results in (a, b)
+    ]
+    names = list(settings[0] | settings[1])
+    if settings[0].get("split.protocol") != settings[1].get("split.protocol"):
         # what only one of two kinds of protocol knows says no more than that the kinds differ
-        names = [name for name in names if name in parts[0] and name in parts[1]]
-    values = [(name, *(json.dumps(part.get(name)) for part in parts)) for name in names]
+        names = [name for name in names if name in settings[0] and name in settings[1]]
+    values = [(name, *(json.dumps(protocol.get(name)) for protocol in settings)) for name in names]
     differing = [
-        f"{name} is {x} in {first.label} but {y} in {other.label}"
+        f"{name} is {x} in {first.label} but {y} in {contender.label}"
         for name, x, y in values
         if x != y
     ]
     raise DataError(
-        f"{first.label} was measured by {a['protocol']} ({prints[0]}), {other.label} by "
+        f"{first.label} was measured by {a['protocol']} ({prints[0]}), {contender.label} by "
         f"{b['protocol']} ({prints[1]}), and figures of different protocols are not comparable: "
         f"{'; '.join(differing) or 'neither says what differs, evaluate both again'}"
     )

@@ -58,7 +58,7 @@ def example_users(of: Mapping[str, tuple[Run, str]]) -> list[ExampleUser]:
     looked at to choose. Empty where the run's examples or lists are gone.
     """
     run, _ = next(iter(of.values()))
-    paths = {name: one.files.lists_of(r) for name, (one, r) in of.items()}
+    paths = {name: run.files.lists_of(retriever) for name, (run, retriever) in of.items()}
     examples = run.files.phase(phases_of_run(run)[-1].name).examples
     if not all(path.exists() for path in (examples / "test.parquet", *paths.values())):
         return []
@@ -67,7 +67,7 @@ def example_users(of: Mapping[str, tuple[Run, str]]) -> list[ExampleUser]:
     requests = _requests(examples, schema, users)
     lists = {name: _lists(path, users) for name, path in paths.items()}
     items = [i for history, targets in requests.values() for i in history[-ITEMS:] + targets]
-    items += [i for of_users in lists.values() for part in of_users.values() for i in part[:ITEMS]]
+    items += [i for of_users in lists.values() for ids in of_users.values() for i in ids[:ITEMS]]
     titles = _titles(run, schema, items)
     exclude_seen = run.results.get("protocol_parts", {}).get("split.seen") == "exclude"
     shown = []
@@ -75,25 +75,25 @@ def example_users(of: Mapping[str, tuple[Run, str]]) -> list[ExampleUser]:
         history, targets = requests.get(user, ([], []))
         # The evaluator counts an item once, and does not ask for what it may not recommend.
         targets = [t for t in dict.fromkeys(targets) if not (exclude_seen and t in set(history))]
-        of_user = {name: found.get(user, [])[:ITEMS] for name, found in lists.items()}
-        recommended = {item for part in of_user.values() for item in part}
-
-        def show(items: Iterable[Any], hits: Iterable[Any]) -> list[Shown]:
-            found = set(hits)
-            return [Shown(titles.get(i), str(i), i in found) for i in items]
-
+        of_user = {name: of_users.get(user, [])[:ITEMS] for name, of_users in lists.items()}
+        recommended = {item for ids in of_user.values() for item in ids}
         shown.append(
             ExampleUser(
                 id=str(user),
                 events=len(history),
                 ordered=schema.clock != "none",
-                history=show(history[-ITEMS:], ()),
+                history=_shown(history[-ITEMS:], titles, hits=()),
                 num_targets=len(targets),
-                targets=show(targets[:ITEMS], recommended),
-                lists={name: show(part, targets) for name, part in of_user.items()},
+                targets=_shown(targets[:ITEMS], titles, hits=recommended),
+                lists={name: _shown(ids, titles, hits=targets) for name, ids in of_user.items()},
             )
         )
     return shown
+
+
+def _shown(ids: Iterable[Any], titles: Mapping[Any, str], *, hits: Iterable[Any]) -> list[Shown]:
+    hits = set(hits)
+    return [Shown(titles.get(i), str(i), i in hits) for i in ids]
 
 
 def _choose(path: Path, seed: int) -> pa.Array:
@@ -124,11 +124,11 @@ def _requests(
     )
     raw = dict(zip(rows.tolist(), users.to_pylist(), strict=True))
     return {
-        raw[one[schema.user]]: (
-            of_items.decode(np.array(one[HISTORY], np.int64)).to_pylist(),
-            of_items.decode(np.array(one[TARGET], np.int64)).to_pylist(),
+        raw[request[schema.user]]: (
+            of_items.decode(np.array(request[HISTORY], np.int64)).to_pylist(),
+            of_items.decode(np.array(request[TARGET], np.int64)).to_pylist(),
         )
-        for one in table.to_pylist()
+        for request in table.to_pylist()
     }
 
 
@@ -148,8 +148,8 @@ def _titles(run: Run, schema: Schema, items: list[Any]) -> dict[Any, str]:
         store = run.bundle
     for path in (Catalogue(store, schema).path("item"), run.bundle / "catalogue.parquet"):
         if path.exists():
-            found = _read(path, [schema.item, schema.title], filters=[(schema.item, "in", items)])
-            pairs = zip(*(found[n].to_pylist() for n in (schema.item, schema.title)), strict=True)
+            table = _read(path, [schema.item, schema.title], filters=[(schema.item, "in", items)])
+            pairs = zip(*(table[n].to_pylist() for n in (schema.item, schema.title)), strict=True)
             return {item: title for item, title in pairs if title and title.strip()}
     return {}
 

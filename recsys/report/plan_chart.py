@@ -19,12 +19,12 @@ def draw_plan(planned: Planned, path: Path) -> Path:
     axes = figure.add_subplot()
     ranks, bottom = list(range(plan.world)), [plan.dense / GB] * plan.world
     axes.bar(ranks, bottom, color="#8a8f98", label="what is dense", width=0.9)
-    for place, placement in enumerate(sorted(plan.placements, key=lambda p: -p.table.bytes)):
+    for index, placement in enumerate(sorted(plan.placements, key=lambda p: -p.table.bytes)):
         height = [0.0] * plan.world
         for shard in placement.shards:
             height[shard.rank] += (shard.bytes + placement.state_bytes(shard)) / GB
-        label = placement.table.name if place < 9 else None
-        axes.bar(ranks, height, bottom=bottom, color=f"C{place % 10}", label=label, width=0.9)
+        label = placement.table.name if index < 9 else None
+        axes.bar(ranks, height, bottom=bottom, color=f"C{index % 10}", label=label, width=0.9)
         bottom = [a + b for a, b in zip(bottom, height, strict=True)]
     axes.axhline(limit, color="black", linewidth=1, linestyle="--")
     note = f"{limit:.3g} GB: memory less {RESERVE:.0%}"

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ class Cell:
     """A figure as it is shown, with the decimals of its whole column; `sign` is + or nothing."""
 
     name: str
-    found: Estimate
+    estimate: Estimate
     decimals: int
     sign: str = ""
     best: bool = False
@@ -89,17 +90,17 @@ class Cell:
     @property
     def known(self) -> bool:
         """Whether there is such a figure."""
-        return math.isfinite(self.found.value)
+        return math.isfinite(self.estimate.value)
 
     @property
     def shown(self) -> str:
         """The value."""
-        return self._write(self.found.value) if self.known else _NONE
+        return self._write(self.estimate.value) if self.known else _NONE
 
     @property
     def interval(self) -> str:
         """The ends of the interval; empty where there is none."""
-        _, low, high = self.found
+        _, low, high = self.estimate
         if not (self.known and math.isfinite(low) and math.isfinite(high)):
             return ""
         to = "\N{EN DASH}" if low >= 0 else " to "
@@ -175,24 +176,24 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
         raise DataError(f"{path} is a folder: name a file, such as {path / 'comparison.html'}")
     path.parent.mkdir(parents=True, exist_ok=True)
     first = comparison.runs[0].run
-    series = {one.label: one.found for one in comparison.runs}
+    series = {contender.label: contender.summary for contender in comparison.runs}
     page = _page(
         series,
         first.results,
-        training=_training({one.label: one.run for one in comparison.runs if _is_model(one)}),
+        training=_training({c.label: c.run for c in comparison.runs if _is_model(c)}),
         metric=_validation_metric(first),
-        examples=example_users({one.label: (one.run, one.retriever) for one in comparison.runs}),
+        examples=example_users({c.label: (c.run, c.retriever) for c in comparison.runs}),
     )
     origins = {
-        one.label: {"Retriever": one.retriever, "Seed": one.run.results["seed"], "Run": one.folder}
-        for one in comparison.runs
+        c.label: {"Retriever": c.retriever, "Seed": c.run.results["seed"], "Run": c.folder}
+        for c in comparison.runs
     }
     own = {"comparison": comparison, "differences": _differences(comparison), "origins": origins}
     return _write(path, "comparison.html", page | own)
 
 
-def _is_model(one: Contender) -> bool:
-    return one.retriever == next(iter(one.run.results["retrievers"]))
+def _is_model(contender: Contender) -> bool:
+    return contender.retriever == next(iter(contender.run.results["retrievers"]))
 
 
 def _validation_metric(run: Run) -> str:
@@ -202,10 +203,10 @@ def _validation_metric(run: Run) -> str:
 
 def _differences(comparison: Comparison) -> dict[str, list[Difference]]:
     """Metric -> one row a run, the first without a difference."""
-    found = {}
+    differences = {}
     for metric, rows in comparison.frame.groupby("metric", sort=False):
         decimals = _decimals([v for v in rows["value"] if math.isfinite(v)])
-        found[str(metric)] = [
+        differences[str(metric)] = [
             Difference(
                 run=row["run"],
                 value=Cell(str(metric), Estimate(*(row[n] for n in _VALUE)), decimals),
@@ -215,7 +216,7 @@ def _differences(comparison: Comparison) -> dict[str, list[Difference]]:
             )
             for row in rows.to_dict("records")
         ]
-    return found
+    return differences
 
 
 def _page(
@@ -238,43 +239,45 @@ def _page(
         "training": curves,
         "slices": [family.chart for family in slices],
     }
-    kept = {key: [c for c in found if c is not None] for key, found in drawn.items()}
-    for chart in (chart for found in kept.values() for chart in found):
+    kept = {key: [c for c in section if c is not None] for key, section in drawn.items()}
+    for chart in chain(*kept.values()):
         chart.sign(results["protocol"])
     return {
         "protocol": results["protocol"],
         "fingerprint": results["protocol_fingerprint"],
         "protocol_parts": results.get("protocol_parts") or {},
         "series": series,
-        "places": {name: place for place, name in enumerate(series)},
+        "indices": {name: index for index, name in enumerate(series)},
         "tables": by_k,
         "default_k": _K if _K in by_k else next(iter(by_k), None),
         "slices": slices,
         "charts": kept,
         "examples": examples,
         "meanings": {n: text for group in GROUPS.values() for n, text in group.items()},
-        "measured": {Figure.parse(n).name for found in series.values() for n in found["metrics"]},
+        "measured": {
+            Figure.parse(n).name for summary in series.values() for n in summary["metrics"]
+        },
     }
 
 
 _CURVES = {
     "Recall": "relevant items found",
-    "NDCG": "relevant items found, the first places counting most",
+    "NDCG": "relevant items found, the first ranks counting most",
     "GMVCapture": "share of the money of all test purchases found",
 }
 
 
 def _tables(series: Series) -> dict[int | None, list[Table]]:
     """k -> tables of all figures at k, one a group; None -> figures without a cut-off."""
-    every = dict.fromkeys(n for found in series.values() for n in found["metrics"])
+    every = dict.fromkeys(n for summary in series.values() for n in summary["metrics"])
     ks = sorted({Figure.parse(n).k for n in every}, key=lambda k: math.inf if k is None else k)
-    known = {name: title for title, group in GROUPS.items() for name in group}
-    order = list(known)
+    group_of = {name: title for title, group in GROUPS.items() for name in group}
+    order = list(group_of)
     tables: dict[int | None, list[Table]] = {}
     for k in ks:
         here = [name for name in every if Figure.parse(name).k == k]
         for title in (*GROUPS, _OTHER):
-            names = [n for n in here if known.get(Figure.parse(n).name, _OTHER) == title]
+            names = [n for n in here if group_of.get(Figure.parse(n).name, _OTHER) == title]
             if title in GROUPS:
                 names.sort(key=lambda n: order.index(Figure.parse(n).name))
             if names:
@@ -293,11 +296,11 @@ def _table(
 ) -> Table:
     columns = []
     for name in names:
-        found = [estimate(one, name) for one in rows.values()]
-        values = [e.value for e in found if math.isfinite(e.value)]
+        estimates = [estimate(row, name) for row in rows.values()]
+        values = [e.value for e in estimates if math.isfinite(e.value)]
         best = max(values) if mark_best and len(rows) > 1 and values else math.nan
         decimals = _decimals(values)
-        columns.append([Cell(name, e, decimals, best=e.value == best) for e in found])
+        columns.append([Cell(name, e, decimals, best=e.value == best) for e in estimates])
     cells = zip(*columns, strict=True)
     return Table(title, names, dict(zip(rows, map(list, cells), strict=True)), users)
 
@@ -309,25 +312,25 @@ def _decimals(values: Sequence[float]) -> int:
 
 
 def _slices(series: Series) -> list[SliceFamily]:
-    every = dict.fromkeys(f for found in series.values() for f in found.get("slices") or {})
+    every = dict.fromkeys(f for summary in series.values() for f in summary.get("slices") or {})
     families = []
     for family in every:
         labels = charts.slice_labels(series, family)
-        parts = {
+        slices = {
             label: {
-                name: (found.get("slices") or {}).get(family, {}).get(label, {})
-                for name, found in series.items()
+                name: (summary.get("slices") or {}).get(family, {}).get(label, {})
+                for name, summary in series.items()
             }
             for label in labels
         }
-        measured = [part for by_name in parts.values() for part in by_name.values()]
-        names = list(dict.fromkeys(n for part in measured for n in part.get("metrics") or {}))
+        summaries = [summary for by_name in slices.values() for summary in by_name.values()]
+        names = list(dict.fromkeys(n for s in summaries for n in s.get("metrics") or {}))
         if not names:
             continue
         headline = next((n for n in names if Figure.parse(n).name == "Recall"), names[0])
         tables = [
-            _table(label, by_name, names, users={n: p.get("users") for n, p in by_name.items()})
-            for label, by_name in parts.items()
+            _table(label, by_name, names, users={n: s.get("users") for n, s in by_name.items()})
+            for label, by_name in slices.items()
         ]
         title, note = SLICINGS.get(family, (family, ""))
         chart = charts.by_slice(series, family, headline, title=title, note=note)
@@ -346,7 +349,7 @@ def _save_charts(drawn: Mapping[str, Sequence[Chart]], folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     for stale in folder.glob("slice_*.png"):  # maybe of a slice that is no longer measured
         stale.unlink()
-    for chart in (chart for found in drawn.values() for chart in found):
+    for chart in chain(*drawn.values()):
         chart.save(folder)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def draw_search(record: dict[str, Any], path: Path) -> Path:
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     figure.suptitle(f"{record['name']}, validation, {record['protocol']}")
     numbers, values = [t["number"] for t in finished], [t["value"] for t in finished]
-    so_far = [max(values[: place + 1]) for place in range(len(values))]
+    so_far = list(accumulate(values, max))
     axes[0].plot(numbers, values, "o", color="tab:gray", markersize=4, label="trial")
     axes[0].step(numbers, so_far, where="post", label="best so far")
     axes[0].set(xlabel="trial", ylabel=record["metric"])
