@@ -43,12 +43,12 @@ def comparison_table(comparison: Comparison) -> Table:
 
 def _figure(value: float, low: float, high: float, sign: str = "") -> str:
     """A figure with its interval, in a line below it so that the table fits in 80 columns."""
-    known = [x for x in (value, low, high) if not math.isnan(x)]
-    if not known:
+    numbers = [x for x in (value, low, high) if not math.isnan(x)]
+    if not numbers:
         return NONE
-    digits = 4 if max(map(abs, known)) < 100 else 1
+    digits = 4 if max(map(abs, numbers)) < 100 else 1
     shown, *ends = (f"{x:{sign},.{digits}f}" for x in (value, low, high))
-    return shown + (escape(f"\n[{', '.join(ends)}]") if len(known) == 3 else "")
+    return shown + (escape(f"\n[{', '.join(ends)}]") if len(numbers) == 3 else "")
 
 
 def _p(p: float) -> str:

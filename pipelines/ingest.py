@@ -47,6 +47,6 @@ def describe(report: IngestReport) -> str:
         f"{report.users.stored:,} users in {report.seconds:.1f} s"
     )
     if report.reasons:
-        found = ", ".join(f"{count:,} x {reason}" for reason, count in report.reasons.items())
-        text += f"; set aside in quarantine.parquet: {found}"
+        reasons = ", ".join(f"{count:,} x {reason}" for reason, count in report.reasons.items())
+        text += f"; set aside in quarantine.parquet: {reasons}"
     return text

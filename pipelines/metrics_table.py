@@ -30,9 +30,9 @@ def metrics_table(results: dict[str, Any]) -> Table:
     cold = COLD if kind == "retrievers" else ()
     for slicing in cold:
         table.add_column(f"cold\n{slicing}", justify="right", no_wrap=True)
-    for name, part in models.items():
-        figures = [_figure(part, figure) for figure in names]
-        table.add_row(name, *figures, *(_cold(part, slicing) for slicing in cold))
+    for name, summary in models.items():
+        figures = [_figure(summary, figure) for figure in names]
+        table.add_row(name, *figures, *(_cold(summary, slicing) for slicing in cold))
     if cold:
         table.caption = f"cold: {names[0]} of users, and of items, with hardly any events"
     return table
@@ -45,17 +45,17 @@ def _first_figures(metrics: dict[str, Any]) -> list[str]:
     return [str(figure) for figure in (Figure("Recall", k), Figure("NDCG", k), fourth)]
 
 
-def _cold(part: dict[str, Any], slicing: str) -> str:
+def _cold(summary: dict[str, Any], slicing: str) -> str:
     """The first figure of cold users or items; "-" where there are none."""
-    cold = part["slices"].get(slicing, {}).get("cold")
+    cold = summary["slices"].get(slicing, {}).get("cold")
     return "-" if cold is None else f"{next(iter(cold['metrics'].values())):.4f}"
 
 
-def _figure(part: dict[str, Any], name: str) -> str:
-    value = part["metrics"].get(name)
+def _figure(summary: dict[str, Any], name: str) -> str:
+    value = summary["metrics"].get(name)
     if value is None:
         return "-"
-    low, high = part["ci95"][name]
+    low, high = summary["ci95"][name]
     shown = Figure.parse(name).name in ("NDCG", "AUC")
     interval = f" ±{(high - low) / 2:.4f}" if shown else ""
     return f"{value:.4f}{interval}"

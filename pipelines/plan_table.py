@@ -22,14 +22,14 @@ def plan_table(planned: Planned) -> Lines:
     for name in ("rows x width", "lies", "weights", "state", "most on one"):
         tables.add_column(name, justify="right", no_wrap=True)
     for placement in plan.placements:
-        part = max(placement.shards, key=lambda shard: shard.bytes)
+        largest = max(placement.shards, key=lambda shard: shard.bytes)
         tables.add_row(
             placement.table.name,
             f"{placement.table.rows:,} x {placement.table.width}",
             _where(placement),
             _size(placement.table.bytes),
             _size(sum(map(placement.state_bytes, placement.shards)) / _copies(placement)),
-            _size(part.bytes + placement.state_bytes(part)),
+            _size(largest.bytes + placement.state_bytes(largest)),
         )
     bytes_balance, lookups_balance = plan.balance
     crossing = sum(

@@ -48,12 +48,12 @@ class TuningProgress:
         if trial.value is not None and trial.value > best:
             self.best = trial
         self._bar.update(self._task, advance=1, best=self._best_text(), now="")
-        found = trial.state if trial.value is None else f"{self.metric} {trial.value:.4f}"
+        outcome = trial.state if trial.value is None else f"{self.metric} {trial.value:.4f}"
         label = labels_of(trial.values)
         values = "  ".join(f"{label[key]}={text_of(value)}" for key, value in trial.values.items())
         reason = f"  ({trial.reason})" if trial.reason else ""
         console.print(
-            f"trial {trial.number:>3}  {found}  {self._best_text()}  {values}{reason}  "
+            f"trial {trial.number:>3}  {outcome}  {self._best_text()}  {values}{reason}  "
             f"({trial.seconds:.1f} s)",
             soft_wrap=True,
             markup=False,

@@ -62,9 +62,9 @@ def _check_retriever(config: RunConfig, where: str) -> None:
             f"{where}: export.index.prefix: {index.prefix} is not a width that "
             f"retriever.matryoshka trains; choose one of: {', '.join(map(str, nested)) or 'none'}"
         )
-    metric, known = config.metric, config.evaluation.figures
-    if metric not in known and chosen.learns_by_gradient:
+    metric, measured = config.metric, config.evaluation.figures
+    if metric not in measured and chosen.learns_by_gradient:
         raise ConfigError(
             f"{where}: trainer.metric: {metric!r} is not measured with these evaluation.ks; "
-            f"choose one of: {', '.join(known)}"
+            f"choose one of: {', '.join(measured)}"
         )

@@ -81,22 +81,22 @@ def _explain(error: Mapping[str, Any], root: Place) -> str:
 
 def _unknown(keys: list[str], root: Place, table: Place) -> str:
     """Of a key that nobody knows: what it may have been meant for, and what there is."""
-    known = sorted(table.options.model_fields) if table.options is not None else []
+    names = sorted(table.options.model_fields) if table.options is not None else []
     hint = ""
     if table.choice is not None and (others := _choices_with(keys[-1], table.choice)):
         section = ".".join([*keys[:-1], table.choice.key])
         hint = f": it goes with {section} = {' or '.join(map(repr, others))}"
-    elif meant := _meant(keys, known, root):
+    elif meant := _meant(keys, names, root):
         hint = f": did you mean {' or '.join(meant)}?"
-    listed = f"{' ' if hint.endswith('?') else '; '}known: {', '.join(known)}"
+    listed = f"{' ' if hint.endswith('?') else '; '}known: {', '.join(names)}"
     return f"unknown key {'.'.join(keys)}{hint}{listed}"
 
 
-def _meant(keys: list[str], known: list[str], root: Place) -> list[str]:
+def _meant(keys: list[str], names: list[str], root: Place) -> list[str]:
     """Keys of the config that an unknown one may be: of its name, or misspelled in its table, or
     elsewhere; those with the most sections in common."""
     *table, name = keys
-    if close := difflib.get_close_matches(name, known, 1):
+    if close := difflib.get_close_matches(name, names, 1):
         beside = [".".join([*table, close[0]])]
     else:
         beside = []
@@ -114,8 +114,8 @@ def _meant(keys: list[str], known: list[str], root: Place) -> list[str]:
 def _common(path: tuple[str, ...], keys: list[str]) -> int:
     """How many sections two keys begin with alike."""
     count = 0
-    for one, other in zip(path, keys, strict=False):
-        if one != other:
+    for section, wanted in zip(path, keys, strict=False):
+        if section != wanted:
             break
         count += 1
     return count

@@ -136,11 +136,11 @@ class RunConfig(BaseModel):
     @property
     def training(self) -> dict[str, Any]:
         """The part of the tree that can change the trained weights."""
-        parts = ("seed", "data", "quarantine", "split", "labels", "retriever", "ranker")
+        sections = ("seed", "data", "quarantine", "split", "labels", "retriever", "ranker")
         return self.model_dump(
             mode="json",
             exclude_none=True,
-            include={*parts, "embeddings", "reader", "trainer"},
+            include={*sections, "embeddings", "reader", "trainer"},
         )
 
     @property

@@ -92,12 +92,12 @@ class Place:
         literals = [kind for kind in _flat(self.wanted) if typing.get_origin(kind) is Literal]
         return tuple(value for literal in literals for value in typing.get_args(literal))
 
-    def child(self, part: str | int) -> Place:
+    def child(self, key: str | int) -> Place:
         """The place below a key or a number."""
         options = self.options
-        field = None if options is None else options.model_fields.get(str(part))
+        field = None if options is None else options.model_fields.get(str(key))
         try:
-            value = self.value[part]
+            value = self.value[key]
         except (KeyError, IndexError, TypeError):
             value = None if field is None else field.get_default(call_default_factory=True)
         if field is not None:
@@ -113,15 +113,15 @@ class Place:
             yield (name,)
             yield from ((name, *path) for path in self.child(name).paths())
 
-    def below(self, parts: Iterable[str | int]) -> tuple[list[str], Place]:
+    def below(self, loc: Iterable[str | int]) -> tuple[list[str], Place]:
         """The keys on the way to where one of pydantic's errors is, and the place."""
         place, keys, told = self, [], False
-        for part in parts:
+        for key in loc:
             if told:
                 told = False
                 continue
-            place = place.child(part)
-            keys.append(str(part))
+            place = place.child(key)
+            keys.append(str(key))
             told = place.choice is not None and place.choice.told
         return keys, place
 

@@ -61,7 +61,7 @@ class Bench:
         config: ModelConfig | None,
         fit_seconds: float | None,
     ) -> dict[str, Any]:
-        """Rank the test, write the users' part, and return the retriever's part of the results."""
+        """Rank the test, write what every user got, and return the retriever's figures."""
         options, group = self.work.config.evaluation, self.work.group
         reader = request_reader(self.work.config, self.examples, retriever, TEST, group)
         batches = reader if self.watch is None else self.watch.batches(f"evaluate {name}", reader)
@@ -75,12 +75,12 @@ class Bench:
             path = self.work.files.lists_of(name)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_tables(_per_user(result, labels, self.examples), path)
-        kept = retriever.state_dict().values()
-        # a sharded table has no numel; its size is that of the whole
-        numbers = sum(p.size().numel() for p in kept if p.is_floating_point())
+        tensors = retriever.state_dict().values()
+        # a sharded table has no numel; its size is that of the whole table
+        parameters = sum(t.size().numel() for t in tensors if t.is_floating_point())
         return {
             **summarise(result, k=options.slice_cut, replicates=options.replicates, labels=labels),
-            **({"parameters": numbers} if numbers else {}),
+            **({"parameters": parameters} if parameters else {}),
             "seconds": {what: round(value, 3) for what, value in seconds.items()},
             "config": config.model_dump(mode="json") if config else {},
         }
@@ -92,8 +92,8 @@ def _per_user(
     """What every user got, with raw ids and the slices the user is in, some users at a time."""
     schema, first = examples.schema, 0
     users, items = examples.vocabulary(schema.user), examples.vocabulary(schema.item)
-    for part in result.parts(ROW_GROUP_ROWS):
-        table = part.per_user
+    for some_users in result.parts(ROW_GROUP_ROWS):
+        table = some_users.per_user
         lists = table.column("recommended").combine_chunks()
         raw = {
             "user": users.decode(table.column("user").to_numpy()),
@@ -104,7 +104,7 @@ def _per_user(
         for name, column in raw.items():
             table = table.set_column(table.column_names.index(name), name, column)
         for name, of_user in labels.items():
-            of_part = of_user[first : first + table.num_rows].tolist()
-            table = table.append_column(f"slice:{name}", pa.array(of_part, pa.string()))
+            here = of_user[first : first + table.num_rows].tolist()
+            table = table.append_column(f"slice:{name}", pa.array(here, pa.string()))
         first += table.num_rows
         yield table

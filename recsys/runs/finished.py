@@ -17,7 +17,7 @@ from recsys.serving.recommender import Recommender
 
 
 def measured(results: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """What was measured: "retrievers" or "rankers", and the part of each by name."""
+    """What was measured: "retrievers" or "rankers", and the summary of each by name."""
     kind = "rankers" if "rankers" in results else "retrievers"
     return kind, results[kind]
 
@@ -57,14 +57,15 @@ class Run:
             ) from None
         times = self.files.seconds
         seconds = json.loads(times.read_text()) if times.exists() else {}
-        for name, part in measured(results)[1].items():
-            part["seconds"] = seconds.get(name, {})
+        for name, summary in measured(results)[1].items():
+            summary["seconds"] = seconds.get(name, {})
         return results
 
     @property
     def metrics(self) -> pd.DataFrame:
         """Test figures: one row a retriever (the model first), one column a metric."""
-        rows = {name: part["metrics"] for name, part in measured(self.results)[1].items()}
+        models = measured(self.results)[1]
+        rows = {name: summary["metrics"] for name, summary in models.items()}
         return pd.DataFrame.from_dict(rows, orient="index")
 
     @cached_property

@@ -67,15 +67,15 @@ def measure_lists(
     lists = GivenLists.read(lists_of, examples)
     bench = Bench(work, examples, watch)
     results = describe(config, examples, bench.candidates)
-    known = earlier_figures(work.files, results)
-    model_measured = config.model.name in known
-    if known.get(name, {}).get("config"):
+    figures = earlier_figures(work.files, results)
+    model_measured = config.model.name in figures
+    if figures.get(name, {}).get("config"):
         raise ConfigError(f"{config.folder} has a retriever {name!r}: choose another with --name")
-    known[name] = bench.measure(name, lists, None, None)
+    figures[name] = bench.measure(name, lists, None, None)
     if bench.watch is not None:
         for note, count in lists.notes.items():
             bench.watch.note(f"{name}: {count:,} {note}")
-    results |= {"retrievers": known}
+    results |= {"retrievers": figures}
     if group.leads:
         if not model_measured:  # there are figures now, but not those that a run asks for
             work.files.steps_done.unlink(missing_ok=True)
@@ -126,8 +126,8 @@ def _measure_ranker(work: Work) -> dict[str, Any]:
     seconds = {"evaluate": round(time.perf_counter() - started, 3)}
     if (fit := training_seconds(work.files)) is not None:
         seconds["fit"] = round(fit, 3)
-    part = {**summary, "seconds": seconds, "config": config.model.model_dump(mode="json")}
-    return describe(config, examples, None) | {"rankers": {name: part}}
+    summary |= {"seconds": seconds, "config": config.model.model_dump(mode="json")}
+    return describe(config, examples, None) | {"rankers": {name: summary}}
 
 
 def _baselines(config: RunConfig, examples: Examples) -> list[ModelConfig]:
@@ -139,7 +139,7 @@ def _baselines(config: RunConfig, examples: Examples) -> list[ModelConfig]:
     return [baseline for baseline in chosen if baseline != config.model]
 
 
-def _unused(name: str, known: dict[str, Any]) -> str:
+def _unused(name: str, taken: dict[str, Any]) -> str:
     """The name, numbered from the second on: a retriever may be measured with several options."""
-    numbered = (f"{name}_{number}" for number in range(2, len(known) + 3))
-    return next(free for free in (name, *numbered) if free not in known)
+    numbered = (f"{name}_{number}" for number in range(2, len(taken) + 3))
+    return next(free for free in (name, *numbered) if free not in taken)

@@ -84,12 +84,13 @@ def _known_ids(
 ) -> dict[str, Vocabulary]:
     """Ids that keep their rows: those of the examples that are there, or of the phase before."""
     if not fresh and files.vocabularies.exists():
-        known = files
+        source = files
     elif (start := start_of(config, phase)) is not None:
-        known = start
+        source = start
     else:
         return {}
-    return {path.stem: Vocabulary.load(path) for path in sorted(known.vocabularies.glob("*.arrow"))}
+    paths = sorted(source.vocabularies.glob("*.arrow"))
+    return {path.stem: Vocabulary.load(path) for path in paths}
 
 
 def _holds(marker: Path, wanted: dict[str, Any], fresh: bool) -> bool:

@@ -55,7 +55,7 @@ def open_study(
     config: RunConfig, examples: Examples, files: RunFolder, *, resume: bool, replace: bool
 ) -> Study:
     """The search's memory. Raises ConfigError and DataError as `Study.open`."""
-    parts = ("data", "quarantine", "retriever", "embeddings", "reader", "trainer", "evaluation")
+    sections = ("data", "quarantine", "retriever", "embeddings", "reader", "trainer", "evaluation")
     tree = config.to_dict()
     return Study.open(
         files.study,
@@ -63,7 +63,7 @@ def open_study(
         config.tune,
         metric=config.metric,
         seed=config.seed,
-        made_from={part: tree[part] for part in parts} | protocol_of(examples),
+        made_from={section: tree[section] for section in sections} | protocol_of(examples),
         resume=resume,
         replace=replace,
         warmup=config.trainer.patience * config.trainer.validate_every,

@@ -92,6 +92,6 @@ def for_retriever(
     tree = config.to_dict() | {"retriever": {"name": name}}
     tree.pop("ranker", None)
     tree["tune"].pop("space", None)
-    other = parse_config(tree, overrides)
-    renamed = other.model_copy(update={"name": f"{other.name}_{name}"})
-    return renamed, RunFolder(other.folder).search_of(name)
+    swapped = parse_config(tree, overrides)
+    renamed = swapped.model_copy(update={"name": f"{swapped.name}_{name}"})
+    return renamed, RunFolder(swapped.folder).search_of(name)

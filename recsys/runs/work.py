@@ -32,16 +32,16 @@ class Work:
         config, files, leads = self.config, self.files, self.group.leads
         if leads:
             write_text(config.to_toml(), files.config)
-        known = files.tracking_id
+        remembered = files.tracking_id
         tracker = Tracker.start(
             experiment=config.tracking.experiment,
             name=config.name,
             uri=config.tracking_uri,
             enabled=config.tracking.enabled and leads,
-            run_id=known.read_text() if known.exists() and not new else None,
+            run_id=remembered.read_text() if remembered.exists() and not new else None,
         )
         if leads and tracker.run_id:
-            known.write_text(tracker.run_id)
+            remembered.write_text(tracker.run_id)
         status = "FAILED"
         try:
             yield tracker

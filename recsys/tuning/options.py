@@ -38,10 +38,10 @@ class Domain(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known(cls, tree: Any) -> Any:
-        known = ("low", "high", "log", "choices")
+        keys = ("low", "high", "log", "choices")
         for key in tree if isinstance(tree, Mapping) else ():
-            if key not in known:
-                raise ValueError(f"{key!r} is unknown; known: {', '.join(known)}")
+            if key not in keys:
+                raise ValueError(f"{key!r} is unknown; known: {', '.join(keys)}")
         return tree
 
     @model_validator(mode="after")
@@ -114,7 +114,7 @@ class TuneConfig(BaseModel):
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
         inner = isinstance(value, Mapping) and value
-        if inner and all(isinstance(one, Mapping) for one in value.values()):
+        if inner and all(isinstance(entry, Mapping) for entry in value.values()):
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

@@ -1,7 +1,7 @@
 """Tuning: a search space, and a study that looks for the values of the highest figure.
 
 A study lies in an SQLite file, so that a search that was killed goes on where it stood. Every
-trial draws from a random state of its own (seed and place of the trial), hence a search that was
+trial draws from a random state of its own (seed and index of the trial), hence a search that was
 interrupted tries what an uninterrupted one would have tried.
 """
 
@@ -109,7 +109,7 @@ class Study:
             path.unlink(missing_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            study = optuna.create_study(
+            optuna_study = optuna.create_study(
                 storage=optuna.storages.RDBStorage(f"sqlite:///{path.resolve()}"),
                 study_name="tune",
                 direction="maximize",
@@ -118,30 +118,31 @@ class Study:
             )
         except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError):
             raise DataError(f"{path} holds no study that can be read: use --replace") from None
-        found = cls(study, space, tune, metric, seed)
-        parts = {
+        study = cls(optuna_study, space, tune, metric, seed)
+        settings = {
             **made_from,
             "tune.space": {name: d.model_dump(exclude_none=True) for name, d in space.items()},
             "tune.sampler": tune.sampler,
             "tune.metric": metric,
             "seed": seed,
         }
-        found._claim(path, json.loads(json.dumps(parts)), resume)
-        return found
+        study._claim(path, json.loads(json.dumps(settings)), resume)
+        return study
 
-    def _claim(self, path: Path, parts: dict[str, Any], resume: bool) -> None:
+    def _claim(self, path: Path, settings: dict[str, Any], resume: bool) -> None:
         """Refuse the study of another search; set aside what was cut off."""
-        known = self._study.user_attrs.get("made_from")
-        if known is None:
-            self._study.set_user_attr("made_from", parts)
+        made_from = self._study.user_attrs.get("made_from")
+        if made_from is None:
+            self._study.set_user_attr("made_from", settings)
             return
         if not resume:
             held = f"{path} holds a search of {len(self.trials)} trials"
             raise ConfigError(f"{held}: go on with --resume, or begin anew with --replace")
-        other = [name for name in sorted({*parts, *known}) if parts.get(name) != known.get(name)]
-        if other:
+        names = sorted({*settings, *made_from})
+        differing = [name for name in names if settings.get(name) != made_from.get(name)]
+        if differing:
             raise ConfigError(
-                f"{path} holds a search with another {', '.join(other)}: use that config, "
+                f"{path} holds a search with another {', '.join(differing)}: use that config, "
                 "or begin anew with --replace"
             )
         from optuna.trial import TrialState
@@ -238,12 +239,12 @@ def _ended(trial: FrozenTrial) -> bool:
     return trial.state.name in ("COMPLETE", "PRUNED") or "reason" in outcome
 
 
-def _sampler(name: str, seed: int, place: int) -> BaseSampler:
-    """A sampler for one trial. Random states differ by place, or a resumed study, whose sampler
+def _sampler(name: str, seed: int, index: int) -> BaseSampler:
+    """A sampler for one trial. Random states differ by index, or a resumed study, whose sampler
     starts anew, would draw once more what it drew first."""
     import optuna
 
-    own = int(np.random.SeedSequence((seed, place)).generate_state(1)[0])
+    own = int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
     if name == "random":
         return optuna.samplers.RandomSampler(own)
     return optuna.samplers.TPESampler(seed=own)
