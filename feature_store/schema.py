@@ -118,8 +118,8 @@ class Schema(_Frozen):
             name = getattr(self, role)
             if name is not None and name not in context and not (role == "price" and name in names):
                 raise ValueError(f"role {role!r} names {name!r}: not among {sorted(context)}")
-        found = self.find("label")
-        if found is not None and found.side != "item" and self.label != "label":
+        label = self.find("label")
+        if label is not None and label.side != "item" and self.label != "label":
             raise ValueError("a feature named 'label' must have the label role: rename it")
         unknown = set(self.unique) - set(self.events_schema().names)
         if unknown:

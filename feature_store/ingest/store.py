@@ -200,8 +200,8 @@ def _store_side(source: Source, side: CatalogueSide, store: Path, aside: Quarant
     for good in _sift(chunks, schema, aside):
         tables.append(good.table)
         lines.add(good.file, good.lines)
-    found = aside.rows - before + sum(table.num_rows for table in tables)
-    if not found:
+    total = aside.rows - before + sum(table.num_rows for table in tables)
+    if not total:
         return Count()
     table = pa.concat_tables(tables).combine_chunks()
     key = getattr(source.schema, side)
@@ -211,8 +211,8 @@ def _store_side(source: Source, side: CatalogueSide, store: Path, aside: Quarant
         add_repeats(table.take(pa.array(rows)), rows, [key], lines, aside)
         table = table.filter(pa.array(~repeats))
     read = table.num_rows + aside.rows - before
-    if read != found:
-        raise AssertionError(f"{side}s: {found} rows read, {read} stored or set aside")
+    if read != total:
+        raise AssertionError(f"{side}s: {total} rows read, {read} stored or set aside")
     Catalogue(store, source.schema).write(side, table)
     return Count(read=read, stored=table.num_rows, quarantined=aside.rows - before)
 

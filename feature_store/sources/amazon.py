@@ -36,8 +36,8 @@ def _tidy(text: str | None) -> str | None:
 def _price(value: Any) -> float | None:
     """A price from a number or a text such as "$1,299.00"; None for ranges and all else."""
     if isinstance(value, str):
-        found = _PRICE.fullmatch(value.strip())
-        value = float((found[1] + (found[2] or "")).replace(",", "")) if found else None
+        price = _PRICE.fullmatch(value.strip())
+        value = float((price[1] + (price[2] or "")).replace(",", "")) if price else None
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if number and 0 <= value < _FLOAT32 else None
 
@@ -189,9 +189,9 @@ class Amazon(Source):
         if _SEQUENCES in names and _ITEMS in names:
             read = _read_sequences, _ITEMS, lambda stream, file: read_records(stream, file, _Item)
             return _Layout(_SEQUENCES, *read, _SEQUENCE_SCHEMA)
-        found = [n for n in names if n.endswith(_JSON) and n != _ITEMS and n[0] != "."]
-        products = [name for name in found if name.startswith(_METADATA)]
-        reviews = [name for name in found if name not in products]
+        records = [n for n in names if n.endswith(_JSON) and n != _ITEMS and n[0] != "."]
+        products = [name for name in records if name.startswith(_METADATA)]
+        reviews = [name for name in records if name not in products]
         if len(reviews) != 1 or len(products) > 1:
             raise DataError(
                 f"{self._files.path} is no Amazon data: it has {', '.join(names) or 'nothing'}; "

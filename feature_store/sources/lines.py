@@ -93,10 +93,10 @@ def read_records(
         rows, lines, bad = [], [], list(chunk.bad)
         for line, text in zip(chunk.lines.tolist(), chunk.table["line"].to_pylist(), strict=True):
             try:
-                found = row.model_validate(_record(text))
+                record = row.model_validate(_record(text))
                 if "\\u" in text:
-                    found.model_dump_json()  # half a surrogate pair is a text that no file can hold
-                rows.append(found)
+                    record.model_dump_json()  # half a surrogate pair fits in no file
+                rows.append(record)
                 lines.append(line)
             except ValidationError as error:
                 bad.append(_misfit(error, line, text, row))
@@ -104,7 +104,9 @@ def read_records(
                 bad.append(BadRow(line, "", "holds half of a surrogate pair", text))
             except _NO_RECORD:
                 bad.append(BadRow(line, "", "is not a JSON object", text))
-        table = pa.table({name: [getattr(one, name) for one in rows] for name in row.model_fields})
+        table = pa.table(
+            {name: [getattr(record, name) for record in rows] for name in row.model_fields}
+        )
         numbers = np.array(lines, dtype=np.int64)
         yield replace(chunk, table=table, lines=numbers, bad=sorted(bad, key=lambda b: b.line))
 
@@ -114,14 +116,14 @@ def _record(text: str) -> dict[str, Any]:
     if not text.startswith("{"):
         raise ValueError("no object")
     try:
-        found = json.loads(text)
+        record = json.loads(text)
     except ValueError:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes that Python does not know
-            found = ast.literal_eval(text)
-    if not isinstance(found, dict):
+            record = ast.literal_eval(text)
+    if not isinstance(record, dict):
         raise ValueError("no object")
-    return found
+    return record
 
 
 def _misfit(error: ValidationError, line: int, text: str, row: type[BaseModel]) -> BadRow:

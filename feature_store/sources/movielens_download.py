@@ -68,9 +68,9 @@ def fetch(release: Release, cache: Path) -> Path:
 def _check(archive: Path, release: Release, address: str) -> None:
     expected = MD5.get(release) or _published_md5(address)
     with open(archive, "rb") as file:
-        found = hashlib.file_digest(file, "md5").hexdigest()
-    if expected and found != expected:
-        raise DataError(f"{address} came with md5 {found}, not {expected}: download it again")
+        digest = hashlib.file_digest(file, "md5").hexdigest()
+    if expected and digest != expected:
+        raise DataError(f"{address} came with md5 {digest}, not {expected}: download it again")
     try:
         with zipfile.ZipFile(archive) as opened:
             broken = opened.testzip()
@@ -86,5 +86,5 @@ def _published_md5(address: str) -> str | None:
             text = reply.read(4096).decode("ascii", "replace")
     except urllib.error.HTTPError:
         return None  # not every archive has one; its own checksums are tested in any case
-    found = re.search(r"\b[0-9a-f]{32}\b", text.lower())
-    return found.group() if found else None
+    digest = re.search(r"\b[0-9a-f]{32}\b", text.lower())
+    return digest.group() if digest else None

@@ -25,12 +25,12 @@ from recsys.serving.manifest import Quantisation
 
 def on_plain_tables(model: Model) -> Any:
     """A copy of a model whose tables are plain modules."""
-    found = copy.deepcopy(model).eval()
-    for parent in list(found.modules()):
+    plain = copy.deepcopy(model).eval()
+    for parent in list(plain.modules()):
         for name, child in parent.named_children():
             if isinstance(child, Embeddings):
                 setattr(parent, name, child.plain())
-    return found
+    return plain
 
 
 def quantise_tables(
@@ -42,10 +42,10 @@ def quantise_tables(
     """
     if config.dtype == "fp32" and set(config.tables.values()) <= {"fp32"}:
         return None
-    found = [child for child in plain.modules() if isinstance(child, PlainEmbeddings)]
-    if not found:
+    tables = [child for child in plain.modules() if isinstance(child, PlainEmbeddings)]
+    if not tables:
         raise ConfigError("export.quantisation: this model has no embedding tables")
-    return Quantisation(metric=metric, **quantise(found[0], config, measure))
+    return Quantisation(metric=metric, **quantise(tables[0], config, measure))
 
 
 def export_program(

@@ -25,22 +25,22 @@ _REQUESTS = 256
 
 def sample_recall(retriever: VectorRetriever, examples: Examples, count: int) -> float:
     """Mean recall@100 over the first `count` requests that have a history and unseen targets."""
-    names = [HISTORY, TARGET, *(one.name for one in retriever.inputs)]
-    found, asked = 0.0, 0
+    names = [HISTORY, TARGET, *(column.name for column in retriever.inputs)]
+    recall, asked = 0.0, 0
     for batch in _batches(examples, names, count):
         seen, targets = batch.padded(HISTORY), batch.padded(TARGET)
         lists = retriever.retrieve(batch, SAMPLE_K, Pairs.of_padded(seen)).ids
         targets = targets.masked_fill(contains(seen, targets), 0)
         judged = (targets != 0).any(1) & (seen != 0).any(1)
         hits = (contains(targets, lists) & (lists != 0)).sum(1)
-        found += float((hits / (targets != 0).sum(1).clamp(min=1))[judged].sum())
+        recall += float((hits / (targets != 0).sum(1).clamp(min=1))[judged].sum())
         asked += int(judged.sum())
-    return found / max(1, asked)
+    return recall / max(1, asked)
 
 
 def sample_auc(ranker: Ranker, examples: Examples, count: int) -> float:
     """AUC of the first `count` labelled rows, the mean over all tasks."""
-    names = [*ranker.judged_by, *(one.name for one in ranker.inputs)]
+    names = [*ranker.judged_by, *(column.name for column in ranker.inputs)]
     batches = list(_batches(examples, names, count))
     labels = torch.cat([ranker.labels(batch) for batch in batches])
     scores = torch.cat([ranker.predict(batch) for batch in batches])

@@ -86,9 +86,9 @@ class Scorer:
         """Add features of known users that the requests do not bring."""
         user, known = self.bundle.schema.user, self.bundle.users
         missing = [
-            one.name
-            for one in self.record.inputs
-            if one.name not in requests.column_names and one.name in known.column_names
+            feature.name
+            for feature in self.record.inputs
+            if feature.name not in requests.column_names and feature.name in known.column_names
         ]
         if not missing or user not in requests.column_names:
             return requests

@@ -1,0 +1,23 @@
+"""The house stays in order: what `tests/house.py` counts, held to its goals."""
+
+from __future__ import annotations
+
+from house import ROOT, empty_names, foreign_private_writes, product_files
+
+
+def test_no_variable_of_a_longer_function_is_called_anything() -> None:
+    assert empty_names() == []
+
+
+def test_no_private_attribute_of_another_object_is_written() -> None:
+    assert foreign_private_writes() == []
+
+
+def test_few_modules_stand_loose() -> None:
+    loose = [path.name for path in (ROOT / "recsys").glob("*.py") if path.name != "__init__.py"]
+    assert len(loose) <= 7, loose
+
+
+def test_programs_are_short() -> None:
+    lines = {path: len(path.read_text().splitlines()) for path in product_files("pipelines")}
+    assert {path.name: count for path, count in lines.items() if count >= 100} == {}
