@@ -38,7 +38,7 @@ from recsys.data.examples import Examples
 from recsys.distributed import Group, join
 from recsys.evaluation.interests import matched_purity, redundancy
 from recsys.layers.interests import nearest
-from recsys.lists.merging import Merge
+from recsys.lists.merging import BY_SCORE, MERGES, MergeName
 from recsys.retrievers.multi_interest import MultiInterest
 from recsys.runs.evaluators import request_reader
 from recsys.runs.prepare import prepare
@@ -50,21 +50,21 @@ ARMS: dict[str, dict[str, Any]] = {
     "comirec_sa": {"extractor": "comirec_sa"},
     "hcn": {"extractor": "hcn"},
 }
-MERGED: tuple[Merge, ...] = ("score", "quota")
+MERGED: tuple[MergeName, ...] = ("score", "quota")
 K = 50
 
 
 class Found(NamedTuple):
     """Figures of each test user [U], by the way of merging and by name."""
 
-    figures: dict[Merge, dict[str, np.ndarray]]
+    figures: dict[MergeName, dict[str, np.ndarray]]
     redundancy: np.ndarray
     purity: np.ndarray | None
     epoch: int
     rate: float
     validation: float
 
-    def recall(self, way: Merge) -> np.ndarray:
+    def recall(self, way: MergeName) -> np.ndarray:
         """Recall@50."""
         return self.figures[way][f"Recall@{K}"]
 
@@ -118,12 +118,12 @@ def measure(
     """Train, and measure the epoch that validation chose; `clusters` are those of item rows."""
     best, progress = train(config, examples, group, folder)
     assert isinstance(best, MultiInterest)
-    figures: dict[Merge, dict[str, np.ndarray]] = {}
+    figures: dict[MergeName, dict[str, np.ndarray]] = {}
     for merge in MERGED:
-        best.merge = merge
+        best.merge = MERGES[merge]
         users = test(config, examples, group, best).users
         figures[merge] = {n: v for n, v in users.items() if n.split("@")[0] in ("Recall", "HR")}
-    best.merge = "score"
+    best.merge = BY_SCORE
     similar, pure = interests_of(
         best, request_reader(config, examples, best, TEST, group), clusters
     )

@@ -161,7 +161,7 @@ class Evaluator:
         )
 
     def _judge(self, retriever: Retriever, batch: Batch) -> dict[str, Tensor]:
-        if retriever.merge != "quota":
+        if retriever.merge.prefix:
             return self._judge_lists(retriever, batch, self.config.ks)
         users: dict[str, Tensor] = {}
         for k in self.config.ks:  # a list by quota is no part of a longer one

@@ -17,7 +17,7 @@ from feature_store.errors import DataError
 from recsys.data.batch import Batch
 from recsys.data.examples import Examples
 from recsys.inputs import Id, Input
-from recsys.lists.merging import Merge
+from recsys.lists.merging import BY_SCORE, Merge
 from recsys.lists.pairs import Pairs
 from recsys.retrievers.base import Candidates, Retriever
 
@@ -35,7 +35,7 @@ class GivenLists(nn.Module):
     """
 
     needs_history = False
-    merge: Merge = "score"
+    merge: Merge = BY_SCORE
     offsets: Tensor
     items: Tensor
     list_scores: Tensor

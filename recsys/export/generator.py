@@ -118,7 +118,7 @@ class GeneratorExport:
             width=queries.vectors.shape[2],
             candidates=len(self.candidates),
             items="vectors" if items.dim() == 2 else "rows",
-            merge=retriever.merge,
+            merge=retriever.merge.name,
             index=self._write_index(folder, items, queries),
         )
 

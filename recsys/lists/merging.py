@@ -5,14 +5,16 @@ B users, K interests, N items, L entries of a shortlist.
 
 from __future__ import annotations
 
-from typing import Literal
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from recsys.lists.top_k import stable_top_k
 
-Merge = Literal["score", "quota", "rounds"]
+MergeName = Literal["score", "quota", "rounds"]
 _UNIT = 1 << 12  # of an entry: shares are rounded to it, so that equal remainders tie
 
 
@@ -66,35 +68,79 @@ def match_to_quotas(scores: Tensor, items: Tensor, quotas: Tensor) -> Tensor:
         free = free & ~refused.unflatten(1, (-1, length))
 
 
-def _in_rounds(scores: Tensor, sizes: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Each round takes the best items that earlier ones left, as many as `sizes` [B, K] says, the
-    same for all users; the last one fills the list."""
-    k, left, lists = min(k, scores.shape[2]), scores.clone(), []
-    earlier = sizes[0, :-1].long().tolist()
-    for number, size in enumerate([*earlier, k]):
-        values, columns = stable_top_k(left[:, number], min(size, k))
-        lists.append((values, columns))
-        k -= columns.shape[1]
-        if not k:
-            break
-        left.scatter_(2, columns.unsqueeze(1).expand(-1, left.shape[1], -1), float("-inf"))
-    values, columns = (torch.cat(rounds, dim=1) for rounds in zip(*lists, strict=True))
-    return values, columns
+class Merge(ABC):
+    """A way to make one list of what several interests find.
+
+    `prefix` says whether a list is the beginning of every longer one, `by_weight` whether the
+    weights of interests decide how much of a list each of them fills.
+    """
+
+    name: ClassVar[MergeName]
+    prefix: ClassVar[bool] = True
+    by_weight: ClassVar[bool] = False
+
+    @abstractmethod
+    def top_k(self, scores: Tensor, weights: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """(scores [B, k], columns [B, k]) of the items that interests' `scores` [B, K, N], with
+        `weights` [B, K], put on the list, best first. -inf is no item."""
 
 
-def merged_top_k(scores: Tensor, weights: Tensor, k: int, merge: Merge) -> tuple[Tensor, Tensor]:
-    """(scores [B, k], columns [B, k]) of the items that interests' `scores` [B, K, N] put on the
-    list, in the order of `stable_top_k`, each with its best score; by rounds, with the score of the
-    round that found it, round after round. -inf is no item."""
-    if merge == "rounds":
-        return _in_rounds(scores, weights, k)
-    best = scores.squeeze(1) if scores.shape[1] == 1 else scores.amax(1)
-    if merge == "quota" and scores.shape[1] > 1:
-        values, columns = stable_top_k(scores.flatten(0, 1), k)
-        lists = values.unflatten(0, scores.shape[:2]), columns.unflatten(0, scores.shape[:2])
-        taken = match_to_quotas(*lists, quotas_of(weights, k)).flatten(1)
-        users, entries = taken.nonzero(as_tuple=True)
-        kept = torch.zeros_like(best, dtype=torch.bool)
-        kept[users, lists[1].flatten(1)[users, entries]] = True
-        best = best.masked_fill(~kept, float("-inf"))
-    return stable_top_k(best, k)
+class ByScore(Merge):
+    """The k best of all, an item with its best score."""
+
+    name = "score"
+
+    def top_k(self, scores: Tensor, weights: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """In the order of `stable_top_k`."""
+        return stable_top_k(_best(scores), k)
+
+
+class ByQuota(Merge):
+    """From each interest its best, in proportion to the weights, an item with its best score."""
+
+    name = "quota"
+    prefix = False
+    by_weight = True
+
+    def top_k(self, scores: Tensor, weights: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """In the order of `stable_top_k`."""
+        best = _best(scores)
+        if scores.shape[1] > 1:
+            values, columns = stable_top_k(scores.flatten(0, 1), k)
+            lists = values.unflatten(0, scores.shape[:2]), columns.unflatten(0, scores.shape[:2])
+            taken = match_to_quotas(*lists, quotas_of(weights, k)).flatten(1)
+            users, entries = taken.nonzero(as_tuple=True)
+            kept = torch.zeros_like(best, dtype=torch.bool)
+            kept[users, lists[1].flatten(1)[users, entries]] = True
+            best = best.masked_fill(~kept, float("-inf"))
+        return stable_top_k(best, k)
+
+
+class InRounds(Merge):
+    """Each round takes the best items that earlier ones left, as many as its weight says, the same
+    for all users; the last one fills the list."""
+
+    name = "rounds"
+
+    def top_k(self, scores: Tensor, weights: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Round after round, an item with the score of the round that took it."""
+        k, left, lists = min(k, scores.shape[2]), scores.clone(), []
+        earlier = weights[0, :-1].long().tolist()
+        for number, size in enumerate([*earlier, k]):
+            values, columns = stable_top_k(left[:, number], min(size, k))
+            lists.append((values, columns))
+            k -= columns.shape[1]
+            if not k:
+                break
+            left.scatter_(2, columns.unsqueeze(1).expand(-1, left.shape[1], -1), float("-inf"))
+        values, columns = (torch.cat(rounds, dim=1) for rounds in zip(*lists, strict=True))
+        return values, columns
+
+
+BY_SCORE, BY_QUOTA, IN_ROUNDS = ByScore(), ByQuota(), InRounds()
+MERGES: Mapping[MergeName, Merge] = {merge.name: merge for merge in (BY_SCORE, BY_QUOTA, IN_ROUNDS)}
+
+
+def _best(scores: Tensor) -> Tensor:
+    """Each item's best score [B, N]."""
+    return scores.squeeze(1) if scores.shape[1] == 1 else scores.amax(1)

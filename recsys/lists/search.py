@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recsys.lists.merging import Merge, merged_top_k
+from recsys.lists.merging import BY_SCORE, Merge
 from recsys.lists.pairs import Pairs
 
 # Scores and users at a time: on a processor what is computed has to stay in its cache.
@@ -19,7 +19,7 @@ def search(
     items: Tensor,
     k: int,
     exclude: Pairs | Tensor | None = None,
-    merge: Merge = "score",
+    merge: Merge = BY_SCORE,
 ) -> tuple[Tensor, Tensor]:
     """Exact maximum inner product search: (scores [B, k], indices [B, k] of `items`).
 
@@ -68,5 +68,5 @@ def _search(
         scores[absent] = float("-inf")
     if exclude is not None:
         scores[exclude.users, :, exclude.items] = float("-inf")
-    values, indices = merged_top_k(scores, weights, k, merge)
+    values, indices = merge.top_k(scores, weights, k)
     return values, indices.masked_fill(values == float("-inf"), -1)

@@ -18,6 +18,7 @@ from recsys.data.batch import Batch
 from recsys.data.examples import Examples
 from recsys.embeddings.options import EmbeddingsConfig
 from recsys.layers.round_adapters import ItemAdapter, UserAdapter
+from recsys.lists.merging import IN_ROUNDS
 from recsys.model import Loss, answering
 from recsys.objectives.targets import draw_targets
 from recsys.options import ModelConfig
@@ -100,7 +101,7 @@ class AdaRetrieval(TrainedRetriever):
     Config = AdaRetrievalConfig
     config: AdaRetrievalConfig  # type: ignore[assignment]
     wraps = "backbone"
-    merge = "rounds"
+    merge = IN_ROUNDS
     catalogue: Tensor
 
     def __init__(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recsys.data.batch import Batch
 from recsys.inputs import Input
-from recsys.lists.merging import Merge
+from recsys.lists.merging import BY_SCORE, Merge
 from recsys.lists.pairs import Pairs
 from recsys.lists.search import search
 from recsys.model import Model
@@ -78,7 +78,7 @@ class VectorRetriever(Model, ABC):
     find becomes one list, see `recsys.lists.search`.
     """
 
-    merge: Merge = "score"
+    merge: Merge = BY_SCORE
     needs_history: bool = True
     probabilities: bool = False
 

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from feature_store.columns import HISTORY
 from recsys.data.examples import Examples, Interactions
 from recsys.inputs import History, Id
+from recsys.lists.merging import BY_QUOTA
 from recsys.options import ModelConfig, changed
 from recsys.retrievers.als import ALS, ALSConfig
 from recsys.retrievers.base import Queries
@@ -76,7 +77,7 @@ class KNNEmbed(FittedRetriever):
     """
 
     needs_history = False
-    merge = "quota"
+    merge = BY_QUOTA
     Config = KNNEmbedConfig
     config: KNNEmbedConfig
     vectors: Tensor

@@ -21,6 +21,7 @@ from recsys.embeddings.tables import Embeddings
 from recsys.inputs import History
 from recsys.layers.dropout import Dropout
 from recsys.layers.interests import Interests, nearest
+from recsys.lists.merging import MERGES
 from recsys.model import Loss, answering
 from recsys.objectives.objective import Objective, ObjectiveConfig
 from recsys.objectives.targets import draw_targets
@@ -68,7 +69,7 @@ class MultiInterest(TrainedRetriever):
     ) -> None:
         super().__init__()
         self.config = config
-        self.merge = config.merge
+        self.merge = MERGES[config.merge]
         self.seed = seed
         self.item = examples.schema.item
         self.inputs = (History(self.item, config.max_length),)
@@ -88,7 +89,7 @@ class MultiInterest(TrainedRetriever):
         events = self.objective.unit(self.embeddings({self.item: rows})[self.item])
         vectors, present = self.interests(events, mask)
         weights = present.to(vectors.dtype)
-        if self.merge == "quota":
+        if self.merge.by_weight:
             weights = shares(nearest(vectors, present, events), mask, weights)
         return Queries(vectors, weights)
 

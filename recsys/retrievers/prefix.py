@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from recsys.data.batch import Batch
-from recsys.lists.merging import merged_top_k
 from recsys.lists.pairs import Pairs
 from recsys.retrievers.base import Candidates, Queries, VectorRetriever
 
@@ -56,6 +55,6 @@ class Shortlisted(Prefix):
         scores = torch.einsum("bkd,bsd->bks", queries.vectors, items)
         scores = scores.masked_fill(queries.weights.unsqueeze(2) <= 0, float("-inf"))
         scores = scores.masked_fill((shortlist.ids == 0).unsqueeze(1), float("-inf"))
-        values, order = merged_top_k(scores, queries.weights, k, self.merge)
+        values, order = self.merge.top_k(scores, queries.weights, k)
         ids = shortlist.ids.gather(1, order).masked_fill(values == float("-inf"), 0)
         return Candidates(ids, values)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from feature_store.errors import DataError
 from feature_store.vocabulary import Vocabulary
+from recsys.lists.merging import MERGES
 from recsys.lists.search import search
 from recsys.serving.bundle import Bundle
 from recsys.serving.golden import EXPECTED_ITEMS, EXPECTED_SCORES, GOLDEN, same_list
@@ -67,7 +68,7 @@ class Generator:
 
         Raises DataError for queries of another space.
         """
-        return self.index.search(queries, k, exclude, self.record.merge)
+        return self.index.search(queries, k, exclude, MERGES[self.record.merge])
 
     def golden(self) -> pa.Table:
         """Requests and the training stack's answers to them."""
@@ -82,7 +83,8 @@ class Generator:
         expected_scores = golden.column(EXPECTED_SCORES).to_pylist()
         vectors, weights, _ = self.queries(inputs)
         k = max(len(ids) for ids in expected_ids)
-        scores, places = search(vectors, weights, self.items, k, exclude, self.record.merge)
+        merge = MERGES[self.record.merge]
+        scores, places = search(vectors, weights, self.items, k, exclude, merge)
         for row, (ids, wanted) in enumerate(zip(expected_ids, expected_scores, strict=True)):
             kept = places[row][places[row] >= 0]
             answered = self.item_ids.take(pa.array(kept.numpy())).to_pylist()

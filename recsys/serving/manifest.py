@@ -19,7 +19,7 @@ from pydantic import (
 from feature_store.errors import DataError
 from recsys.embeddings.options import Dtype
 from recsys.inputs import Input, from_json, to_json
-from recsys.lists.merging import Merge
+from recsys.lists.merging import MergeName
 from recsys.serving.index.options import IndexConfig
 
 FORMAT: Literal[3] = 3
@@ -112,7 +112,7 @@ class GeneratorRecord(_Part):
     width: int = Field(description="Numbers of a vector.")
     candidates: int = Field(description="Items that it can find.")
     items: Literal["vectors", "rows"] = Field(description="What `items.npy` holds of an item.")
-    merge: Merge = Field(description="How what several interests find becomes one list.")
+    merge: MergeName = Field(description="How what several interests find becomes one list.")
     index: IndexRecord = Field(description="How the items are searched.")
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from feature_store.errors import DataError
-from recsys.lists.merging import Merge, merged_top_k
+from recsys.lists.merging import BY_SCORE, Merge
 
 
 class Queries(NamedTuple):
@@ -45,7 +45,7 @@ class Index(ABC):
         read."""
 
     def search(
-        self, queries: Queries, k: int, exclude: Tensor | None = None, merge: Merge = "score"
+        self, queries: Queries, k: int, exclude: Tensor | None = None, merge: Merge = BY_SCORE
     ) -> tuple[Tensor, Tensor]:
         """(scores [B, k], places [B, k]); `exclude` [B, L] is padded with -1, and so are the
         places; see `recsys.lists.search`.
@@ -92,5 +92,5 @@ def rank_shortlist(
     scores = torch.einsum("bkd,bsd->bks", queries, listed)
     scores = scores.masked_fill(weights.unsqueeze(2) <= 0, float("-inf"))
     scores = scores.masked_fill((shortlist < 0).unsqueeze(1), float("-inf"))
-    values, order = merged_top_k(scores, weights, k, merge)
+    values, order = merge.top_k(scores, weights, k)
     return values, shortlist.gather(1, order).masked_fill(values == float("-inf"), -1)

@@ -20,6 +20,7 @@ from recsys.evaluation.evaluator import Evaluator, Result
 from recsys.evaluation.item_facts import ItemFacts
 from recsys.evaluation.options import EvaluationConfig
 from recsys.inputs import Id
+from recsys.lists.merging import BY_QUOTA
 from recsys.retrievers.base import Queries, VectorRetriever, single_interest
 
 ALONE = Group(0, 1, torch.device("cpu"))
@@ -260,7 +261,7 @@ class ByQuota(VectorRetriever):
     """Everyone wants items 1 and 2 more than anyone wants 3 and 4, which get half of the list."""
 
     inputs = (Id("u"),)
-    merge = "quota"
+    merge = BY_QUOTA
 
     def encode(self, inputs: dict[str, Tensor]) -> Queries:
         interests = torch.tensor([[0.0, 9, 8, 0, 0], [0.0, 0, 0, 4, 3]])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -11,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from recsys.lists.merging import quotas_of
+from recsys.lists.merging import BY_QUOTA, BY_SCORE, quotas_of
 from recsys.lists.search import search
-from recsys.serving.bundle import Bundle
 from recsys.serving.index.base import Queries
 from recsys.serving.index.faiss import FaissIndex
 from recsys.serving.index.options import FaissConfig
@@ -81,7 +79,7 @@ def test_the_list_is_that_of_a_plain_loop(
     weights = torch.randint(0, 4, (users, interests), generator=generator)
     items = torch.randint(-levels, levels + 1, (11, 3), generator=generator).float()
     exclude = torch.randint(-1, 11, (users, 3), generator=generator)
-    scores, places = search(queries, weights.float(), items, k, exclude, merge="quota")
+    scores, places = search(queries, weights.float(), items, k, exclude, merge=BY_QUOTA)
     assert places.shape == scores.shape == (users, min(k, 11))
     for user in range(users):
         hidden, present = set(exclude[user].tolist()), (weights[user] > 0).tolist()
@@ -100,8 +98,10 @@ def test_one_interest_is_merged_as_by_score(seed: int, k: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     queries, items = (torch.randn(n, 4, generator=generator) for n in (5, 9))
     weights = torch.tensor([[1.0], [0.5], [0.0], [3.0], [1e-3]])
-    pair = [search(queries[:, None], weights, items, k, None, m) for m in ("score", "quota")]  # type: ignore[arg-type]
-    assert torch.equal(pair[0][0], pair[1][0]) and torch.equal(pair[0][1], pair[1][1])
+    by_score, by_quota = (
+        search(queries[:, None], weights, items, k, None, merge) for merge in (BY_SCORE, BY_QUOTA)
+    )
+    assert all(torch.equal(one, other) for one, other in zip(by_score, by_quota, strict=True))
 
 
 def test_a_weak_interest_gets_its_places_and_goes_on_where_it_loses_an_item() -> None:
@@ -109,10 +109,10 @@ def test_a_weak_interest_gets_its_places_and_goes_on_where_it_loses_an_item() ->
     queries, half = torch.tensor([[[1.0, 0.0], [0.6, 0.6]]]), torch.tensor([[0.5, 0.5]])
     _, by_score = search(queries, half, items, 2)
     assert by_score.tolist() == [[0, 1]]
-    _, by_quota = search(queries, half, items, 2, merge="quota")
+    _, by_quota = search(queries, half, items, 2, merge=BY_QUOTA)
     assert by_quota.tolist() == [[0, 2]]
     # without 2 both want 0, which suits the first better: the second takes 1
-    _, without = search(queries, half, items, 2, torch.tensor([[2]]), merge="quota")
+    _, without = search(queries, half, items, 2, torch.tensor([[2]]), merge=BY_QUOTA)
     assert without.tolist() == [[0, 1]]
 
 
@@ -124,13 +124,7 @@ def test_faiss_merges_as_exact_search_does() -> None:
     weights[::3, 1] = 0
     exclude = torch.randint(-1, 500, (20, 40), generator=generator)
     index = FaissIndex.build(vectors, "s", FaissConfig(factory="Flat"))
-    scores, places = index.search(Queries(queries, weights, "s"), 30, exclude, "quota")
-    expected_scores, expected = search(queries, weights, vectors, 30, exclude, "quota")
+    scores, places = index.search(Queries(queries, weights, "s"), 30, exclude, BY_QUOTA)
+    expected_scores, expected = search(queries, weights, vectors, 30, exclude, BY_QUOTA)
     assert torch.equal(places, expected)
     np.testing.assert_allclose(scores, expected_scores, rtol=1e-5)
-
-
-def test_a_bundle_that_does_not_say_how_it_merges_goes_by_score() -> None:
-    of = Bundle.merge.fget
-    assert of(SimpleNamespace(manifest={})) == "score"  # type: ignore[misc]
-    assert of(SimpleNamespace(manifest={"merge": "quota"})) == "quota"  # type: ignore[misc]

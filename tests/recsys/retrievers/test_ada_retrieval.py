@@ -29,7 +29,7 @@ from recsys.distributed import Group
 from recsys.embeddings.options import PerFeature
 from recsys.layers.frequency_filter import FrequencyFilter
 from recsys.layers.round_adapters import ItemAdapter, UserAdapter
-from recsys.lists.merging import merged_top_k
+from recsys.lists.merging import IN_ROUNDS
 from recsys.retrievers.ada_retrieval import AdaRetrieval
 from recsys.retrievers.sasrec import SASRec
 from recsys.training import checkpoint
@@ -198,11 +198,11 @@ def test_another_backbone_is_refused(examples: Examples, base: Path, group: Grou
 def test_rounds_share_the_list_and_leave_each_other_what_is_left() -> None:
     scores = torch.tensor([[[0.9, 0.8, 0.1, 0.0], [0.7, 0.9, 0.3, 0.2]]])
     sizes = torch.tensor([[1.0, 1.0]])
-    values, columns = merged_top_k(scores, sizes, 4, "rounds")
+    values, columns = IN_ROUNDS.top_k(scores, sizes, 4)
     assert columns.tolist() == [[0, 1, 2, 3]]
     torch.testing.assert_close(values, torch.tensor([[0.9, 0.9, 0.3, 0.2]]))
     for k in range(1, 4):  # a shorter list is the beginning of a longer one
-        assert torch.equal(merged_top_k(scores, sizes, k, "rounds")[1], columns[:, :k])
+        assert torch.equal(IN_ROUNDS.top_k(scores, sizes, k)[1], columns[:, :k])
 
 
 def test_what_was_picked_is_never_looked_at_again(examples: Examples) -> None:

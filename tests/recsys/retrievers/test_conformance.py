@@ -35,6 +35,7 @@ from feature_store.event_log import EventLog
 from planted import Shape, raw_requests, successor
 from recsys.data.examples import Examples
 from recsys.distributed import Group, join
+from recsys.lists.merging import IN_ROUNDS
 from recsys.lists.search import search
 from recsys.retrievers import RETRIEVERS
 from recsys.retrievers.ada_retrieval import AdaRetrieval
@@ -181,7 +182,7 @@ def test_it_never_repeats_nor_shows_what_is_excluded(subject: Subject) -> None:
         found = ids.tolist()
         assert len(set(found)) == len(found) and set(found) <= candidates - set(history)
         assert scores.isfinite().all()
-        rounds = [scores] if retriever.merge != "rounds" else scores.split(round_of(retriever))
+        rounds = [scores] if retriever.merge is not IN_ROUNDS else scores.split(round_of(retriever))
         assert all((one.diff() <= 0).all() for one in rounds)
 
 
