@@ -20,8 +20,8 @@ class EncodedLists:
     rows: np.ndarray
 
     def padded(self, length: int | None, values: np.ndarray | None = None) -> np.ndarray:
-        """Rows [B, L] of the known ids, the last `length`, padded with 0 behind; or what `values`
-        [E] hold in their places."""
+        """Rows [B, L] of the known ids, the last `length`, padded with 0 behind; or, in their
+        stead, `values` [E] of the entries."""
         known = self.rows != 0
         parent = pc.list_parent_indices(self.lists).to_numpy()[known]
         kept_values = (self.rows if values is None else values)[known]
@@ -30,9 +30,9 @@ class EncodedLists:
         width = max(1, longest if length is None else min(length, longest))
         from_end = np.repeat(np.cumsum(counts), counts) - np.arange(len(parent))  # 1 = the last
         kept = from_end <= width
-        place = np.minimum(counts, width)[parent[kept]] - from_end[kept]
+        columns = np.minimum(counts, width)[parent[kept]] - from_end[kept]
         out = np.zeros((len(self.lists), width), dtype=np.int64)
-        out[parent[kept], place] = kept_values[kept]
+        out[parent[kept], columns] = kept_values[kept]
         return out
 
 
