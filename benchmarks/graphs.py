@@ -1,6 +1,6 @@
 """Is a sheaf's Laplacian a better propagation than LightGCN's?
 
-Ratings of 3 and more, dealt out at random 80/10/10 for every user, as in Sheaf4Rec (Purificato et
+Ratings of 3 and more, split at random 80/10/10 for every user, as in Sheaf4Rec (Purificato et
 al., 2023), whose evaluator let items with negative scores rank below seen ones; here seen items
 are left out. Both propagations have the same width and batches; each takes whichever of `TRIED`
 is best on validation with seed 1. F1@10 is that of averaged precision and recall, as published,

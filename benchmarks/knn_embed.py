@@ -72,11 +72,11 @@ DATA: dict[str, dict[str, Any]] = {
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "hep_th": {
         "mixture": {"normalise": True, "clusters": 2048, "interests": 10},
-        "smoothed": {"own_share": 0.5, "neighbours": 3},
+        "smoothed": {"mixing_weight": 0.5, "neighbours": 3},
     },
     "gowalla": {
         "mixture": {"normalise": False, "clusters": 512, "interests": 5},
-        "smoothed": {"own_share": 0.8, "neighbours": 5},
+        "smoothed": {"mixing_weight": 0.8, "neighbours": 5},
     },
 }
 _PART = 512  # users whose histories are padded to the same length

@@ -5,8 +5,8 @@ and rank all items for the same test events; RecTools is told when the test even
 is here. Both HSTUs have the shape of the published base model: width 50, 2 blocks, 1 head, the
 last 200 events, 128 uniform negatives of each target, cosines at temperature 0.05, batches of 128
 users, Adam 1e-3, dropout 0.2. RecTools draws anew for every target, ours in 256 sets a step, to
-which targets are dealt; `hstu_whole_catalogue` is ours with all items as negatives. `best` is the
-config in `pipelines/configs` that is named with `--best`, as it stands but for its epochs. Run
+which targets are assigned; `hstu_whole_catalogue` is ours with all items as negatives. `best` is
+the config in `pipelines/configs` that is named with `--best`, as it stands but for its epochs. Run
 `make peers` first.
 """
 

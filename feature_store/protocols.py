@@ -244,7 +244,7 @@ class ItemHoldout(Protocol):
 
 
 class Random(Protocol):
-    """Each user's events are dealt out at random: for data without time.
+    """Each user's events are split at random: for data without time.
 
     With `folds`, fold number `fold` is the test; run all of them and average. The validation
     share is taken from what is left.

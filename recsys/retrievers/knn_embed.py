@@ -23,7 +23,7 @@ from recsys.retrievers.base_vectors import vectors_of
 from recsys.retrievers.fitted import FittedRetriever, binary_matrix
 from recsys.retrievers.mixtures import Mixtures, mixtures_of, nearest_users, spherical_clusters
 
-_SMOOTHING = ("own_share", "neighbours")
+_SMOOTHING = ("mixing_weight", "neighbours")
 _IGNORED = {"smoothed": (), "mixture": _SMOOTHING, "single": ("clusters", "interests", *_SMOOTHING)}
 
 
@@ -44,7 +44,7 @@ class KNNEmbedConfig(ModelConfig):
     )
     clusters: int = Field(256, ge=1, description="C: of item vectors, by their directions.")
     interests: int = Field(5, ge=1, description="Clusters of a user that are asked for items.")
-    own_share: float = Field(
+    mixing_weight: float = Field(
         0.8, ge=0, le=1, description="lambda: what a user counts for beside the neighbours."
     )
     neighbours: int = Field(20, ge=1, description="Nearest users that a mixture is smoothed with.")
@@ -58,7 +58,7 @@ class KNNEmbedConfig(ModelConfig):
     search_space: ClassVar[dict[str, dict[str, Any]]] = {
         "clusters": {"low": 16, "high": 1024, "log": True},
         "interests": {"low": 2, "high": 10},
-        "own_share": {"low": 0.5, "high": 1.0},
+        "mixing_weight": {"low": 0.5, "high": 1.0},
         "neighbours": {"low": 5, "high": 100, "log": True},
     }
 
@@ -117,7 +117,7 @@ class KNNEmbed(FittedRetriever):
             if config.mode == "smoothed":
                 nearest = nearest_users(users, known, config.neighbours)
             mixtures = mixtures_of(
-                seen, items, clusters, config.interests, config.own_share, nearest
+                seen, items, clusters, config.interests, config.mixing_weight, nearest
             )
         vectors = self._unit(mixtures.vectors)
         asked = (vectors * mixtures.weights.unsqueeze(2)).sum(1)

@@ -80,12 +80,12 @@ def mixtures_of(
     items: Tensor,
     clusters: Tensor,
     keep: int,
-    own_share: float = 1.0,
+    mixing_weight: float = 1.0,
     nearest: Tensor | None = None,
 ) -> Mixtures:
     """The `keep` heaviest clusters of every user, smoothed with those of the nearest users.
 
-    With `p(c|u)` the share of u's items in c, `mu(c, u)` their mean, and lambda the `own_share`:
+    With `p(c|u)` the share of u's items in c, `mu(c, u)` their mean, and lambda `mixing_weight`:
     `p_s(c|u) = lambda p(c|u) + (1 - lambda) mean_v p(c|v)` over all neighbours v, and
     `mu_s(c, u) = lambda mu(c, u) + (1 - lambda) mean_v mu(c, v)` over those with items in c; the
     one mean alone where the other has no items.
@@ -102,7 +102,7 @@ def mixtures_of(
     for first in range(0, seen.shape[0], _USERS):
         users = np.arange(first, min(first + _USERS, seen.shape[0]))
         near = None if nearest is None else nearest[first : first + _USERS].numpy()
-        chunks.append(_mix(pairs, numpy, users, near, keep, own_share))
+        chunks.append(_mix(pairs, numpy, users, near, keep, mixing_weight))
     vectors, weights = (torch.cat(tensors) for tensors in zip(*chunks, strict=True))
     return Mixtures(vectors, weights)
 
@@ -142,19 +142,21 @@ def _mix(
     users: np.ndarray,
     nearest: np.ndarray | None,
     keep: int,
-    own_share: float,
+    mixing_weight: float,
 ) -> tuple[Tensor, Tensor]:
     """Vectors [B, M, D] and weights [B, M] of some users with neighbours [B, K]."""
     shares = pairs.shares[users]
     if nearest is not None:
-        shares = own_share * shares + (1 - own_share) * (_averages(nearest, pairs) @ pairs.shares)
+        shares = mixing_weight * shares + (1 - mixing_weight) * (
+            _averages(nearest, pairs) @ pairs.shares
+        )
     weights, chosen = stable_top_k(torch.from_numpy(shares.toarray()), keep)
     numbers = pairs.numbers[users].toarray()
     own, has_own = _centroids(pairs, items, np.take_along_axis(numbers, chosen.numpy(), 1).ravel())
     vectors = own
     if nearest is not None:
         theirs, has_theirs = _centroids_of_neighbours(pairs, items, nearest, chosen.numpy())
-        both = own_share * own + np.float32(1 - own_share) * theirs
+        both = mixing_weight * own + np.float32(1 - mixing_weight) * theirs
         either = np.where(has_own[:, None], own, theirs)
         vectors = np.where((has_own & has_theirs)[:, None], both, either)
     missing = keep - chosen.shape[1]  # there are fewer clusters than that

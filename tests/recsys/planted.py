@@ -114,7 +114,7 @@ def write_log(folder: Path) -> EventLog:
 
 
 def write_planted(log: EventLog, folder: Path, shape: Shape, **options: object) -> Examples:
-    """The leave-one-out examples of a log, or its labelled events dealt out at random. `options`
+    """The leave-one-out examples of a log, or its labelled events split at random. `options`
     are those of `write_examples`."""
     engine = Engine(EngineConfig(threads=1))
     if shape == "labelled":

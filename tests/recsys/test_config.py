@@ -228,8 +228,8 @@ def test_known_keys_of_another_arm_are_not_offered() -> None:
         ({"embeddings": {"init_std": 0.1, "init_range": 0.1}}, ("embeddings: init_std and",)),
         ({"evaluation": {"slice_k": 7}}, ("slice_k = 7 is not among ks: choose one of 1, 5, 10",)),
         (
-            {"retriever": {"name": "knn_embed", "mode": "mixture", "own_share": 0.5}},
-            ("mode = 'mixture' has no use for own_share",),
+            {"retriever": {"name": "knn_embed", "mode": "mixture", "mixing_weight": 0.5}},
+            ("mode = 'mixture' has no use for mixing_weight",),
         ),
         (
             {"trainer": {"optimizer": {"name": "sgd", "beta2": 0.9}}},

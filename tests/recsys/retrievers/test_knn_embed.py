@@ -109,7 +109,7 @@ def test_a_share_of_one_is_the_plain_mixture_bit_for_bit(seed: int, keep: int, u
 
 def test_smoothed_with_a_share_of_one_answers_as_the_mixture(examples: Examples) -> None:
     plain = fitted(examples, mode="mixture")
-    smoothed = fitted(examples, mode="smoothed", own_share=1.0)
+    smoothed = fitted(examples, mode="smoothed", mixing_weight=1.0)
     requests = {"user_id": torch.arange(30), HISTORY: torch.zeros(30, 3, dtype=torch.int64)}
     for one, other in zip(plain.encode(requests), smoothed.encode(requests), strict=True):
         assert torch.equal(one, other)
