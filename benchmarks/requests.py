@@ -102,8 +102,9 @@ def export(folder: Path, ids: pa.Array) -> Recommender:
     """A recommender of a model without training, which takes as long as any."""
     log = write_log(folder / "log", ids)
     catalogue = Catalogue(log.folder, log.schema)
-    engine = Engine(EngineConfig(threads=1))
-    write_examples(engine, make_split(engine, log, LeaveOneOut()), catalogue, folder / "examples")
+    with Engine(EngineConfig(threads=1)) as engine:
+        split = make_split(engine, log, LeaveOneOut())
+        write_examples(engine, split, catalogue, folder / "examples")
     examples = Examples(folder / "examples")
     torch.manual_seed(0)
     config = SASRecConfig(width=16, blocks=1, heads=1, max_length=EVENTS)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -43,6 +44,16 @@ class Catalogue:
         if len(repeated):
             raise DataError(f"{side}s: {key} {repeated[0].as_py()!r} occurs more than once")
         write_parquet(checked.table, self.path(side))
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits over what is known of items and users."""
+        digest = hashlib.sha256()
+        for side in get_args(CatalogueSide):
+            if (path := self.path(side)).exists():
+                with open(path, "rb") as file:
+                    digest.update(side.encode() + hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()[:16]
 
     def read(self, side: CatalogueSide) -> pa.Table:
         """All rows of one side; an empty table when there is no file."""

@@ -15,6 +15,12 @@ LAST_PRICE = "last_price"  # of an item, the newest one known before the test
 USER_ROW, ITEM_ROW, SECONDS = "_user_row", "_item_row", "_seconds"
 PRICE, VALUE = "_price", "_value"  # of one piece, and of the whole event, in the log's currency
 
+
+def time_of(history: str) -> str:
+    """The column beside a history of when its events were, such as `history_time`."""
+    return f"{history}_{TIME}"
+
+
 # what no feature may be called
 RESERVED = (
     *(POSITION, HISTORY, HISTORY_TIME, TARGET, TARGET_VALUE, TIME),

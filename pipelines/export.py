@@ -15,7 +15,7 @@ from recsys.runs.finished import Run, measured
 from recsys.runs.fit import trained_model
 from recsys.runs.prepare import open_log
 from recsys.runs.same_training import check_same_training
-from recsys.runs.steps import BUNDLE
+from recsys.runs.steps import BUNDLE, FIGURES
 from recsys.runs.work import Work, working_on
 from recsys.serving.manifest import About, Quantisation
 from recsys.tracking import Tracker
@@ -35,9 +35,11 @@ def export(config: RunConfig) -> None:
 def export_in(work: Work, tracker: Tracker) -> None:
     """Export the model of a run that is held already, and register the bundle.
 
-    Raises DataError when the exported program does not answer as the model does.
+    Raises DataError when the run was not evaluated since it was trained, or the exported program
+    does not answer as the model does.
     """
     config = work.config
+    FIGURES.require(config, "recsys evaluate")  # no bundle has the figures of other weights
     model, examples = trained_model(config)
     run, about, options = Run(config.folder), _about(config), config.export
     part: PartExport

@@ -44,7 +44,8 @@ def run(
             console.print(f"event log {config.store_folder}: {describe(ingested)}", soft_wrap=True)
         work.group.barrier()
         begins = left_to_train(config, resume=resume, fresh=fresh)
-        with work.tracked(new=begins and not resume) as tracker:
+        anew = begins and not resume and (fresh or not FIGURES.is_done(config))
+        with work.tracked(new=anew) as tracker:
             train_in(work, tracker, resume=resume, fresh=fresh)
             _make_figures(work, tracker)
             if work.group.leads:

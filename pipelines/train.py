@@ -6,6 +6,7 @@ from pipelines.progress import console, listening
 from recsys.config import RunConfig
 from recsys.runs.fit import fit
 from recsys.runs.standing import check_start, left_to_train
+from recsys.runs.steps import FIGURES
 from recsys.runs.work import Work, working_on
 from recsys.tracking import Tracker
 
@@ -19,7 +20,8 @@ def train(config: RunConfig, *, resume: bool = False, fresh: bool = False) -> No
     check_start(config, resume=resume, fresh=fresh)
     with working_on(config) as work:
         begins = left_to_train(config, resume=resume, fresh=fresh)
-        with work.tracked(new=begins and not resume) as tracker:
+        anew = begins and not resume and (fresh or not FIGURES.is_done(config))
+        with work.tracked(new=anew) as tracker:
             train_in(work, tracker, resume=resume, fresh=fresh)
 
 

@@ -58,18 +58,13 @@ def foreign_private_writes() -> list[str]:
     places = []
     for path in product_files():
         for node in ast.walk(ast.parse(path.read_text())):
-            targets: list[ast.expr] = []
-            if isinstance(node, ast.Assign):
-                targets = node.targets
-            elif isinstance(node, ast.AugAssign | ast.AnnAssign):
-                targets = [node.target]
-            for target in targets:
-                if (
-                    isinstance(target, ast.Attribute)
-                    and target.attr.startswith("_")
-                    and not (isinstance(target.value, ast.Name) and target.value.id in OWN)
-                ):
-                    places.append(f"{_place(path, target)} {ast.unparse(target)}")
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.ctx, ast.Store)
+                and node.attr.startswith("_")
+                and not (isinstance(node.value, ast.Name) and node.value.id in OWN)
+            ):
+                places.append(f"{_place(path, node)} {ast.unparse(node)}")
     return places
 
 

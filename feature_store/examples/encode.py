@@ -82,7 +82,10 @@ def encode_events(
             f"the list {next(iter(types))!r} holds events of certain types, and this log names no "
             "types: give its schema the event_type role"
         )
-    members = {member_of(n): events[schema.event_type].isin(wanted) for n, wanted in types.items()}
+    members = {  # an event without a type is of none of them
+        member_of(name): events[schema.event_type].isin(wanted).fill_null(False)
+        for name, wanted in types.items()
+    }
     events = events.mutate(**members)
     ids = {f.name: f.name for f in schema.of_side("context") if f.kind == "id"}
     for column, name in {schema.user: USER_ROW, schema.item: ITEM_ROW, **ids}.items():

@@ -20,10 +20,11 @@ from feature_store.columns import (
     TIME,
     USER_ROW,
     VALUE,
+    time_of,
 )
 from feature_store.examples.blocks import Block, spans
 from feature_store.examples.encode import member_of
-from feature_store.examples.spec import RowsOf, time_of
+from feature_store.examples.spec import RowsOf
 from feature_store.protocols import SHOWN
 from feature_store.schema import Schema
 

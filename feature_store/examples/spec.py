@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from feature_store.columns import HISTORY, HISTORY_TIME
+from feature_store.columns import HISTORY
 from feature_store.errors import ConfigError
 
 ALL_EVENTS: tuple[str, ...] = ()
@@ -52,11 +52,6 @@ class RowsOf:
     def requested(self) -> dict[str, tuple[str, ...]]:
         """The lists of a request: what was seen is always among them."""
         return {HISTORY: ALL_EVENTS, **self.histories}
-
-
-def time_of(history: str) -> str:
-    """The column of the seconds of a list's events."""
-    return f"{history}_{HISTORY_TIME.removeprefix(HISTORY + '_')}"
 
 
 def files_of(folder: Path, role: str) -> list[Path]:

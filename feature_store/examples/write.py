@@ -66,7 +66,8 @@ def write_examples(
 ) -> ExamplesSummary:
     """Write the examples of a split; the folder appears whole or not at all.
 
-    Memory is bounded by the engine's, the ids and the catalogue, and the longest user.
+    Memory is bounded by the engine's, the ids and the catalogue, and the longest user; of rows of
+    events, by that user's events times `history_length`.
 
     `rows_of` says what a row is, by default a user's sequence. `history_length` bounds the lists
     of rows of events; other lists are whole, since they also say what a user has seen. With

@@ -1,4 +1,4 @@
-"""Verbs that look at runs, configs and machines, and change nothing that others have made."""
+"""Verbs that look at runs, configs and machines."""
 
 from __future__ import annotations
 
@@ -35,13 +35,16 @@ def plan(
     from pipelines.plan_table import plan_table
     from recsys.report.plan_chart import draw_plan
     from recsys.runs.folder import RunFolder
+    from recsys.runs.lock import locked
     from recsys.runs.plan import plan as job
 
     loaded = load(config, overrides)
-    ingest_log(loaded)
-    planned = job(loaded, world_size, hbm, hosts)
-    Console().print(plan_table(planned))
-    typer.echo(f"picture: {draw_plan(planned, RunFolder(loaded.folder).plan_plot)}")
+    files = RunFolder(loaded.folder)
+    with locked(files):  # examples are written where they are not there
+        ingest_log(loaded)
+        planned = job(loaded, world_size, hbm, hosts)
+        Console().print(plan_table(planned))
+        typer.echo(f"picture: {draw_plan(planned, files.plan_plot)}")
     if planned.problem:
         raise RecsysError(planned.problem)
     typer.echo("it fits")
@@ -56,11 +59,14 @@ def inspect_embeddings(config: Config, overrides: Overrides = None) -> None:
 
     from pipelines.inspect_embeddings import inspect_embeddings as job
     from pipelines.inspect_embeddings import tables_of
+    from recsys.runs.folder import RunFolder
+    from recsys.runs.lock import locked
     from recsys.runs.same_training import check_same_training
 
     loaded = load(config, overrides)
     check_same_training(loaded)
-    Console().print(*tables_of(job(loaded)))
+    with locked(RunFolder(loaded.folder)):
+        Console().print(*tables_of(job(loaded)))
 
 
 def doctor() -> None:

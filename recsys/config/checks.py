@@ -35,7 +35,7 @@ def _check_ranker(config: RunConfig, where: str) -> None:
 
 
 def _check_retriever(config: RunConfig, where: str) -> None:
-    from recsys.retrievers.fitted import ScoringRetriever  # the retriever has imported it already
+    from recsys.retrievers.fitted import ScoringRetriever  # needs torch, and options do not
 
     for baseline in config.baselines or ():
         if retriever_class(baseline.name).learns_by_gradient:

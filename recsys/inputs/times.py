@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from feature_store.columns import HISTORY_TIME
+from feature_store.columns import time_of
 from feature_store.errors import DataError
 from recsys.inputs.base import EncodedRows, Input
 from recsys.inputs.history import History
@@ -20,10 +20,15 @@ from recsys.inputs.requests import Requests
 
 @dataclass(frozen=True)
 class Times(Input):
-    """Seconds since 1970 [B, L] of the events `of` a history, padded with 0 behind."""
+    """Seconds since 1970 [B, L] of the events `of` a history, padded with 0 behind; by default from
+    the list beside that history."""
 
     of: History
-    name: str = HISTORY_TIME
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", time_of(self.of.name))
 
     @property
     def feature(self) -> str:

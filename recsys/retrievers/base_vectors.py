@@ -50,7 +50,8 @@ def vectors_of(
     starts = np.concatenate([[0], counts.cumsum(0).numpy()])
     vocabulary = examples.vocabulary(examples.schema.item)
     known = recommender.bundle.users
-    names = [name for name in known.column_names if name not in (HISTORY, HISTORY_TIME)]
+    features = recommender.bundle.schema.of_side("user")
+    names = [feature.name for feature in features if feature.name in known.column_names]
     for first in range(0, len(rows), _USERS):
         chunk = slice(first, first + _USERS)
         ends = starts[first : first + _USERS + 1]

@@ -37,7 +37,8 @@ class PhaseFolder:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of a run, and the only place that knows the names in it.
+    """The folder of a run, and the names in it; lower floors know two of them, `bundle` and
+    `config.toml`, by which they find a run's bundle.
 
     Besides what the properties name it holds a folder of examples and one of checkpoints for each
     phase of the training. The folder of a search lies within a `run`, and is held together with it.

@@ -41,6 +41,8 @@ def locked(files: RunFolder) -> Iterator[None]:
                 f"{folder} is being written by {_holder(files)}: wait for it to end, or choose "
                 "another name with name=..."
             ) from None
+        except OSError as error:
+            raise DataError(f"{folder} cannot be held: {error.strerror}") from None
         os.ftruncate(handle, 0)
         os.write(handle, json.dumps(_self()).encode())
         yield

@@ -78,7 +78,7 @@ def measure_lists(
     results |= {"retrievers": figures}
     if group.leads:
         if not model_measured:  # there are figures now, but not those that a run asks for
-            work.files.steps_done.unlink(missing_ok=True)
+            FIGURES.forget(work.files)
         write_figures(work, results, tracker)
     return results
 

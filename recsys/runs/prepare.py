@@ -44,6 +44,7 @@ def prepare(config: RunConfig, phase: Phase | None = None, *, fresh: bool = Fals
     labels = config.labels if config.rows_of.labels else None
     wanted = {
         "log": log.fingerprint,
+        "catalogue": catalogue.fingerprint,
         "split": config.split.model_dump(mode="json"),
         "labels": labels.model_dump(mode="json") if labels else None,
         "since": config.trainer.since.isoformat() if config.trainer.since else None,

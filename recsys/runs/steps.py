@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feature_store.durable import write_text
+from feature_store.errors import DataError
 from recsys.config import RunConfig
 from recsys.runs.folder import RunFolder
 from recsys.runs.prepare import open_log
@@ -33,17 +34,32 @@ class Step:
         files = RunFolder(config.folder)
         return self.made(files).exists() and _done(files).get(self.name) == self._origin(config)
 
+    def require(self, config: RunConfig, verb: str) -> None:
+        """Raises DataError, naming the verb that makes it, where the step is not done."""
+        if not self.is_done(config):
+            raise DataError(
+                f"{config.folder} holds no {self.name} of this training with these options: run "
+                f"`{verb} {config.folder}` first"
+            )
+
     def mark_done(self, config: RunConfig) -> None:
         """Write down that it is done."""
         files = RunFolder(config.folder)
         done = _done(files) | {self.name: self._origin(config)}
         write_text(json.dumps(done, indent=2) + "\n", files.steps_done)
 
+    def forget(self, files: RunFolder) -> None:
+        """Write down that it is to be done again."""
+        done = {name: origin for name, origin in _done(files).items() if name != self.name}
+        write_text(json.dumps(done, indent=2) + "\n", files.steps_done)
+
     def _origin(self, config: RunConfig) -> str:
-        """Sixteen hex digits over the log, the options and the record of the training."""
+        """Sixteen hex digits over log, catalogue, options and the record of the training."""
         record, tree = RunFolder(config.folder).training_record, config.to_dict()
+        log, catalogue = open_log(config)
         parts = {
-            "log": open_log(config)[0].fingerprint,
+            "log": log.fingerprint,
+            "catalogue": catalogue.fingerprint,
             "record": record.read_text() if record.exists() else None,
             "training": config.training,
             **{section: tree.get(section) for section in self.sections},

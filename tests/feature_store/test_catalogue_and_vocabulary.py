@@ -35,6 +35,17 @@ def test_a_side_comes_back_and_an_absent_one_is_empty(tmp_path: Path) -> None:
     assert catalogue.read("user").to_pydict() == {"u": []}
 
 
+def test_whatever_is_known_of_items_is_in_the_fingerprint(tmp_path: Path) -> None:
+    catalogue, seen = Catalogue(tmp_path, SCHEMA), set()
+    for tags in ([["a"]], [["b"]], None):
+        if tags is not None:
+            catalogue.write("item", pa.table({"i": ["1"], "tags": tags}))
+        else:
+            catalogue.path("item").rename(catalogue.path("user"))
+        seen.add(catalogue.fingerprint)
+    assert len(seen) == 3 and catalogue.fingerprint in seen
+
+
 @pytest.mark.parametrize(
     ("ids", "message"),
     [

@@ -97,7 +97,18 @@ def test_figures_of_other_options_are_made_anew(recsys: Ask, config: Any, run: P
     found = json.loads((run / "metrics.json").read_text())["retrievers"]
     assert list(found) == ["sasrec", "popularity"] and "NDCG@5" in found["sasrec"]["metrics"]
     manifest = json.loads((run / "bundle" / "manifest.json").read_text())
-    assert manifest["metrics"] == found["sasrec"]["metrics"]
+    assert manifest["parts"]["generator"]["about"]["metrics"] == found["sasrec"]["metrics"]
+
+
+@pytest.mark.usefixtures("never")
+def test_a_bundle_never_carries_the_figures_of_other_options(
+    recsys: Ask, config: Any, run: Path
+) -> None:
+    assert recsys("run", *config)[0] == 0
+    before = (run / "bundle" / "manifest.json").read_bytes()
+    message, _, _ = recsys("export", *config, "evaluation.ks=[10]")
+    assert "holds no figures" in message and f"recsys evaluate {run}" in message
+    assert (run / "bundle" / "manifest.json").read_bytes() == before
 
 
 @pytest.mark.usefixtures("never")

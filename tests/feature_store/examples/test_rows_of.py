@@ -40,7 +40,7 @@ EVENTS = [
     (7, "a", 10, "click"),
     (7, "b", 10, "impression"),
     (7, "c", 10, "impression"),
-    (7, "d", 20, "impression"),
+    (7, "d", 20, None),  # its type was not written down
     (7, "e", 20, "purchase"),
     (7, "a", 30, "purchase"),
     (8, "f", 30, "click"),
@@ -64,7 +64,7 @@ def log(tmp_path: Path) -> EventLog:
     made = EventLog.create(tmp_path / "log", SCHEMA)
     users, items, at, kinds = zip(*EVENTS, strict=True)
     times = [datetime.fromtimestamp(second, UTC) for second in at]
-    labels = [float(kind != "impression") for kind in kinds]
+    labels = [float(kind in CLICKED) for kind in kinds]
     made.append(pa.table({"u": users, "i": items, "time": times, "kind": kinds, "clicked": labels}))
     titles = {"i": ["b", "a", "z"], "title": ["A book", None, "Never sold"]}
     Catalogue(made.folder, SCHEMA).write("item", pa.table(titles))
