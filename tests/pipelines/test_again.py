@@ -106,7 +106,7 @@ def test_a_bundle_never_carries_the_figures_of_other_options(
 ) -> None:
     assert recsys("run", *config)[0] == 0
     before = (run / "bundle" / "manifest.json").read_bytes()
-    message, _, _ = recsys("export", *config, "evaluation.ks=[10]")
+    message, _, _ = recsys("export", *config, "evaluation.replicates=123")
     assert "holds no figures" in message and f"recsys evaluate {run}" in message
     assert (run / "bundle" / "manifest.json").read_bytes() == before
 

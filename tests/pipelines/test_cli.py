@@ -71,7 +71,7 @@ def test_a_mistake_is_one_line_on_stderr_and_status_1(tmp_path: Path) -> None:
         ("retriever.blokcs=1", ["unknown key retriever.blokcs", "did you mean retriever.blocks?"]),
         ("colour=1", ["unknown key colour", "known: ", "retriever"]),
         ("trainer.epochs=0", ["trainer.epochs", "must be at least 1", "got 0"]),
-        ("trainer.epochs=many", ["trainer.epochs", "integer", "'many'"]),
+        ("trainer.epochs=many", ["trainer.epochs", "whole number", "'many'"]),
         ("retriever.name=magic", ["retriever", "sasrec", "two_tower"]),
         ("data.source=nowhere", ["data", "movielens", "synthetic"]),
         ("evaluation.ks=[5,1]", ["evaluation.ks", "ascending"]),

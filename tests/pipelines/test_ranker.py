@@ -126,7 +126,7 @@ def test_pairs_are_scored_on_the_command_line(
     status, _, _ = recsys("score", finished.folder, "--requests", tmp_path / "none.parquet")
     assert "none.parquet cannot be read" in status
     status, _, _ = recsys("recommend", finished.folder, "--user", "1")
-    assert "is the bundle of a ranker" in status and "recsys score" in status
+    assert "has no generator" in status and "(a ranker)" in status and "recsys score" in status
 
 
 def test_tables_are_looked_into(recsys: Ask, finished: Run, config: Path) -> None:

@@ -81,12 +81,12 @@ def test_checkpoints_older_than_an_option_are_of_the_same_training(
     """What did not exist then has its default now, and any other value is another training."""
     marker = base.folder / "checkpoints" / "training.toml"
     whole = marker.read_text()
-    lines = [line for line in whole.splitlines() if not line.startswith("negative_sets")]
+    lines = [line for line in whole.splitlines() if not line.startswith("temperature")]
     assert len(lines) == len(whole.splitlines()) - 1
     marker.write_text("\n".join(lines))
     check_same_training(parse_config(tree))
-    with pytest.raises(ConfigError, match=r"retriever\.negative_sets was 32, now 5"):
-        check_same_training(parse_config(tree, ["retriever.negative_sets=5"]))
+    with pytest.raises(ConfigError, match=r"retriever\.temperature was 0\.05, now 0\.1"):
+        check_same_training(parse_config(tree, ["retriever.temperature=0.1"]))
     marker.write_text(whole)
 
 

@@ -180,10 +180,11 @@ def learn(
     *,
     embeddings: EmbeddingsConfig | None = None,
     reader: ReaderConfig | None = None,
+    seed: int = 0,
     **options: Any,
 ) -> Any:
     """A model that was trained or fitted, as a run leaves it."""
-    run = run_config(config, trainer, embeddings=embeddings, reader=reader)
+    run = run_config(config, trainer, embeddings=embeddings, reader=reader, seed=seed)
     if is_trained(run):
         trainer_of_run(run, examples, group, folder, **options).fit()
     model = learnt_model(run, examples, folder)
