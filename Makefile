@@ -57,6 +57,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.evaluation
 	$(BIN)/python -m benchmarks.id_hashing
 	$(BIN)/python -m benchmarks.loading
+	$(BIN)/python -m benchmarks.requests
 	$(BIN)/python -m benchmarks.embedding_step
 	$(BIN)/python -m benchmarks.checkpoint_stall
 
