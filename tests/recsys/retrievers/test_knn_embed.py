@@ -331,7 +331,7 @@ def test_items_that_the_base_does_not_know_come_last(examples: Examples, mode: s
     model.fit_vectors(seen, users, items)
     rows = torch.arange(1, 40)
     queries = model.encode({"user_id": torch.arange(1, 30), HISTORY: torch.zeros(29, 2).long()})
-    found = search(*queries, model.embed_items(rows), 39, None, "score")[1]
+    found = search(*queries, model.embed_items(rows), 39)[1]
     assert {4, 9} == set(rows[found[:, -2:]].unique().tolist())
     without = sp.csr_array(seen.toarray() * (items.any(1).numpy()))
     other = fresh(small("knn_embed", mode=mode), examples)
