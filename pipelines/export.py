@@ -24,22 +24,23 @@ from recsys.tracking import Tracker
 def export(config: RunConfig) -> None:
     """Write and verify the bundle of a trained and evaluated run.
 
-    Raises ConfigError when the folder holds a training of another config or another program holds
-    it.
+    Raises DataError when it was not evaluated since it was trained, ConfigError when the folder
+    holds a training of another config or another program holds it.
     """
     check_same_training(config)
-    with working_on(config, "cpu") as work, work.tracked() as tracker:
-        export_in(work, tracker)
+    with working_on(config, "cpu") as work:
+        # before anything is written: no bundle has the figures of other weights
+        FIGURES.require(config, "recsys evaluate")
+        with work.tracked() as tracker:
+            export_in(work, tracker)
 
 
 def export_in(work: Work, tracker: Tracker) -> None:
     """Export the model of a run that is held already, and register the bundle.
 
-    Raises DataError when the run was not evaluated since it was trained, or the exported program
-    does not answer as the model does.
+    Raises DataError when the exported program does not answer as the model does.
     """
     config = work.config
-    FIGURES.require(config, "recsys evaluate")  # no bundle has the figures of other weights
     model, examples = trained_model(config)
     run, about, options = Run(config.folder), _about(config), config.export
     part: PartExport

@@ -105,10 +105,11 @@ def test_a_bundle_never_carries_the_figures_of_other_options(
     recsys: Ask, config: Any, run: Path
 ) -> None:
     assert recsys("run", *config)[0] == 0
-    before = (run / "bundle" / "manifest.json").read_bytes()
+    kept = (run / "bundle" / "manifest.json", run / "config.toml")
+    before = [path.read_bytes() for path in kept]
     message, _, _ = recsys("export", *config, "evaluation.replicates=123")
     assert "holds no figures" in message and f"recsys evaluate {run}" in message
-    assert (run / "bundle" / "manifest.json").read_bytes() == before
+    assert [path.read_bytes() for path in kept] == before
 
 
 @pytest.mark.usefixtures("never")
