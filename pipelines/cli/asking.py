@@ -28,6 +28,12 @@ def recommend(
     category: Annotated[
         str | None, typer.Option(help="Column of the catalogue that diversity looks at.")
     ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="Refuse unknown users and histories, which else get the fallback."
+        ),
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Write Parquet instead of a table.")] = None,
 ) -> None:
     """Ask a bundle; needs torch, but neither torchrec nor fbgemm.
@@ -46,11 +52,18 @@ def recommend(
         exclude_seen=not include_seen,
         diversity=diversity,
         category=category,
+        strict=strict,
     )
+    if users := answers.loc[answers["fallback"], "user"].nunique(dropna=False):
+        typer.echo(
+            f"recsys: {users} of those asked for have no known history: they get the "
+            "bundle's fallback, popular items; --strict refuses",
+            err=True,
+        )
     if out is not None:
         answers.to_parquet(out)
     else:
-        print_frame(answers)
+        print_frame(answers if users else answers.drop(columns="fallback"))
 
 
 def score(

@@ -44,7 +44,8 @@ def print_finished(finished: Any) -> None:
     here = here.removeprefix(f"{Path.cwd()}/")
     if config.ranker is None:
         user = finished.recommender.users()[0]
-        print_frame(finished.recommend([user], k=5), title=f"five recommendations for user {user}")
+        answers = finished.recommend([user], k=5).drop(columns="fallback")
+        print_frame(answers, title=f"five recommendations for user {user}")
         each, more = f"per user in {files.lists}", f"recommend {files.path} --user {user} -k 10"
     else:
         each, more = f"per row in {files.predictions}", f"score {files.path} --requests FILE"

@@ -19,6 +19,7 @@ from recsys.data.batch import Batch
 from recsys.data.block import Block
 from recsys.data.examples import Examples
 from recsys.embeddings.options import QuantisationConfig
+from recsys.export.fallback import popular_lately
 from recsys.export.programs import export_program, on_plain_tables, quantise_tables
 from recsys.export.requests import features_of, raw_requests
 from recsys.export.sample_quality import SAMPLE_K, sample_recall
@@ -27,13 +28,16 @@ from recsys.inputs import History
 from recsys.lists.pairs import Pairs
 from recsys.retrievers.base import Candidates, VectorRetriever
 from recsys.serving.bundle import Bundle
+from recsys.serving.fallback import FALLBACK, ITEM, SCORE
 from recsys.serving.generator import ITEM_IDS, ITEMS, PROGRAM
 from recsys.serving.golden import EXPECTED_ITEMS, EXPECTED_SCORES, GOLDEN
 from recsys.serving.index.base import Queries
 from recsys.serving.index.kinds import build_index, recall_against_exact
 from recsys.serving.index.options import ApproximateConfig, IndexConfig
-from recsys.serving.manifest import About, GeneratorRecord, IndexRecord
+from recsys.serving.manifest import About, FallbackRecord, GeneratorRecord, IndexRecord
 from recsys.serving.recommender import Recommender
+
+_GOLDEN_K = 100  # places of a golden answer
 
 
 class UserTower(nn.Module):
@@ -97,9 +101,14 @@ class GeneratorExport:
         )
         batch, requests = self._golden_requests()
         answers = (retriever if quantised is None else small).retrieve(
-            batch, min(100, len(self.candidates)), Pairs.of_padded(batch.padded(HISTORY))
+            batch, min(_GOLDEN_K, len(self.candidates)), Pairs.of_padded(batch.padded(HISTORY))
         )
-        write_parquet(_with_answers(requests, answers, examples), folder / GOLDEN)
+        golden = _with_answers(requests, answers, examples)
+        fallback = None
+        if retriever.needs_history:
+            fallback, unknown = self._write_fallback(folder, golden.schema)
+            golden = pa.concat_tables([golden, unknown])
+        write_parquet(golden, folder / GOLDEN)
         export_program(tower, retriever, batch, folder / PROGRAM)
 
         asked, space = retriever.embed_users(batch), space_of(retriever)
@@ -120,6 +129,7 @@ class GeneratorExport:
             items="vectors" if items.dim() == 2 else "rows",
             merge=retriever.merge.name,
             index=self._write_index(folder, items, queries),
+            fallback=fallback,
         )
 
     def verify(self, bundle: Bundle, name: str) -> None:
@@ -138,6 +148,19 @@ class GeneratorExport:
             )
         return IndexRecord(config=self.index, recall_at_100=recall)
 
+    def _write_fallback(self, folder: Path, golden: pa.Schema) -> tuple[FallbackRecord, pa.Table]:
+        """Write `fallback.parquet`; returns its record, and a golden request without a history."""
+        record, popular = popular_lately(self.examples, self.candidates)
+        items, scores = (
+            column.flatten()
+            for column in _as_lists(popular, self.examples.vocabulary(self.examples.schema.item))
+        )
+        write_parquet(pa.table({ITEM: items, SCORE: scores}), folder / FALLBACK)
+        first = Candidates(*(column[:, :_GOLDEN_K] for column in popular))
+        nothing = pa.table({field.name: pa.nulls(1, field.type) for field in golden})
+        asked = nothing.drop_columns([EXPECTED_ITEMS, EXPECTED_SCORES])
+        return record, _with_answers(asked, first, self.examples).cast(golden)
+
     def _golden_requests(self) -> tuple[Batch, pa.Table]:
         """The first test requests that can be answered, as a batch and with raw ids."""
         table = pq.read_table(self.examples.folder / "test.parquet", partitioning=None)
@@ -154,13 +177,18 @@ class GeneratorExport:
 
 
 def _with_answers(requests: pa.Table, answers: Candidates, examples: Examples) -> pa.Table:
-    vocabulary = examples.vocabulary(examples.schema.item)
+    items, scores = _as_lists(answers, examples.vocabulary(examples.schema.item))
+    return requests.append_column(EXPECTED_ITEMS, items).append_column(EXPECTED_SCORES, scores)
+
+
+def _as_lists(answers: Candidates, vocabulary: Vocabulary) -> tuple[pa.ListArray, pa.ListArray]:
+    """Raw ids and scores of answers [B, k], without what fills up short lists."""
     items, scores = [], []
     for ids, values in zip(answers.ids, answers.scores, strict=True):
         kept = ids != 0
         items.append(vocabulary.decode(ids[kept].numpy()).to_pylist())
         scores.append(values[kept].tolist())
-    kind = pa.list_(vocabulary.values.type)
-    return requests.append_column(EXPECTED_ITEMS, pa.array(items, kind)).append_column(
-        EXPECTED_SCORES, pa.array(scores, pa.list_(pa.float32()))
+    return (
+        pa.array(items, pa.list_(vocabulary.values.type)),
+        pa.array(scores, pa.list_(pa.float32())),
     )

@@ -76,12 +76,19 @@ class Run:
         return Recommender.open(self.bundle)
 
     def recommend(
-        self, users: Sequence[Any] | pd.DataFrame, k: int = 10, *, exclude_seen: bool = True
+        self,
+        users: Sequence[Any] | pd.DataFrame,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        strict: bool = False,
     ) -> pd.DataFrame:
         """The k best items: for ids of known users, or for a frame of requests.
 
-        Returns a frame with the columns user, rank, item, score, title.
+        Returns a frame with the columns user, rank, item, score, title, fallback, as
+        `Recommender.recommend`.
         """
-        if isinstance(users, pd.DataFrame):
-            return self.recommender.recommend(requests=users, k=k, exclude_seen=exclude_seen)
-        return self.recommender.recommend(users, k=k, exclude_seen=exclude_seen)
+        ids, requests = (None, users) if isinstance(users, pd.DataFrame) else (users, None)
+        return self.recommender.recommend(
+            ids, requests=requests, k=k, exclude_seen=exclude_seen, strict=strict
+        )

@@ -12,6 +12,7 @@ parts/NAME/            what answers, one or more
     items.npy          vectors [n, D] of the candidates, and item_ids.arrow their raw ids; where
                        the program scores all D item rows itself, the rows [n] of the candidates
     index.faiss        where FAISS searches
+    fallback.parquet   items and scores that answer where a history is needed, and nothing is known
   of a ranker:
     ranker.pt2         torch.export: request tensors -> logits
 """

@@ -16,6 +16,7 @@ from feature_store.vocabulary import Vocabulary
 from recsys.lists.merging import MERGES
 from recsys.lists.search import search
 from recsys.serving.bundle import Bundle
+from recsys.serving.fallback import FALLBACK, Fallback
 from recsys.serving.golden import EXPECTED_ITEMS, EXPECTED_SCORES, GOLDEN, same_list
 from recsys.serving.index.base import Index, Queries
 from recsys.serving.index.kinds import load_index
@@ -35,6 +36,7 @@ class Generator:
     items: Tensor
     item_ids: pa.Array
     index: Index
+    fallback: Fallback | None
 
     @classmethod
     def open(cls, bundle: Bundle, name: str | None = None) -> Generator:
@@ -45,14 +47,17 @@ class Generator:
         name, record = bundle.part(GeneratorRecord, name)
         file = partial(bundle.part_file, name)
         items = torch.from_numpy(np.load(file(ITEMS)))
+        item_ids = Vocabulary.load(file(ITEM_IDS)).values
+        fallback = None if record.fallback is None else Fallback.read(file(FALLBACK), item_ids)
         return cls(
             bundle=bundle,
             name=name,
             record=record,
             program=bundle.program(name, PROGRAM),
             items=items,
-            item_ids=Vocabulary.load(file(ITEM_IDS)).values,
+            item_ids=item_ids,
             index=load_index(file, items, record.space, record.index.config),
+            fallback=fallback,
         )
 
     def queries(self, inputs: dict[str, Tensor]) -> Queries:
@@ -75,16 +80,32 @@ class Generator:
         return pq.read_table(self.bundle.part_file(self.name, GOLDEN), partitioning=None)
 
     def check_golden(self, golden: pa.Table, inputs: dict[str, Tensor], exclude: Tensor) -> None:
-        """Compare exact search for the golden requests with their answers.
+        """Compare exact search for golden requests with their answers.
 
         Raises DataError naming the first request whose answer is not the training stack's.
         """
+        vectors, weights, _ = self.queries(inputs)
+        k = max(len(ids) for ids in golden.column(EXPECTED_ITEMS).to_pylist())
+        merge = MERGES[self.record.merge]
+        self._check_answers(golden, *search(vectors, weights, self.items, k, exclude, merge))
+
+    def check_fallback(self, golden: pa.Table) -> None:
+        """Compare the fallback with its golden answers, as `check_golden`.
+
+        Raises DataError also where there are none.
+        """
+        if (self.fallback is None) != (golden.num_rows == 0):
+            raise DataError(
+                f"{self.bundle.folder}: its fallback and its golden requests do not belong "
+                "together: do not serve it, export again"
+            )
+        if self.fallback is not None:
+            k = max(len(ids) for ids in golden.column(EXPECTED_ITEMS).to_pylist())
+            self._check_answers(golden, *self.fallback.top(golden.num_rows, k))
+
+    def _check_answers(self, golden: pa.Table, scores: Tensor, places: Tensor) -> None:
         expected_ids = golden.column(EXPECTED_ITEMS).to_pylist()
         expected_scores = golden.column(EXPECTED_SCORES).to_pylist()
-        vectors, weights, _ = self.queries(inputs)
-        k = max(len(ids) for ids in expected_ids)
-        merge = MERGES[self.record.merge]
-        scores, places = search(vectors, weights, self.items, k, exclude, merge)
         for row, (ids, wanted) in enumerate(zip(expected_ids, expected_scores, strict=True)):
             kept = places[row][places[row] >= 0]
             answered = self.item_ids.take(pa.array(kept.numpy())).to_pylist()

@@ -90,6 +90,15 @@ class IndexRecord(_Frozen):
     recall_at_100: float = Field(description="Share of the exact 100 best that it finds.")
 
 
+class FallbackRecord(_Frozen):
+    """What a generator answers where it knows nothing of a history: `fallback.parquet`."""
+
+    model: str = Field(description="Name of the retriever whose list it is.")
+    days: float | None = Field(
+        description="Days before the last training event that are counted; null for all."
+    )
+
+
 class _Part(_Frozen):
     about: About = Field(description="The run that it comes from.")
     protocol: str = Field(description="How its log was split.")
@@ -114,6 +123,9 @@ class GeneratorRecord(_Part):
     items: Literal["vectors", "rows"] = Field(description="What `items.npy` holds of an item.")
     merge: MergeName = Field(description="How what several interests find becomes one list.")
     index: IndexRecord = Field(description="How the items are searched.")
+    fallback: FallbackRecord | None = Field(
+        None, description="What answers requests without a known item, where it needs one."
+    )
 
 
 class RankerRecord(_Part):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -24,11 +25,12 @@ _POOL = 10  # candidates for each place of a diverse list
 
 
 class Answers(NamedTuple):
-    """The k best for B requests: places [B, k] among the generator's items, -1 for none, and
-    scores [B, k]."""
+    """The k best for B requests: places [B, k] among the generator's items, -1 for none, scores
+    [B, k], and whether the `fallback` [B] answered in the model's stead."""
 
     places: Tensor
     scores: Tensor
+    fallback: Tensor
 
 
 class Recommender:
@@ -39,6 +41,9 @@ class Recommender:
     takes them from `history_time` (a list beside the history) and `time` (of the request, by
     default that of its last event), as timestamps or seconds since 1970. Known users need no
     more than their id.
+
+    Where the model needs a history, a request without a known item in its own gets the bundle's
+    fallback, a list that is the same for everybody, and is marked so.
     """
 
     def __init__(self, bundle: Bundle, part: str | None = None) -> None:
@@ -66,7 +71,10 @@ class Recommender:
     def verify(self) -> None:
         """Replay the golden requests. Raises DataError where an answer differs."""
         golden = self.generator.golden()
-        self.generator.check_golden(golden, *self.encode(golden))
+        unknown = pa.array(self._without_history(self._asked(golden)))
+        known = golden.filter(pc.invert(unknown))
+        self.generator.check_golden(known, *self.encode(known))
+        self.generator.check_fallback(golden.filter(unknown))
 
     def recommend(
         self,
@@ -77,6 +85,7 @@ class Recommender:
         exclude_seen: bool = True,
         diversity: float = 0.0,
         category: str | None = None,
+        strict: bool = False,
     ) -> pd.DataFrame:
         """The k best items, for known users by id or for requests.
 
@@ -84,18 +93,29 @@ class Recommender:
         `category`, a column of the catalogue: every pair of items that do is worth as much as
         that much score, see `recsys.lists.diversify`. Their scores need not descend then.
 
-        Returns a frame with the columns user, rank (from 1), item, score, and title where the
-        catalogue has one. A user without enough candidates gets a shorter list.
+        Returns a frame with the columns user, rank (from 1), item, score, title where the
+        catalogue has one, and whether the `fallback` answered: it does so for unknown users and
+        for histories without a known item, unless `strict` refuses them. Its scores are counts of
+        events. A user without enough candidates gets a shorter list.
 
         Raises:
-            DataError: unknown users, an empty history where the model needs one, or columns
-                of the wrong type, or a category that the catalogue lacks; the message names them.
+            DataError: columns of the wrong type, or a category that the catalogue lacks; with
+                `strict` unknown users, and an empty history where the model needs one; the
+                message names them.
         """
         if (users is None) == (requests is None):
             raise DataError("give either users or requests")
-        table = self.requests_of(list(users)) if users is not None else table_of(requests)
+        if users is not None:
+            table = self.requests_of(list(users), strict=strict)
+        else:
+            table = table_of(requests)
         answers = self.answer(
-            table, k=k, exclude_seen=exclude_seen, diversity=diversity, category=category
+            table,
+            k=k,
+            exclude_seen=exclude_seen,
+            diversity=diversity,
+            category=category,
+            strict=strict,
         )
         return self._frame(self._names(table), answers)
 
@@ -107,6 +127,7 @@ class Recommender:
         exclude_seen: bool = True,
         diversity: float = 0.0,
         category: str | None = None,
+        strict: bool = False,
     ) -> Answers:
         """What `recommend` answers, as arrays."""
         if k < 1:
@@ -117,34 +138,37 @@ class Recommender:
             raise DataError("diversity needs a category: name a column of the catalogue")
         if category is not None:
             self.catalogue.check_category(category)
-        inputs, seen = self.encode(requests)
-        scores, places = self.generator.search(
-            self.generator.queries(inputs),
-            _POOL * k if diversity else k,
-            seen if exclude_seen else None,
-        )
+        asked = self._asked(requests)
+        unknown = self._without_history(asked)
+        if strict or self.generator.fallback is None:
+            self._refuse(asked, unknown)
+        scores, places = self._search(asked, unknown, _POOL * k if diversity else k, exclude_seen)
         if diversity and category is not None:
             listed, columns = places.clamp(min=0).unique(return_inverse=True)
             categories = self.catalogue.categories(category, listed)
             columns = columns.masked_fill(places < 0, -1)
             scores, columns = diversify(scores, columns, categories, diversity, k)
             places = listed[columns.clamp(min=0)].masked_fill(columns < 0, -1)
-        return Answers(places, scores)
+        return Answers(places, scores, torch.from_numpy(unknown))
 
-    def requests_of(self, users: list[Any]) -> pa.Table:
-        """The newest requests of known users. Raises DataError naming the unknown ones."""
+    def requests_of(self, users: list[Any], *, strict: bool = True) -> pa.Table:
+        """The newest requests of known users; of unknown ones there is nothing but the id.
+
+        Raises DataError naming the unknown ones where it is `strict`.
+        """
         try:
             wanted = pa.array(users)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise DataError(f"users must be of one type: {error}") from None
-        table = self.bundle.users.of(wanted)
-        known = table.column(self.bundle.schema.user).is_valid().to_numpy()
-        if not known.all():
+        table, key = self.bundle.users.of(wanted), self.bundle.schema.user
+        known = table.column(key).is_valid().to_numpy()
+        if strict and not known.all():
             unknown = [str(users[place]) for place in np.flatnonzero(~known)[:5]]
             raise DataError(
                 f"unknown users: {', '.join(unknown)}; pass requests with their histories instead"
             )
-        return table
+        place = table.column_names.index(key)
+        return table.set_column(place, key, wanted.cast(table.schema.field(key).type))
 
     def users(self) -> list[Any]:
         """Ids of all known users."""
@@ -152,30 +176,60 @@ class Recommender:
 
     def encode(self, requests: pa.Table) -> tuple[dict[str, Tensor], Tensor]:
         """Tensors of the program's inputs, and the places [B, L] of seen items, padded with -1."""
-        asked = Requests(requests, self.bundle.vocabularies)
-        rows = self._history(asked)
-        inputs = {one.name: one.from_requests(asked) for one in self.generator.record.inputs}
-        return inputs, torch.from_numpy(self._place[rows])
+        return self._encode(self._asked(requests))
 
-    def _history(self, requests: Requests) -> np.ndarray:
-        """Rows [B, L] of everything that was seen, padded with 0 behind."""
-        if not len(requests):
+    def _encode(self, asked: Requests) -> tuple[dict[str, Tensor], Tensor]:
+        reads = self.generator.record.inputs
+        inputs = {column.name: column.from_requests(asked) for column in reads}
+        return inputs, torch.from_numpy(self._place[self._seen.from_requests(asked).numpy()])
+
+    def _asked(self, requests: pa.Table) -> Requests:
+        """Requests with a history. Raises DataError for others, and where there are none."""
+        if not requests.num_rows:
             raise DataError("no requests")
-        if self._seen.name not in requests:
-            have = ", ".join(requests.table.column_names)
+        if self._seen.name not in requests.column_names:
+            have = ", ".join(requests.column_names)
             raise DataError(
                 f"requests need a column {self._seen.name!r} of item ids; they have: {have}"
             )
-        rows: np.ndarray = self._seen.from_requests(requests).numpy()
-        if self.generator.record.needs_history:
-            empty = np.flatnonzero(~rows.any(1))
-            if len(empty):
-                name = self._names(requests.table)[int(empty[0])]
-                raise DataError(
-                    f"request {int(empty[0])} (user {name}) has no known item in its history, and "
-                    f"{self.generator.record.about.model} needs one: answer it by popularity"
-                )
-        return rows
+        return Requests(requests, self.bundle.vocabularies)
+
+    def _without_history(self, asked: Requests) -> np.ndarray:
+        """Which requests [B] the model has nothing to go by for: it needs a known item."""
+        if not self.generator.record.needs_history:
+            return np.zeros(len(asked), dtype=bool)
+        rows = self._seen.from_requests(asked)
+        return ~rows.any(1).numpy()
+
+    def _refuse(self, asked: Requests, unknown: np.ndarray) -> None:
+        """Raises DataError naming the first request of those that are `unknown` [B]."""
+        if not unknown.any():
+            return
+        row, about = int(unknown.argmax()), self.generator.record.about
+        way_out = "without strict it gets the bundle's fallback"
+        if self.generator.fallback is None:
+            way_out = f"its bundle has no fallback yet: `recsys export` the run {about.run} anew"
+        raise DataError(
+            f"request {row} (user {self._names(asked.table)[row]}) has no known item in its "
+            f"history, and {about.model} needs one: {way_out}"
+        )
+
+    def _search(
+        self, asked: Requests, unknown: np.ndarray, k: int, exclude_seen: bool
+    ) -> tuple[Tensor, Tensor]:
+        """(scores [B, k], places [B, k]): of the model, and of the fallback where a request is
+        `unknown` [B]: such a one has seen nothing that would have to be left out."""
+        if not unknown.any():
+            inputs, seen = self._encode(asked)
+            queries = self.generator.queries(inputs)
+            return self.generator.search(queries, k, seen if exclude_seen else None)
+        assert self.generator.fallback is not None
+        scores, places = self.generator.fallback.top(len(asked), k)
+        if not unknown.all():
+            known = self._asked(asked.table.filter(pa.array(~unknown)))
+            rows = torch.from_numpy(~unknown)
+            scores[rows], places[rows] = self._search(known, unknown[~unknown], k, exclude_seen)
+        return scores, places
 
     def _names(self, requests: pa.Table) -> list[Any]:
         key = self.bundle.schema.user
@@ -194,4 +248,5 @@ class Recommender:
         }
         if self.catalogue.has_titles:
             columns["title"] = self.catalogue.titles(places)
+        columns["fallback"] = answers.fallback[row].numpy()
         return pd.DataFrame(columns)

@@ -110,7 +110,10 @@ def test_input_that_is_not_there(recsys: Ask, config: Path, folder: Path, tmp_pa
         recsys("evaluate", config, elsewhere, store), "holds no checkpoint", "recsys train"
     )
     assert_refused(recsys("recommend", tmp_path, "--user", 1), "is not a bundle")
-    assert_refused(recsys("recommend", folder, "--user", 999_999), "unknown users: 999999")
+    stranger = ("recommend", folder, "--user", 999_999)
+    assert_refused(recsys(*stranger, "--strict"), "unknown users: 999999")
+    status, printed, said = recsys(*stranger, "--user", 7, "-k", 3)
+    assert status == 0 and "fallback" in printed and "1 of those asked for" in said
     assert_refused(recsys("recommend", folder, "--user", "x"), "users must be of type int64")
     assert_refused(recsys("recommend", folder), "give either users or requests")
     missing = tmp_path / "no.parquet"

@@ -23,10 +23,11 @@ from conformance import bundle_of, learn, measure, shape_of, small, training
 from feature_store.errors import ConfigError, DataError
 from feature_store.event_log import EventLog
 from planted import UNSOLD, Shape, raw_requests
-from recsys.data.examples import Examples
+from recsys.data.examples import Examples, Interactions
 from recsys.distributed import join
 from recsys.embeddings.options import QuantisationConfig
 from recsys.export import generator as export
+from recsys.export.fallback import popular_lately
 from recsys.retrievers.base import VectorRetriever
 from recsys.serving.bundle import Bundle
 from recsys.serving.files import digest
@@ -38,6 +39,7 @@ from recsys.serving.recommender import Recommender
 
 TESTS = Path(__file__).resolve().parents[1]
 ITEMS, GOLDEN = "parts/generator/items.npy", "parts/generator/golden.parquet"
+FALLBACK = "parts/generator/fallback.parquet"
 
 
 @dataclass
@@ -373,7 +375,7 @@ def test_known_users_are_asked_by_id(sasrec: Served) -> None:
 
 def test_unknown_users_are_named(sasrec: Served) -> None:
     with pytest.raises(DataError, match="unknown users: 7, 8; pass requests"):
-        sasrec.recommender.recommend([1001, 7, 8])
+        sasrec.recommender.recommend([1001, 7, 8], strict=True)
     with pytest.raises(DataError, match="users must be of type int64"):
         sasrec.recommender.recommend(["someone"])
 
@@ -382,8 +384,95 @@ def test_unknown_items_of_a_history_are_passed_over(sasrec: Served) -> None:
     plain = ask(sasrec, history=[["i00", "i07", "i14"]])
     mixed = ask(sasrec, history=[["new", "i00", "i07", None, "newer", "i14", "newest"]])
     pd.testing.assert_frame_equal(plain, mixed)
-    with pytest.raises(DataError, match="no known item in its history"):
-        ask(sasrec, history=[["new"]])
+
+
+def test_what_nothing_is_known_of_gets_the_fallback_and_the_others_their_answers(
+    sasrec: Served,
+) -> None:
+    """The fallback is what sold most, counted here by hand from the training events."""
+    histories = [["i00", "i07"], [], ["i14"], ["new"], None]
+    mixed = ask(sasrec, history=histories)
+    assert mixed.groupby("user")["fallback"].all().tolist() == [False, True, False, True, True]
+    known = ask(sasrec, history=[histories[0], histories[2]])
+    columns = ["rank", "item", "score", "title"]
+    pd.testing.assert_frame_equal(
+        mixed.loc[~mixed["fallback"], columns].reset_index(drop=True), known[columns]
+    )
+    examples = sasrec.examples
+    rows = pd.Series(examples.interactions().items.numpy())
+    counts = rows.value_counts().rename_axis("row").reset_index()  # all within 30 days
+    best = counts.sort_values(["count", "row"], ascending=[False, True]).head(5)
+    items = examples.vocabulary(examples.schema.item).decode(best["row"].to_numpy())
+    for _, listed in mixed[mixed["fallback"]].groupby("user"):
+        assert listed["item"].tolist() == items.to_pylist()
+        assert listed["score"].tolist() == best["count"].tolist()
+    by_id = sasrec.recommender.recommend([7, 1002], k=5)
+    assert by_id["user"].tolist() == [7] * 5 + [1002] * 5
+    assert by_id["fallback"].tolist() == [True] * 5 + [False] * 5
+    assert by_id["item"].tolist()[:5] == items.to_pylist()
+    with pytest.raises(DataError, match=r"request 1 \(user 1\) has no known item .* fallback"):
+        sasrec.recommender.recommend(requests=pd.DataFrame({"history": histories}), strict=True)
+
+
+def test_a_model_that_needs_no_history_answers_by_itself(
+    planted: dict[Shape, Examples], planted_log: EventLog, tmp_path: Path
+) -> None:
+    with join("cpu") as group:
+        popularity = learn(small("popularity"), planted["sequences"], tmp_path, group)
+    recommender = bundle_of(popularity, planted["sequences"], planted_log, tmp_path / "bundle")
+    assert recommender.generator.record.fallback is None
+    found = recommender.recommend([7, 1002], k=3, strict=False)
+    assert found["user"].tolist() == [7] * 3 + [1002] * 3 and not found["fallback"].any()
+
+
+def test_the_fallback_is_verified_like_all_else(copy: Path) -> None:
+    listed, name = pq.read_table(copy / FALLBACK), FALLBACK
+    assert listed.column_names == ["item", "score"] and listed.num_rows == 40
+    pq.write_table(listed.take(list(range(39, -1, -1))), copy / name)
+    assert_refused(copy, f"{name} was altered")
+    forge(copy, name)
+    assert_refused(copy, "golden request 0 answers")
+    pq.write_table(listed, copy / name)
+    forge(copy, name)
+    Recommender.open(copy)
+    golden = pq.read_table(copy / GOLDEN)
+    pq.write_table(golden.slice(0, golden.num_rows - 1), copy / GOLDEN)
+    forge(copy, GOLDEN)
+    assert_refused(copy, "its fallback and its golden requests do not belong together")
+
+
+def test_a_bundle_of_before_there_was_a_fallback_says_how_it_gets_one(copy: Path) -> None:
+    golden = pq.read_table(copy / GOLDEN)
+    pq.write_table(golden.slice(0, golden.num_rows - 1), copy / GOLDEN)
+    forge(copy, GOLDEN)
+    rewrite(copy, lambda manifest: manifest["parts"]["generator"].pop("fallback"))
+    old = Recommender.open(copy)
+    with pytest.raises(DataError, match=r"no known item .* has no fallback yet: `recsys export`"):
+        old.recommend([7])
+
+
+def test_the_fallback_counts_the_last_days_first(planted: dict[Shape, Examples]) -> None:
+    """Of items 1 to 4 the third sold last month, and of the others the second most ever."""
+    day = 86_400
+    sold = [(1, 0), (2, 1), (2, 2), (2, 3), (3, 90), (4, 95), (4, 99), (3, 100), (3, 100)]
+    events = Interactions(
+        torch.zeros(len(sold)),
+        torch.tensor([item for item, _ in sold]),
+        torch.tensor([when * day for _, when in sold]),
+    )
+
+    class Sold(Examples):
+        num_items = 6
+
+        def interactions(self) -> Interactions:
+            return events
+
+    record, popular = popular_lately(
+        Sold(planted["sequences"].folder), torch.tensor([1, 2, 3, 4, 5])
+    )
+    assert (record.model, record.days) == ("recent_popularity", 30)
+    assert popular.ids.tolist() == [[3, 4, 2, 1, 5]]
+    assert popular.scores.tolist() == [[3, 2, 0, 0, 0]]
 
 
 def test_a_long_history_is_cut_for_reading_but_not_for_what_was_seen(sasrec: Served) -> None:
@@ -419,7 +508,7 @@ def test_requests_may_be_frames_or_tables(sasrec: Served, kind: str) -> None:
     if kind == "large lists":
         table = table.set_column(1, "history", table["history"].cast(pa.large_list(pa.string())))
     found = sasrec.recommender.recommend(requests=frame if kind == "pandas" else table, k=2)
-    assert found.columns.tolist() == ["user", "rank", "item", "score", "title"]
+    assert found.columns.tolist() == ["user", "rank", "item", "score", "title", "fallback"]
     assert found["user"].tolist() == [3, 3, 4, 4]
     expected = sasrec.recommender.recommend(requests=frame, k=2)
     pd.testing.assert_frame_equal(found, expected)

@@ -1,0 +1,38 @@
+"""Fallback: what a generator answers where it knows nothing of a history."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from feature_store.vocabulary import Vocabulary
+
+FALLBACK = "fallback.parquet"
+ITEM, SCORE = "item", "score"
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """One list for everybody: n places among a generator's items, best first, and their scores."""
+
+    places: Tensor
+    scores: Tensor
+
+    @classmethod
+    def read(cls, path: Path, item_ids: pa.Array) -> Self:
+        """The list in a file, as places among `item_ids`."""
+        table = pq.read_table(path, partitioning=None)
+        places = Vocabulary(item_ids).encode(table.column(ITEM)) - 1
+        scores = table.column(SCORE).to_numpy()
+        return cls(torch.from_numpy(places), torch.tensor(scores, dtype=torch.float32))
+
+    def top(self, requests: int, k: int) -> tuple[Tensor, Tensor]:
+        """(scores [B, k], places [B, k]) for a number of requests; k is cut to n."""
+        scores, places = (column[:k].expand(requests, -1) for column in (self.scores, self.places))
+        return scores.clone(), places.clone()
