@@ -13,6 +13,7 @@ import torch
 from implicit.cpu.als import AlternatingLeastSquares
 from implicit.cpu.bpr import BayesianPersonalizedRanking
 from implicit.nearest_neighbours import BM25Recommender
+from pydantic import ValidationError
 from sklearn.metrics.pairwise import cosine_similarity
 from threadpoolctl import threadpool_limits
 
@@ -23,14 +24,14 @@ from feature_store.event_log import EventLog
 from planted import Shape
 from recsys.data.examples import Examples, Interactions
 from recsys.distributed import Group
-from recsys.options import ModelConfig
+from recsys.options import Kind, ModelConfig
 from recsys.retrievers import item_knn, retriever_class
 from recsys.retrievers.als import ALSConfig
 from recsys.retrievers.bpr import BPRConfig
 from recsys.retrievers.ease import EASEConfig
 from recsys.retrievers.fitted import FittedRetriever, binary_matrix
 from recsys.retrievers.gf_cf import GFCFConfig
-from recsys.retrievers.item_knn import ItemKNNConfig
+from recsys.retrievers.item_knn import BM25, ItemKNNConfig
 from recsys.serving.index.options import ExactConfig, FaissConfig, IndexConfig
 
 BASELINES = ("item_knn", "ease", "gf_cf", "als", "bpr")
@@ -131,7 +132,8 @@ def test_every_proposed_value_is_allowed(name: str) -> None:
     kind: Any = retriever_class(name).Config
     for option, domain in kind.search_space.items():
         for value in domain.get("choices") or (domain["low"], domain["high"]):
-            assert getattr(kind(**{option: value}), option) == value
+            chosen = getattr(kind(**{option: value}), option)
+            assert chosen == value or isinstance(chosen, Kind)
 
 
 def test_a_bundle_of_scores_holds_no_square_matrix_and_refuses_faiss(
@@ -185,7 +187,7 @@ def test_item_knn_shrinks_what_few_users_say() -> None:
 def test_bm25_by_hand() -> None:
     """Lengths of the users are 2, 3, 1, 1, so that ln(3 / 4)^2 and the like weigh them."""
     k1, b = 2.0, 0.5
-    knn = fit(ItemKNNConfig(similarity="bm25", shrinkage=0, k1=k1, b=b), FEW)
+    knn = fit(ItemKNNConfig(similarity=BM25(k1=k1, b=b), shrinkage=0), FEW)
     user = [np.log(3 / (1 + m)) ** 2 for m in (2, 3, 1, 1)]
     item = [3 / (2 * (0.5 + 0.5 * n / (7 / 3)) + 1) for n in (3, 2, 2)]
     np.testing.assert_allclose(
@@ -193,6 +195,19 @@ def test_bm25_by_hand() -> None:
         [[0, item[0] * item[1] * (user[0] + user[1]), item[0] * item[2] * user[1]]],
         rtol=1e-6,
     )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"similarity": "cosine", "k1": 2.0},
+        {"similarity": {"name": "cosine", "k1": 2.0}},
+        {"similarity": {"name": "bm25", "k2": 2.0}},
+    ],
+)
+def test_options_that_the_similarity_lacks_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=r"k[12]"):
+        ItemKNNConfig.model_validate(options)
 
 
 def test_cosine_is_that_of_scikit_learn(seen: np.ndarray) -> None:
@@ -215,7 +230,7 @@ def test_bm25_is_that_of_implicit(seen: np.ndarray) -> None:
     model.fit(sp.csr_matrix(seen), show_progress=False)
     similarity = model.similarity.toarray()
     np.fill_diagonal(similarity, 0)
-    config = ItemKNNConfig(neighbours=25, similarity="bm25", shrinkage=0, k1=1.5, b=0.6)
+    config = ItemKNNConfig(neighbours=25, similarity=BM25(k1=1.5, b=0.6), shrinkage=0)
     np.testing.assert_allclose(
         score(fit(config, seen), histories_of(seen)), seen @ similarity, rtol=1e-5
     )
