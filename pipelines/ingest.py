@@ -9,6 +9,7 @@ from feature_store.ingest import IngestReport, ingest
 from feature_store.progress import bar
 from feature_store.sources import Source
 from recsys.config import RunConfig
+from recsys.runs.asked_of_log import check_log
 
 
 def ingest_source(
@@ -20,7 +21,6 @@ def ingest_source(
     engine: EngineConfig | None = None,
 ) -> IngestReport:
     """Ingest with a progress bar; a log that is there already and up to date is left alone."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     total_bytes, total_rows = source.total_bytes, source.total_rows
     with bar(f"ingest {source.source}", total_bytes=total_bytes, total_rows=total_rows) as progress:  # type: ignore[attr-defined]
         return ingest(
@@ -34,7 +34,11 @@ def ingest_source(
 
 
 def ingest_log(config: RunConfig) -> IngestReport:
-    """The event log of a run, as its config says, ingested where it is not up to date."""
+    """The event log of a run, as its config says, ingested where it is not up to date.
+
+    Raises ConfigError, before any row is read, for columns that the log will not have.
+    """
+    check_log(config, config.data.schema)
     return ingest_source(
         config.data, config.store_folder, quarantine=config.quarantine, engine=config.engine
     )

@@ -17,11 +17,10 @@ from feature_store.errors import ConfigError, DataError
 from feature_store.schema import Dtype, Feature, Kind, Schema, Side
 from feature_store.sources.base import RawChunk, Source
 from feature_store.sources.files import file_identity, open_binary
-from feature_store.sources.text_table import TextFormat, read_text
+from feature_store.sources.text_file import DELIMITERS, is_text, layout_of
+from feature_store.sources.text_table import read_text
 
 BATCH_ROWS = 1 << 18
-_TEXT = (".csv", ".tsv")
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _STRINGS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 _UNREADABLE = (pa.ArrowException, OSError)
 
@@ -146,7 +145,7 @@ class ParquetLog(Source):
     def total_bytes(self) -> int | None:
         """Bytes of the events, when they are plain CSV."""
         paths = find(self.path)
-        if all(path.suffix in _TEXT for path in paths):
+        if all(path.suffix in DELIMITERS for path in paths):
             return sum(path.stat().st_size for path in paths)
         return None
 
@@ -154,7 +153,7 @@ class ParquetLog(Source):
     def total_rows(self) -> int | None:
         """Rows of the events, when they are Parquet."""
         paths = find(self.path)
-        if any(_is_text(path) for path in paths):
+        if any(is_text(path) for path in paths):
             return None
         return sum(_open(path).metadata.num_rows for path in paths)
 
@@ -184,7 +183,7 @@ class ParquetLog(Source):
 
     def _read(self, pattern: str, names: list[str]) -> Iterator[RawChunk]:
         for path in find(pattern):
-            yield from _read_text(path, names) if _is_text(path) else _read_parquet(path, names)
+            yield from _read_text(path, names) if is_text(path) else _read_parquet(path, names)
 
 
 def find(pattern: str) -> list[Path]:
@@ -192,7 +191,7 @@ def find(pattern: str) -> list[Path]:
     path = Path(pattern).expanduser()
     if path.is_dir():
         below = (p for p in path.rglob("*") if p.is_file() and not p.name.startswith((".", "_")))
-        files = [p for p in below if p.suffix in (".parquet", *_TEXT) or _is_text(p)]
+        files = [p for p in below if p.suffix == ".parquet" or is_text(p)]
     elif path.exists():
         return [path]
     else:
@@ -202,23 +201,12 @@ def find(pattern: str) -> list[Path]:
     return sorted(files)
 
 
-def _is_text(path: Path) -> bool:
-    return (path.with_suffix("") if path.suffix == ".gz" else path).suffix in _TEXT
-
-
-def _layout(path: Path, columns: tuple[str, ...] = ()) -> TextFormat:
-    plain = path.with_suffix("") if path.suffix == ".gz" else path
-    return TextFormat(
-        columns, _DELIMITERS[plain.suffix], header=True, quoted=True, final_newline=False
-    )
-
-
 def _columns_of(pattern: str) -> dict[str, pa.DataType]:
     """Names and types of the columns of the first file."""
     path = find(pattern)[0]
-    if _is_text(path):
+    if is_text(path):
         with open_binary(path) as stream:
-            names = next(read_text(stream, str(path), _layout(path))).table.column_names
+            names = next(read_text(stream, str(path), layout_of(path))).table.column_names
         return dict.fromkeys(names, pa.string())
     schema = _open(path).schema_arrow
     return dict(zip(schema.names, schema.types, strict=True))
@@ -280,5 +268,5 @@ def _read_parquet(path: Path, names: list[str]) -> Iterator[RawChunk]:
 
 def _read_text(path: Path, names: list[str]) -> Iterator[RawChunk]:
     with open_binary(path) as stream:
-        for chunk in read_text(stream, str(path), _layout(path, tuple(names))):
+        for chunk in read_text(stream, str(path), layout_of(path, tuple(names))):
             yield chunk.with_table(chunk.table.select(names))

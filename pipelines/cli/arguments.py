@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,32 @@ Resume = Annotated[
 ]
 Fresh = Annotated[
     bool, typer.Option("--fresh", help="Train anew: the training that is there is removed.")
+]
+
+
+def writable(path: Path | None) -> Path | None:
+    """A file that a frame can be written to. Raises DataError, before there is any frame."""
+    from feature_store.errors import DataError
+    from feature_store.sources.text_file import DELIMITERS
+
+    if path is None:
+        return None
+    if path.suffix not in (".parquet", *DELIMITERS):
+        known = ", ".join((".parquet", *DELIMITERS))
+        raise DataError(f"--out {path}: the name says what is written: let it end in {known}")
+    if path.is_dir() or not path.parent.is_dir():
+        wrong = f"{path} is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+        raise DataError(f"--out {path}: {wrong}")
+    if not os.access(path.parent, os.W_OK):
+        raise DataError(f"--out {path}: {path.parent} cannot be written")
+    return path
+
+
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        callback=writable, help="Write a file instead of a table: *.parquet, *.csv or *.tsv."
+    ),
 ]
 
 

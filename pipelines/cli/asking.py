@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pipelines.cli.arguments import Out
+
 
 def recommend(
     folder: Annotated[Path, typer.Argument(help="The folder of a run, or of a bundle.")],
@@ -34,13 +36,13 @@ def recommend(
             "--strict", help="Refuse unknown users and histories, which else get the fallback."
         ),
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Write Parquet instead of a table.")] = None,
+    out: Out = None,
 ) -> None:
     """Ask a bundle; needs torch, but neither torchrec nor fbgemm.
 
     Example: recsys recommend runs/synthetic_quickstart --user 7 --user 42 -k 5
     """
-    from pipelines.cli.printing import print_frame, read_requests
+    from pipelines.cli.printing import print_frame, read_requests, write_frame
     from recsys.serving.recommender import Recommender
 
     recommender = Recommender.open(_bundle(folder))
@@ -61,7 +63,7 @@ def recommend(
             err=True,
         )
     if out is not None:
-        answers.to_parquet(out)
+        write_frame(answers, out)
     else:
         print_frame(answers if users else answers.drop(columns="fallback"))
 
@@ -71,18 +73,18 @@ def score(
     requests: Annotated[
         Path, typer.Option(help="Parquet with item ids, and whatever else the ranker reads.")
     ],
-    out: Annotated[Path | None, typer.Option(help="Write Parquet instead of a table.")] = None,
+    out: Out = None,
 ) -> None:
     """Ask a ranker's bundle how likely each row is; needs torch, but neither torchrec nor fbgemm.
 
     Example: recsys score runs/movielens_1m_dcn --requests pairs.parquet --out scored.parquet
     """
-    from pipelines.cli.printing import print_frame, read_requests
+    from pipelines.cli.printing import print_frame, read_requests, write_frame
     from recsys.serving.scorer import Scorer
 
     scored = Scorer.open(_bundle(folder)).score(read_requests(requests))
     if out is not None:
-        scored.to_parquet(out)
+        write_frame(scored, out)
     else:
         print_frame(scored)
 

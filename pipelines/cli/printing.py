@@ -23,6 +23,19 @@ def read_requests(path: Path) -> Any:
         raise DataError(f"{path} cannot be read: {error}") from None
 
 
+def write_frame(frame: Any, path: Path) -> None:
+    """A frame as Parquet, CSV or TSV, whichever the file's name says; it appears whole."""
+    import pyarrow as pa
+
+    from feature_store.durable import write_parquet, write_text
+    from feature_store.sources.text_file import DELIMITERS
+
+    if path.suffix in DELIMITERS:
+        write_text(frame.to_csv(index=False, sep=DELIMITERS[path.suffix]), path)
+    else:
+        write_parquet(pa.Table.from_pandas(frame, preserve_index=False), path)
+
+
 def print_frame(frame: Any, title: str | None = None) -> None:
     """A frame as a table."""
     from rich.console import Console

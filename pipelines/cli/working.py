@@ -47,7 +47,7 @@ def evaluate(
     overrides: Overrides = None,
     recommendations: Annotated[
         Path | None,
-        typer.Option(help="Parquet of lists made elsewhere: user, item, and rank or score."),
+        typer.Option(help="Parquet or CSV of lists made elsewhere: user, item, and rank or score."),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="What to call those lists; by default the file's name.")

@@ -63,7 +63,7 @@ def _check_retriever(config: RunConfig, where: str) -> None:
             f"retriever.matryoshka trains; choose one of: {', '.join(map(str, nested)) or 'none'}"
         )
     metric, measured = config.metric, config.evaluation.figures
-    if metric not in measured and chosen.learns_by_gradient:
+    if metric not in measured and (config.trainer.metric or chosen.learns_by_gradient):
         raise ConfigError(
             f"{where}: trainer.metric: {metric!r} is not measured with these evaluation.ks; "
             f"choose one of: {', '.join(measured)}"

@@ -9,7 +9,7 @@ from typing import NamedTuple, Self
 from torch import Tensor, nn
 
 from feature_store.errors import ConfigError
-from feature_store.schema import Feature, Side
+from feature_store.schema import Feature, Schema, Side
 from recsys.data.examples import Examples
 from recsys.inputs import Bag, Id, Input, Number
 
@@ -32,15 +32,26 @@ def choose(
 ) -> tuple[Feature, ...]:
     """The features of a side that are named, or all of them but those in `without`.
 
-    Raises ConfigError, naming the config's `option`, for what the log does not have.
+    Raises ConfigError as `usable_features`.
     """
-    usable = {f.name: f for f in examples.schema.of_side(side) if f.kind in USABLE}
+    usable = usable_features(names, examples.schema, side, option=option)
+    return tuple(usable[name] for name in names or (n for n in usable if n not in set(without)))
+
+
+def usable_features(
+    names: tuple[str, ...], schema: Schema, side: Side, *, option: str
+) -> dict[str, Feature]:
+    """The features of a side that models can read, by name.
+
+    Raises ConfigError, naming the config's `option`, where not all `names` are among them.
+    """
+    usable = {f.name: f for f in schema.of_side(side) if f.kind in USABLE}
     unknown = [name for name in names if name not in usable]
     if unknown:
         raise ConfigError(
             f"{option} names {', '.join(unknown)}; the log has: {', '.join(usable) or 'none'}"
         )
-    return tuple(usable[name] for name in names or (n for n in usable if n not in set(without)))
+    return usable
 
 
 def input_of(feature: Feature) -> Input:

@@ -1,4 +1,4 @@
-"""Lists that someone else made, from Parquet, in the place of a retriever."""
+"""Lists that someone else made, from a file, in the place of a retriever."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from feature_store.errors import DataError
+from feature_store.sources.text_file import is_text, read_whole
 from recsys.data.batch import Batch
 from recsys.data.examples import Examples
 from recsys.inputs import Id, Input
@@ -54,14 +55,14 @@ class GivenLists(nn.Module):
 
     @classmethod
     def read(cls, source: Path | pd.DataFrame, examples: Examples) -> GivenLists:
-        """Lists from Parquet or a frame: columns user, item, and rank (from 1, the best) or score.
+        """Lists from Parquet, CSV or a frame: columns user, item, and rank (1 is best) or score.
 
         The columns of ids may also be named as in the log. With both, rank decides; among equal
         scores the item whose id comes first.
 
         Raises:
             DataError: the file cannot be read, a column is missing or of the wrong type, a value
-                is null, or no user of the file is in the log.
+                is null, or no user of the file, or no item of such a user, is in the log.
         """
         table, path = _read(source)
         schema = examples.schema
@@ -75,6 +76,11 @@ class GivenLists(nn.Module):
         numbers = {name: _numbers(table, path, name) for name in (RANK, SCORE, PROBABILITY)}
         key, score = _sort_key(path, table.column_names, numbers)
         kept = (user > 0) & (item > 0)
+        if not kept.any():
+            raise DataError(
+                f"{path}: none of the items that users of the log are given is in the log: are "
+                "ids of the same kind?"
+            )
         user, item, key, score = user[kept], item[kept], key[kept], score[kept]
         order = np.lexsort([item, key, user])
         user, item, key, score = user[order], item[order], key[order], score[order]
@@ -134,12 +140,16 @@ def _read(source: Path | pd.DataFrame) -> tuple[pa.Table, str]:
     try:
         if isinstance(source, pd.DataFrame):
             return pa.Table.from_pandas(source, preserve_index=False), name
+        if is_text(source):
+            return read_whole(source), name
         return pq.read_table(source, partitioning=None), name
     except FileNotFoundError:
         raise DataError(f"{name} does not exist") from None
     except (OSError, pa.ArrowException) as error:
         why = " ".join(str(error).split())
-        raise DataError(f"{name} cannot be read as Parquet: {why}") from None
+        raise DataError(
+            f"{name} cannot be read as Parquet: {why}; CSV is known by the names *.csv and *.tsv"
+        ) from None
 
 
 def _ids(table: pa.Table, path: str, role: str, name: str, examples: Examples) -> np.ndarray:

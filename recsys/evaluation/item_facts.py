@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from feature_store.errors import ConfigError
 from recsys.data.examples import Examples, Interactions
 from recsys.evaluation.beyond_accuracy import category_units, popularity_weights, self_information
+from recsys.evaluation.columns import category_feature, slicing_feature
 from recsys.evaluation.frequent_values import frequent
 
 COLD_ITEM = 5  # events below which an item counts as cold
@@ -51,13 +52,14 @@ class ItemFacts:
     ) -> ItemFacts:
         """The facts that a folder of examples holds.
 
-        Raises ConfigError for a category that is no id or bag of items with at most 2,000 values.
+        Raises ConfigError for columns that are not such as `recsys.evaluation.columns` asks for,
+        and for a category of more than 2,000 values.
         """
         events = examples.interactions()
         slices = _popularity_slices(examples.known_events) | {
             f"{name}={label}": members
             for name in columns
-            if examples.schema[name].side == "item"
+            if slicing_feature(examples.schema, name).side == "item"
             for label, members in _column_slices(examples, name).items()
         }
         return cls(
@@ -103,12 +105,7 @@ def _popularity_slices(events: Tensor) -> dict[str, np.ndarray]:
 
 def _column_slices(examples: Examples, name: str) -> dict[str, np.ndarray]:
     """Items [N] by the values of a catalogue column, the most frequent ones by name."""
-    feature = examples.schema[name]
-    if not feature.embedded or feature.name == examples.schema.item:
-        raise ConfigError(
-            f"evaluation.slice_columns: {name!r} is no column of categories: choose an id or bag"
-        )
-    column = examples.item_column(feature)
+    column = examples.item_column(examples.schema[name])
     rows = column.reshape(len(column), -1).numpy()
     named, labels = frequent(rows, examples.vocabulary(name))
     slices = {label: (rows == row).any(1) for label, row in zip(labels, named, strict=True)}
@@ -124,9 +121,7 @@ def _categories(examples: Examples, category: str | None) -> Tensor | None:
             if small and feature.table_name != schema[schema.item].table_name:
                 return category_units(examples.item_column(feature))
         return None
-    feature = schema[category]
-    if feature.side != "item" or feature.kind not in ("id", "bag"):
-        raise ConfigError(f"evaluation.category: {category!r} is no id or bag of items")
+    feature = category_feature(schema, category)
     values = examples.spec(category).rows
     if values > _MOST_CATEGORIES:
         raise ConfigError(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from feature_store.errors import ConfigError
 from recsys.data.examples import Examples
+from recsys.evaluation.columns import slicing_feature
 from recsys.evaluation.evaluator import Result
 from recsys.evaluation.frequent_values import frequent
 
@@ -17,7 +17,7 @@ def user_slices(
 ) -> dict[str, np.ndarray]:
     """Labels of the users [U] of a result, by slicing; only slicings with two labels or more.
 
-    Raises ConfigError for a column that is no id of users or items.
+    Raises ConfigError for a column that makes no slices.
     """
     history = result.users["history"]
     slicings = {
@@ -25,13 +25,9 @@ def user_slices(
         "users": np.where(history < COLD_USER, "cold", "warm"),
     }
     for name in columns:
-        feature = examples.schema[name]
+        feature = slicing_feature(examples.schema, name)
         if feature.side == "item":
             continue  # sliced by target, see `item_facts`
-        if feature.side != "user" or feature.kind != "id" or name == examples.schema.user:
-            raise ConfigError(
-                f"evaluation.slice_columns: {name!r} is no id of users in the catalogue"
-            )
         rows = examples.user_column(feature).numpy()[result.users["user"]]
         named, names = frequent(rows, examples.vocabulary(name))
         labels = np.full(int(rows.max()) + 1, "other", dtype=object)

@@ -17,6 +17,7 @@ from feature_store.vocabulary import Vocabulary
 from recsys.config import RunConfig
 from recsys.data.examples import Examples
 from recsys.distributed import Group
+from recsys.runs.asked_of_log import check_log
 from recsys.runs.folder import PhaseFolder, RunFolder
 from recsys.runs.phases import Phase, phases_of, start_of
 
@@ -35,10 +36,13 @@ def prepare(config: RunConfig, phase: Phase | None = None, *, fresh: bool = Fals
     Where the log has grown since they were written, known ids keep their rows: what was trained
     on them stays right. A `fresh` training numbers all ids anew, but for those of the phase that
     it starts from.
+
+    Raises ConfigError for columns that the log does not have.
     """
     phase = phase or phases_of(config.trainer)[0]
     files = RunFolder(config.folder).phase(phase.name)
     log, catalogue = open_log(config)
+    check_log(config, log.schema)
     restore(files.examples)
     base = _known_ids(config, phase, files, fresh)
     labels = config.labels if config.rows_of.labels else None

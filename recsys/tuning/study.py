@@ -135,11 +135,14 @@ class Study:
         if made_from is None:
             self._study.set_user_attr("made_from", settings)
             return
-        if not resume:
-            held = f"{path} holds a search of {len(self.trials)} trials"
-            raise ConfigError(f"{held}: go on with --resume, or begin anew with --replace")
         names = sorted({*settings, *made_from})
         differing = [name for name in names if settings.get(name) != made_from.get(name)]
+        if not resume:
+            # of whatever space: its trials need not have the options of this one
+            held = f"{path} holds a search of {len(self._ended)} trials"
+            other = f" with another {', '.join(differing)}" if differing else ""
+            way = "use that config with" if differing else "go on with"
+            raise ConfigError(f"{held}{other}: {way} --resume, or begin anew with --replace")
         if differing:
             raise ConfigError(
                 f"{path} holds a search with another {', '.join(differing)}: use that config, "
@@ -153,8 +156,11 @@ class Study:
     @property
     def trials(self) -> list[Trial]:
         """All trials that came to an end, in order."""
-        ended = [t for t in self._study.get_trials(deepcopy=False) if _ended(t)]
-        return [self._trial(number, t) for number, t in enumerate(ended, 1)]
+        return [self._trial(number, trial) for number, trial in enumerate(self._ended, 1)]
+
+    @property
+    def _ended(self) -> list[FrozenTrial]:
+        return [trial for trial in self._study.get_trials(deepcopy=False) if _ended(trial)]
 
     @property
     def best(self) -> Trial | None:

@@ -197,6 +197,48 @@ def test_recommend_prints_a_table_or_writes_parquet(
     assert set(found["user"]) == {70_001} and set(seen[2][:3]) <= set(found["item"])
 
 
+@pytest.mark.parametrize(("name", "separator"), [("out.csv", ","), ("out.tsv", "\t")])
+def test_the_name_of_a_file_says_what_is_written(
+    recsys: Ask, folder: Path, tmp_path: Path, name: str, separator: str
+) -> None:
+    words = ["recommend", folder, "--user", 2, "-k", 3, "--out"]
+    assert recsys(*words, tmp_path / name)[0] == recsys(*words, tmp_path / "out.parquet")[0] == 0
+    text = pd.read_csv(tmp_path / name, sep=separator)
+    pd.testing.assert_frame_equal(
+        text, pd.read_parquet(tmp_path / "out.parquet"), check_dtype=False
+    )
+
+
+@pytest.mark.parametrize("verb", ["recommend", "score"])
+def test_a_file_that_cannot_be_written_is_refused_before_any_work(
+    recsys: Ask, tmp_path: Path, verb: str
+) -> None:
+    (tmp_path / "a.csv").mkdir()
+    for name, fragment in (
+        ("out.xlsx", "let it end in .parquet, .csv, .tsv"),
+        ("out", "let it end in .parquet, .csv, .tsv"),
+        ("absent/out.csv", "there is no folder"),
+        ("a.csv", "is a folder"),
+    ):
+        words = [verb, tmp_path / "no_bundle", "--requests", tmp_path / "no.parquet"]
+        assert_refused(recsys(*words, "--out", tmp_path / name), name, fragment)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+@pytest.mark.parametrize("verb", ["run", "ingest", "train", "plan", "tune"])
+@pytest.mark.parametrize("key", ["output", "store"])
+def test_folders_that_cannot_be_written_are_refused(
+    recsys: Ask, config: Path, tmp_path: Path, verb: str, key: str
+) -> None:
+    if (verb, key) == ("train", "store"):
+        return  # it reads that one
+    (tmp_path / "file").write_text("")
+    for place in ("/proc/x", tmp_path / "file" / "x"):
+        elsewhere = "name=elsewhere" if key == "output" else f"output={tmp_path}"
+        answer = recsys(verb, config, elsewhere, f"{key}={place}")
+        assert_refused(answer, f"{place}", "cannot be written")
+
+
 def test_doctor_reports_by_its_status(recsys: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     for status in (0, 1):
         monkeypatch.setattr("recsys.doctor.doctor", lambda status=status: status)

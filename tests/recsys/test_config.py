@@ -208,6 +208,10 @@ def test_known_keys_of_another_arm_are_not_offered() -> None:
             {"retriever": {"name": "ease"}, "export": {"index": {"kind": "faiss"}}},
             ("export.index.kind", "choose 'exact'"),
         ),
+        (
+            {"retriever": {"name": "ease"}, "trainer": {"metric": "NDGC@10"}},
+            ("trainer.metric: 'NDGC@10' is not measured", "NDCG@10"),
+        ),
         ({"evaluation": {"ks": [5, 1]}}, ("evaluation.ks", "ascending", "[5, 1]")),
         (
             {"trainer": {"precision": "fp8"}},

@@ -144,6 +144,11 @@ WRONG = {
     "column 'rank' holds": lambda f: f.assign(rank="first"),
     "column 'user' holds": lambda f: f.assign(user="u" + f["user"].astype(str)),
     "none of its users is in the log": lambda f: f.assign(user=f["user"] + 10**6),
+    "none of the items": lambda f: f.assign(item="x" + f["item"]),
+    "items that users of the log are given": lambda f: f.assign(  # known ones go to strangers
+        user=np.where(np.arange(len(f)) % 2, f["user"] + 10**6, f["user"]),
+        item=np.where(np.arange(len(f)) % 2, f["item"], "x"),
+    ),
 }
 
 
@@ -154,6 +159,34 @@ def test_a_file_that_holds_no_lists_is_refused_by_name(
     with pytest.raises(DataError, match=message) as caught:
         read(WRONG[message](ours[0]), examples, tmp_path)
     assert "recs.parquet" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["recs.csv", "recs.tsv", "recs.csv.gz"])
+def test_lists_may_be_text(
+    name: str, ours: tuple[pd.DataFrame, Any], examples: Examples, tmp_path: Path
+) -> None:
+    frame, expected = ours
+    frame.to_csv(tmp_path / name, index=False, sep="\t" if "tsv" in name else ",")
+    found = measure(GivenLists.read(tmp_path / name, examples), examples, ALONE)
+    assert found.metrics == expected.metrics
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("user,item,rank\n1,1,1\n1,2\n", "recs.csv:3: 2 columns instead of 3"),
+        ("user,item,rank\n1,1,1\n1, ,2\n", "row 1: item is missing"),
+        ("user,item,rank\nUSER,1,first\n", "column 'rank' holds"),
+        ("", "recs.csv: the file is empty"),
+    ],
+)
+def test_text_that_holds_no_lists_is_refused_by_line(
+    text: str, message: str, examples: Examples, tmp_path: Path
+) -> None:
+    (known,) = examples.vocabulary(examples.schema.user).decode(np.array([1])).to_pylist()
+    (tmp_path / "recs.csv").write_text(text.replace("USER", str(known)))
+    with pytest.raises(DataError, match=message):
+        GivenLists.read(tmp_path / "recs.csv", examples)
 
 
 def test_what_is_no_parquet_is_refused(examples: Examples, tmp_path: Path) -> None:

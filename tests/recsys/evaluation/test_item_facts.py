@@ -75,7 +75,7 @@ def test_categories_are_the_first_bag_or_what_was_asked_for(examples: Examples) 
     [
         ("title", (), "evaluation.category: 'title'"),
         ("club", (), "evaluation.category: 'club'"),
-        ("magic", (), "no feature 'magic'"),
+        ("magic", (), "evaluation.category: 'magic'"),
         (None, ("list_price",), "slice_columns: 'list_price'"),
         (None, ("item_id",), "slice_columns: 'item_id'"),
     ],

@@ -248,6 +248,8 @@ def test_a_search_is_not_overwritten_nor_taken_for_another(tmp_path: Path) -> No
     search(open_study(path, trials=2))
     with pytest.raises(ConfigError, match=r"2 trials: go on with --resume.*--replace"):
         open_study(path)
+    with pytest.raises(ConfigError, match=r"2 trials with another data, tune\.space: use that"):
+        open_study(path, space={"y": SPACE["x"]}, made_from={})
     changes: list[tuple[str, dict[str, Any]]] = [
         ("another seed:", {"seed": 2}),
         ("another tune.sampler:", {"sampler": "random"}),
