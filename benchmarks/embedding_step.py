@@ -45,7 +45,7 @@ from recsys.training.trainer import Trainer
 
 DISTINCT = 16  # batches, used in turn
 LARGE_WIDTH = 32
-BAG = "bag"
+BAG, LABEL = "bag", "label"
 
 
 class OneTable(TrainedModel):
@@ -61,7 +61,7 @@ class OneTable(TrainedModel):
         """Binary cross-entropy."""
         vectors = self.embeddings({}, {BAG: batch.jagged(BAG)})[BAG]
         losses = F.binary_cross_entropy_with_logits(
-            self.line(vectors), batch.labels, reduction="none"
+            self.line(vectors).squeeze(1), batch.label(LABEL), reduction="none"
         )
         return Loss(losses.sum(), losses.new_tensor(len(losses)))
 
@@ -75,7 +75,7 @@ def batches(rows: int, size: int, ids: int, device: torch.device) -> list[Batch]
         bags = KeyedJaggedTensor([BAG], values, lengths=torch.full((size,), ids))
         labels = torch.randint(0, 2, (size, 1), generator=generator).float()
         none = torch.empty(size, 0, dtype=torch.int64)
-        batch = Batch(none, (), bags, none.float(), labels=labels, label_names=("label",))
+        batch = Batch(none, (), bags, none.float(), labels=labels, label_names=(LABEL,))
         found.append(batch.to(device))
     return found
 
@@ -100,7 +100,7 @@ def plain_step(
     def step(batch: Batch) -> None:
         found = batch.jagged(BAG)
         logits = line(bag(found.values(), found.offsets()[:-1]))
-        loss = F.binary_cross_entropy_with_logits(logits, batch.labels)
+        loss = F.binary_cross_entropy_with_logits(logits.squeeze(1), batch.label(LABEL))
         for optimizer in optimizers:
             optimizer.zero_grad()
         loss.backward()

@@ -38,7 +38,7 @@ from recsys.distributed import Group
 from recsys.evaluation.evaluator import Evaluator
 from recsys.evaluation.options import EvaluationConfig
 from recsys.inputs import Id
-from recsys.lists import top_k as topk
+from recsys.lists.search import SCORES, USERS
 from recsys.retrievers.base import Queries, VectorRetriever, single_interest
 
 PEER = Path(__file__).parent / "peers" / "rectools_ranker.py"
@@ -129,7 +129,7 @@ def batches_of(folder: Path, users: int, batch_size: int) -> list[Batch]:
 
 def floor(users: Tensor, items: Tensor) -> None:
     """What no exact full ranking on torch goes without."""
-    chunk = max(1, min(topk.USERS, topk.SCORES // len(items)))
+    chunk = max(1, min(USERS, SCORES // len(items)))
     for vectors in users.split(chunk):
         (vectors @ items.T).topk(FLOOR_K, dim=1)
 

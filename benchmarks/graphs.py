@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.trained import Trained, interval, test, train
+from benchmarks.trained import interval, test, train
 from pipelines.ingest import ingest_source
 from recsys.config import RunConfig, parse_config
 from recsys.data.examples import Examples
 from recsys.distributed import Group, join
 from recsys.evaluation.evaluator import Result
+from recsys.runs.learn import Learnt
 from recsys.runs.prepare import prepare
 
 SOURCES: dict[str, dict[str, Any]] = {
@@ -80,7 +81,7 @@ def measure(config: RunConfig, examples: Examples, group: Group, folder: Path) -
     return found, test(config, examples, group, found.model)
 
 
-def summary(arm: list[tuple[Trained, Result]], tried: str) -> dict[str, Any]:
+def summary(arm: list[tuple[Learnt, Result]], tried: str) -> dict[str, Any]:
     """Means over the seeds."""
     of_users = {name: np.mean([r.users[name] for _, r in arm], axis=0) for name in FIGURES}
     return {

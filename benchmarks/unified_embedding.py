@@ -29,6 +29,7 @@ from pipelines.ingest import ingest_source
 from recsys.config import RunConfig, load_config
 from recsys.data.examples import Examples
 from recsys.distributed import Group, join
+from recsys.rankers.base import Ranker
 from recsys.runs.evaluators import predictions
 from recsys.runs.prepare import prepare
 
@@ -45,6 +46,7 @@ COLLISIONLESS = ["embeddings={layout='per_feature', init_range=0.05}"]  # it has
 def measure(config: RunConfig, examples: Examples, group: Group, folder: Path) -> tuple[float, int]:
     """Test AUC of the epoch that validation chose, and the epoch."""
     best, progress = train(config, examples, group, folder)
+    assert isinstance(best, Ranker)
     found = predictions(config, examples, best, TEST, group)
     return found.metrics["AUC"], progress.best_epoch
 

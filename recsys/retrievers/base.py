@@ -39,8 +39,11 @@ class Retriever(Protocol):
     `probabilities` whether its scores are probabilities of a purchase.
     """
 
-    inputs: tuple[Input, ...]
-    merge: Merge
+    @property
+    def inputs(self) -> tuple[Input, ...]: ...
+    @property
+    def merge(self) -> Merge: ...
+
     needs_history: bool
     probabilities: bool
     training: bool
