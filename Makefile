@@ -2,6 +2,7 @@
 # make quickstart  the main job end to end on synthetic data
 # make test lint   what CI runs
 # make bench       every benchmark that needs no data set
+# make gpu-wheels  what a machine with a GPU and torch lacks, in gpu-wheels/: see docs/scale.md
 # make results     the tables of docs/results.md: DATA=folder of the data sets; without it, the tables alone
 PYTHON ?= python3
 DEVICE ?= cpu
@@ -13,7 +14,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 cpu_alias := ./requirements/fbgemm-gpu-alias
 cuda_alias :=
 
-.PHONY: setup quickstart test browser lint bench results peers clean
+.PHONY: setup quickstart test browser lint bench results peers gpu-wheels clean
 
 # Asked for by name it always brings the environment back to the pins; as a prerequisite it
 # runs when they changed.
@@ -72,6 +73,9 @@ peers: .venv-peers/.installed .venv-ranx/.installed
 	$(@D)/bin/python -m pip install --quiet --requirement $<
 	@touch $@
 
+gpu-wheels: $(STAMP)
+	$(BIN)/python -m benchmarks.gpu.wheels $@
+
 clean:
-	rm -rf .venv .venv-peers .venv-ranx build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-peers .venv-ranx gpu-wheels build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

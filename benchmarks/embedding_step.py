@@ -19,9 +19,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from benchmarks.timing import copy_bandwidth, timed
 from recsys.data.batch import Batch
 from recsys.data.options import ReaderConfig
 from recsys.data.reader import Reader
@@ -113,28 +114,9 @@ def plain_step(
 
 def seconds(step: Callable[[Batch], None], found: list[Batch], steps: int) -> float:
     """Median seconds of a step."""
-    times = []
-    for number in range(steps):
-        batch = found[number % DISTINCT]
-        start = time.perf_counter()
-        step(batch)
-        if batch.ids.is_cuda:
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
-def copy_bandwidth(device: torch.device) -> float:
-    """Bytes per second, read and written, of a copy of 1 GB."""
-    source = torch.ones(1 << 28, device=device)
-    target, best = torch.empty_like(source), float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
-        target.copy_(source)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
-    return 2 * source.nbytes / best
+    return statistics.median(
+        timed(step, found[number % DISTINCT], device=found[0].ids.device) for number in range(steps)
+    )
 
 
 def bytes_of_step(size: int, ids: int, width: int) -> int:
@@ -165,16 +147,16 @@ def compare(args: argparse.Namespace, group: Group, folder: Path) -> dict[str, A
         "step_ms": {name: round(1e3 * value, 2) for name, value in medians.items()},
         "speedup": round(medians["sparse_adam"] / medians["ours"], 2),
         "speedup_over_dense_adam": round(medians["dense_adam"] / medians["ours"], 2),
-        "bandwidth_share": round(moved / copy_bandwidth(group.device), 3),
+        "bandwidth_share": round(moved / copy_bandwidth(group.device, args.copied), 3),
     }
 
 
 def try_rows(rows: int, args: argparse.Namespace) -> dict[str, Any]:
     """Train a table of so many rows here, and say how fast and with how much memory."""
     with tempfile.TemporaryDirectory() as name, join(args.device) as group:
-        started = time.perf_counter()
+        started = perf_counter()
         step = our_trainer(rows, LARGE_WIDTH, group, Path(name)).step
-        made = time.perf_counter() - started
+        made = perf_counter() - started
         found = batches(rows, args.batch, args.ids, group.device)
         seconds(step, found, args.steps)
         taken = seconds(step, found, args.steps)
@@ -221,6 +203,7 @@ def main() -> None:
     parser.add_argument("--ids", type=int, default=20, help="ids in the bag of a row")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--copied", type=int, default=1 << 28, help="numbers of the large copy")
     parser.add_argument("--memory", type=float, default=16, help="GB (10^9) of the largest table")
     parser.add_argument("--no-largest", action="store_true", help="compare speeds alone")
     parser.add_argument("--try-rows", type=int, help=argparse.SUPPRESS)

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.timing import product_rate, timed, wait
 from feature_store.columns import HISTORY
 from feature_store.protocols import TEST
 from pipelines.ingest import ingest_source
@@ -122,9 +123,9 @@ def _training(
     samples = [int(trainer.model(batch, 0).weight) for batch in batches]
     for batch in batches[:3]:
         trainer.step(batch)
-    seconds = [_timed(trainer.step, batch) for batch in batches]
+    seconds = [timed(trainer.step, batch, device=group.device) for batch in batches]
     rates = [count / spent for count, spent in zip(samples, seconds, strict=True)]
-    floor = counter.get_total_flops() / _rate(group.device)
+    floor = counter.get_total_flops() / product_rate(group.device)
     return {
         "samples_per_second": round(statistics.median(rates)),
         "step_ms": round(1e3 * statistics.median(seconds), 1),
@@ -144,34 +145,8 @@ def _users_per_second(
     for batch in requests:
         known = batch.jagged(HISTORY)
         model.retrieve(batch, 100, Pairs.of_lists(known.values(), known.lengths()))
-    _wait(group.device)
+    wait(group.device)
     return round(sum(map(len, requests)) / (time.perf_counter() - started))
-
-
-def _timed(step: Any, batch: Any) -> float:
-    _wait(batch.ids.device)
-    started = time.perf_counter()
-    step(batch)
-    _wait(batch.ids.device)
-    return time.perf_counter() - started
-
-
-def _rate(device: torch.device, size: int = 2048, repetitions: int = 9) -> float:
-    """Operations per second of a square matrix product, the median."""
-    matrix = torch.randn(size, size, device=device)
-    spent = []
-    for _ in range(repetitions):
-        _wait(device)
-        started = time.perf_counter()
-        torch.mm(matrix, matrix)
-        _wait(device)
-        spent.append(time.perf_counter() - started)
-    return 2 * size**3 / statistics.median(spent)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def main() -> None:

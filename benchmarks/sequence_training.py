@@ -29,6 +29,16 @@ from recsys.runs.prepare import prepare
 
 PEER = Path(__file__).parent / "peers" / "rectools_sequential.py"
 PEER_PYTHON = Path(".venv-peers/bin/python")
+SASREC = {
+    "name": "sasrec",
+    "width": 50,
+    "blocks": 2,
+    "heads": 1,
+    "max_length": 200,
+    "negatives": 128,
+    "dropout": 0.2,
+    "temperature": 0.05,
+}
 
 
 def config_of(data: Path, folder: Path, epochs: int) -> RunConfig:
@@ -38,16 +48,7 @@ def config_of(data: Path, folder: Path, epochs: int) -> RunConfig:
             "name": "sequence_training",
             "output": str(folder),
             "data": {"source": "movielens", "path": str(data)},
-            "retriever": {
-                "name": "sasrec",
-                "width": 50,
-                "blocks": 2,
-                "heads": 1,
-                "max_length": 200,
-                "negatives": 128,
-                "dropout": 0.2,
-                "temperature": 0.05,
-            },
+            "retriever": SASREC,
             "reader": {"batch_size": 128},
             "trainer": {"epochs": epochs},
         }

@@ -160,13 +160,15 @@ def config_of(shown: str) -> Path:
 
 
 def wrong_make(words: list[str]) -> str | None:
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     unknown = [word for word in words if "=" not in word and word not in targets]
     return f"no such target: {unknown[0]}" if unknown else None
 
 
 def wrong_module(name: str, words: list[str]) -> str | None:
     path = ROOT / f"{name.replace('.', '/')}.py"
+    if not path.exists():
+        path = path.with_suffix("") / "__main__.py"
     if name.startswith("benchmarks.") and not path.exists():
         return "no such module"
     options = [word for word in words if word.startswith("--")]

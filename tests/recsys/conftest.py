@@ -21,6 +21,12 @@ logging.getLogger("torch.__trace").propagate = False  # pages of internals besid
 logging.disable(logging.DEBUG)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked `cuda` need a GPU: `python -m benchmarks.gpu` runs them there."""
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("no GPU")
+
+
 @pytest.fixture(scope="session")
 def planted_log(tmp_path_factory: pytest.TempPathFactory) -> EventLog:
     """The planted log, with its catalogue beside it."""
