@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -16,6 +15,7 @@ from feature_store.catalogue import Catalogue
 from feature_store.durable import staged
 from feature_store.errors import DataError
 from recsys.data.examples import Examples
+from recsys.doctor import installed
 from recsys.serving.bundle import CATALOGUE, PARTS, SCHEMA, USERS, Bundle
 from recsys.serving.files import digest
 from recsys.serving.manifest import Manifest, PartRecord
@@ -68,13 +68,18 @@ def write_bundle(folder: Path, parts: Mapping[str, PartExport], catalogue: Catal
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             vocabularies=vocabularies,
             parts=records,
-            versions={name: version(name) for name in ("recsys", "torch")},
+            versions=versions(),
             files={path.relative_to(aside).as_posix(): digest(path) for path in files},
         ).save(aside)
         written = Bundle.open(aside)
         for name, part in parts.items():
             part.verify(written, name)
     return Bundle.open(folder)
+
+
+def versions() -> dict[str, str]:
+    """Of what wrote a bundle; this package may be a copy of its folder that nobody installed."""
+    return {name: installed(name) or "not installed" for name in ("recsys", "torch")}
 
 
 def _refuse_other_logs(parts: Mapping[str, PartExport]) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from recsys.data.examples import Examples, Interactions
 from recsys.distributed import join
 from recsys.embeddings.options import QuantisationConfig
 from recsys.export import generator as export
+from recsys.export.bundle import versions
 from recsys.export.fallback import popular_lately
 from recsys.retrievers.base import VectorRetriever
 from recsys.serving.bundle import Bundle
@@ -573,3 +575,13 @@ def test_opening_without_verifying_still_checks_the_files(copy: Path) -> None:
     (copy / GOLDEN).unlink()
     with pytest.raises(DataError, match=r"golden\.parquet is missing"):
         Bundle.open(copy)
+
+
+def test_a_copy_of_the_folder_that_nobody_installed_exports(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def absent(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", absent)
+    assert versions() == {"recsys": "not installed", "torch": "not installed"}
