@@ -2,6 +2,7 @@
 # make quickstart  the main job end to end on synthetic data
 # make test lint   what CI runs
 # make bench       every benchmark that needs no data set
+# make mutants     small changes to the code that tests must notice: MODULE="recsys/lists" MINUTES=30
 # make gpu-wheels  what a machine with a GPU and torch lacks, in gpu-wheels/: see docs/scale.md
 # make results     the tables of docs/results.md: DATA=folder of the data sets; without it, the tables alone
 PYTHON ?= python3
@@ -14,7 +15,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 cpu_alias := ./requirements/fbgemm-gpu-alias
 cuda_alias :=
 
-.PHONY: setup quickstart test browser lint bench results peers gpu-wheels clean
+.PHONY: setup quickstart test browser lint bench results peers mutants gpu-wheels clean
 
 # Asked for by name it always brings the environment back to the pins; as a prerequisite it
 # runs when they changed.
@@ -68,14 +69,18 @@ results: $(STAMP)
 peers: .venv-peers/.installed .venv-ranx/.installed
 .venv-peers/.installed: benchmarks/peers/requirements-rectools.txt
 .venv-ranx/.installed: benchmarks/peers/requirements-ranx.txt
-.venv-peers/.installed .venv-ranx/.installed:
+.venv-mutants/.installed: tests/mutations/requirements.txt
+.venv-peers/.installed .venv-ranx/.installed .venv-mutants/.installed:
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --requirement $<
 	@touch $@
+
+mutants: $(STAMP) .venv-mutants/.installed
+	$(BIN)/python tests/mutations/kill.py $(MODULE) --minutes $(or $(MINUTES),30)
 
 gpu-wheels: $(STAMP)
 	$(BIN)/python -m benchmarks.gpu.wheels $@
 
 clean:
-	rm -rf .venv .venv-peers .venv-ranx gpu-wheels build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-peers .venv-ranx .venv-mutants gpu-wheels build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

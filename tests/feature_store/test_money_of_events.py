@@ -82,10 +82,12 @@ def test_a_purchase_is_worth_price_times_quantity_less_its_returns(
             (5, "c", 0, 2.5, 4),
             (5, "c", -1, 2.5, -4),  # a return from before the purchase
             (6, "c", 0, 2.5, None),  # nothing is known of how many
+            (7, "c", 0, 2.5, 4),
+            (7, "c", 0, 2.5, -3),  # of the same moment, as in logs that know days alone: 2.5
         ],
     )
     worth = {user: row["c"] for user, row in found.items()}
-    assert worth == {1: 10.0, 2: 7.5, 3: 0.0, 4: 10.0, 5: 10.0, 6: 0.0}
+    assert worth == {1: 10.0, 2: 7.5, 3: 0.0, 4: 10.0, 5: 10.0, 6: 0.0, 7: 2.5}
 
 
 def test_a_return_is_taken_from_the_purchase_before_it_whatever_its_role(

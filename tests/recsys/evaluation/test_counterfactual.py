@@ -40,6 +40,17 @@ def test_values_by_hand() -> None:
     assert robust.value == pytest.approx((0.65 - 0.8 + 2.4 + 0.2) / 4)
 
 
+def test_the_interval_of_snips_by_hand() -> None:
+    """That of a ratio: the weights vary as the rewards do. Weights 1/2, 1, 3/2, 1, 2: terms 1, 4,
+    9, 5, 4 sum to 23, and weights to 6."""
+    rewards, target = np.array([2.0, 4, 6, 5, 2]), np.array([0.25, 0.5, 0.75, 0.5, 1])
+    found = self_normalised(rewards, np.full(5, 0.5), target)
+    assert found.value == pytest.approx(23 / 6)
+    # residuals w (r - 23/6): -11/12, 1/6, 13/4, 7/6, -11/3; squares sum to 26.2361
+    error = np.sqrt(26.2361 * 5 / 4) / 6
+    assert found.high - found.value == pytest.approx(2.7764 * error, rel=1e-4)  # t, 4 degrees
+
+
 def test_clipping_cuts_weights_and_says_so() -> None:
     cut = inverse_propensity(REWARDS, PROPENSITIES, TARGET, clip=1.5)
     assert cut.value == pytest.approx((0.5 + 1.5) / 4)

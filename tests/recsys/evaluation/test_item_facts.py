@@ -11,7 +11,7 @@ import torch
 from conformance import fresh, measure, small
 from feature_store.errors import ConfigError, DataError
 from planted import write_log, write_planted
-from recsys.data.examples import Examples
+from recsys.data.examples import Examples, Interactions
 from recsys.distributed import Group
 from recsys.evaluation.item_facts import ItemFacts
 from recsys.evaluation.user_slices import user_slices
@@ -48,6 +48,16 @@ def test_novelty_is_the_share_of_users_in_bits(examples: Examples) -> None:
     item = int(events.items[0])
     had = len(set(events.users[events.items == item].tolist()))
     assert float(facts(examples).information[item]) == pytest.approx(-np.log2(had / users))
+
+
+def test_novelty_counts_users_however_often_they_had_an_item(
+    examples: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Item 1 is known to one user of four, who had it three times; item 2 to two."""
+    users, items = torch.tensor([[1, 1], [1, 1], [1, 1], [2, 2], [3, 2], [4, 3]]).T
+    events = Interactions(users, items, torch.arange(6))
+    monkeypatch.setattr(examples, "interactions", lambda: events)
+    assert facts(examples).information[1:5].tolist() == pytest.approx([2, 1, 2, 2])
 
 
 def test_slices_by_a_column_hold_the_items_with_its_values(examples: Examples) -> None:

@@ -155,6 +155,26 @@ def test_gbce_is_bce_over_the_whole_catalogue(examples: Examples) -> None:
     torch.testing.assert_close(found[0], found[1], rtol=0.03, atol=0)
 
 
+@pytest.mark.parametrize("calibration", [None, 0.0, 0.5])
+def test_gbce_is_its_formula(calibration: float | None, examples: Examples) -> None:
+    """`-(b log s(+) + sum_j log(1 - s(j))) / (n + 1)`, `b = 1 - c (1 - n / (items - 1))`, n the
+    distinct ones of 12 draws from the known items, and c .75 unless it is set."""
+    options = {} if calibration is None else {"calibration": calibration}
+    part = objective(examples, loss={"name": "gbce", **options}, normalise=False, temperature=2.0)
+    targets = torch.arange(1, P + 1)
+    drawn = part.draw(targets, 5)
+    users, own, others = vectors(P, 0), vectors(P, 1), vectors(len(drawn.ids), 2)
+    found = part(users, own, others, targets, drawn)
+    items = int((examples.known_events > 0).sum())
+    power = 1 - (0.75 if calibration is None else calibration) * (1 - len(drawn.ids) / (items - 1))
+    for row, target in enumerate(targets):
+        kept = drawn.ids != target
+        right = torch.sigmoid(users[row] @ own[row] / 2).log()
+        wrong = (1 - torch.sigmoid(others[kept] @ users[row] / 2)).log()
+        expected = -(power * right + wrong.sum()) / (int(kept.sum()) + 1)
+        torch.testing.assert_close(found[row], expected, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -21,17 +22,19 @@ from conformance import (
     trainer_of,
     training,
 )
-from feature_store.columns import HISTORY
+from feature_store.columns import HISTORY, HISTORY_TIME
 from feature_store.errors import ConfigError, DataError
 from planted import Shape
+from recsys.data.block import Block
 from recsys.data.examples import Examples
 from recsys.distributed import Group
 from recsys.embeddings.options import PerFeature
 from recsys.layers.frequency_filter import FrequencyFilter
 from recsys.layers.round_adapters import ItemAdapter, UserAdapter
 from recsys.lists.merging import IN_ROUNDS
-from recsys.retrievers.ada_retrieval import AdaRetrieval
+from recsys.retrievers.ada_retrieval import AdaRetrieval, AdaRetrievalConfig
 from recsys.retrievers.sasrec import SASRec
+from recsys.retrievers.sequential import Moments
 from recsys.training import checkpoint
 
 
@@ -255,3 +258,31 @@ def test_its_loss_is_that_of_its_rounds(examples: Examples) -> None:
     loss = ada(batch_from(ada, table), 0)
     assert loss.weight == (history != 0).sum() - 2
     assert loss.total.item() == pytest.approx(total, rel=1e-4)
+
+
+def test_over_hstu_a_target_is_asked_for_at_its_own_time(
+    examples: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each event that is read comes the next one, and after the last the target."""
+    config = AdaRetrievalConfig(
+        backbone=small("hstu"), rounds=2, list_size=4, targets_per_user=3, dropout=0.0
+    )
+    model = fresh(config, examples).train()
+    asked: list[tuple[torch.Tensor, Moments]] = []
+    rounds = model.rounds
+
+    def listening(history: torch.Tensor, events: torch.Tensor, moments: Moments, items: Any) -> Any:
+        asked.append((history, moments))
+        return rounds(history, events, moments, items)
+
+    monkeypatch.setattr(model, "rounds", listening)
+    sequences, times = [[4, 9, 2, 7, 5], [3, 1, 6]], [[10, 20, 50, 90, 200], [1000, 1300, 1900]]
+    columns = {HISTORY: sequences, HISTORY_TIME: times}
+    model(Block.of(pa.table(columns)).to_batch(), 0)
+    ((history, moments),) = asked
+    assert len(history) == 5  # three targets, and the two that the shorter one has
+    for row, read in enumerate(history.tolist()):
+        known = len([item for item in read if item])
+        whole = sequences.index(next(s for s in sequences if s[:known] == read[:known]))
+        assert moments.times[row, :known].tolist() == times[whole][:known]
+        assert moments.following[row, :known].tolist() == times[whole][1 : known + 1]

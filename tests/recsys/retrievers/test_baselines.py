@@ -32,6 +32,7 @@ from recsys.retrievers.ease import EASEConfig
 from recsys.retrievers.fitted import FittedRetriever, binary_matrix
 from recsys.retrievers.gf_cf import GFCFConfig
 from recsys.retrievers.item_knn import BM25, ItemKNNConfig
+from recsys.retrievers.popularity import RecentPopularity, RecentPopularityConfig
 from recsys.serving.index.options import ExactConfig, FaissConfig, IndexConfig
 
 BASELINES = ("item_knn", "ease", "gf_cf", "als", "bpr")
@@ -350,3 +351,18 @@ def test_users_without_events_get_the_mean_and_items_the_lowest_bias(seen: np.nd
 def test_factors_that_grow_without_bounds_are_explained(seen: np.ndarray) -> None:
     with pytest.raises(ConfigError, match=r"bpr with learning_rate = 1e\+20 .* lower it"):
         fit(BPRConfig(learning_rate=1e20, iterations=5), seen)
+
+
+def test_recent_popularity_counts_the_last_days_alone() -> None:
+    """Item 1 has more events, but ten days before the last and further back; one that is as old as
+    allowed counts."""
+    day = 86_400
+    items, days = torch.tensor([1, 1, 1, 2, 2, 3]), torch.tensor([0, 5, 89.99, 90, 95, 100])
+    examples: Any = SimpleNamespace(
+        num_items=5, schema=SimpleNamespace(user="user_id", item="item_id", clock="time")
+    )
+    retriever = RecentPopularity(RecentPopularityConfig(days=10), examples)
+    times = (days * day).long()
+    retriever.fit(Interactions(torch.ones_like(items), items, times), examples)
+    assert retriever.events.tolist() == [0, 0, 2, 1, 0]
+    assert retriever.embed_items(torch.tensor([2, 1])).tolist() == [[2], [0]]

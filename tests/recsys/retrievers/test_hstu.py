@@ -82,6 +82,19 @@ def _by_hand(block: HSTUBlock, x: Tensor, buckets: Tensor | None) -> Tensor:
     return torch.stack(users)
 
 
+def test_a_block_drops_out_in_training_alone() -> None:
+    """Of what goes to its last layer; what it adds to goes on whole."""
+    torch.manual_seed(0)
+    block, x = HSTUBlock(4, H, D, LENGTH, 0.5, timed=False), torch.randn(B, T, 4)
+    assert not torch.equal(block(x, None), block(x, None))
+    entered: list[Tensor] = []
+    block.out.register_forward_hook(lambda _, given, out: entered.append(given[0]))
+    block(x, None)
+    assert abs(float((entered[0] == 0).double().mean()) - 0.5) < 0.15
+    block.eval()
+    assert torch.equal(block(x, None), block(x, None))
+
+
 def test_what_comes_next_depends_on_when_it_is_asked_for(planted: dict[Shape, Examples]) -> None:
     """After item 1, item 2 follows within a minute and item 3 after a day, here in 60 steps."""
     model = fresh(small("hstu", negatives=0), planted["sequences"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -77,6 +78,21 @@ def test_new_items_alike_in_all_but_their_ids_are_one(genres: Examples) -> None:
         rows = rows[genre_of(genres, rows) == 1]
         vectors = towers.embed_items(rows)
         assert torch.equal(vectors, vectors[:1].expand_as(vectors)) == alike
+
+
+def test_new_items_have_no_ids_where_they_are_negatives(genres: Examples) -> None:
+    """They are placed by their other features from the first step on."""
+    examples, new = copy.copy(genres), genres.candidates("new")
+    examples.known_events = genres.known_events.index_fill(0, new, 1)  # seen after the training
+    config = small("two_tower", negative_sampling="uniform", negatives=0, log_q=False)
+    towers = fresh(config, examples)
+    assert torch.isin(new, towers.objective.sampler.everything()).all()
+    asked: list[torch.Tensor] = []
+    towers.embeddings.register_forward_pre_hook(lambda _, given: asked.append(given[0]["item_id"]))
+    reader = towers.training_reader(examples, ReaderConfig(batch_size=64), seed=0, rank=0, world=1)
+    towers(next(iter(reader)), 0)
+    (ids,) = asked
+    assert not torch.isin(ids, new).any() and torch.isin(genres.candidates(), ids).all()
 
 
 def test_the_share_of_hidden_ids_is_what_it_is_set_to(genres: Examples) -> None:

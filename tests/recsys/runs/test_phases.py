@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -21,6 +22,7 @@ from recsys.runs.phases import Phase, phases_of, phases_of_run
 from recsys.runs.work import working_on
 from recsys.training import checkpoint
 from recsys.training.options import TrainerConfig
+from recsys.training.trainer import Progress
 
 
 @pytest.fixture
@@ -77,6 +79,23 @@ def test_a_refit_is_the_second_of_two_phases(config: RunConfig) -> None:
     train, refit = phases_of(TrainerConfig(refit=True))
     assert (refit.name, refit.examples, refit.validated) == ("refit", LEARNT, False)
     assert refit.as_long_as == train and refit.start_from is None
+
+
+def test_a_refit_is_as_long_as_was_best_and_keeps_the_schedules_horizon(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rate falls as it fell while the epoch was chosen, not to the end in fewer epochs."""
+    asked: list[tuple[int, int]] = []
+
+    def trainer_of(*arguments: Any, **options: Any) -> Any:
+        asked.append((options["trainer"].epochs, options["planned_epochs"]))
+        return Mock(fit=lambda resume: Progress(best_epoch=3, best=0.5))
+
+    monkeypatch.setattr("recsys.runs.fit.trainer_of", trainer_of)
+    phases = phases_of(config.trainer.model_copy(update={"refit": True, "epochs": 7}))
+    with working_on(config) as work, work.tracked() as tracker:
+        assert fit(work, tracker, phases=phases)
+    assert asked == [(7, 7), (3, 7)]
 
 
 def test_phases_of_a_run_of_another_version_are_known(tmp_path: Path) -> None:

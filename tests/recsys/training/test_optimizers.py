@@ -134,6 +134,37 @@ def test_the_first_step_of_adaptive_optimizers_is_the_rate_itself(group: Group, 
     torch.testing.assert_close(moved.abs(), torch.full_like(moved, 0.05), atol=1e-5, rtol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+@pytest.mark.parametrize("beta2", [0.5, 0.999])
+def test_the_second_step_of_adam_is_its_formula(group: Group, name: str, beta2: float) -> None:
+    """After gradients g and 3 g, the means are of what was seen, and beta2 of their squares."""
+    config = OptimizerConfig(
+        name=name,  # type: ignore[arg-type]
+        learning_rate=0.01,
+        beta2=beta2,
+        sharded="sgd",
+        sharded_learning_rate=1e-12,  # the tables stay, and so the layer's gradient
+    )
+    model = Model()
+    fuse(model, config)
+    sharded = shard(model, group, config)
+    optimizer = Optimizer(sharded, config)
+    weights = dict(sharded.named_parameters())["layer.weight"]
+    places = [weights.detach().clone()]
+    for scale in (1.0, 3.0):
+        optimizer.set_rate(1.0)
+        optimizer.zero_grad()
+        (scale * sharded(IDS, TAGS)).backward()
+        optimizer.step()
+        places.append(weights.detach().clone())
+    mean = (0.9 * 0.1 * 1 + 0.1 * 3) / (1 - 0.9**2)
+    square = (beta2 * (1 - beta2) * 1 + (1 - beta2) * 9) / (1 - beta2**2)
+    second = (places[2] - places[1]) / (places[1] - places[0])
+    torch.testing.assert_close(
+        second, torch.full_like(second, mean / square**0.5), rtol=1e-3, atol=0
+    )
+
+
 def test_dense_gradients_are_clipped_to_the_norm(group: Group) -> None:
     config = OptimizerConfig(name="sgd", learning_rate=1.0)
     model = Model()

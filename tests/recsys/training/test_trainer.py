@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 
@@ -15,9 +17,13 @@ from feature_store.columns import HISTORY
 from feature_store.errors import ConfigError, RecsysError
 from planted import Shape
 from recsys.data.batch import Batch
+from recsys.data.block import Block
 from recsys.data.examples import Examples
+from recsys.data.options import ReaderConfig
 from recsys.distributed import Group
 from recsys.embeddings.options import EmbeddingsConfig, PerFeature
+from recsys.inputs import History
+from recsys.model import Loss, TrainedModel
 from recsys.retrievers.trained import TrainedRetriever
 from recsys.training import checkpoint
 from recsys.training.options import OptimizerConfig
@@ -70,6 +76,55 @@ def assert_equal_weights(one: Trainer, other: Trainer) -> None:
     left, right = weights(one), weights(other)
     assert left.keys() == right.keys()
     assert [n for n in left if not torch.equal(left[n], right[n])] == []
+
+
+class Slope(TrainedModel):
+    """One weight, whose gradient is the number of rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, batch: Batch, step: int) -> Loss:
+        """The weight, once a row."""
+        return Loss(self.weight * len(batch), torch.tensor(float(len(batch))))
+
+
+def test_a_step_is_divided_by_the_mean_weight_of_batches_so_far(
+    planted: dict[Shape, Examples], group: Group, tmp_path: Path
+) -> None:
+    """Of 2, 6 and 1 rows: 2 / 2, 6 / (8 / 2), 1 / (9 / 3). A short batch moves little."""
+    reader = planted["sequences"].reader("train", (History("item_id", 8),), ReaderConfig())
+    config = training(optimizer=OptimizerConfig(name="sgd", learning_rate=1.0))
+    model = Slope()
+    trainer = Trainer(model, reader, config, group, tmp_path)
+    moved = [0.0]
+    for rows in (2, 6, 1):
+        trainer.step(Block.of(pa.table({HISTORY: [[1, 2]] * rows})).to_batch())
+        moved.append(float(model.weight))
+    steps = [before - after for before, after in itertools.pairwise(moved)]
+    assert steps == pytest.approx([2 / 2, 6 / 4, 1 / 3])
+
+
+@pytest.mark.parametrize("planned", [None, 4])
+def test_the_schedule_runs_over_the_epochs_that_were_planned(
+    planted: dict[Shape, Examples], group: Group, tmp_path: Path, planned: int | None
+) -> None:
+    """Though fewer are trained: 16 steps of 32 leave half the rate."""
+    optimizer = OptimizerConfig(learning_rate=1e-3, schedule="linear")
+    trainer = trainer_of(
+        small("sasrec"),
+        planted["sequences"],
+        tmp_path,
+        group,
+        training(epochs=2, optimizer=optimizer),
+        planned_epochs=planned,
+    )
+    trainer.fit()
+    steps = 8 * (planned or 2)
+    (rate,) = {one["lr"] for one in trainer.optimizer.dense.param_groups}
+    assert trainer.planned_steps == steps and trainer.progress.step == 16
+    assert rate == pytest.approx(1e-3 * (1 - 15 / steps))  # of the last step that was made
 
 
 def scripted(*values: float, metric: str = "NDCG@10") -> Validate:
