@@ -37,7 +37,7 @@ def generate(folder: Path, rows: int, seed: int = 0) -> list[Path]:
         }
         for i in range(LISTS):
             offsets = np.concatenate([[0], rng.poisson(MEAN_LENGTH, count).cumsum()])
-            values = rng.integers(1, CARDINALITY, offsets[-1])
+            values = rng.integers(1, CARDINALITY, offsets[-1], dtype=np.int32)
             columns[f"list_{i}"] = pa.ListArray.from_arrays(
                 pa.array(offsets.astype(np.int32)), pa.array(values)
             )

@@ -30,6 +30,8 @@ from feature_store.vocabulary import UNKNOWN, Vocabulary
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
+_INT32_ROWS = 1 << 31
+
 
 def member_of(history: str) -> str:
     """The column that says whether an event is of the types that a history holds."""
@@ -90,7 +92,9 @@ def encode_events(
     ids = {f.name: f.name for f in schema.of_side("context") if f.kind == "id"}
     for column, name in {schema.user: USER_ROW, schema.item: ITEM_ROW, **ids}.items():
         values = vocabularies[schema[column].table_name].values
-        rows = pa.array(np.arange(1, len(values) + 1))
+        # what is read over and over takes half the bytes; in memory rows are int64
+        width = np.int32 if len(values) < _INT32_ROWS else np.int64
+        rows = pa.array(np.arange(1, len(values) + 1, dtype=width))
         table = engine.table(pa.table({"_id": values, "_row": rows}))
         joined = events.left_join(table, events[column] == table["_id"])
         row = joined["_row"].fill_null(UNKNOWN)

@@ -129,7 +129,8 @@ class Examples:
             pq.read_table(path, columns=[name], partitioning=None)
             for name in ("user", "item", "time")
         )
-        return Interactions(*(torch.from_numpy(t.column(0).to_numpy().copy()) for t in tables))
+        columns = (table.column(0).to_numpy().astype(np.int64) for table in tables)
+        return Interactions(*map(torch.from_numpy, columns))
 
     def reader(
         self,

@@ -187,7 +187,7 @@ def test_events_have_bounded_histories_and_their_own_context(
     assert rows(train, "device", "pieces", "label")[-2:] == [(2, 0.0, 4.0), (0, 2.0, 3.0)]
     # ids as integers, numbers as floats: that is how the reader tells them apart
     types = {field.name: field.type for field in pq.read_schema(train / "00000.parquet")}
-    assert types["pieces"] == pa.float32() and types["device"] == pa.int64()
+    assert types["pieces"] == pa.float32() and types["device"] == pa.int32()
     test = rows(tmp_path / "e" / "test.parquet", "history")
     assert test == [([1, 2, 3],), ([3, 5],)]  # requests say all that was seen
 
