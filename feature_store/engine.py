@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from feature_store.errors import DataError
+from feature_store.options import Options
 
 if TYPE_CHECKING:  # loaded with the first engine: options are read without one
     import ibis.expr.types as ir
@@ -28,10 +29,8 @@ _GIB = 1 << 30
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container, below the machine's memory
 
 
-class EngineConfig(BaseModel):
+class EngineConfig(Options):
     """Where tables of events are sorted, joined and counted."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["duckdb"] = Field("duckdb", description="The embedded engine, the only one yet.")
     memory_gb: float | None = Field(

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from feature_store.engine import Engine
 from feature_store.errors import DataError
+from feature_store.options import Options
 from feature_store.schema import Schema
 
 if TYPE_CHECKING:  # a config has labels, and is read without the engine
     import ibis.expr.types as ir
 
 
-class LabelConfig(BaseModel):
+class LabelConfig(Options):
     """Turns what the log holds, such as stars, into 0 and 1."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     positive_from: float | None = Field(
         None, description="Labels of at least this are 1, others 0; by default they are 0 or 1."

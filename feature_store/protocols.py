@@ -10,10 +10,11 @@ from abc import ABC, abstractmethod
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from feature_store.columns import POSITION
 from feature_store.errors import DataError
+from feature_store.options import Options
 from feature_store.schema import Schema
 from feature_store.timeline import rank_from_end, shuffle
 
@@ -29,13 +30,12 @@ SHOWN = {  # what is known of a user when something of this role is asked for
 }
 
 
-class Protocol(BaseModel, ABC):
+class Protocol(Options, ABC):
     """What every protocol shares: which events count, who is measured, what may be recommended.
 
     All of it is part of the fingerprint.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     needs_clock: ClassVar[tuple[str, ...]] = ("time", "order", "none")
 
     event_types: tuple[str, ...] = Field((), description="Keep only these; empty keeps all.")

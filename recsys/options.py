@@ -11,7 +11,6 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
@@ -20,23 +19,22 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 
+from feature_store.options import Options
 
-class ModelConfig(BaseModel):
+
+class ModelConfig(Options):
     """A retriever's or ranker's own options; `name` chooses it.
 
     `search_space` is what `recsys tune` tries by default, by option: low and high, or choices.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     search_space: ClassVar[dict[str, dict[str, Any]]] = {}
 
     name: str
 
 
-class Kind(BaseModel):
+class Kind(Options):
     """One of several kinds of a thing, chosen by `name`, with the options that it alone has."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
 

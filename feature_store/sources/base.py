@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
 
 from feature_store.conform import python_values
+from feature_store.options import Options
 from feature_store.schema import Schema
 
 
@@ -76,14 +76,12 @@ def raw_rows(table: pa.Table, rows: np.ndarray) -> list[str]:
     return [json.dumps(record, default=str, ensure_ascii=False) for record in records]
 
 
-class Source(BaseModel, ABC):
+class Source(Options, ABC):
     """Options of one kind of input, and how to read it.
 
     A subclass adds `source: Literal["its name"]` and its options as fields, so that it can be
     one arm of the union under `[data]` in a configuration.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     @property
     @abstractmethod

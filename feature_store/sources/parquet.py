@@ -11,9 +11,10 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from feature_store.errors import ConfigError, DataError
+from feature_store.options import Options
 from feature_store.schema import Dtype, Feature, Kind, Schema, Side
 from feature_store.sources.base import RawChunk, Source
 from feature_store.sources.files import file_identity, open_binary
@@ -25,10 +26,9 @@ _STRINGS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_vie
 _UNREADABLE = (pa.ArrowException, OSError)
 
 
-class Columns(BaseModel):
+class Columns(Options):
     """Which columns of the events carry which role."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     user: str
     item: str
     time: str

@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from feature_store.options import Options
 
 COUNTRIES = ("BR", "DE", "FR", "GB", "IN", "JP", "MX", "US")
 AGE_BANDS = ("18-24", "25-34", "35-44", "45-54", "55-64", "65+")
@@ -19,15 +21,13 @@ USER_BLOCK = 2048  # fixed: the random streams of users are drawn block by block
 _ITEMS, _TASTES, _USERS, _RATE, EVENTS, WORDS = range(1, 7)
 
 
-class World(BaseModel):
+class World(Options):
     """Everything that decides what is generated; fields are the options of the source.
 
     Probabilities: a click has logit `click_bias + click_affinity * a + click_price * p`, and a
     purchase, given a click, `buy_bias + buy_affinity * a + buy_price * p`; `a` in [0, 1] is the
     user's weight on the item's cluster at that time, `p` the item's log price, standardised.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = Field(0, ge=0, lt=1 << 32)
     users: int = Field(2_000, ge=1)

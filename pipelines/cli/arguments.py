@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,6 +49,13 @@ Out = Annotated[
         callback=writable, help="Write a file instead of a table: *.parquet, *.csv or *.tsv."
     ),
 ]
+
+
+def finite(value: float | None) -> float | None:
+    """The number that an option holds; nan would pass any bound."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    return value
 
 
 def load(config: str, overrides: list[str] | None) -> Any:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.arguments import Out
+from pipelines.cli.arguments import Out, finite
 
 
 def recommend(
@@ -25,7 +25,11 @@ def recommend(
     ] = False,
     diversity: Annotated[
         float,
-        typer.Option(help="How much score two items of different categories are worth; 0: none."),
+        typer.Option(
+            min=0,
+            callback=finite,
+            help="How much score two items of different categories are worth; 0: none.",
+        ),
     ] = 0.0,
     category: Annotated[
         str | None, typer.Option(help="Column of the catalogue that diversity looks at.")

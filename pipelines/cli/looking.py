@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from feature_store.errors import RecsysError
-from pipelines.cli.arguments import Config, Overrides, load
+from pipelines.cli.arguments import Config, Overrides, finite, load
 
 
 def plan(
@@ -16,7 +16,8 @@ def plan(
     overrides: Overrides = None,
     world_size: Annotated[int, typer.Option(min=1, help="Processes, one a GPU.")] = 1,
     hbm: Annotated[
-        float | None, typer.Option(min=0.001, help="Memory of each in GB (10^9 bytes).")
+        float | None,
+        typer.Option(min=0.001, callback=finite, help="Memory of each in GB (10^9 bytes)."),
     ] = None,
     hosts: Annotated[
         int | None, typer.Option(min=1, help="Hosts they are spread over; by default 8 on each.")

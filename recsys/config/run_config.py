@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from feature_store.engine import EngineConfig
 from feature_store.labels import LabelConfig
+from feature_store.options import Options
 from feature_store.protocols import LeaveOneOut, SplitConfig
 from feature_store.sources import SourceConfig
 from recsys.data.options import ReaderConfig
@@ -30,10 +31,8 @@ if TYPE_CHECKING:  # reading a config imports no more than the options of the mo
     from recsys.model import Model
 
 
-class TrackingConfig(BaseModel):
+class TrackingConfig(Options):
     """Where runs are recorded. The environment's MLFLOW_TRACKING_URI comes first."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     enabled: bool = True
     uri: str | None = Field(
@@ -43,10 +42,8 @@ class TrackingConfig(BaseModel):
     alias: str = Field("candidate", description="Alias given to the newest registered bundle.")
 
 
-class ExportConfig(BaseModel):
+class ExportConfig(Options):
     """What the bundle holds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     index: IndexConfig = ExactConfig()
     quantisation: QuantisationConfig = QuantisationConfig()
@@ -57,10 +54,8 @@ def _named(baseline: Any) -> Any:
     return {"name": baseline} if isinstance(baseline, str) else baseline
 
 
-class RunConfig(BaseModel):
+class RunConfig(Options):
     """A whole run: raw log -> event log -> examples -> model -> figures -> bundle."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="Names the folder of the run.")
     seed: int = Field(0, ge=0)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from feature_store.options import Options
 
 
-class ReaderConfig(BaseModel):
+class ReaderConfig(Options):
     """How examples are read."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     batch_size: int = Field(128, ge=1, description="Rows of a batch, over all processes.")
     buffer_row_groups: int = Field(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from feature_store.options import Options
 from recsys.options import Chosen, changed
 
 Sharding = Literal["auto", "replicated", "table_wise", "row_wise", "column_wise"]
@@ -15,11 +16,9 @@ Dtype = Literal["fp32", "fp16", "int8", "int4"]
 _BUDGET = "Bytes of all tables (10^6, float32)."
 
 
-class TableConfig(BaseModel):
+class TableConfig(Options):
     """What is special about one table. Tables have the names of their features, unless features
     share one; those of the unified layout are `unified`, or `unified_0`, `unified_1`, ..."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rows: int | None = Field(
         None, ge=1, description="Room for this many ids, if there are fewer yet (per_feature)."
@@ -33,10 +32,8 @@ class TableConfig(BaseModel):
     sharding: Sharding = Field("auto", description="How the table lies on several processes.")
 
 
-class EmbeddingsConfig(BaseModel):
+class EmbeddingsConfig(Options):
     """How ids become vectors; `layout` chooses one of the three kinds below."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     layout: str
     init_std: float = Field(0.02, gt=0, description="Standard deviation of initial weights.")
@@ -86,10 +83,8 @@ AnyEmbeddings = Annotated[
 ]
 
 
-class QuantisationConfig(BaseModel):
+class QuantisationConfig(Options):
     """How exported tables are stored. A table that loses too much falls back to more bits."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     dtype: Dtype = Field("fp32", description="Of all tables.")
     tables: dict[str, Dtype] = Field({}, description="Tables with a dtype of their own.")

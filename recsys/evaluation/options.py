@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from feature_store.options import Options
 from recsys.figure import Figure, first_cut
 
 
-class EvaluationConfig(BaseModel):
+class EvaluationConfig(Options):
     """What is measured."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     ks: tuple[int, ...] = Field((1, 5, 10, 20, 50, 100), description="Cut-offs of the lists.")
     batch_size: int = Field(512, ge=1, description="Users ranked at a time.")

@@ -7,26 +7,23 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from feature_store.options import Options
 from recsys.options import changed
 
 Fused = Literal["rowwise_adagrad", "adagrad", "sgd", "adam"]
 
 
-class TableOptimizer(BaseModel):
+class TableOptimizer(Options):
     """How one sharded table moves; what is not set is as for the others."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Fused | None = None
     learning_rate: float | None = Field(None, gt=0)
 
 
-class OptimizerConfig(BaseModel):
+class OptimizerConfig(Options):
     """How weights move."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["adam", "adamw", "adagrad", "sgd"] = "adam"
     learning_rate: float = Field(1e-3, gt=0)
@@ -70,10 +67,8 @@ class OptimizerConfig(BaseModel):
         return self.final + (1 - self.final) * left
 
 
-class TrainerConfig(BaseModel):
+class TrainerConfig(Options):
     """How long, how fast, and what counts as best."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(20, ge=1, description="At most this many passes over the examples.")
     steps: int | None = Field(None, ge=1, description="Stop after this many steps at the latest.")

@@ -7,7 +7,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from feature_store.options import Options
 
 if TYPE_CHECKING:  # optuna is imported where it is used: every program reads a TuneConfig
     from optuna.distributions import BaseDistribution
@@ -22,13 +24,11 @@ def _number(value: Any) -> Any:
 Number = Annotated[int | float, BeforeValidator(_number)]
 
 
-class Domain(BaseModel):
+class Domain(Options):
     """The values that one option may take: `low` to `high`, or one of `choices`.
 
     Whole numbers are drawn where both bounds are integers.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     low: Number | None = Field(None, description="Smallest value.")
     high: Number | None = Field(None, description="Largest value.")
@@ -85,10 +85,8 @@ class Domain(BaseModel):
         return json.loads(drawn) if self.choices is not None else drawn
 
 
-class TuneConfig(BaseModel):
+class TuneConfig(Options):
     """How `recsys tune` searches. Values are compared on validation alone."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     trials: int = Field(30, ge=1, description="At most this many combinations of values.")
     sampler: Literal["tpe", "random"] = Field(

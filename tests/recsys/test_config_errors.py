@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 import tomllib
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
 
 from feature_store.errors import ConfigError
-from recsys.config import parse_config
+from feature_store.options import Options
+from recsys.config import RunConfig, parse_config
 
 Tree = dict[str, Any]
 Key = tuple[str | int, ...]
@@ -102,3 +107,40 @@ def test_a_misspelled_key_is_told(place: tuple[Tree, Key], at: int, how: str) ->
     message = message_of(wrong)
     assert message is not None
     assert_told(message, (*key[:-1], misspelled))
+
+
+def all_options(kind: type[Options] = Options) -> Iterator[type[Options]]:
+    for below in kind.__subclasses__():
+        yield below
+        yield from all_options(below)
+
+
+def tables_of(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models in an annotation, however deep."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in typing.get_args(annotation):
+        yield from tables_of(part)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "nan", "inf"])
+def test_no_option_takes_a_number_that_is_none(value: Any) -> None:
+    """A bound lets nan pass, since every comparison with it is false."""
+    RunConfig.model_json_schema()  # imports the options of every model
+    taken, asked = [], 0
+    for kind in set(all_options()):
+        for name, field in kind.model_fields.items():
+            for model in tables_of(field.annotation):
+                assert issubclass(model, Options), f"{kind.__name__}.{name}: {model.__name__}"
+            written = str(field.annotation)
+            if "float" not in written or "str" in written:  # a text may be anything
+                continue
+            asked += 1
+            try:
+                kind.model_validate({name: [value] if "tuple" in written else value})
+            except ValidationError as error:
+                if any(where["loc"][:1] == (name,) for where in error.errors()):
+                    continue
+            taken.append(f"{kind.__name__}.{name}")
+    assert asked > 50
+    assert taken == []

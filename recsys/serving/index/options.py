@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from feature_store.options import Options
 
 
-class ExactConfig(BaseModel):
+class ExactConfig(Options):
     """All items are compared with a query."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["exact"] = Field("exact", description="All inner products.")
 
 
-class ApproximateConfig(BaseModel):
+class ApproximateConfig(Options):
     """What all indices share that may miss an item; `way_out` says what misses fewer."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     way_out: ClassVar[str]
 
     recall_target: float = Field(
