@@ -1,17 +1,24 @@
-"""Names of the columns that logs and examples add beside the features; defined once."""
+"""Names of columns: our own, defined once, and which are left to people's.
+
+The engine of tables knows no upper and lower case, so neither do the rules below. What is made on
+the way, and lies in no file, begins with an underscore, and no feature does.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 POSITION = "position"  # the order of the log: breaks ties in time, always the same way
-ROLE = "role"  # of an event under a protocol
 
 HISTORY, HISTORY_TIME, TARGET, TIME, LABEL = "history", "history_time", "target", "time", "label"
 TARGET_VALUE = "target_value"  # net money of a target in millionths, beside `target`
 TRAIN_EVENTS = "train_events"  # of an item: 0 means that it cannot have been learned
 KNOWN_EVENTS = "known_events"  # of an item: events before the test, validation included
 LAST_PRICE = "last_price"  # of an item, the newest one known before the test
+EXPECTED_ITEMS, EXPECTED_SCORES = "expected_items", "expected_scores"  # of golden requests
 
 # of events while examples are made of them; in no file
+ROLE = "_role"  # of an event under a protocol
 USER_ROW, ITEM_ROW, SECONDS = "_user_row", "_item_row", "_seconds"
 PRICE, VALUE = "_price", "_value"  # of one piece, and of the whole event, in the log's currency
 
@@ -21,9 +28,41 @@ def time_of(history: str) -> str:
     return f"{history}_{TIME}"
 
 
-# what no feature may be called
-RESERVED = (
-    *(POSITION, HISTORY, HISTORY_TIME, TARGET, TARGET_VALUE, TIME),
-    *(TRAIN_EVENTS, KNOWN_EVENTS, LAST_PRICE),
-    *(USER_ROW, ITEM_ROW, SECONDS, PRICE, VALUE),
+# what no feature may be called, in whatever case; `label` is the label's alone
+RESERVED = frozenset(
+    (
+        *(POSITION, HISTORY, HISTORY_TIME, TARGET, TARGET_VALUE, TIME),
+        *(TRAIN_EVENTS, KNOWN_EVENTS, LAST_PRICE, EXPECTED_ITEMS, EXPECTED_SCORES),
+    )
 )
+_JOINS = ".#/\\"  # they join names of weights, of lookups and of files
+_LONGEST = 200  # bytes: a table's name is that of a file
+
+
+def fault_of(name: str) -> str | None:
+    """Why no feature can have this name; None where one can."""
+    if name.casefold() in RESERVED:
+        return "is a column of logs or examples"
+    if not name.strip():
+        return "is empty"
+    if name.startswith("_"):
+        return "begins with '_', as columns do that are made on the way"
+    if set(name) & set(_JOINS) or not name.isprintable():
+        return f"holds one of {' '.join(_JOINS)} or what cannot be printed"
+    if len(name.encode()) > _LONGEST:
+        return f"is longer than {_LONGEST} bytes"
+    return None
+
+
+def free_name(column: str, side: str, taken: Collection[str]) -> str:
+    """What to call the feature in a column of people's: its own name, if a feature can have it and
+    it is not `taken` (casefolded names); otherwise one much like it, that begins with its `side`.
+    """
+    written = "".join(c if c.isprintable() and c not in _JOINS else "_" for c in column)
+    plain = written.lstrip("_ ").encode()[: _LONGEST - 20].decode(errors="ignore")
+    sided = f"{side}_{plain or 'column'}"
+    numbered = (f"{sided}_{number}" for number in range(2, len(taken) + 3))
+    for name in (column, plain, sided, *numbered):
+        if name.casefold() not in taken and fault_of(name) is None:
+            return name
+    raise AssertionError("one of more names than are taken is free")

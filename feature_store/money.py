@@ -42,7 +42,8 @@ def with_money(engine: Engine, split: Split, catalogue: Catalogue) -> ir.Table:
     pairs = pairs.filter(pairs["_age"] == 0)
     lost = pairs.group_by(*keys, ROLE).aggregate(_lost=pairs["_lost"].sum())
     # all that is lost of a (user, item, role) is taken from its purchases in their order
-    joined = events.left_join(lost, [*keys, ROLE]).drop(f"{k}_right" for k in (*keys, ROLE))
+    joined = events.left_join(lost, [*keys, ROLE], rname="_right_{name}")
+    joined = joined.drop(f"_right_{k}" for k in (*keys, ROLE))
     before = ibis.window(
         group_by=[joined[k] for k in (*keys, ROLE)],
         order_by=[joined[schema.time], joined[POSITION]],

@@ -10,7 +10,7 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from feature_store.columns import POSITION, RESERVED
+from feature_store.columns import LABEL, POSITION, TIME, fault_of
 from feature_store.errors import DataError
 
 Kind = Literal["id", "bag", "dense", "text"]
@@ -64,10 +64,9 @@ class Feature(_Frozen):
             raise ValueError(f"feature {self.name!r}: text features are strings")
         if self.embedded and self.dtype == "float32":
             raise ValueError(f"feature {self.name!r}: ids are int64 or string")
-        if self.name in RESERVED:
-            raise ValueError(f"{self.name!r} is a column of logs or examples: rename the feature")
-        if "." in self.name or "#" in self.name:  # they join names of weights and of lookups
-            raise ValueError(f"{self.name!r} holds a '.' or '#': rename the feature")
+        for name in (self.name, self.table_name):
+            if fault := fault_of(name):
+                raise ValueError(f"{name!r} {fault}: rename the feature")
         return self
 
 
@@ -101,9 +100,10 @@ class Schema(_Frozen):
     @model_validator(mode="after")
     def _check(self) -> Schema:
         names = [f.name for f in self.features]
-        if len(set(names)) < len(names):
-            repeated = sorted({n for n in names if names.count(n) > 1})
-            raise ValueError(f"features named twice: {', '.join(repeated)}")
+        folded = [name.casefold() for name in names]
+        if len(set(folded)) < len(names):
+            repeated = sorted({n for n in names if folded.count(n.casefold()) > 1})
+            raise ValueError(f"features named twice, in whatever case: {', '.join(repeated)}")
         for role, side in (("user", "user"), ("item", "item")):
             feature = self.find(getattr(self, role))
             if feature is None or feature.kind != "id" or feature.side != side:
@@ -111,16 +111,19 @@ class Schema(_Frozen):
                     f"role {role!r} must name a feature of kind 'id' and side {side!r}, "
                     f"not {getattr(self, role)!r}"
                 )
-        if self.time in (*names, POSITION):
+        if self.time.casefold() in (*folded, POSITION):
             raise ValueError(f"the time column {self.time!r} cannot be a feature as well")
+        if self.time != TIME and (fault := fault_of(self.time)):
+            raise ValueError(f"the time column {self.time!r} {fault}")
         context = {f.name for f in self.features if f.side == "context"}
         for role in ("label", "price", "quantity", "event_type", "propensity", "published_role"):
             name = getattr(self, role)
             if name is not None and name not in context and not (role == "price" and name in names):
                 raise ValueError(f"role {role!r} names {name!r}: not among {sorted(context)}")
-        label = self.find("label")
-        if label is not None and label.side != "item" and self.label != "label":
-            raise ValueError("a feature named 'label' must have the label role: rename it")
+        for feature in self.features:
+            of_events = feature.side != "item" or feature.name == self.item
+            if feature.name.casefold() == LABEL and of_events and feature.name != self.label:
+                raise ValueError("a feature named 'label' must have the label role: rename it")
         unknown = set(self.unique) - set(self.events_schema().names)
         if unknown:
             raise ValueError(f"unique names no event column: {', '.join(sorted(unknown))}")

@@ -18,7 +18,7 @@ from feature_store.event_log import EventLog
 from feature_store.ingest.quarantine import Quarantine
 from feature_store.sources.base import BadRow, raw_rows
 
-_FIRST = "first_position"
+_FIRST, _COUNT = "_first_position", "_count"
 
 
 class LineMap:
@@ -80,9 +80,9 @@ def set_repeats_aside(engine: Engine, log: EventLog, lines: LineMap, aside: Quar
     events = engine.scan(log.files)
     firsts = (
         events.group_by(keys)
-        .agg(count=events.count(), **{_FIRST: events[POSITION].min()})
-        .filter(lambda t: t["count"] > 1)
-        .drop("count")
+        .agg(**{_COUNT: events.count(), _FIRST: events[POSITION].min()})
+        .filter(lambda t: t[_COUNT] > 1)
+        .drop(_COUNT)
     )
     repeats = events.join(firsts, keys)
     repeats = repeats.filter(repeats[POSITION] > repeats[_FIRST])

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor, nn
 
-from feature_store.columns import HISTORY
+from feature_store.columns import EXPECTED_ITEMS, EXPECTED_SCORES, HISTORY
 from feature_store.durable import write_parquet
 from feature_store.errors import DataError
 from feature_store.vocabulary import Vocabulary
@@ -30,7 +30,7 @@ from recsys.retrievers.base import Candidates, VectorRetriever
 from recsys.serving.bundle import Bundle
 from recsys.serving.fallback import FALLBACK, ITEM, SCORE
 from recsys.serving.generator import ITEM_IDS, ITEMS, PROGRAM
-from recsys.serving.golden import EXPECTED_ITEMS, EXPECTED_SCORES, GOLDEN
+from recsys.serving.golden import GOLDEN
 from recsys.serving.index.base import Queries
 from recsys.serving.index.kinds import build_index, recall_against_exact
 from recsys.serving.index.options import ApproximateConfig, IndexConfig

@@ -11,13 +11,14 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from feature_store.columns import EXPECTED_ITEMS, EXPECTED_SCORES
 from feature_store.errors import DataError
 from feature_store.vocabulary import Vocabulary
 from recsys.lists.merging import MERGES
 from recsys.lists.search import search
 from recsys.serving.bundle import Bundle
 from recsys.serving.fallback import FALLBACK, Fallback
-from recsys.serving.golden import EXPECTED_ITEMS, EXPECTED_SCORES, GOLDEN, same_list
+from recsys.serving.golden import GOLDEN, same_list
 from recsys.serving.index.base import Index, Queries
 from recsys.serving.index.kinds import load_index
 from recsys.serving.manifest import GeneratorRecord

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 GOLDEN = "golden.parquet"
-EXPECTED_ITEMS, EXPECTED_SCORES = "expected_items", "expected_scores"
 TOLERANCE = 1e-3  # of scores and logits, between the eager model and the exported one
 
 

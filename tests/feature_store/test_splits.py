@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from feature_store.columns import ROLE
 from feature_store.engine import Engine, EngineConfig
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
@@ -77,7 +78,7 @@ def roles(split: Split) -> dict[str, list[tuple[int, str]]]:
     """(user, item) of every event by role, in the order of the log."""
     found: dict[str, list[tuple[int, str]]] = {}
     for row in split.events.order_by("position").to_pyarrow().to_pylist():
-        found.setdefault(row["role"], []).append((row["u"], row["i"]))
+        found.setdefault(row[ROLE], []).append((row["u"], row["i"]))
     return found
 
 
@@ -370,7 +371,7 @@ def test_the_published_split_is_taken_as_it_is_and_validation_from_training(
     split = make_split(engine, log, Fixed())
     assert split.counts == {"test": 50, "train": 135, "validation": 15}
     frame = split.events.to_pandas()
-    assert ((frame.role == "test") == (frame.part == "test")).all()
+    assert ((frame[ROLE] == "test") == (frame.part == "test")).all()
     assert make_split(engine, log, Fixed(seed=1)).fingerprint != split.fingerprint
 
     whole = EventLog.create(tmp_path / "whole", schema)
