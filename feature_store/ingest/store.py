@@ -244,7 +244,8 @@ def _store_events(
     if waiting:
         log.append(pa.concat_tables(waiting))
     if not read:
-        raise DataError(f"the source holds no events: {source}")
+        where = "".join(f" {path}" for path in (getattr(source, "path", None),) if path)
+        raise DataError(f"the source{where} holds no events: its files have no row beside headers")
     log = set_repeats_aside(engine, log, lines, aside)
     stored, quarantined = log.num_rows, aside.rows - before
     if read != stored + quarantined:

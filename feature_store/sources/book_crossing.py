@@ -146,7 +146,7 @@ class BookCrossing(Source):
     def _read(self, file: str) -> Iterator[RawChunk]:
         names = _COLUMNS[file]
         with self._files.open(file) as stream:
-            crlf = stream.readline(1 << 16).endswith(b"\r\n")
+            crlf = stream.read(1 << 16).split(b"\n", 1)[0].endswith(b"\r")
         layout = TextFormat(
             tuple(names),
             delimiter=";",

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, cast
 
 from feature_store.errors import DataError
 
 _DIGEST_BELOW = 64 << 20  # bytes: larger inputs are told apart by size and time of change
-_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
+_GROWTH, _GROWTH_FROM = 100, 64 << 20  # real data sets grow less than 20-fold
+_BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError),
+    *(NotImplementedError, RuntimeError, ValueError, MemoryError, struct.error),
+)
 
 
 class Files:
@@ -66,12 +72,14 @@ class Files:
             with open_binary(self.path / name) as stream:
                 yield stream
             return
-        with (
-            _readable(self.label(name)),
-            zipfile.ZipFile(self.path) as archive,
-            archive.open(self._members[name]) as member,
-        ):
-            yield member
+        label = self.label(name)
+        with ExitStack() as stack:
+            with _readable(label):
+                archive = stack.enter_context(zipfile.ZipFile(self.path))
+                info = archive.getinfo(self._members[name])
+                member = stack.enter_context(archive.open(info))
+                packed = min(info.compress_size, self.path.stat().st_size)
+            yield cast(IO[bytes], _Checked(member, label, packed))
 
     def identity(self, names: list[str]) -> list[list[str | int]]:
         """What tells these files from others: their content, or size and time when large."""
@@ -98,10 +106,39 @@ def open_binary(path: Path) -> Iterator[IO[bytes]]:
 
     Raises DataError, also while reading, when the file cannot be read.
     """
-    with _readable(str(path)):
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rb") as stream:
-            yield stream  # type: ignore[misc]
+    with ExitStack() as stack:
+        with _readable(str(path)):
+            packed = path.stat().st_size if path.suffix == ".gz" else None
+            opener: Any = open if packed is None else gzip.open
+            stream = stack.enter_context(opener(path, "rb"))
+        yield cast(IO[bytes], _Checked(stream, str(path), packed))
+
+
+class _Checked:
+    """A stream whose errors are one line, and which does not grow without end.
+
+    What was packed into `packed` bytes may be a hundred times as large, or 64 MiB. Nothing that
+    people log is packed better; what is was made to fill memory and disk.
+    """
+
+    def __init__(self, stream: IO[bytes], label: str, packed: int | None) -> None:
+        self._stream, self._label = stream, label
+        self._left = None if packed is None else max(_GROWTH_FROM, _GROWTH * packed)
+
+    def read(self, size: int = -1) -> bytes:
+        """As of any stream. Raises DataError for broken archives, and for what grows too far."""
+        if size < 0 and self._left is not None:
+            size = self._left + 1
+        with _readable(self._label):
+            content = self._stream.read(size)
+        if self._left is not None:
+            self._left -= len(content)
+            if self._left < 0:
+                raise DataError(
+                    f"{self._label} grows more than {_GROWTH}-fold when it is unpacked, as no log "
+                    "does: if you trust it, unpack it yourself"
+                )
+        return content
 
 
 @contextmanager

@@ -21,6 +21,8 @@ from feature_store.sources.text_table import BLOCK_BYTES, TextFormat, read_text
 
 # A line never holds a newline, so that one column takes it whole.
 _WHOLE_LINES = TextFormat(("line",), delimiter="\n", final_newline=False)
+_LONGEST_RECORD = 1 << 20  # characters; a parser takes some hundred times as many
+_RECORDS = 1 << 14  # in a chunk: as objects they are far larger than as text
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 _NO_RECORD = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
 
@@ -89,9 +91,14 @@ def read_records(
     Raises:
         DataError: the file is empty, or a line is longer than a block.
     """
-    for chunk in read_lines(stream, file, block_bytes=block_bytes):
+    chunks = read_lines(stream, file, block_bytes=block_bytes)
+    for chunk in (part for whole in chunks for part in _parts(whole)):
         rows, lines, bad = [], [], list(chunk.bad)
         for line, text in zip(chunk.lines.tolist(), chunk.table["line"].to_pylist(), strict=True):
+            if len(text) > _LONGEST_RECORD:
+                reason = f"is a record of more than {_LONGEST_RECORD:,} characters"
+                bad.append(BadRow(line, "", reason, text))
+                continue
             try:
                 record = row.model_validate(_record(text))
                 if "\\u" in text:
@@ -109,6 +116,16 @@ def read_records(
         )
         numbers = np.array(lines, dtype=np.int64)
         yield replace(chunk, table=table, lines=numbers, bad=sorted(bad, key=lambda b: b.line))
+
+
+def _parts(chunk: RawChunk) -> Iterator[RawChunk]:
+    """A chunk in parts of few rows; the first speaks for what is bad and what was read."""
+    for start in range(0, max(1, chunk.table.num_rows), _RECORDS):
+        table, lines = chunk.table.slice(start, _RECORDS), chunk.lines[start : start + _RECORDS]
+        first = start == 0
+        yield RawChunk(
+            table, chunk.file, lines, chunk.bad if first else [], chunk.read_bytes if first else 0
+        )
 
 
 def _record(text: str) -> dict[str, Any]:

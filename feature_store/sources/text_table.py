@@ -15,7 +15,14 @@ from feature_store.errors import DataError
 from feature_store.sources.base import BadRow, RawChunk
 
 BLOCK_BYTES = 16 << 20
+LONGEST_LINE = 16 << 20  # bytes
 _TORN = "the file ends inside a line: it may be truncated"
+_NUL = "holds a NUL byte"
+_LONG = f"is a line of more than {LONGEST_LINE:,} bytes"
+_RETURN = "holds a carriage return that ends no line"
+_MARKS = (b"\xff\xfe", b"\xfe\xff")  # how UTF-16 and UTF-32 begin
+
+csv.field_size_limit(LONGEST_LINE)  # what fits in a line is not broken
 
 
 @dataclass(frozen=True)
@@ -49,25 +56,31 @@ def read_text(
     """Chunks of string columns; memory is bounded by a few blocks of `block_bytes`.
 
     Raises:
-        DataError: the file is empty, its header lacks a column, or a line is longer than a block.
+        DataError: the file is empty or no text in lines of its encoding, its header lacks a
+            column, or a line is longer than two blocks.
     """
     names = layout.columns
     line = 1
     for block, torn in _blocks(stream, file, block_bytes, layout.line_end.encode()):
         size = len(block)
         if line == 1:
-            block = block.removeprefix(b"\xef\xbb\xbf") if layout.encoding == "utf-8" else block
+            block = _begin(block, torn, file, layout)
         lines, undecodable = _lines(block, layout.encoding, layout.line_end)
         numbers = np.arange(line, line + len(lines))
         bad = [BadRow(line + at, "", f"is not {layout.encoding}", raw) for at, raw in undecodable]
         keep = np.asarray(pc.not_equal(lines, ""))
         keep[[at for at, _ in undecodable]] = False
+        for mask, reason in _broken(lines, block, layout):
+            at_fault = np.flatnonzero(mask & keep)
+            bad += [BadRow(line + int(at), "", reason, lines[at].as_py()) for at in at_fault]
+            keep[at_fault] = False
         if torn and layout.final_newline and keep[-1]:
             bad.append(BadRow(int(numbers[-1]), "", _TORN, lines[-1].as_py()))
             keep[-1] = False
         if line == 1 and layout.header:
-            names = _header(lines[0].as_py(), file, layout)
-            keep[0] = False
+            place = int(keep.argmax())  # blank lines may stand before it
+            names = _header(lines[place].as_py(), file, layout)
+            keep[place] = False
         line += len(lines)
         if not keep.all():
             lines, numbers = lines.filter(pa.array(keep)), numbers[keep]
@@ -107,6 +120,39 @@ def _blocks(
         yield rest, True
 
 
+def _begin(block: bytes, torn: bool, file: str, layout: TextFormat) -> bytes:
+    """The first block without the mark of its encoding.
+
+    Raises DataError where the file's beginning shows that all of it is no such text.
+    """
+    end = layout.line_end.encode()
+    first = block.split(end, 1)[0]
+    if block.startswith(_MARKS) or (layout.header and b"\0" in first):
+        raise DataError(
+            f"{file} is not {layout.encoding}: it begins as UTF-16 does, or with NUL bytes: save "
+            f"it as {layout.encoding}"
+        )
+    if torn and end not in block and b"\r" in block.strip(b"\r"):
+        raise DataError(
+            f"{file}: its lines end with a carriage return alone, as on old Macintoshs: let them "
+            f"end with {layout.line_end!r}"
+        )
+    return block.removeprefix(b"\xef\xbb\xbf") if layout.encoding == "utf-8" else block
+
+
+def _broken(lines: pa.Array, block: bytes, layout: TextFormat) -> Iterator[tuple[np.ndarray, str]]:
+    """Masks [lines] of those that no value of the format can hold, and why."""
+    if b"\0" in block:
+        yield np.asarray(pc.match_substring(lines, "\0")), _NUL
+    if len(block) > LONGEST_LINE:
+        yield np.asarray(pc.greater(pc.binary_length(lines), LONGEST_LINE)), _LONG
+    if b"\r" in block:
+        inside = pc.match_substring(lines, "\r")
+        if layout.quoted:  # a value in quotes may hold one
+            inside = pc.and_not(inside, pc.match_substring(lines, '"'))
+        yield np.asarray(inside), _RETURN
+
+
 def _lines(block: bytes, encoding: str, end: str) -> tuple[pa.Array, list[tuple[int, str]]]:
     """The lines of a block without their ends, and which of them do not decode."""
     undecodable = []
@@ -127,7 +173,10 @@ def _lines(block: bytes, encoding: str, end: str) -> tuple[pa.Array, list[tuple[
 
 def _header(line: str, file: str, layout: TextFormat) -> tuple[str, ...]:
     if layout.quoted:
-        row = next(csv.reader([line], delimiter=layout.delimiter), [])
+        try:
+            row = next(csv.reader([line], delimiter=layout.delimiter), [])
+        except csv.Error as error:
+            raise DataError(f"{file}: its header cannot be read: {error}") from None
         names = [name.strip() for name in row]
     else:
         names = [name.strip() for name in line.split(layout.delimiter)]

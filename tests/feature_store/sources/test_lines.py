@@ -102,6 +102,19 @@ def test_records() -> None:
     ]
 
 
+def test_a_record_of_more_than_the_limit_is_named_before_a_parser_sees_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("feature_store.sources.lines._LONGEST_RECORD", 30)
+    monkeypatch.setattr("feature_store.sources.lines._RECORDS", 2)
+    long = b'{"name": "' + b"x" * 40 + b'"}\n'
+    rows, bad = records(b'{"name": "a"}\n' * 3 + long + b'{"name": "b"}\n')
+    assert {line: row["name"] for line, row in rows.items()} == {1: "a", 2: "a", 3: "a", 5: "b"}
+    assert [(line, reason) for line, _, reason, _ in bad] == [
+        (4, "is a record of more than 30 characters")
+    ]
+
+
 @given(st.lists(st.binary(max_size=30).map(lambda b: b.replace(b"\n", b"")), max_size=8))
 def test_of_any_bytes_every_line_is_a_row_or_bad_or_blank(noise: list[bytes]) -> None:
     good = json.dumps({"name": "x"}).encode()
