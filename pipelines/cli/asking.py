@@ -25,11 +25,7 @@ def recommend(
     ] = False,
     diversity: Annotated[
         float,
-        typer.Option(
-            min=0,
-            callback=finite,
-            help="How much score two items of different categories are worth; 0: none.",
-        ),
+        typer.Option(callback=finite, help="Score that a pair of different categories is worth."),
     ] = 0.0,
     category: Annotated[
         str | None, typer.Option(help="Column of the catalogue that diversity looks at.")
