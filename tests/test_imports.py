@@ -63,6 +63,7 @@ KNOW_OF_PROCESSES = {
     "recsys/training/background.py",
     "recsys/training/checkpoint.py",
     "recsys/training/growth.py",
+    "recsys/training/metadata.py",
     "recsys/training/sharding.py",
     "recsys/training/trainer.py",
 }

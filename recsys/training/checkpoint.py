@@ -32,11 +32,11 @@ from feature_store.errors import DataError
 from recsys.distributed import Group
 from recsys.embeddings.tables import materialise
 from recsys.training.growth import Changes, GrowingLoadPlanner, Patches, compare, describe
+from recsys.training.metadata import METADATA, CheckedReader
 from recsys.training.optimizers import Optimizer
+from recsys.training.state import FORMAT, STATE, read_state
 
-FORMAT = 2
 BEST = "best_step"  # in the state: the step whose weights are the best so far
-_STATE = "state.json"
 _TABLE = re.compile(r"sharded\.\w+\.(?:embeddings|embedding_bags)\.")
 _PARTIAL, _REMOVED = "partial", "removed"
 _BLOCK = 1 << 22
@@ -104,9 +104,9 @@ def write(folder: Path, tensors: Tensors, state: dict[str, Any], group: Group) -
         try:
             for _, of_process in reports:
                 files |= of_process
-            files[".metadata"] = _facts(aside / ".metadata")
+            files[METADATA] = _facts(aside / METADATA)
             contents = {"format": FORMAT, "world": group.world, "files": files, **state}
-            _write_synced(aside / _STATE, json.dumps(contents, indent=2) + "\n")
+            _write_synced(aside / STATE, json.dumps(contents, indent=2) + "\n")
             _remove(folder)
             aside.rename(folder)
             _sync(folder.parent)
@@ -150,7 +150,7 @@ def load(
             if name.startswith(f"{submodule}.")
         }
     with Patches(tensors, changes) as patched:
-        _read(folder, patched, changes, process_group=group.background)
+        _read(folder, state["files"], patched, changes, process_group=group.background)
     _put(model, tensors["model"], submodule)
     if optimizer is not None:
         names = _names(optimizer.all.state_dict()["state"])
@@ -173,22 +173,8 @@ def load_unsharded(folder: Path, model: nn.Module) -> dict[str, Any]:
     changes = compare(folder, state["model"], model, None)
     tensors = {"model": _renamed(materialise(model).state_dict())}
     with Patches(tensors, changes) as patched:
-        _read(folder, patched, changes, no_dist=True)
+        _read(folder, state["files"], patched, changes, no_dist=True)
     _put(model, tensors["model"])
-    return state
-
-
-def read_state(folder: Path) -> dict[str, Any]:
-    """The JSON part. Raises DataError when the folder holds no whole checkpoint."""
-    try:
-        state = json.loads((folder / _STATE).read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder} holds no whole checkpoint: {error}") from None
-    if state.get("format") != FORMAT:
-        raise DataError(
-            f"{folder} has checkpoint format {state.get('format')}, this program reads {FORMAT}: "
-            "train anew"
-        )
     return state
 
 
@@ -226,7 +212,7 @@ def prune(folder: Path, keep: int) -> None:
 
 
 def _complete(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("step-*") if (path / _STATE).exists()]
+    return [path for path in folder.glob("step-*") if (path / STATE).exists()]
 
 
 def _hidden(folder: Path, why: str) -> Path:
@@ -299,8 +285,8 @@ def _verify(folder: Path, files: dict[str, Any], group: Group | None = None) -> 
     problem = None
     for name in sorted(files)[rank::world]:
         path = folder / name
-        if not path.exists():
-            problem = f"{name} is missing"
+        if path.is_symlink() or not path.is_file():
+            problem = f"{name} is missing, or no plain file"
         elif _facts(path) != files[name]:
             problem = f"{name} was altered since it was written"
     problems = [problem] if group is None else group.gather(problem, background=True)
@@ -310,10 +296,12 @@ def _verify(folder: Path, files: dict[str, Any], group: Group | None = None) -> 
         )
 
 
-def _read(folder: Path, tensors: Tensors, changes: Changes, **options: Any) -> None:
+def _read(
+    folder: Path, files: dict[str, Any], tensors: Tensors, changes: Changes, **options: Any
+) -> None:
+    reader, planner = CheckedReader(folder, files), GrowingLoadPlanner(changes)
     try:
-        planner = GrowingLoadPlanner(changes)
-        _quietly(dcp.load, tensors, checkpoint_id=str(folder), planner=planner, **options)
+        _quietly(dcp.load, tensors, storage_reader=reader, planner=planner, **options)
     except CheckpointException as error:
         raise DataError(f"{folder} cannot be loaded: {_reason(error)}") from None
 

@@ -6,11 +6,12 @@ import copy
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from feature_store.errors import ConfigError, DataError, RecsysError
 from recsys.data.batch import Batch
@@ -55,6 +56,11 @@ class Progress:
     loss_total: float = 0.0
     loss_weight: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+_PROGRESS = TypeAdapter(Progress)
 
 
 class Trainer:
@@ -260,9 +266,13 @@ class Trainer:
             self.group,
             allow_features=self.config.allow_feature_changes,
         )
-        if set(state["progress"]) != {f.name for f in fields(Progress)}:
-            raise DataError(f"{folder} was written by another version: train without --resume")
-        self.progress = Progress(**state["progress"])
+        try:
+            _PROGRESS.validate_python(state.get("progress"))
+            self.progress = Progress(**state["progress"])
+        except ValidationError:
+            raise DataError(
+                f"{folder} was written by another version: train without --resume"
+            ) from None
         self.optimizer.count_steps(self.progress.step)
         for text in changes.notes:
             self._note(text)
