@@ -22,6 +22,9 @@ from recsys.inputs import REQUESTS
 from recsys.model import Model
 from recsys.serving.manifest import Quantisation
 
+# what torch.export writes of a node besides its value
+_TOLD = {"stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "custom", "from_node"}
+
 
 def on_plain_tables(model: Model) -> Any:
     """A copy of a model whose tables are plain modules."""
@@ -70,6 +73,7 @@ def export_program(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         exported = torch.export.export(program, arguments, dynamic_shapes=dimensions)
+        _strip(exported)
         torch.export.save(exported, str(path))
 
 
@@ -80,3 +84,15 @@ def _at_least_two(part: Tensor, *, columns: bool) -> Tensor:
     if columns and part.dim() == 2 and part.shape[1] < 2:
         part = torch.cat([part, part], dim=1)
     return part
+
+
+def _strip(exported: torch.export.ExportedProgram) -> None:
+    """Take out what serving does not read: sample inputs, which are kept as a pickle, guards, which
+    are Python code, and where in our files each operator comes from."""
+    exported.example_inputs = None
+    vars(exported).update(_guards_code=[])
+    for module in exported.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                for told in _TOLD.intersection(node.meta):
+                    del node.meta[told]

@@ -31,6 +31,7 @@ from feature_store.schema import Schema
 from feature_store.vocabulary import Vocabulary
 from recsys.serving.files import check_files
 from recsys.serving.manifest import GeneratorRecord, Manifest, RankerRecord
+from recsys.serving.program import open_program
 from recsys.serving.users import KnownUsers, UsersFile
 
 SCHEMA, CATALOGUE, USERS, PARTS = "schema.json", "catalogue.parquet", "users.arrow", "parts"
@@ -92,7 +93,7 @@ class Bundle:
 
     def program(self, part: str, name: str) -> torch.nn.Module:
         """An exported program of a part."""
-        return torch.export.load(str(self.part_file(part, name))).module()
+        return open_program(self.part_file(part, name))
 
     def part_file(self, part: str, name: str) -> Path:
         """A file of a part."""

@@ -1,4 +1,4 @@
-"""What a bundle says of itself: `manifest.json`, format 3."""
+"""What a bundle says of itself: `manifest.json`, format 4."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from recsys.inputs import Input, from_json, to_json
 from recsys.lists.merging import MergeName
 from recsys.serving.index.options import IndexConfig
 
-FORMAT: Literal[3] = 3
+FORMAT: Literal[4] = 4
 MANIFEST = "manifest.json"
 
 
@@ -145,7 +145,7 @@ PartName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 class Manifest(_Frozen):
     """`manifest.json`."""
 
-    format: Literal[3] = Field(FORMAT, description="Of the bundle: what lies where.")
+    format: Literal[4] = Field(FORMAT, description="Of the bundle: what lies where.")
     created: str = Field(description="When it was written, in UTC.")
     vocabularies: dict[str, str] = Field(description="File of the raw ids of a feature.")
     parts: dict[PartName, PartRecord] = Field(description="What it answers with, by name.")

@@ -205,15 +205,15 @@ def test_what_is_no_bundle_is_refused(copy: Path, tmp_path: Path) -> None:
     (copy / "manifest.json").write_text("{")
     assert_refused(copy, "is not a bundle")
     (copy / "manifest.json").write_text("[]")
-    assert_refused(copy, "bundle format None, this program reads 3")
+    assert_refused(copy, "bundle format None, this program reads 4")
 
 
-@pytest.mark.parametrize("written", [2, 99])
+@pytest.mark.parametrize("written", [2, 3, 99])
 def test_another_format_is_refused_with_the_command_that_makes_it_anew(
     copy: Path, written: int
 ) -> None:
     rewrite(copy, lambda manifest: manifest.update(format=written))
-    assert_refused(copy, f"format {written}, this program reads 3: .* `recsys export RUN`")
+    assert_refused(copy, f"format {written}, this program reads 4: .* `recsys export RUN`")
     (copy.parent / "config.toml").touch()  # the bundle of a run
     assert_refused(copy, f"make it anew with `recsys export {copy.parent}`")
 
