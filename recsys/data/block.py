@@ -44,8 +44,7 @@ class Jagged:
             sizes = pa.array(lengths.astype(np.int32))
             values = pa.ListViewArray.from_arrays(starts, sizes, values).flatten()
             offsets = np.concatenate([[0], np.cumsum(lengths)])
-        rows = values.to_numpy().astype(np.int64, copy=False)  # torch indexes with nothing else
-        return cls(torch.from_numpy(rows), torch.from_numpy(offsets))
+        return cls(torch.from_numpy(values.to_numpy()), torch.from_numpy(offsets))
 
     @property
     def lengths(self) -> Tensor:
@@ -187,11 +186,15 @@ def _joined(tensors: list[Tensor]) -> Tensor:
 
 
 def _kjt(lists: dict[str, Jagged]) -> KeyedJaggedTensor | None:
-    """One list shares Arrow's memory; several are joined, as a KeyedJaggedTensor lies in one."""
+    """The lists in one KeyedJaggedTensor of int64: torch indexes with nothing else.
+
+    They stay as narrow as they were stored until here, where they are copied anyway.
+    """
     if not lists:
         return None
+    values = np.concatenate([column.values.numpy() for column in lists.values()], dtype=np.int64)
     return KeyedJaggedTensor(
         list(lists),
-        _joined([column.values for column in lists.values()]),
+        torch.from_numpy(values),
         lengths=_joined([column.lengths for column in lists.values()]),
     )
