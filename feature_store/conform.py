@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store.errors import DataError
+from feature_store.ids import integers, plain, why_no_integer
 
 _LAST_SECOND = 7_258_118_400  # 2200-01-01: later "seconds" are really milliseconds or noise
 _EMPTY = ("", "NULL", "null", "\\N")
 _FIRST_MICRO, _LAST_MICRO = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1 to 9999
-_LARGEST = "9223372036854775807"  # int64
+_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
 @dataclass(frozen=True)
@@ -56,19 +57,14 @@ def conform(table: pa.Table, schema: pa.Schema) -> Conformed:
                 raise DataError(f"column {target.name!r} is missing; the input has: {have}")
             columns.append(pa.nulls(table.num_rows, target.type))
             continue
-        raw = table.column(target.name).combine_chunks()
-        if isinstance(raw, pa.ChunkedArray):  # zero chunks
-            raw = pa.array([], raw.type)
-        if pa.types.is_string_view(raw.type):  # which little can be done with
-            raw = raw.cast(pa.string())
+        raw = plain(table.column(target.name))
         cast, wrong = _cast(raw, target.type)
-        reasons = [(wrong, f"is not {_words(target.type)}")]
+        problems += _describe(raw, wrong, target)
+        bad |= wrong
         if not target.nullable:
             null = np.asarray(cast.is_null()) & ~wrong
-            reasons.append((null, "is null"))
-        for mask, reason in reasons:
-            problems += _describe(raw, mask, target.name, reason)
-            bad |= mask
+            problems += _describe(raw, null, target, "is null")
+            bad |= null
         columns.append(cast)
     good = pa.Table.from_arrays(columns, schema=pa.schema([f.with_nullable(True) for f in schema]))
     rows = np.flatnonzero(~bad)
@@ -78,11 +74,18 @@ def conform(table: pa.Table, schema: pa.Schema) -> Conformed:
     return Conformed(good.cast(schema), rows, problems)
 
 
-def _describe(raw: pa.Array, mask: np.ndarray, column: str, reason: str) -> list[Problem]:
+def _describe(
+    raw: pa.Array, mask: np.ndarray, target: pa.Field, reason: str | None = None
+) -> list[Problem]:
     rows = np.flatnonzero(mask)
     values = python_values(raw.filter(pa.array(mask)))
     return [
-        Problem(int(row), column, reason, "" if value is None else str(value))
+        Problem(
+            int(row),
+            target.name,
+            reason or _why_not(value, target.type),
+            "" if value is None else str(value),
+        )
         for row, value in zip(rows, values, strict=True)
     ]
 
@@ -95,14 +98,14 @@ def python_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
         return column.cast(pa.int64()).to_pylist()
 
 
-def _words(kind: pa.DataType) -> str:
-    if pa.types.is_timestamp(kind):
-        return "a time (ISO 8601, or seconds since 1970)"
+def _why_not(value: Any, kind: pa.DataType) -> str:
     if pa.types.is_integer(kind):
-        return "an integer"
+        return why_no_integer(value)
+    if pa.types.is_timestamp(kind):
+        return "is not a time (ISO 8601, or seconds since 1970)"
     if pa.types.is_floating(kind):
-        return "a finite number"
-    return f"a {kind}"
+        return "is not a finite number"
+    return f"is not a {kind}"
 
 
 def _cast(raw: pa.Array, target: pa.DataType) -> tuple[pa.Array, np.ndarray]:
@@ -123,7 +126,7 @@ def _cast(raw: pa.Array, target: pa.DataType) -> tuple[pa.Array, np.ndarray]:
     elif pa.types.is_string(target):
         cast = _text(raw)
     elif pa.types.is_integer(target):
-        cast = _integer(raw).cast(target)
+        cast = integers(raw).cast(target)
     else:
         cast = _number(raw, target)
     return cast, np.asarray(pc.and_(present, cast.is_null()))
@@ -131,37 +134,25 @@ def _cast(raw: pa.Array, target: pa.DataType) -> tuple[pa.Array, np.ndarray]:
 
 def _plain(raw: pa.Array) -> pa.Array:
     """The same values in a type that all compute functions take; null where there is none."""
-    if pa.types.is_dictionary(raw.type):
-        raw = raw.dictionary_decode()
-    if pa.types.is_large_string(raw.type):
-        return raw.cast(pa.string())
+    raw = plain(raw)
     if pa.types.is_binary(raw.type) or pa.types.is_large_binary(raw.type):
         return _text(raw)
-    if pa.types.is_float16(raw.type):
-        return raw.cast(pa.float64())
-    if pa.types.is_decimal(raw.type):
-        return raw.cast(pa.float64())
-    if pa.types.is_uint64(raw.type):
-        fits = pc.less_equal(raw, pa.scalar(int(_LARGEST), pa.uint64()))
-        return pc.if_else(fits, raw, None).cast(pa.int64())
     return raw
 
 
 def _list(raw: pa.Array, target: pa.DataType) -> pa.Array:
+    """Lists of which every value fits."""
     kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     if not any(kind(raw.type) for kind in kinds):
         return pa.nulls(len(raw), target)
-    try:
-        return raw.cast(target)
-    except pa.ArrowException:
-        pass
-    parts = []
-    for row in range(len(raw)):  # slow, and only reached by lists that do not cast as a whole
-        try:
-            parts.append(raw.take(pa.array([row])).cast(target))
-        except pa.ArrowException:
-            parts.append(pa.nulls(1, target))
-    return pa.concat_arrays(parts)
+    lists = raw.cast(pa.list_(raw.type.value_type))
+    cast, wrong = _cast(pc.list_flatten(lists), target.value_type)
+    broken = np.zeros(len(lists), dtype=bool)
+    broken[pc.list_parent_indices(lists).to_numpy()[wrong]] = True
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+    absent = pa.array(broken | np.asarray(lists.is_null()))
+    return pa.ListArray.from_arrays(offsets, cast, mask=absent).cast(target)
 
 
 def _text(raw: pa.Array) -> pa.Array:
@@ -180,32 +171,14 @@ def _decoded(value: bytes | None) -> str | None:
         return None
 
 
-def _integer(raw: pa.Array) -> pa.Array:
-    if pa.types.is_string(raw.type):
-        fits = pc.match_substring_regex(raw, r"^[+-]?\d{1,19}$")
-        digits = pc.utf8_ltrim(raw, "+")
-        if (pc.max(pc.utf8_length(raw)).as_py() or 0) >= len(_LARGEST):
-            size = pc.utf8_ltrim(pc.utf8_ltrim(digits, "-"), "0")
-            within = pc.or_(
-                pc.less(pc.utf8_length(size), len(_LARGEST)), pc.less_equal(size, _LARGEST)
-            )
-            fits = pc.and_(fits, within)
-        return pc.if_else(fits, digits, None).cast(pa.int64())
-    if pa.types.is_floating(raw.type):
-        whole = pc.and_(pc.equal(raw, pc.floor(raw)), pc.less(pc.abs(raw), 2.0**53))
-        return pc.if_else(whole, raw, None).cast(pa.int64())
-    if pa.types.is_integer(raw.type) or pa.types.is_boolean(raw.type):
-        return raw.cast(pa.int64())
-    return pa.nulls(len(raw), pa.int64())
-
-
 def _number(raw: pa.Array, target: pa.DataType) -> pa.Array:
     if pa.types.is_string(raw.type):
-        import pandas as pd  # here alone: configs, which know sources, are read without it
-
-        numbers = pd.to_numeric(raw.to_pandas().astype(object), errors="coerce")
-        raw = pa.array(np.asarray(numbers, dtype=np.float64), from_pandas=True)
-    elif not (pa.types.is_integer(raw.type) or pa.types.is_floating(raw.type)):
+        raw = pc.if_else(pc.match_substring_regex(raw, _NUMBER), raw, None).cast(pa.float64())
+    elif not (
+        pa.types.is_integer(raw.type)
+        or pa.types.is_floating(raw.type)
+        or pa.types.is_decimal(raw.type)
+    ):
         return pa.nulls(len(raw), target)
     numbers = raw.cast(target, safe=False)  # too large for the target becomes infinite
     return pc.if_else(pc.is_finite(numbers), numbers, None)
@@ -251,7 +224,7 @@ def _seconds(raw: pa.Array, target: pa.DataType) -> pa.Array:
         raw = raw.cast(pa.float64())
         seconds = pc.if_else(pc.is_finite(raw), raw, None)
     else:
-        seconds = _integer(raw)
+        seconds = integers(raw)
     inside = pc.and_(pc.greater_equal(seconds, 0), pc.less(seconds, _LAST_SECOND))
     micros = pc.multiply(pc.if_else(inside, seconds, None), 1_000_000)
     return (

@@ -16,6 +16,7 @@ import pyarrow.feather as feather
 
 from feature_store.errors import DataError
 from feature_store.hashing import keys_of
+from feature_store.ids import as_ids
 
 UNKNOWN = 0
 _FEW = 16  # below one id for so many of the vocabulary a search is faster than hashing them all
@@ -55,12 +56,13 @@ class Vocabulary:
         """Rows [n] int64 of `ids`; 0 for null and for ids that were not fitted.
 
         Whole columns go through a hash table that is made for them; a few ids, as a request has
-        them, are searched among sorted keys that are kept.
+        them, are searched among sorted keys that are kept. Ids of another type are read by `as_ids`,
+        which raises ValueError for what is no id.
         """
         if isinstance(ids, pa.ChunkedArray):
             ids = ids.combine_chunks()
         if ids.type != self.values.type:
-            ids = ids.cast(self.values.type, safe=False)
+            ids = as_ids(ids, self.values.type)
         if _FEW * len(ids) < len(self.values):
             return self._sorted_keys.places(ids) + 1
         rows = pc.index_in(ids, value_set=self.values)

@@ -17,12 +17,17 @@ from feature_store.errors import ConfigError, DataError
 from feature_store.options import Options
 from feature_store.schema import Dtype, Feature, Kind, Schema, Side
 from feature_store.sources.base import RawChunk, Source
+from feature_store.sources.column_types import (
+    NUMBERS,
+    ColumnType,
+    parquet_columns,
+    text_columns,
+)
 from feature_store.sources.files import file_identity, open_binary
 from feature_store.sources.text_file import DELIMITERS, is_text, layout_of
 from feature_store.sources.text_table import read_text
 
 BATCH_ROWS = 1 << 18
-_STRINGS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 _UNREADABLE = (pa.ArrowException, OSError)
 
 
@@ -83,18 +88,20 @@ class ParquetLog(Source):
         wanted = dict.fromkeys([*named, *self.features])
         context = [name for name in wanted if name in events or name not in in_items]
         _require([roles.user, roles.item, roles.time, *context], events, self.path)
-        features = [
-            self._feature(roles.user, events[roles.user], "user"),
-            self._feature(roles.item, events[roles.item], "item"),
-            *(self._feature(name, events[name], "context") for name in context),
-        ]
-        sides: tuple[tuple[str | None, dict[str, pa.DataType], str, Side], ...] = (
+        sides: tuple[tuple[str | None, dict[str, ColumnType], str, Side], ...] = (
             (self.items, item_columns, roles.item, "item"),
             (self.users, user_columns, roles.user, "user"),
         )
         for path, have, key, side in sides:
             if path is not None:
                 _require([key], have, path)
+                events[key] = _same_ids(key, events[key], have[key])
+        features = [
+            self._feature(roles.user, events[roles.user], "user"),
+            self._feature(roles.item, events[roles.item], "item"),
+            *(self._feature(name, events[name], "context") for name in context),
+        ]
+        for _, have, key, side in sides:
             names = [name for name in have if name != key and name not in self.ignore]
             features += [self._feature(name, have[name], side) for name in names]
         known = {feature.name for feature in features}
@@ -157,9 +164,12 @@ class ParquetLog(Source):
             return None
         return sum(_open(path).metadata.num_rows for path in paths)
 
-    def _feature(self, name: str, kind_on_disk: pa.DataType, side: Side) -> Feature:
+    def _feature(self, name: str, column: ColumnType, side: Side) -> Feature:
         key = name in (self.columns.user, self.columns.item)
-        dtype, kind = _derive(kind_on_disk)
+        dtype, kind = _derive(column)
+        number = key or name in self.columns.numbers or name in self.kinds
+        if len(column.families) > 1 and not (number and column.families == NUMBERS):
+            raise _unlike(name, column.differences)
         if name == self.title and side == "item":
             dtype, kind = "string", "text"
         elif name in self.columns.numbers:
@@ -176,7 +186,7 @@ class ParquetLog(Source):
                 dtype = "int64"
         if dtype is None or kind is None:
             raise ConfigError(
-                f"column {name!r} is of type {kind_on_disk}, which is no feature: "
+                f"column {name!r} is of type {column.kind}, which is no feature: "
                 "list it in `ignore`, or cast it"
             )
         return Feature(name=name, kind=kind, side=side, dtype=dtype)
@@ -201,36 +211,49 @@ def find(pattern: str) -> list[Path]:
     return sorted(files)
 
 
-def _columns_of(pattern: str) -> dict[str, pa.DataType]:
-    """Names and types of the columns of the first file."""
-    path = find(pattern)[0]
-    if is_text(path):
-        with open_binary(path) as stream:
-            names = next(read_text(stream, str(path), layout_of(path))).table.column_names
-        return dict.fromkeys(names, pa.string())
-    schema = _open(path).schema_arrow
-    return dict(zip(schema.names, schema.types, strict=True))
+def _columns_of(pattern: str) -> dict[str, ColumnType]:
+    """The columns of all files; of text files those of the first, whose header the others have."""
+    paths = find(pattern)
+    texts = [path for path in paths if is_text(path)]
+    files = [(path, _open(path)) for path in paths if path not in texts]
+    try:
+        columns = parquet_columns(files)
+    except _UNREADABLE as error:
+        raise DataError(f"{pattern} cannot be read as Parquet: {error}") from None
+    if texts:
+        with open_binary(texts[0]) as stream:
+            table = next(read_text(stream, str(texts[0]), layout_of(texts[0]))).table
+        for name, column in text_columns(table.column_names, texts[0]).items():
+            columns[name] = columns[name].beside(column) if name in columns else column
+    return columns
 
 
-def _require(names: list[str], have: dict[str, pa.DataType], path: str) -> None:
+def _require(names: list[str], have: dict[str, ColumnType], path: str) -> None:
     for name in names:
         if name not in have:
             raise DataError(f"{path}: no column {name!r}; it has: {', '.join(have)}")
 
 
-def _derive(kind: pa.DataType) -> tuple[Dtype | None, Kind | None]:
-    if pa.types.is_dictionary(kind):
-        return _derive(kind.value_type)
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        dtype, _ = _derive(kind.value_type)
+def _unlike(name: str, differences: str) -> DataError:
+    return DataError(
+        f"column {name!r} is of unlike types, {differences}: write all files with the same type"
+    )
+
+
+def _same_ids(key: str, events: ColumnType, catalogue: ColumnType) -> ColumnType:
+    """The type of ids that events and catalogue share; texts of CSV may be ids of either type."""
+    both = events.families | catalogue.families
+    if ("text", False) in both and len(both) > 1 and not (events.untyped or catalogue.untyped):
+        raise _unlike(key, events.beside(catalogue).differences)
+    return catalogue if catalogue.family == "text" and not catalogue.untyped else events
+
+
+def _derive(column: ColumnType) -> tuple[Dtype | None, Kind | None]:
+    dtypes: dict[str, Dtype] = {"text": "string", "integer": "int64", "fraction": "float32"}
+    dtype = dtypes.get(column.family)
+    if column.lists:
         return (dtype, "bag") if dtype in ("string", "int64") else (None, None)
-    if any(is_text(kind) for is_text in _STRINGS):
-        return "string", "id"
-    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
-        return "int64", "id"
-    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return "float32", "dense"
-    return None, None
+    return dtype, (None if dtype is None else "dense" if dtype == "float32" else "id")
 
 
 def _open(path: Path) -> pq.ParquetFile:
