@@ -56,8 +56,8 @@ class Vocabulary:
         """Rows [n] int64 of `ids`; 0 for null and for ids that were not fitted.
 
         Whole columns go through a hash table that is made for them; a few ids, as a request has
-        them, are searched among sorted keys that are kept. Ids of another type are read by `as_ids`,
-        which raises ValueError for what is no id.
+        them, are searched among sorted keys that are kept. Ids of another type are read as
+        `as_ids` does, which raises ValueError for what is no id.
         """
         if isinstance(ids, pa.ChunkedArray):
             ids = ids.combine_chunks()

@@ -92,7 +92,7 @@ class ParquetLog(Source):
             (self.items, item_columns, roles.item, "item"),
             (self.users, user_columns, roles.user, "user"),
         )
-        for path, have, key, side in sides:
+        for path, have, key, _ in sides:
             if path is not None:
                 _require([key], have, path)
                 events[key] = _same_ids(key, events[key], have[key])

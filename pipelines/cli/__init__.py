@@ -8,7 +8,7 @@ import sys
 import typer
 
 from feature_store.errors import RecsysError
-from pipelines.cli import asking, comparing, ingesting, looking, tuning, working
+from pipelines.cli import asking, comparing, ingesting, looking, scoring, tuning, working
 
 # Heavy imports happen inside the verbs, so that --help answers at once.
 # What torch's native code warns of (a choice made on purpose, in sharding.py) tells users nothing.
@@ -30,7 +30,7 @@ app.command()(working.evaluate)
 app.command()(comparing.compare)
 app.command()(working.export)
 app.command()(asking.recommend)
-app.command()(asking.score)
+app.command()(scoring.score)
 app.command()(looking.plan)
 app.command()(looking.doctor)
 app.command("config")(looking.show_config)

@@ -65,3 +65,11 @@ def load(config: str, overrides: list[str] | None) -> Any:
 
     path = Path(config)
     return load_config(RunFolder(path).config if path.is_dir() else path, overrides)
+
+
+def bundle_in(folder: Path) -> Path:
+    """That of a run, or the folder itself."""
+    from recsys.runs.folder import RunFolder
+
+    bundle = RunFolder(folder).bundle
+    return bundle if bundle.exists() else folder

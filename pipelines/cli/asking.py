@@ -1,4 +1,4 @@
-"""Verbs that ask a bundle."""
+"""The verb that asks a bundle for items."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.arguments import Out, finite
+from pipelines.cli.arguments import Out, bundle_in, finite
 
 
 def recommend(
@@ -42,56 +42,32 @@ def recommend(
 
     Example: recsys recommend runs/synthetic_quickstart --user 7 --user 42 -k 5
     """
-    from pipelines.cli.printing import print_frame, read_requests, write_frame
+    import pyarrow.compute as pc
+
+    from feature_store.errors import DataError
+    from pipelines.cli.answers import write_answers
+    from pipelines.cli.printing import print_table, read_requests
     from recsys.serving.recommender import Recommender
 
-    recommender = Recommender.open(_bundle(folder))
-    asked = None if requests is None else read_requests(requests)
-    answers = recommender.recommend(
-        user or None,
-        requests=asked,
+    if bool(user) == (requests is not None):
+        raise DataError("give either users or requests: --user or --requests")
+    recommender = Recommender.open(bundle_in(folder))
+    answers = recommender.recommend_table(
+        recommender.requests_of(user, strict=strict) if user else read_requests(requests),  # type: ignore[arg-type]
         k=k,
         exclude_seen=not include_seen,
         diversity=diversity,
         category=category,
         strict=strict,
     )
-    if users := answers.loc[answers["fallback"], "user"].nunique(dropna=False):
+    asked = answers.filter(answers["fallback"]).column(0)
+    if users := pc.count_distinct(asked, mode="all").as_py():
         typer.echo(
             f"recsys: {users} of those asked for have no known history: they get the "
             "bundle's fallback, popular items; --strict refuses",
             err=True,
         )
     if out is not None:
-        write_frame(answers, out)
+        write_answers(answers, out)
     else:
-        print_frame(answers if users else answers.drop(columns="fallback"))
-
-
-def score(
-    folder: Annotated[Path, typer.Argument(help="The folder of a ranker's run, or of its bundle.")],
-    requests: Annotated[
-        Path, typer.Option(help="Parquet with item ids, and whatever else the ranker reads.")
-    ],
-    out: Out = None,
-) -> None:
-    """Ask a ranker's bundle how likely each row is; needs torch, but neither torchrec nor fbgemm.
-
-    Example: recsys score runs/movielens_1m_dcn --requests pairs.parquet --out scored.parquet
-    """
-    from pipelines.cli.printing import print_frame, read_requests, write_frame
-    from recsys.serving.scorer import Scorer
-
-    scored = Scorer.open(_bundle(folder)).score(read_requests(requests))
-    if out is not None:
-        write_frame(scored, out)
-    else:
-        print_frame(scored)
-
-
-def _bundle(folder: Path) -> Path:
-    """That of a run, or the folder itself."""
-    from recsys.runs.folder import RunFolder
-
-    bundle = RunFolder(folder).bundle
-    return bundle if bundle.exists() else folder
+        print_table(answers if users else answers.drop_columns(["fallback"]))

@@ -11,38 +11,25 @@ import typer
 
 
 def read_requests(path: Path) -> Any:
-    """A frame of requests. Raises DataError when the file cannot be read."""
-    import pandas as pd
+    """A table of requests. Raises DataError when the file cannot be read."""
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     from feature_store.errors import DataError
 
     try:
-        return pd.read_parquet(path)
+        return pq.read_table(path, partitioning=None)
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
 
 
-def write_frame(frame: Any, path: Path) -> None:
-    """A frame as Parquet, CSV or TSV, whichever the file's name says; it appears whole."""
-    import pyarrow as pa
-
-    from feature_store.durable import write_parquet, write_text
-    from feature_store.sources.text_file import DELIMITERS
-
-    if path.suffix in DELIMITERS:
-        write_text(frame.to_csv(index=False, sep=DELIMITERS[path.suffix]), path)
-    else:
-        write_parquet(pa.Table.from_pandas(frame, preserve_index=False), path)
-
-
-def print_frame(frame: Any, title: str | None = None) -> None:
-    """A frame as a table."""
+def print_table(rows: Any, title: str | None = None) -> None:
+    """A table of answers."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*frame.columns, title=title)
-    for row in frame.itertuples(index=False):
+    table = Table(*rows.column_names, title=title)
+    for row in zip(*(column.to_pylist() for column in rows.columns), strict=True):
         table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row))
     Console().print(table)
 
@@ -56,9 +43,11 @@ def print_finished(finished: Any) -> None:
     here = "" if shutil.which("recsys") else f"{Path(sys.executable).parent}/"
     here = here.removeprefix(f"{Path.cwd()}/")
     if config.ranker is None:
-        user = finished.recommender.users()[0]
-        answers = finished.recommend([user], k=5).drop(columns="fallback")
-        print_frame(answers, title=f"five recommendations for user {user}")
+        recommender = finished.recommender
+        user = recommender.users()[0]
+        answers = recommender.recommend_table(recommender.requests_of([user]), k=5)
+        title = f"five recommendations for user {user}"
+        print_table(answers.drop_columns(["fallback"]), title=title)
         each, more = f"per user in {files.lists}", f"recommend {files.path} --user {user} -k 10"
     else:
         each, more = f"per row in {files.predictions}", f"score {files.path} --requests FILE"

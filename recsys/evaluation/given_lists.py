@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from feature_store.errors import DataError
+from feature_store.ids import as_ids
 from feature_store.sources.text_file import is_text, read_whole
 from recsys.data.batch import Batch
 from recsys.data.examples import Examples
@@ -21,6 +22,7 @@ from recsys.inputs import Id, Input
 from recsys.lists.merging import BY_SCORE, Merge
 from recsys.lists.pairs import Pairs
 from recsys.retrievers.base import Candidates, Retriever
+from recsys.serving.requests import table_of
 
 RANK, SCORE, PROBABILITY = "rank", "score", "probability"
 
@@ -136,10 +138,10 @@ class GivenLists(nn.Module):
 
 def _read(source: Path | pd.DataFrame) -> tuple[pa.Table, str]:
     """The table, and what messages call it."""
-    name = "recommendations" if isinstance(source, pd.DataFrame) else str(source)
+    if isinstance(source, pd.DataFrame):
+        return table_of(source), "recommendations"
+    name = str(source)
     try:
-        if isinstance(source, pd.DataFrame):
-            return pa.Table.from_pandas(source, preserve_index=False), name
         if is_text(source):
             return read_whole(source), name
         return pq.read_table(source, partitioning=None), name
@@ -160,14 +162,13 @@ def _ids(table: pa.Table, path: str, role: str, name: str, examples: Examples) -
         raise DataError(f"{path}: no column {role!r} (or {name!r}); it has: {have}")
     values = _without_nulls(table, path, column)
     vocabulary = examples.vocabulary(name)
-    if values.type != vocabulary.values.type:
-        try:
-            values = values.cast(vocabulary.values.type)
-        except pa.ArrowException:
-            raise DataError(
-                f"{path}: column {column!r} holds {values.type}, the log's ids are "
-                f"{vocabulary.values.type}"
-            ) from None
+    try:
+        values = as_ids(values, vocabulary.values.type)
+    except (pa.ArrowException, ValueError) as error:
+        raise DataError(
+            f"{path}: column {column!r} holds {values.type}, the log's ids are "
+            f"{vocabulary.values.type}: {error}"
+        ) from None
     return vocabulary.encode(values)
 
 
@@ -175,7 +176,7 @@ def _numbers(table: pa.Table, path: str, column: str) -> np.ndarray | None:
     if column not in table.column_names:
         return None
     try:
-        values = _without_nulls(table, path, column).cast(pa.float64()).to_numpy()
+        values = _without_nulls(table, path, column).cast(pa.float64(), safe=False).to_numpy()
     except pa.ArrowException:
         raise DataError(
             f"{path}: column {column!r} holds {table.schema.field(column).type}, not numbers"

@@ -29,7 +29,8 @@ class Number(Input):
         if self.name not in requests:
             return torch.zeros(len(requests))
         with reading(self.name):
-            values = requests.column(self.name).cast(pa.float32()).to_numpy(False)  # null: NaN
+            column = requests.column(self.name).cast(pa.float64(), safe=False)  # the nearest ones
+            values = column.to_numpy(False).astype(np.float32)  # null: NaN
         return torch.from_numpy(np.where(np.isnan(values), np.float32(0), values))
 
     def to_raw(self, rows: pa.Table, vocabularies: Vocabularies) -> pa.Array:

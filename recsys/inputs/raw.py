@@ -20,7 +20,7 @@ def reading(column: str) -> Iterator[None]:
     """Values of the wrong type as an error that names their column."""
     try:
         yield
-    except pa.ArrowException as error:
+    except (pa.ArrowException, ValueError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"column {column!r} of the requests cannot be read: {reason}") from None
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store.errors import DataError
+from feature_store.ids import as_ids
 from recsys.inputs.raw import Vocabularies, reading
 
 
@@ -55,14 +56,16 @@ class Requests:
         return self.table.column(name).combine_chunks()
 
     def ids(self, name: str, feature: str) -> np.ndarray:
-        """Rows [B] of a column of ids; 0 is unknown."""
-        return self._vocabularies[feature].encode(self.column(name))
+        """Rows [B] of a column of ids; 0 is unknown. Raises ValueError for what is no id."""
+        return self._encode(self.column(name), feature)
 
     def lists(self, name: str) -> pa.ListArray:
         """A column of lists; nulls are empty. Raises DataError when it holds none."""
         column = self.column(name)
         if pa.types.is_null(column.type):
             return pa.array([[]] * len(column), pa.list_(pa.int64()))
+        if pa.types.is_fixed_size_list(column.type):
+            column = column.cast(pa.list_(column.type.value_type))
         if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
             raise DataError(f"column {name!r} must hold lists of ids, not {column.type}")
         return pc.fill_null(column, pa.scalar([], column.type)) if column.null_count else column
@@ -76,6 +79,10 @@ class Requests:
             with reading(name):
                 nothing = pa.array([[]] * len(self), pa.list_(pa.int64()))
                 lists = self.lists(name) if name in self else nothing
-                rows = self._vocabularies[feature].encode(pc.list_flatten(lists))
+                rows = self._encode(pc.list_flatten(lists), feature)
             self._encoded[name, feature] = EncodedLists(lists, rows)
         return self._encoded[name, feature]
+
+    def _encode(self, ids: pa.Array, feature: str) -> np.ndarray:
+        vocabulary = self._vocabularies[feature]
+        return vocabulary.encode(as_ids(ids, vocabulary.values.type))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from feature_store.errors import DataError
 from recsys.runs.folder import RunFolder
@@ -77,18 +77,19 @@ class Run:
 
     def recommend(
         self,
-        users: Sequence[Any] | pd.DataFrame,
+        users: Any,
         k: int = 10,
         *,
         exclude_seen: bool = True,
         strict: bool = False,
     ) -> pd.DataFrame:
-        """The k best items: for ids of known users, or for a frame of requests.
+        """The k best items: for ids of known users, one or many, or for a frame of requests.
 
         Returns a frame with the columns user, rank, item, score, title, fallback, as
         `Recommender.recommend`.
         """
-        ids, requests = (None, users) if isinstance(users, pd.DataFrame) else (users, None)
+        tables = isinstance(users, pd.DataFrame | pa.Table)
+        ids, requests = (None, users) if tables else (users, None)
         return self.recommender.recommend(
             ids, requests=requests, k=k, exclude_seen=exclude_seen, strict=strict
         )

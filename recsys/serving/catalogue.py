@@ -34,11 +34,11 @@ class ItemCatalogue:
         """Whether items have titles."""
         return self._schema.title in self._columns
 
-    def titles(self, places: Tensor) -> list[str]:
+    def titles(self, places: Tensor) -> pa.Array:
         """Titles of the items at `places` [m]; empty where there is none."""
         assert self._schema.title is not None
         titles = self._values(self._schema.title).take(pa.array(places.numpy()))
-        return titles.fill_null("").to_pylist()
+        return titles.fill_null("")
 
     def categories(self, column: str, places: Tensor) -> Tensor:
         """Of the items at `places` [m]: ids [m], 0 where the catalogue has none; of a bag,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,13 +13,15 @@ import torch
 from torch import Tensor
 
 from feature_store.errors import DataError
+from feature_store.ids import as_ids
 from recsys.inputs import History, Requests
 from recsys.lists.diversify import diversify
 from recsys.serving.bundle import Bundle
 from recsys.serving.catalogue import ItemCatalogue
 from recsys.serving.generator import Generator
-from recsys.serving.requests import table_of
+from recsys.serving.requests import USER, by_names_of_log, frame_of, ids_of, table_of
 
+REQUEST = "request"
 _POOL = 10  # candidates for each place of a diverse list
 
 
@@ -78,7 +79,7 @@ class Recommender:
 
     def recommend(
         self,
-        users: Sequence[Any] | None = None,
+        users: Any = None,
         *,
         requests: pd.DataFrame | pa.Table | None = None,
         k: int = 10,
@@ -87,16 +88,13 @@ class Recommender:
         category: str | None = None,
         strict: bool = False,
     ) -> pd.DataFrame:
-        """The k best items, for known users by id or for requests.
+        """The k best items, for known users by id, one or many, or for requests.
 
         With `diversity` above 0 the k are chosen among ten times as many so that they differ in
         `category`, a column of the catalogue: every pair of items that do is worth as much as
         that much score, see `recsys.lists.diversify`. Their scores need not descend then.
 
-        Returns a frame with the columns user, rank (from 1), item, score, title where the
-        catalogue has one, and whether the `fallback` answered: it does so for unknown users and
-        for histories without a known item, unless `strict` refuses them. Its scores are counts of
-        events. A user without enough candidates gets a shorter list.
+        Returns what `recommend_table` does, as a frame.
 
         Raises:
             DataError: columns of the wrong type, or a category that the catalogue lacks; with
@@ -105,19 +103,40 @@ class Recommender:
         """
         if (users is None) == (requests is None):
             raise DataError("give either users or requests")
-        if users is not None:
-            table = self.requests_of(list(users), strict=strict)
-        else:
-            table = table_of(requests)
-        answers = self.answer(
-            table,
+        known = users is not None
+        answers = self.recommend_table(
+            self.requests_of(users, strict=strict) if known else table_of(requests),
             k=k,
             exclude_seen=exclude_seen,
             diversity=diversity,
             category=category,
             strict=strict,
         )
-        return self._frame(self._names(table), answers)
+        return frame_of(answers)
+
+    def recommend_table(self, requests: pa.Table, **options: Any) -> pa.Table:
+        """The k best items of every request, with the options of `answer`.
+
+        Returns a table with the columns user, rank (from 1), item, score, title where the
+        catalogue has one, and whether the `fallback` answered: it does so for unknown users and
+        for histories without a known item, unless `strict` refuses them. Its scores are counts of
+        events. Where requests bear no ids of users there is `request`, from 0, instead of user. A
+        user without enough candidates gets a shorter list.
+        """
+        answers = self.answer(requests, **options)
+        row, rank = (answers.places >= 0).nonzero(as_tuple=True)
+        places = answers.places[row, rank]
+        label, names = self._names(by_names_of_log(requests, self.bundle.schema))
+        columns = {
+            label: names.take(pa.array(row.numpy())),
+            "rank": pa.array((rank + 1).numpy()),
+            "item": self.generator.item_ids.take(pa.array(places.numpy())),
+            "score": pa.array(answers.scores[row, rank].numpy()),
+        }
+        if self.catalogue.has_titles:
+            columns["title"] = self.catalogue.titles(places)
+        columns["fallback"] = pa.array(answers.fallback[row].numpy())
+        return pa.table(columns)
 
     def answer(
         self,
@@ -151,24 +170,25 @@ class Recommender:
             places = listed[columns.clamp(min=0)].masked_fill(columns < 0, -1)
         return Answers(places, scores, torch.from_numpy(unknown))
 
-    def requests_of(self, users: list[Any], *, strict: bool = True) -> pa.Table:
-        """The newest requests of known users; of unknown ones there is nothing but the id.
+    def requests_of(self, users: Any, *, strict: bool = True) -> pa.Table:
+        """The newest requests of known users, one or many; of unknown ones only the ids.
 
         Raises DataError naming the unknown ones where it is `strict`.
         """
-        try:
-            wanted = pa.array(users)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise DataError(f"users must be of one type: {error}") from None
+        wanted = ids_of(users)
         table, key = self.bundle.users.of(wanted), self.bundle.schema.user
         known = table.column(key).is_valid().to_numpy()
-        if strict and not known.all():
-            unknown = [str(users[place]) for place in np.flatnonzero(~known)[:5]]
+        if known.all():
+            return table
+        if strict:
+            unknown = [str(wanted[place].as_py()) for place in np.flatnonzero(~known)[:5].tolist()]
             raise DataError(
                 f"unknown users: {', '.join(unknown)}; pass requests with their histories instead"
             )
-        place = table.column_names.index(key)
-        return table.set_column(place, key, wanted.cast(table.schema.field(key).type))
+        ids = as_ids(wanted, table.schema.field(key).type)
+        if ids.null_count > wanted.null_count:  # beyond what the log's type can hold
+            ids = wanted
+        return table.set_column(table.column_names.index(key), key, ids)
 
     def users(self) -> list[Any]:
         """Ids of all known users."""
@@ -184,9 +204,13 @@ class Recommender:
         return inputs, torch.from_numpy(self._place[self._seen.from_requests(asked).numpy()])
 
     def _asked(self, requests: pa.Table) -> Requests:
-        """Requests with a history. Raises DataError for others, and where there are none."""
+        """Requests with a history, under the log's names.
+
+        Raises DataError for others, and where there are none.
+        """
         if not requests.num_rows:
             raise DataError("no requests")
+        requests = by_names_of_log(requests, self.bundle.schema)
         if self._seen.name not in requests.column_names:
             have = ", ".join(requests.column_names)
             raise DataError(
@@ -209,8 +233,10 @@ class Recommender:
         way_out = "without strict it gets the bundle's fallback"
         if self.generator.fallback is None:
             way_out = f"its bundle has no fallback yet: `recsys export` the run {about.run} anew"
+        label, names = self._names(asked.table)
+        who = f" (user {names[row]})" if label == USER else ""
         raise DataError(
-            f"request {row} (user {self._names(asked.table)[row]}) has no known item in its "
+            f"request {row}{who} has no known item in its "
             f"history, and {about.model} needs one: {way_out}"
         )
 
@@ -231,22 +257,9 @@ class Recommender:
             scores[rows], places[rows] = self._search(known, unknown[~unknown], k, exclude_seen)
         return scores, places
 
-    def _names(self, requests: pa.Table) -> list[Any]:
+    def _names(self, requests: pa.Table) -> tuple[str, pa.Array]:
+        """What answers are told apart by: the users, or else the requests' places."""
         key = self.bundle.schema.user
         if key in requests.column_names:
-            return requests.column(key).to_pylist()
-        return list(range(requests.num_rows))
-
-    def _frame(self, names: list[Any], answers: Answers) -> pd.DataFrame:
-        row, rank = (answers.places >= 0).nonzero(as_tuple=True)
-        places = answers.places[row, rank]
-        columns = {
-            "user": [names[r] for r in row.tolist()],
-            "rank": (rank + 1).numpy(),
-            "item": self.generator.item_ids.take(pa.array(places.numpy())).to_pylist(),
-            "score": answers.scores[row, rank].numpy(),
-        }
-        if self.catalogue.has_titles:
-            columns["title"] = self.catalogue.titles(places)
-        columns["fallback"] = answers.fallback[row].numpy()
-        return pd.DataFrame(columns)
+            return USER, requests.column(key).combine_chunks()
+        return REQUEST, pa.array(np.arange(requests.num_rows))

@@ -16,9 +16,9 @@ from recsys.inputs import Id, Requests
 from recsys.serving.bundle import Bundle
 from recsys.serving.golden import GOLDEN, TOLERANCE, expected_of
 from recsys.serving.manifest import RankerRecord
-from recsys.serving.requests import table_of
+from recsys.serving.requests import by_names_of_log, frame_of, table_of
 
-PROGRAM = "ranker.pt2"
+PROGRAM, PROBABILITY = "ranker.pt2", "probability"
 
 
 class Scorer:
@@ -46,28 +46,38 @@ class Scorer:
         return self.record.tasks
 
     def score(self, requests: pd.DataFrame | pa.Table, task: str = LABEL) -> pd.DataFrame:
+        """`score_table` of a frame or a table, as a frame."""
+        scored = self.score_table(table_of(requests), task)
+        if isinstance(requests, pd.DataFrame):  # as it came
+            return requests.assign(**{PROBABILITY: scored.column(PROBABILITY).to_numpy()})
+        return frame_of(scored)
+
+    def score_table(self, requests: pa.Table, task: str = LABEL) -> pa.Table:
         """The requests with a column `probability`, that of a task, in their order.
 
-        A request is a row with the item's id and what else the model reads; features of known
-        users may be absent where their ids are there, others are then unknown. Raises DataError
-        for requests without items, for columns of the wrong type and for a task that the ranker
-        was not trained on.
+        A request is a row with the item's id and what else the model reads; `user` and `item` may
+        stand for the log's names of ids. Features of known users may be absent where their ids
+        are there, others are then unknown. Raises DataError for requests without items, for columns
+        of the wrong type and for a task that the ranker was not trained on.
         """
         if task not in self.tasks:
             raise DataError(
                 f"{self.bundle.folder} has no task {task!r}; it has: {', '.join(self.tasks)}"
             )
-        table = table_of(requests)
-        if not table.num_rows:
+        if not requests.num_rows:
             raise DataError("no requests")
-        if self.bundle.schema.item not in table.column_names:
+        asked = by_names_of_log(requests, self.bundle.schema)
+        if self.bundle.schema.item not in asked.column_names:
             raise DataError(
                 f"requests need a column {self.bundle.schema.item!r} of item ids; they have: "
-                f"{', '.join(table.column_names)}"
+                f"{', '.join(asked.column_names)}"
             )
-        whole = self._with_users(table)
+        whole = self._with_users(asked)
         logits = self.logits(whole, self._items(whole))[:, 0, self.tasks.index(task)]
-        return table.to_pandas().assign(probability=torch.sigmoid(logits).numpy())
+        probability = pa.array(torch.sigmoid(logits).numpy())
+        if PROBABILITY in requests.column_names:
+            requests = requests.drop_columns([PROBABILITY])
+        return requests.append_column(PROBABILITY, probability)
 
     def logits(self, requests: pa.Table, items: Tensor) -> Tensor:
         """Logits [B, M, tasks] of item rows [B, M] for requests that bring all they know."""

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from feature_store.errors import DataError
+from feature_store.ids import as_ids
 from feature_store.vocabulary import Vocabulary
 
 
@@ -84,6 +85,6 @@ class UsersFile:
     def _cast(self, users: pa.Array) -> pa.Array:
         kind = self._schema.field(self._key).type
         try:
-            return users.cast(kind)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+            return as_ids(users, kind)
+        except (pa.ArrowException, ValueError) as error:
             raise DataError(f"users must be of type {kind}: {error}") from None

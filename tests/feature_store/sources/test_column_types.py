@@ -43,9 +43,10 @@ TEXTS = pa.array(["007", "08", "7"])
 @pytest.mark.parametrize("parts", [(INTEGERS, TEXTS), (TEXTS, INTEGERS)])
 def test_texts_and_integers_are_never_merged(tmp_path: Path, parts: tuple[pa.Array, ...]) -> None:
     source = write(tmp_path / "log", *parts)
-    with pytest.raises(DataError, match=r"'u' is of unlike types, (int64|string) in .*0\.parquet") as e:
+    unlike = r"'u' is of unlike types, (int64|string) in .*0\.parquet, .* in .*1\.parquet"
+    with pytest.raises(DataError, match=unlike):
         ingest(source, tmp_path / "store")
-    assert "1.parquet" in str(e.value) and not (tmp_path / "store").exists()
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_numbers_of_one_file_may_have_become_doubles(tmp_path: Path) -> None:
 def test_a_feature_of_integers_and_doubles_is_asked_about(tmp_path: Path) -> None:
     one = pa.array([1])
     source = write(tmp_path / "log", one, one, age=[one, pa.array([2.5])])
-    with pytest.raises(DataError, match="'age' is of unlike types, int64 in .*, double in"):
+    with pytest.raises(DataError, match=r"'age' is of unlike types, int64 in .*, double in"):
         _ = source.schema
     said = source.model_copy(update={"kinds": {"age": "dense"}})
     assert said.schema["age"].dtype == "float32"

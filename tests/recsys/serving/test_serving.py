@@ -394,7 +394,7 @@ def test_what_nothing_is_known_of_gets_the_fallback_and_the_others_their_answers
     """The fallback is what sold most, counted here by hand from the training events."""
     histories = [["i00", "i07"], [], ["i14"], ["new"], None]
     mixed = ask(sasrec, history=histories)
-    assert mixed.groupby("user")["fallback"].all().tolist() == [False, True, False, True, True]
+    assert mixed.groupby("request")["fallback"].all().tolist() == [False, True, False, True, True]
     known = ask(sasrec, history=[histories[0], histories[2]])
     columns = ["rank", "item", "score", "title"]
     pd.testing.assert_frame_equal(
@@ -405,14 +405,14 @@ def test_what_nothing_is_known_of_gets_the_fallback_and_the_others_their_answers
     counts = rows.value_counts().rename_axis("row").reset_index()  # all within 30 days
     best = counts.sort_values(["count", "row"], ascending=[False, True]).head(5)
     items = examples.vocabulary(examples.schema.item).decode(best["row"].to_numpy())
-    for _, listed in mixed[mixed["fallback"]].groupby("user"):
+    for _, listed in mixed[mixed["fallback"]].groupby("request"):
         assert listed["item"].tolist() == items.to_pylist()
         assert listed["score"].tolist() == best["count"].tolist()
     by_id = sasrec.recommender.recommend([7, 1002], k=5)
     assert by_id["user"].tolist() == [7] * 5 + [1002] * 5
     assert by_id["fallback"].tolist() == [True] * 5 + [False] * 5
     assert by_id["item"].tolist()[:5] == items.to_pylist()
-    with pytest.raises(DataError, match=r"request 1 \(user 1\) has no known item .* fallback"):
+    with pytest.raises(DataError, match=r"request 1 has no known item .* fallback"):
         sasrec.recommender.recommend(requests=pd.DataFrame({"history": histories}), strict=True)
 
 
