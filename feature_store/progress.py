@@ -26,7 +26,7 @@ def bar(
     from rich.console import Console
 
     columns = (
-        rich.TextColumn("{task.description}"),
+        rich.TextColumn("{task.description}", markup=False),
         rich.BarColumn(),
         rich.TaskProgressColumn(),
         rich.TextColumn("{task.fields[rows]:,} rows"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from recsys.report.comparison import Comparison
 
@@ -20,7 +20,7 @@ def comparison_table(comparison: Comparison) -> Table:
     table = Table(
         title=f"test, {comparison.protocol} ({comparison.fingerprint}), "
         f"{comparison.candidates:,} candidates, {comparison.users:,} users",
-        caption=f"difference: from {escape(first)}; p: paired {comparison.test} test, two-sided; "
+        caption=f"difference: from {first}; p: paired {comparison.test} test, two-sided; "
         f"Holm: p corrected (tests made: {made}); below: 95 % bootstrap intervals over users",
         box=box.SIMPLE,
     )
@@ -29,10 +29,10 @@ def comparison_table(comparison: Comparison) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for metric, rows in comparison.frame.groupby("metric", sort=False):
         table.add_section()
-        table.add_row(f"[bold]{escape(str(metric))}[/bold]")
+        table.add_row(Text(str(metric), style="bold"))
         for row in rows.to_dict("records"):
             table.add_row(
-                escape(row["run"]),
+                row["run"],
                 _figure(row["value"], row["low"], row["high"]),
                 _figure(row["difference"], row["difference_low"], row["difference_high"], "+"),
                 _p(row["p"]),
@@ -48,7 +48,7 @@ def _figure(value: float, low: float, high: float, sign: str = "") -> str:
         return NONE
     digits = 4 if max(map(abs, numbers)) < 100 else 1
     shown, *ends = (f"{x:{sign},.{digits}f}" for x in (value, low, high))
-    return shown + (escape(f"\n[{', '.join(ends)}]") if len(numbers) == 3 else "")
+    return shown + (f"\n[{', '.join(ends)}]" if len(numbers) == 3 else "")
 
 
 def _p(p: float) -> str:

@@ -11,6 +11,7 @@ from rich.console import Console
 from pipelines.evaluation_progress import EvaluationProgress
 from pipelines.ingest import ingest_log
 from pipelines.metrics_table import metrics_table
+from pipelines.printer import printer
 from recsys.config import RunConfig
 from recsys.report.report import write_report
 from recsys.runs.measure import measure, measure_lists
@@ -27,7 +28,7 @@ def evaluate(config: RunConfig) -> None:
     """
     check_same_training(config)
     with working_on(config) as work, work.tracked() as tracker:
-        evaluate_in(work, tracker, Console())
+        evaluate_in(work, tracker, printer())
 
 
 def evaluate_in(work: Work, tracker: Tracker, console: Console) -> None:
@@ -44,7 +45,7 @@ def evaluate_lists(
     with working_on(config, "cpu") as work, work.tracked() as tracker:
         ingest_log(config)
         results = measure_lists(work, tracker, recommendations, name, EvaluationProgress())
-        _show(work, tracker, results, Console())
+        _show(work, tracker, results, printer())
 
 
 def _show(work: Work, tracker: Tracker, results: dict[str, Any], console: Console) -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from rich.progress import track
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from pipelines.progress import console
 from recsys.data.batch import Batch
@@ -16,10 +22,19 @@ class EvaluationProgress:
 
     def batches(self, what: str, reader: Reader) -> Iterable[Batch]:
         """The reader's batches under a bar."""
-        return track(
-            reader, what, len(reader), console=console, transient=True,
-            disable=not console.is_terminal,
-        )  # fmt: skip
+        if not console.is_terminal:
+            return reader
+        return self._watched(what, reader)
+
+    def _watched(self, what: str, reader: Reader) -> Iterator[Batch]:
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console, transient=True) as bar:
+            yield from bar.track(reader, len(reader), description=what)
 
     def note(self, text: str) -> None:
         """Print it."""

@@ -40,7 +40,7 @@ def tables_of(inspected: dict[str, Any]) -> tuple[Table, Table]:
         "within: one row is; between: one row is another feature's",
         box=box.SIMPLE,
     )
-    features.add_column("feature", no_wrap=True)
+    features.add_column("feature", overflow="fold")
     for name in ("ids", "width", "probes", "alike", "within", "between"):
         features.add_column(name, justify="right", no_wrap=True)
     for feature in inspected["features"]:
@@ -57,7 +57,7 @@ def tables_of(inspected: dict[str, Any]) -> tuple[Table, Table]:
         caption="dead: rows that no id has; norms of the others at the 5th, 50th, 95th percentile",
         box=box.SIMPLE,
     )
-    tables.add_column("table", no_wrap=True)
+    tables.add_column("table", overflow="fold")
     for name in ("rows", "width", "dead", "norm 5 %", "50 %", "95 %"):
         tables.add_column(name, justify="right", no_wrap=True)
     for table in inspected["tables"]:

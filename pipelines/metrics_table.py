@@ -24,7 +24,7 @@ def metrics_table(results: dict[str, Any]) -> Table:
         names = _first_figures(next(iter(models.values()))["metrics"])
         title += f", {results['candidates']:,} candidates"
     table = Table(title=title, box=box.SIMPLE, collapse_padding=True)
-    table.add_column(kind.removesuffix("s"), no_wrap=True)
+    table.add_column(kind.removesuffix("s"), overflow="fold")
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     cold = COLD if kind == "retrievers" else ()

@@ -18,7 +18,7 @@ def plan_table(planned: Planned) -> Lines:
     """Tables, then processes, as a person reads them."""
     plan = planned.plan
     tables = Table(title=planned.title, box=box.SIMPLE)
-    tables.add_column("table", no_wrap=True)
+    tables.add_column("table", overflow="fold")
     for name in ("rows x width", "lies", "weights", "state", "most on one"):
         tables.add_column(name, justify="right", no_wrap=True)
     for placement in plan.placements:

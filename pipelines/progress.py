@@ -6,7 +6,6 @@ import sys
 import time
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,11 +15,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from pipelines.printer import printer
 from recsys.config import RunConfig
 from recsys.runs.fit import Listen
 from recsys.tracking import Tracker
 
-console = Console(stderr=True, highlight=False)
+console = printer(stderr=True)
 
 
 class TrainingProgress:
@@ -32,7 +32,7 @@ class TrainingProgress:
         self._rows = 0
         self._since = time.perf_counter()
         columns = (
-            TextColumn(phase),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("steps  loss {task.fields[loss]:.4f}  {task.fields[rate]:,.0f} rows/s"),

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pipelines.cli.answers import Format, print_answers, write_answers
 from pipelines.cli.arguments import Out, bundle_in, finite
 
 
@@ -36,6 +37,7 @@ def recommend(
             "--strict", help="Refuse unknown users and histories, which else get the fallback."
         ),
     ] = False,
+    form: Format = None,
     out: Out = None,
 ) -> None:
     """Ask a bundle; needs torch, but neither torchrec nor fbgemm.
@@ -45,8 +47,7 @@ def recommend(
     import pyarrow.compute as pc
 
     from feature_store.errors import DataError
-    from pipelines.cli.answers import write_answers
-    from pipelines.cli.printing import print_table, read_requests
+    from pipelines.cli.printing import read_requests
     from recsys.serving.recommender import Recommender
 
     if bool(user) == (requests is not None):
@@ -70,4 +71,4 @@ def recommend(
     if out is not None:
         write_answers(answers, out)
     else:
-        print_table(answers if users else answers.drop_columns(["fallback"]))
+        print_answers(answers if users else answers.drop_columns(["fallback"]), form)

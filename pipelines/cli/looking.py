@@ -30,10 +30,9 @@ def plan(
 
     Example: recsys plan CONFIG embeddings.tables.user_id.rows=2000000000 --world-size 128 --hbm 80
     """
-    from rich.console import Console
-
     from pipelines.ingest import ingest_log
     from pipelines.plan_table import plan_table
+    from pipelines.printer import printer
     from recsys.report.plan_chart import draw_plan
     from recsys.runs.folder import RunFolder
     from recsys.runs.lock import locked
@@ -44,7 +43,7 @@ def plan(
     with locked(files):  # examples are written where they are not there
         ingest_log(loaded)
         planned = job(loaded, world_size, hbm, hosts)
-        Console().print(plan_table(planned))
+        printer().print(plan_table(planned))
         typer.echo(f"picture: {draw_plan(planned, files.plan_plot)}")
     if planned.problem:
         raise RecsysError(planned.problem)
@@ -56,10 +55,9 @@ def inspect_embeddings(config: Config, overrides: Overrides = None) -> None:
 
     Example: recsys embeddings inspect runs/movielens_1m_dcn
     """
-    from rich.console import Console
-
     from pipelines.inspect_embeddings import inspect_embeddings as job
     from pipelines.inspect_embeddings import tables_of
+    from pipelines.printer import printer
     from recsys.runs.folder import RunFolder
     from recsys.runs.lock import locked
     from recsys.runs.same_training import check_same_training
@@ -67,7 +65,7 @@ def inspect_embeddings(config: Config, overrides: Overrides = None) -> None:
     loaded = load(config, overrides)
     check_same_training(loaded)
     with locked(RunFolder(loaded.folder)):
-        Console().print(*tables_of(job(loaded)))
+        printer().print(*tables_of(job(loaded)))
 
 
 def doctor() -> None:

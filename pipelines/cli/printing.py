@@ -9,6 +9,8 @@ from typing import Any
 
 import typer
 
+from pipelines.cli.answers import print_answers
+
 
 def read_requests(path: Path) -> Any:
     """A table of requests. Raises DataError when the file cannot be read."""
@@ -21,17 +23,6 @@ def read_requests(path: Path) -> Any:
         return pq.read_table(path, partitioning=None)
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
-
-
-def print_table(rows: Any, title: str | None = None) -> None:
-    """A table of answers."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*rows.column_names, title=title)
-    for row in zip(*(column.to_pylist() for column in rows.columns), strict=True):
-        table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row))
-    Console().print(table)
 
 
 def print_finished(finished: Any) -> None:
@@ -47,7 +38,7 @@ def print_finished(finished: Any) -> None:
         user = recommender.users()[0]
         answers = recommender.recommend_table(recommender.requests_of([user]), k=5)
         title = f"five recommendations for user {user}"
-        print_table(answers.drop_columns(["fallback"]), title=title)
+        print_answers(answers.drop_columns(["fallback"]), "table", title)
         each, more = f"per user in {files.lists}", f"recommend {files.path} --user {user} -k 10"
     else:
         each, more = f"per row in {files.predictions}", f"score {files.path} --requests FILE"

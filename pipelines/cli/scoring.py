@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pipelines.cli.answers import Format, print_answers, write_answers
 from pipelines.cli.arguments import Out, bundle_in
 
 
@@ -15,18 +16,18 @@ def score(
     requests: Annotated[
         Path, typer.Option(help="Parquet with item ids, and whatever else the ranker reads.")
     ],
+    form: Format = None,
     out: Out = None,
 ) -> None:
     """Ask a ranker's bundle how likely each row is; needs torch, but neither torchrec nor fbgemm.
 
     Example: recsys score runs/movielens_1m_dcn --requests pairs.parquet --out scored.parquet
     """
-    from pipelines.cli.answers import write_answers
-    from pipelines.cli.printing import print_table, read_requests
+    from pipelines.cli.printing import read_requests
     from recsys.serving.scorer import Scorer
 
     scored = Scorer.open(bundle_in(folder)).score_table(read_requests(requests))
     if out is not None:
         write_answers(scored, out)
     else:
-        print_table(scored)
+        print_answers(scored, form)

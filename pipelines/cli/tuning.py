@@ -37,8 +37,7 @@ def tune(
 
     More trials: recsys tune CONFIG tune.trials=60 --resume
     """
-    from rich.console import Console
-
+    from pipelines.printer import printer
     from pipelines.tune import tune as job
     from pipelines.tuning_table import baseline_snippet, trials_table
     from recsys.runs.folder import RunFolder
@@ -50,7 +49,7 @@ def tune(
     else:
         loaded, files = for_retriever(load(config, None), retriever, overrides)
     record = job(loaded, files, resume=resume, replace=replace)
-    Console().print(trials_table(record))
+    printer().print(trials_table(record))
     if retriever is not None and (snippet := baseline_snippet(record)):
         typer.echo(snippet)
     typer.echo(f"tuned: {files.tuned_config}")

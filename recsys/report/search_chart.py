@@ -9,9 +9,11 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 from matplotlib.figure import Figure
 
 
+@matplotlib.rc_context({"text.parse_math": False})  # names are text
 def draw_search(record: dict[str, Any], path: Path) -> Path:
     """Draw the best figure so far, and every option's values against the figure."""
     finished = [trial for trial in record["trials"] if trial["state"] == "finished"]

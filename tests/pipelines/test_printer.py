@@ -1,0 +1,101 @@
+"""What people's data says is shown as it is: nothing of it is markup, and nothing is cut."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from pipelines.cli.answers import csv_lines, print_answers
+from pipelines.compare import comparison_table
+from pipelines.metrics_table import metrics_table
+from pipelines.printer import printer, shown
+from recsys.report.comparison import Comparison
+
+UUID = "0b6f9f1e-6f43-4f0e-9a53-2b1e9d3a7c55-" * 3
+NASTY = ["sku[a]2", "Heat [vhs]", "Book 3 [/r] import", ":smile: [bold]", 'a,b"c', UUID]
+ROWS = pa.table(
+    {
+        "user": pa.array([2**53 + 1, None, 3, 4, 5, 6]),
+        "item": NASTY,
+        "score": pa.array([0.25] * 6, pa.float32()),
+        "history": [[1, None]] + [[]] * 5,
+    }
+)
+
+
+@pytest.mark.parametrize("width", [None, 60])
+def test_a_table_shows_every_sign(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int | None
+) -> None:
+    """On a narrow terminal in several lines, elsewhere in one."""
+    if width:
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+        monkeypatch.setenv("COLUMNS", str(width))
+    print_answers(ROWS, "table", title="runs [v2]")
+    out = capsys.readouterr().out
+    for text in (*NASTY, "runs [v2]", str(2**53 + 1)):
+        if not width:
+            assert text in out
+        assert text.replace(" ", "")[:6] in out.replace(" ", "")
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", out).splitlines()
+    assert "…" not in out and max(map(len, lines)) <= (width or 1 << 16)
+    assert "".join(lines).count("7c55-") == 3  # to the end of the last id
+
+
+def test_elsewhere_answers_are_csv_that_reads_back(capsys: pytest.CaptureFixture[str]) -> None:
+    print_answers(ROWS)
+    head, *rows = csv.reader(io.StringIO(capsys.readouterr().out))
+    assert head == ROWS.column_names
+    assert [row[1] for row in rows] == NASTY
+    assert [row[0] for row in rows] == [str(2**53 + 1), "", "3", "4", "5", "6"]
+    assert rows[0][2:] == ["0.25", "[1, null]"]
+    tabbed = "".join(csv_lines(ROWS, "\t"))
+    assert pd.read_csv(io.StringIO(tabbed), sep="\t")["item"].tolist() == NASTY
+
+
+def test_json_lines_keep_types(capsys: pytest.CaptureFixture[str]) -> None:
+    print_answers(ROWS, "jsonl")
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert records == ROWS.to_pylist()
+
+
+def test_what_would_move_the_cursor_is_escaped() -> None:
+    assert shown("a\nb\x1b[31m\tü 日本") == "a\\nb\\x1b[31m\\tü 日本"
+
+
+def printed(capsys: pytest.CaptureFixture[str], renderable: Any) -> str:
+    printer().print(renderable)
+    return capsys.readouterr().out
+
+
+def test_names_of_runs_and_models_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    figures: dict[str, Any] = {"Recall@10": 0.1, "NDCG@10": 0.1, "HR@10": 0.1}
+    summary = {"metrics": figures, "ci95": {name: [0, 1] for name in figures}, "slices": {}}
+    results = {
+        **{"name": "runs [v2]", "protocol": "p", "protocol_fingerprint": "f", "candidates": 3},
+        "retrievers": {name: summary for name in NASTY},
+    }
+    out = printed(capsys, metrics_table(results))
+    assert all(name in out for name in (*NASTY, "runs [v2]"))
+    numbers = {name: [0.1] * 2 for name in ("value", "low", "high")}
+    differences = {f"difference{end}": [0.1] * 2 for end in ("", "_low", "_high")}
+    frame = pd.DataFrame(
+        {"run": NASTY[:2], "metric": ["[x]@10"] * 2, **numbers, **differences, "p": 0.5}
+    ).assign(p_holm=0.5)
+    first = type("Contender", (), {"label": NASTY[2]})()
+    comparison = Comparison.__new__(Comparison)
+    values = {
+        **{"runs": [first], "frame": frame, "protocol": "p", "fingerprint": "f"},
+        **{"candidates": 3, "users": 2, "test": "randomisation"},
+    }
+    for name, value in values.items():
+        object.__setattr__(comparison, name, value)
+    out = printed(capsys, comparison_table(comparison))
+    assert all(text in out for text in (*NASTY[:3], "[x]@10", "[0.1000, 0.1000]"))
