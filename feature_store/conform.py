@@ -11,10 +11,9 @@ import pyarrow.compute as pc
 
 from feature_store.errors import DataError
 from feature_store.ids import integers, plain, why_no_integer
+from feature_store.times import moments, why_no_moment
 
-_LAST_SECOND = 7_258_118_400  # 2200-01-01: later "seconds" are really milliseconds or noise
 _EMPTY = ("", "NULL", "null", "\\N")
-_FIRST_MICRO, _LAST_MICRO = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1 to 9999
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
@@ -102,7 +101,7 @@ def _why_not(value: Any, kind: pa.DataType) -> str:
     if pa.types.is_integer(kind):
         return why_no_integer(value)
     if pa.types.is_timestamp(kind):
-        return "is not a time (ISO 8601, or seconds since 1970)"
+        return why_no_moment(value)
     if pa.types.is_floating(kind):
         return "is not a finite number"
     return f"is not a {kind}"
@@ -122,7 +121,7 @@ def _cast(raw: pa.Array, target: pa.DataType) -> tuple[pa.Array, np.ndarray]:
     elif pa.types.is_list(target):
         cast = _list(raw, target)
     elif pa.types.is_timestamp(target):
-        cast = _time(raw, target)
+        cast = moments(raw).cast(target)
     elif pa.types.is_string(target):
         cast = _text(raw)
     elif pa.types.is_integer(target):
@@ -182,53 +181,3 @@ def _number(raw: pa.Array, target: pa.DataType) -> pa.Array:
         return pa.nulls(len(raw), target)
     numbers = raw.cast(target, safe=False)  # too large for the target becomes infinite
     return pc.if_else(pc.is_finite(numbers), numbers, None)
-
-
-def _time(raw: pa.Array, target: pa.DataType) -> pa.Array:
-    if pa.types.is_timestamp(raw.type):
-        # drop the zone: times with one are UTC underneath, times without are taken as UTC
-        ticks = raw.cast(pa.int64())
-        inside = ticks.is_valid()
-        if raw.type.unit in ("s", "ms"):
-            per_tick = {"s": 1_000_000, "ms": 1_000}[raw.type.unit]
-            after = pc.greater_equal(ticks, _FIRST_MICRO // per_tick)
-            inside = pc.and_(after, pc.less_equal(ticks, _LAST_MICRO // per_tick))
-        known = pc.if_else(inside, raw, None)
-        micros = known.cast(pa.timestamp("us", raw.type.tz), safe=False)
-        return _nameable(micros.cast(pa.int64())).cast(target)
-    if pa.types.is_date(raw.type):
-        return raw.cast(target)
-    if pa.types.is_string(raw.type):
-        import pandas as pd
-
-        digits = pc.match_substring_regex(raw, r"^\d{1,18}$")
-        seconds = pc.if_else(digits, raw, None)
-        rest = pc.if_else(digits, None, raw)
-        parsed = pd.to_datetime(
-            rest.to_pandas().astype(object), errors="coerce", format="ISO8601", utc=True
-        )
-        micros = pa.array(parsed.dt.tz_localize(None).astype("datetime64[us]")).cast(pa.int64())
-        iso = _nameable(micros).cast(target)
-        return pc.coalesce(_seconds(seconds, target), iso)
-    return _seconds(raw, target)
-
-
-def _nameable(micros: pa.Array) -> pa.Array:
-    """Only the times that Python can name."""
-    after = pc.greater_equal(micros, _FIRST_MICRO)
-    return pc.if_else(pc.and_(after, pc.less_equal(micros, _LAST_MICRO)), micros, None)
-
-
-def _seconds(raw: pa.Array, target: pa.DataType) -> pa.Array:
-    if pa.types.is_floating(raw.type):
-        raw = raw.cast(pa.float64())
-        seconds = pc.if_else(pc.is_finite(raw), raw, None)
-    else:
-        seconds = integers(raw)
-    inside = pc.and_(pc.greater_equal(seconds, 0), pc.less(seconds, _LAST_SECOND))
-    micros = pc.multiply(pc.if_else(inside, seconds, None), 1_000_000)
-    return (
-        pc.floor(micros).cast(pa.int64()).cast(target)
-        if pa.types.is_floating(micros.type)
-        else micros.cast(target)
-    )

@@ -21,6 +21,7 @@ TRAINING_STACK = ("torchrec", "fbgemm_gpu")
 FLOORS = {
     "feature_store": (
         ("errors", "columns", "hashing", "ids", "options", "progress"),
+        ("times",),
         ("schema", "conform", "durable", "engine", "vocabulary"),
         ("event_log", "sources"),
         ("catalogue", "timeline"),

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store.errors import DataError
+from feature_store.times import unclear_seconds, why_no_moment
 from feature_store.vocabulary import Vocabulary
 
 Vocabularies = Mapping[str, Vocabulary]
@@ -26,9 +27,17 @@ def reading(column: str) -> Iterator[None]:
 
 
 def seconds(moments: pa.Array) -> np.ndarray:
-    """Whole seconds since 1970 of timestamps, or of numbers that are such; nulls are 0."""
+    """Whole seconds since 1970 of timestamps, or of numbers that are such; nulls are 0.
+
+    Raises ValueError for numbers that may be something else.
+    """
     if pa.types.is_timestamp(moments.type):
         moments = pc.floor_temporal(moments, unit="second").cast(pa.timestamp("s", "UTC"))
+    elif pa.types.is_integer(moments.type) or pa.types.is_floating(moments.type):
+        unclear = moments.filter(unclear_seconds(moments))
+        if len(unclear):
+            value = unclear[0].as_py()
+            raise ValueError(f"{value} {why_no_moment(value)}")
     return moments.cast(pa.int64(), safe=False).fill_null(0).to_numpy(False).copy()
 
 
