@@ -2,6 +2,7 @@
 
 A folder of examples holds
     examples.json            fingerprints and counts
+    made_from.json           what whoever wrote them says that they were made from
     vocabulary/<table>.arrow raw ids of every embedding table
     items.parquet            row r: features and training events of item row r (0 = unknown)
     item_texts.parquet       the texts of the same rows, for models that read them
@@ -19,7 +20,7 @@ vocabulary rows; times are whole seconds since 1970.
 
 from __future__ import annotations
 
-from feature_store.examples.spec import ExamplesSummary, RowsOf, files_of
+from feature_store.examples.spec import MADE_FROM, ExamplesSummary, RowsOf, files_of
 from feature_store.examples.write import write_examples
 
-__all__ = ["ExamplesSummary", "RowsOf", "files_of", "write_examples"]
+__all__ = ["MADE_FROM", "ExamplesSummary", "RowsOf", "files_of", "write_examples"]

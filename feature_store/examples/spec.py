@@ -12,6 +12,7 @@ from feature_store.columns import HISTORY
 from feature_store.errors import ConfigError
 
 ALL_EVENTS: tuple[str, ...] = ()
+MADE_FROM = "made_from.json"
 
 
 @dataclass(frozen=True)

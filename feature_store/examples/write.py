@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -37,7 +38,7 @@ from feature_store.examples.encode import (
 )
 from feature_store.examples.row_groups import RowGroups
 from feature_store.examples.rows import event_rows, request_rows, sequence_rows, serving_rows
-from feature_store.examples.spec import ExamplesSummary, RowsOf
+from feature_store.examples.spec import MADE_FROM, ExamplesSummary, RowsOf
 from feature_store.money import last_prices
 from feature_store.protocols import LEARNT, SHOWN, TRAIN
 from feature_store.schema import Schema
@@ -63,6 +64,7 @@ def write_examples(
     train_roles: tuple[str, ...] = (TRAIN,),
     since: datetime | None = None,
     base: Mapping[str, Vocabulary] | None = None,
+    made_from: Mapping[str, Any] | None = None,
 ) -> ExamplesSummary:
     """Write the examples of a split; the folder appears whole or not at all.
 
@@ -75,6 +77,7 @@ def write_examples(
 
     To go on from an earlier training: with `since` only events from that moment (UTC) on are
     trained on, and earlier ones are history; `base` holds vocabularies whose ids keep their rows.
+    `made_from` (JSON) appears together with the examples, and says whether they are still right.
 
     Raises:
         DataError: memory or disk do not suffice.
@@ -127,6 +130,7 @@ def write_examples(
         )
         summary.save(aside)
         schema.save(aside / "schema.json")
+        (aside / MADE_FROM).write_text(json.dumps(made_from or {}, indent=2) + "\n")
     return summary
 
 

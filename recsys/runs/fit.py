@@ -18,7 +18,7 @@ from recsys.runs.evaluators import validator
 from recsys.runs.folder import MAIN_PHASE, RunFolder
 from recsys.runs.learn import learnt_model, trainer_of
 from recsys.runs.phases import Phase, phases_of, start_of
-from recsys.runs.prepare import open_log, prepare, prepare_together
+from recsys.runs.prepare import keep_ids, open_log, prepare, prepare_together
 from recsys.runs.standing import clear, left_to_train, mark
 from recsys.runs.work import Work
 from recsys.tracking import Tracker
@@ -98,6 +98,8 @@ def _train(
         epochs = ended[phase.as_long_as.name].best_epoch
         trainer = trainer.model_copy(update={"epochs": epochs})
     start = start_of(config, phase)
+    if group.leads:
+        keep_ids(work.files.phase(phase.name), examples)
     with listen(phase) if group.leads else nullcontext() as listener:
         return trainer_of(
             config,

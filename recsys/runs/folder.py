@@ -22,9 +22,14 @@ class PhaseFolder:
         return self._folder("examples")
 
     @property
+    def known_ids(self) -> Path:
+        """The ids that its checkpoints know, one file a table."""
+        return self.checkpoints / "vocabulary"
+
+    @property
     def vocabularies(self) -> Path:
-        """The ids that its examples know, one file a table."""
-        return self.examples / "vocabulary"
+        """Those, or the ones of its examples where nothing was trained."""
+        return self.known_ids if self.known_ids.exists() else self.examples / "vocabulary"
 
     @property
     def checkpoints(self) -> Path:

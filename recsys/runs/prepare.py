@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from feature_store.catalogue import Catalogue
-from feature_store.durable import restore, write_text
+from feature_store.durable import restore, staged
 from feature_store.engine import Engine
 from feature_store.event_log import EventLog
-from feature_store.examples import write_examples
+from feature_store.examples import MADE_FROM, write_examples
 from feature_store.splits import make_split
 from feature_store.vocabulary import Vocabulary
 from recsys.config import RunConfig
@@ -20,8 +22,6 @@ from recsys.distributed import Group
 from recsys.runs.asked_of_log import check_log
 from recsys.runs.folder import PhaseFolder, RunFolder
 from recsys.runs.phases import Phase, phases_of, start_of
-
-_MARKER = "made_from.json"
 
 
 def open_log(config: RunConfig) -> tuple[EventLog, Catalogue]:
@@ -44,6 +44,7 @@ def prepare(config: RunConfig, phase: Phase | None = None, *, fresh: bool = Fals
     log, catalogue = open_log(config)
     check_log(config, log.schema)
     restore(files.examples)
+    restore(files.known_ids)
     base = _known_ids(config, phase, files, fresh)
     labels = config.labels if config.rows_of.labels else None
     wanted = {
@@ -56,8 +57,7 @@ def prepare(config: RunConfig, phase: Phase | None = None, *, fresh: bool = Fals
         "history_length": getattr(config.model, "max_length", 50),
         "base": {table: vocabulary.fingerprint for table, vocabulary in base.items()},
     }
-    marker = files.examples / _MARKER
-    if not _holds(marker, wanted, fresh):
+    if not _holds(files.examples, wanted, fresh, base):
         with Engine(config.engine) as engine:
             write_examples(
                 engine,
@@ -69,8 +69,8 @@ def prepare(config: RunConfig, phase: Phase | None = None, *, fresh: bool = Fals
                 train_roles=phase.examples,
                 since=config.trainer.since,
                 base=base,
+                made_from=wanted,
             )
-        write_text(json.dumps(wanted, indent=2) + "\n", marker)
     return Examples(files.examples)
 
 
@@ -84,27 +84,58 @@ def prepare_together(
     return prepare(config, phase)
 
 
+def keep_ids(files: PhaseFolder, examples: Examples) -> None:
+    """Put the ids that a phase's checkpoints are about to know beside them, where they outlive the
+    examples.
+
+    Ids that the checkpoints know already stay where they are in other examples: then the
+    checkpoints are of another model, which whoever loads them says.
+    """
+    if _continues(examples.folder / "vocabulary", _vocabularies(files.known_ids)):
+        with staged(files.known_ids) as aside:
+            for path in (examples.folder / "vocabulary").glob("*.arrow"):
+                shutil.copyfile(path, aside / path.name)
+
+
 def _known_ids(
     config: RunConfig, phase: Phase, files: PhaseFolder, fresh: bool
 ) -> dict[str, Vocabulary]:
-    """Ids that keep their rows: those of the examples that are there, or of the phase before."""
-    if not fresh and files.vocabularies.exists():
-        source = files
-    elif (start := start_of(config, phase)) is not None:
-        source = start
-    else:
-        return {}
-    paths = sorted(source.vocabularies.glob("*.arrow"))
-    return {path.stem: Vocabulary.load(path) for path in paths}
+    """Ids that keep their rows: those that the checkpoints know, else those of the examples that
+    are there, or of the phase before."""
+    if not fresh and (known := _vocabularies(files.vocabularies)):
+        return known
+    start = start_of(config, phase)
+    return {} if start is None else _vocabularies(start.vocabularies)
 
 
-def _holds(marker: Path, wanted: dict[str, Any], fresh: bool) -> bool:
-    if not marker.exists():
+def _vocabularies(folder: Path) -> dict[str, Vocabulary]:
+    return {path.stem: Vocabulary.load(path) for path in sorted(folder.glob("*.arrow"))}
+
+
+def _continues(folder: Path, base: Mapping[str, Vocabulary]) -> bool:
+    """Whether the vocabularies in a folder begin with those of `base`."""
+    paths = {table: folder / f"{table}.arrow" for table in base}
+    return all(
+        path.exists()
+        and Vocabulary.load(path).fingerprint_of(len(base[table])) == base[table].fingerprint
+        for table, path in paths.items()
+    )
+
+
+def _holds(
+    folder: Path, wanted: dict[str, Any], fresh: bool, base: Mapping[str, Vocabulary]
+) -> bool:
+    """Whether the examples in a folder are those that are wanted."""
+    try:
+        made_from = json.loads((folder / MADE_FROM).read_text())
+    except (OSError, ValueError):  # not there, or half of it: they are written again
         return False
-    made_from = json.loads(marker.read_text())
+    if not isinstance(made_from, dict):
+        return False
     if not fresh:  # whatever they were made from, their own ids are the ones to keep
         made_from, wanted = (
             {key: value for key, value in tree.items() if key != "base"}
             for tree in (made_from, wanted)
         )
-    return made_from == json.loads(json.dumps(wanted))
+    same: bool = made_from == json.loads(json.dumps(wanted))
+    return same and _continues(folder / "vocabulary", base)
