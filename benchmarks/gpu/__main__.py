@@ -9,6 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
+
 from benchmarks.gpu.plan import IMPORTS, steps
 from benchmarks.gpu.record import keep
 from benchmarks.gpu.step import FAILED, Settings
@@ -36,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     if args.list:
         print("\n".join(step.name for step in wanted))
         return 0
+    if device == "cuda" and not torch.cuda.is_available():
+        parser.error("torch sees no GPU here: --dry-run needs none")
     with tempfile.TemporaryDirectory() as name:
         settings = Settings(device, args.dry_run, Path(name))
         spare = min(args.spare, max(1, (os.cpu_count() or 1) // 4))

@@ -75,7 +75,8 @@ def utilisation(settings: Settings, subject: str, batch_size: int) -> Outcome:
         trainer = trainer_of(config, examples, group, Path(folder))
         batches = _batches(trainer, group, 2 if settings.tiny else 12)
         counter = FlopCounterMode(display=False)
-        with counter, torch.autocast(settings.device, torch.bfloat16):
+        # without gradients: a forward pass alone is no step of what wraps the model
+        with counter, torch.no_grad(), torch.autocast(settings.device, torch.bfloat16):
             trainer.model(batches[0], 0)
         forward = counter.get_total_flops()
         steps = _steps(trainer, batches, group)

@@ -42,6 +42,22 @@ def test_it_is_the_beginning_of_a_full_stable_sort(scores: np.ndarray, k: int) -
     check(torch.from_numpy(scores), k)
 
 
+@pytest.mark.parametrize("start", [3.0, -3.0, 1e-3, -1e30])
+def test_neighbouring_numbers_are_told_apart(start: float) -> None:
+    """Each is the next one that there is in float32."""
+    row = [np.float32(start)]
+    while len(row) < 40:
+        row.append(np.nextafter(row[-1], np.float32(INF)))
+    scores = torch.from_numpy(np.random.default_rng(0).permutation(np.array(row))[None])
+    for k in (1, 7, 40):
+        check(scores, k)
+
+
+@pytest.mark.parametrize("k", [2, 100, 700])
+def test_of_a_row_without_blocks_none_of_the_best_is_missed(k: int) -> None:
+    check(torch.randn(50, 16 * 100, generator=torch.Generator().manual_seed(0)), k)
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     seed=st.integers(0, 10_000),

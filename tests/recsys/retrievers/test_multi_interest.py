@@ -352,3 +352,23 @@ def test_several_vectors_find_what_one_does_not(
     several = [name for name in recall if name != "mean"]
     assert all(recall[name] > 1.15 * recall["mean"] for name in several)
     assert all(pure[name] > 1.1 * pure["mean"] for name in several)
+
+
+@torch.no_grad()
+def test_by_quota_an_interest_weighs_its_share_of_the_history(
+    planted: dict[Shape, Examples],
+) -> None:
+    """And 1 otherwise, whatever it has of it; one that is not there weighs nothing."""
+    by_score, by_quota = (
+        fresh(small("multi_interest", merge=merge), planted["sequences"]).eval()
+        for merge in ("score", "quota")
+    )
+    history = torch.tensor([[1, 2, 3, 9, 10, 17], [4, 0, 0, 0, 0, 0]])
+    plain, shared = (model.encode({HISTORY: history}) for model in (by_score, by_quota))
+    assert torch.equal(plain.vectors, shared.vectors)
+    assert set(plain.weights.flatten().tolist()) <= {0.0, 1.0}
+    for user, items in enumerate(history):
+        events = by_quota.embed_items(items[items != 0])
+        scores = (events @ shared.vectors[user].T).masked_fill(plain.weights[user] == 0, -torch.inf)
+        expected = torch.bincount(scores.argmax(1), minlength=scores.shape[1]) / len(events)
+        torch.testing.assert_close(shared.weights[user], expected)
