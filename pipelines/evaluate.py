@@ -16,6 +16,7 @@ from recsys.config import RunConfig
 from recsys.report.report import write_report
 from recsys.runs.measure import measure, measure_lists
 from recsys.runs.same_training import check_same_training
+from recsys.runs.verdict import VERDICT, advice, sentence
 from recsys.runs.work import Work, working_on
 from recsys.tracking import Tracker
 
@@ -53,3 +54,7 @@ def _show(work: Work, tracker: Tracker, results: dict[str, Any], console: Consol
     if work.group.leads:
         tracker.log_files(write_report(work.files.path), work.files.plots)
         console.print(metrics_table(results))
+        if found := results.get(VERDICT):
+            tried = advice(work.config, work.files, found)
+            lines = [sentence(work.config.model.name, found), *(f"  {line}" for line in tried)]
+            console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from pipelines.progress import console
+from pipelines.export_notes import tell_alias_stays, tell_quantisation
 from recsys.config import RunConfig
 from recsys.export.bundle import PartExport, write_bundle
 from recsys.export.generator import GeneratorExport
@@ -16,13 +16,16 @@ from recsys.runs.fit import trained_model
 from recsys.runs.prepare import open_log
 from recsys.runs.same_training import check_same_training
 from recsys.runs.steps import BUNDLE, FIGURES
+from recsys.runs.verdict import earns_alias
 from recsys.runs.work import Work, working_on
-from recsys.serving.manifest import About, Quantisation
+from recsys.serving.manifest import About
 from recsys.tracking import Tracker
 
 
-def export(config: RunConfig) -> None:
+def export(config: RunConfig, *, force: bool = False) -> None:
     """Write and verify the bundle of a trained and evaluated run.
+
+    With `force` a model that does not beat its baselines gets the tracker's alias, too.
 
     Raises DataError when it was not evaluated since it was trained, ConfigError when the folder
     holds a training of another config or another program holds it.
@@ -32,10 +35,10 @@ def export(config: RunConfig) -> None:
         # before anything is written: no bundle has the figures of other weights
         FIGURES.require(config, "recsys evaluate")
         with work.tracked() as tracker:
-            export_in(work, tracker)
+            export_in(work, tracker, force=force)
 
 
-def export_in(work: Work, tracker: Tracker) -> None:
+def export_in(work: Work, tracker: Tracker, *, force: bool = False) -> None:
     """Export the model of a run that is held already, and register the bundle.
 
     Raises DataError when the exported program does not answer as the model does.
@@ -64,9 +67,12 @@ def export_in(work: Work, tracker: Tracker) -> None:
         )
     bundle = write_bundle(run.bundle, {part.noun: part}, open_log(config)[1])
     for record in bundle.manifest.parts.values():
-        _tell(record.quantisation)
+        tell_quantisation(record.quantisation)
     BUNDLE.mark_done(config)
-    tracker.register_bundle(run.bundle, config.name, config.tracking.alias)
+    moves = force or earns_alias(run.results)
+    if not moves:
+        tell_alias_stays(config)
+    tracker.register_bundle(run.bundle, config.name, config.tracking.alias if moves else None)
 
 
 def _about(config: RunConfig) -> About:
@@ -77,20 +83,4 @@ def _about(config: RunConfig) -> About:
         config=config.model.model_dump(mode="json"),
         run_fingerprint=config.fingerprint,
         metrics=models[config.model.name]["metrics"],
-    )
-
-
-def _tell(quantisation: Quantisation | None) -> None:
-    """Say what became of tables that were to be quantised."""
-    if quantisation is None:
-        return
-    for name, table in quantisation.tables.items():
-        why = f" ({table.reason})" if table.reason else ""
-        console.print(
-            f"table {name}: {table.dtype}, {table.bytes / 1e6:.2f} MB of "
-            f"{table.fp32_bytes / 1e6:.2f}, relative error {table.relative_error:.4f}{why}",
-            soft_wrap=True,
-        )
-    console.print(
-        f"{quantisation.metric} {quantisation.quantised:.4f}, in float32 {quantisation.fp32:.4f}"
     )

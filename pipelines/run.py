@@ -26,13 +26,14 @@ def run(
     *,
     resume: bool = False,
     fresh: bool = False,
+    force: bool = False,
 ) -> Run:
     """Run the whole job and return the finished run.
 
     What is done is not done again: an event log that is up to date is not ingested, a finished
     training is left as it is, and figures and bundle are made where they are missing, or were made
-    of something else. With `resume`, training goes on from its newest checkpoint; with `fresh`, all
-    but the event log is made anew.
+    of something else. `resume` goes on from the newest checkpoint, `fresh` makes all but the event
+    log anew, `force` gives the alias also to a model that does not beat its baselines.
 
     Raises ConfigError as `pipelines.train.train`.
     """
@@ -40,8 +41,7 @@ def run(
     check_start(config, resume=resume, fresh=fresh)
     with working_on(config) as work:
         if work.group.leads:
-            ingested = ingest_log(config)
-            console.print(f"event log {config.store_folder}: {describe(ingested)}", soft_wrap=True)
+            _tell(work, f"event log {config.store_folder}: {describe(ingest_log(config))}")
         work.group.barrier()
         begins = left_to_train(config, resume=resume, fresh=fresh)
         anew = begins and not resume and (fresh or not FIGURES.is_done(config))
@@ -49,7 +49,7 @@ def run(
             train_in(work, tracker, resume=resume, fresh=fresh)
             _make_figures(work, tracker)
             if work.group.leads:
-                _make_bundle(work, tracker)
+                _make_bundle(work, tracker, force)
             work.group.barrier()
     return Run(config.folder)
 
@@ -62,11 +62,11 @@ def _make_figures(work: Work, tracker: Tracker) -> None:
     _tell(work, f"report {work.files.report}")
 
 
-def _make_bundle(work: Work, tracker: Tracker) -> None:
-    if BUNDLE.is_done(work.config):
+def _make_bundle(work: Work, tracker: Tracker, force: bool) -> None:
+    if BUNDLE.is_done(work.config) and not force:
         _tell(work, f"bundle {work.files.bundle}: there already")
     else:
-        export_in(work, tracker)
+        export_in(work, tracker, force=force)
         _tell(work, f"bundle {work.files.bundle}: verified")
 
 

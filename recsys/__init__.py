@@ -17,17 +17,24 @@ if TYPE_CHECKING:
     from recsys.runs.finished import Run
 
 
-def run(config: Any, *overrides: str, resume: bool = False, fresh: bool = False) -> Run:
+def run(
+    config: Any,
+    *overrides: str,
+    resume: bool = False,
+    fresh: bool = False,
+    force: bool = False,
+) -> Run:
     """Ingest, train, evaluate, export and verify.
 
     `config` is a TOML file, a dict of the same tree, or a RunConfig; `overrides` are texts such
     as "trainer.epochs=3". What is done already is not done again; a training that was stopped goes
-    on with `resume`, and `fresh` trains anew over one that is there.
+    on with `resume`, and `fresh` trains anew over one that is there. With `force` the bundle gets
+    the tracker's alias even where the model does not beat its baselines.
     """
     # the one place where the library calls a program: notebooks get what the command line does
     from pipelines.run import run as run_pipeline
 
-    return run_pipeline(config, list(overrides), resume=resume, fresh=fresh)
+    return run_pipeline(config, list(overrides), resume=resume, fresh=fresh, force=force)
 
 
 def evaluate(config: Any, recommendations: Any, *overrides: str, name: str | None = None) -> Run:

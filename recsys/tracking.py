@@ -140,13 +140,16 @@ class Tracker:
         for path in paths:
             self._attempt(f"log {path}", partial(_log_path, path=path, folder=folder))
 
-    def register_bundle(self, folder: Path, name: str, alias: str = "candidate") -> str | None:
+    def register_bundle(
+        self, folder: Path, name: str, alias: str | None = "candidate"
+    ) -> str | None:
         """Copy a bundle to the run's artifacts and register it as a new version of a model.
 
         Args:
             folder: The bundle.
             name: The registered model; made where it does not exist.
-            alias: What others find this version by: `models:/NAME@ALIAS`.
+            alias: What others find this version by: `models:/NAME@ALIAS`; None leaves it where
+                it is.
 
         Returns:
             The version; None where tracking is off or has failed.
@@ -350,12 +353,13 @@ def _log_path(client: MlflowClient, run_id: str, path: Path, folder: str | None)
         client.log_artifact(run_id, str(path), folder)
 
 
-def _register(client: MlflowClient, run_id: str, folder: Path, name: str, alias: str) -> str:
+def _register(client: MlflowClient, run_id: str, folder: Path, name: str, alias: str | None) -> str:
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder")
     _log_path(client, run_id, folder, None)
     _unless_it_exists(lambda: client.create_registered_model(name))
     source = f"{client.get_run(run_id).info.artifact_uri}/{folder.resolve().name}"
     version = str(client.create_model_version(name, source, run_id).version)
-    client.set_registered_model_alias(name, alias, version)
+    if alias is not None:
+        client.set_registered_model_alias(name, alias, version)
     return version

@@ -23,6 +23,12 @@ Resume = Annotated[
 Fresh = Annotated[
     bool, typer.Option("--fresh", help="Train anew: the training that is there is removed.")
 ]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force", help="MLflow's alias moves to this bundle even if it beats no baseline."
+    ),
+]
 
 
 def writable(path: Path | None) -> Path | None:

@@ -28,6 +28,7 @@ def read_requests(path: Path) -> Any:
 def print_finished(finished: Any) -> None:
     """The end of a run: five recommendations for one user, and where to look further."""
     from recsys.config import load_config
+    from recsys.runs.verdict import VERDICT, sentence
 
     files = finished.files
     config = load_config(files.config)
@@ -43,6 +44,8 @@ def print_finished(finished: Any) -> None:
     else:
         each, more = f"per row in {files.predictions}", f"score {files.path} --requests FILE"
     uri = config.tracking_uri
+    if found := finished.results.get(VERDICT):
+        typer.echo(f"verdict:      {sentence(config.model.name, found)}")
     typer.echo(
         f"bundle:       {files.bundle}\n"
         f"figures:      {files.metrics}, {each}\n"

@@ -8,11 +8,15 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.arguments import Config, Fresh, Overrides, Resume, load
+from pipelines.cli.arguments import Config, Force, Fresh, Overrides, Resume, load
 
 
 def run(
-    config: Config, overrides: Overrides = None, resume: Resume = False, fresh: Fresh = False
+    config: Config,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    fresh: Fresh = False,
+    force: Force = False,
 ) -> None:
     """The main job: ingest if needed, train, evaluate, export, verify.
 
@@ -26,7 +30,7 @@ def run(
     from pipelines.cli.printing import print_finished
     from pipelines.run import run as job
 
-    finished = job(load(config, overrides), resume=resume, fresh=fresh)
+    finished = job(load(config, overrides), resume=resume, fresh=fresh, force=force)
     if os.environ.get("RANK", "0") == "0":
         print_finished(finished)
 
@@ -70,11 +74,11 @@ def evaluate(
         evaluate_lists(loaded, recommendations, name)
 
 
-def export(config: Config, overrides: Overrides = None) -> None:
+def export(config: Config, overrides: Overrides = None, force: Force = False) -> None:
     """Write and verify the bundle of a trained and evaluated run."""
     from pipelines.export import export as job
     from recsys.runs.folder import RunFolder
 
     loaded = load(config, overrides)
-    job(loaded)
+    job(loaded, force=force)
     typer.echo(f"verified: {RunFolder(loaded.folder).bundle}")

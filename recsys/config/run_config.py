@@ -79,7 +79,9 @@ class RunConfig(Options):
     baselines: tuple[Annotated[RetrieverConfig, BeforeValidator(_named)], ...] | None = Field(
         None,
         description="Retrievers in closed form, measured beside the model: names, or tables with "
-        "their options. By default popularity and, where the log has times, recent popularity.",
+        "their options. By default popularity, of the last days too where the log has times, what "
+        "a user had most often where split.seen = 'include', and item_knn and ease where the "
+        "catalogue is not too large for them.",
     )
     embeddings: AnyEmbeddings = PerFeature()
     reader: ReaderConfig = ReaderConfig()

@@ -23,6 +23,7 @@ from recsys.report.comparison import Comparison
 from recsys.report.contenders import Contender
 from recsys.report.example_users import ExampleUser, example_users
 from recsys.runs.finished import Run, measured
+from recsys.runs.verdict import VERDICT, sentence
 
 GROUPS: dict[str, dict[str, str]] = {
     "Accuracy of the lists": {
@@ -163,7 +164,12 @@ def write_report(folder: Path) -> Path:
         examples=example_users({model: (run, model)}) if kind == "retrievers" else [],
     )
     _save_charts(page["charts"], run.files.plots)
-    own = {"run": run.results, "origins": {name: {} for name in series}}
+    found = run.results.get(VERDICT)
+    own: dict[str, Any] = {
+        "run": run.results,
+        "origins": {name: {} for name in series},
+        "verdict": sentence(model, found) if found else None,
+    }
     return _write(run.files.report, "report.html", page | own)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from feature_store.durable import write_text
@@ -34,8 +35,8 @@ def describe(config: RunConfig, examples: Examples, candidates: int | None) -> d
     }
 
 
-def earlier_figures(files: RunFolder, description: dict[str, Any]) -> dict[str, Any]:
-    """Figures of retrievers that the run has measured already, by name.
+def earlier_results(files: RunFolder, description: dict[str, Any]) -> dict[str, Any]:
+    """What the run has measured of retrievers already; nothing where it has not.
 
     Raises ConfigError where they are of another protocol than the `description` says, or of a
     ranker.
@@ -50,7 +51,33 @@ def earlier_figures(files: RunFolder, description: dict[str, Any]) -> dict[str, 
             f"{files.path} holds figures of another protocol ({results['protocol']}, "
             f"{results['protocol_fingerprint']}): choose another name with name=..."
         )
-    return results["retrievers"]
+    return results
+
+
+def given_lists(
+    files: RunFolder, description: dict[str, Any], note: Callable[[str], None]
+) -> dict[str, Any]:
+    """Figures of lists made elsewhere, which stay when the run is measured anew, by name.
+
+    Those that do not fit any more, or whose lists are gone, are noted and left out.
+    """
+    if not files.metrics.exists():
+        return {}
+    results, kept = Run(files.path).results, {}
+    same = all(
+        results.get(key) == description[key] for key in ("protocol_fingerprint", "candidates")
+    )
+    for name, figures in results.get("retrievers", {}).items():
+        if figures.get("config"):
+            continue
+        if same and files.lists_of(name).exists():
+            kept[name] = figures
+        else:
+            note(
+                f"{name}: these lists were measured under another protocol, or are gone: measure "
+                "them again with --recommendations"
+            )
+    return kept
 
 
 def write_figures(work: Work, results: dict[str, Any], tracker: Tracker) -> None:

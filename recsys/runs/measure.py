@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,23 +12,21 @@ import pandas as pd
 from feature_store.durable import write_parquet
 from feature_store.errors import ConfigError
 from feature_store.protocols import TEST
-from recsys.config import RunConfig
-from recsys.data.examples import Examples
 from recsys.evaluation.given_lists import GivenLists
 from recsys.evaluation.predictions import summarise_predictions
-from recsys.options import ModelConfig
 from recsys.rankers.base import Ranker
 from recsys.retrievers import build
 from recsys.retrievers.base import Retriever
-from recsys.retrievers.popularity import PopularityConfig, RecentPopularityConfig
+from recsys.runs.baselines import baselines_of
 from recsys.runs.bench import Bench, Watch
 from recsys.runs.build import seed_all
 from recsys.runs.evaluators import predictions
-from recsys.runs.figures import describe, earlier_figures, write_figures
+from recsys.runs.figures import describe, earlier_results, given_lists, write_figures
 from recsys.runs.fit import trained_model, training_seconds
 from recsys.runs.phases import phases_of
 from recsys.runs.prepare import prepare_together
 from recsys.runs.steps import FIGURES
+from recsys.runs.verdict import VERDICT, verdict
 from recsys.runs.work import Work
 from recsys.tracking import Tracker
 
@@ -67,14 +66,16 @@ def measure_lists(
     lists = GivenLists.read(lists_of, examples)
     bench = Bench(work, examples, watch)
     results = describe(config, examples, bench.candidates)
-    figures = earlier_figures(work.files, results)
+    earlier = earlier_results(work.files, results)
+    figures = earlier.get("retrievers", {})
     model_measured = config.model.name in figures
-    if figures.get(name, {}).get("config"):
+    if name == config.model.name or figures.get(name, {}).get("config"):
         raise ConfigError(f"{config.folder} has a retriever {name!r}: choose another with --name")
     figures[name] = bench.measure(name, lists, None, None)
     if bench.watch is not None:
         for note, count in lists.notes.items():
             bench.watch.note(f"{name}: {count:,} {note}")
+    results |= {key: earlier[key] for key in (VERDICT,) if key in earlier}
     results |= {"retrievers": figures}
     if group.leads:
         if not model_measured:  # there are figures now, but not those that a run asks for
@@ -90,19 +91,25 @@ def _measure_retrievers(work: Work, watch: Watch | None) -> dict[str, Any]:
     fit = training_seconds(work.files) if learnt else time.perf_counter() - started
     retriever = cast(Retriever, model)
     bench = Bench(work, examples, watch)
+    results = describe(config, examples, bench.candidates)
+    given = given_lists(work.files, results, _noting(bench))
     name: str = config.model.name
     figures: dict[str, Any] = {name: bench.measure(name, retriever, config.retriever, fit)}
     for label, variant in retriever.variants().items():
         label = f"{name}_{label}"
         figures[label] = bench.measure(label, variant, config.retriever, None)
-    for baseline in _baselines(config, examples):
-        name = _unused(baseline.name, figures)
+    baselines = []
+    for baseline in baselines_of(config, examples, _noting(bench)):
+        name = _unused(baseline.name, figures | given)
+        baselines.append(name)
         started = time.perf_counter()
         seed_all(config.seed)
         fitted = build(baseline, config.embeddings, examples, config.seed)
         fitted.fit(examples.interactions(), examples)
         figures[name] = bench.measure(name, fitted, baseline, time.perf_counter() - started)
-    return describe(config, examples, bench.candidates) | {"retrievers": figures}
+    if work.group.leads and (found := verdict(config, work.files, config.model.name, baselines)):
+        results[VERDICT] = found
+    return results | {"retrievers": figures | given}
 
 
 def _measure_ranker(work: Work) -> dict[str, Any]:
@@ -130,13 +137,8 @@ def _measure_ranker(work: Work) -> dict[str, Any]:
     return describe(config, examples, None) | {"rankers": {name: summary}}
 
 
-def _baselines(config: RunConfig, examples: Examples) -> list[ModelConfig]:
-    """The configured baselines but for the model itself."""
-    chosen: tuple[ModelConfig, ...] | None = config.baselines
-    if chosen is None:
-        chosen = (PopularityConfig(), RecentPopularityConfig())
-        chosen = chosen if examples.schema.clock == "time" else chosen[:1]
-    return [baseline for baseline in chosen if baseline != config.model]
+def _noting(bench: Bench) -> Callable[[str], None]:
+    return bench.watch.note if bench.watch is not None else lambda text: None
 
 
 def _unused(name: str, taken: dict[str, Any]) -> str:

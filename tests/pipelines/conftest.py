@@ -52,6 +52,7 @@ def tree_of() -> Callable[..., Tree]:
             "retriever": {"name": "sasrec", "width": 16, "blocks": 1, "max_length": 20},
             "reader": {"batch_size": 16},
             "trainer": {"epochs": 4, "device": "cpu"},
+            "baselines": ["popularity", "recent_popularity"],
             "evaluation": {"ks": [1, 10, 20]},
             "tracking": {"enabled": False},
             **sections,

@@ -32,6 +32,7 @@ from recsys.retrievers.ease import EASEConfig
 from recsys.retrievers.fitted import FittedRetriever, binary_matrix
 from recsys.retrievers.gf_cf import GFCFConfig
 from recsys.retrievers.item_knn import BM25, ItemKNNConfig
+from recsys.retrievers.own_frequency import OwnFrequencyConfig
 from recsys.retrievers.popularity import RecentPopularity, RecentPopularityConfig
 from recsys.serving.index.options import ExactConfig, FaissConfig, IndexConfig
 
@@ -58,6 +59,18 @@ def fit(config: ModelConfig, seen: np.ndarray, seed: int = 0) -> Any:
     retriever = kind(config, examples, seed)
     retriever.fit(Interactions(users, items, torch.zeros(len(users))), examples)
     return retriever
+
+
+def test_own_frequency_counts_what_the_user_had_and_fills_up_by_popularity() -> None:
+    """Three users had the first item, two the third, one the second, nobody the fourth."""
+    seen = np.array([[1, 0, 1, 0], [1, 1, 0, 0], [1, 0, 1, 0]])
+    retriever = fit(OwnFrequencyConfig(), seen)
+    histories = torch.tensor([[2, 4, 2, 0], [0, 0, 0, 0]])
+    found = retriever.encode({HISTORY: histories}).vectors[:, 0, 1:]
+    popularity = torch.tensor([3.0, 1.0, 2.0, 0.0]) / 4
+    counts = torch.tensor([[0.0, 2.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
+    torch.testing.assert_close(found, counts + popularity)
+    assert found.argsort(descending=True).tolist() == [[1, 3, 0, 2], [0, 2, 1, 3]]
 
 
 def score(retriever: Any, histories: list[list[int]]) -> np.ndarray:
