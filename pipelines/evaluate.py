@@ -13,6 +13,7 @@ from pipelines.ingest import ingest_log
 from pipelines.metrics_table import metrics_table
 from pipelines.printer import printer
 from recsys.config import RunConfig
+from recsys.evaluation.ceiling import sentences
 from recsys.report.report import write_report
 from recsys.runs.measure import measure, measure_lists
 from recsys.runs.same_training import check_same_training
@@ -54,7 +55,9 @@ def _show(work: Work, tracker: Tracker, results: dict[str, Any], console: Consol
     if work.group.leads:
         tracker.log_files(write_report(work.files.path), work.files.plots)
         console.print(metrics_table(results))
+        lines = sentences(results)
         if found := results.get(VERDICT):
             tried = advice(work.config, work.files, found)
-            lines = [sentence(work.config.model.name, found), *(f"  {line}" for line in tried)]
-            console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+            lines += [sentence(work.config.model.name, found), *(f"  {line}" for line in tried)]
+        for line in lines:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -14,6 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from feature_store.errors import DataError
+from recsys.evaluation.ceiling import sentences
 from recsys.evaluation.item_facts import COLD_ITEM
 from recsys.evaluation.user_slices import COLD_USER
 from recsys.figure import Figure
@@ -169,6 +170,7 @@ def write_report(folder: Path) -> Path:
         "run": run.results,
         "origins": {name: {} for name in series},
         "verdict": sentence(model, found) if found else None,
+        "ceiling": sentences(run.results),
     }
     return _write(run.files.report, "report.html", page | own)
 

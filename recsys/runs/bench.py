@@ -8,12 +8,16 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from feature_store.columns import HISTORY, TARGET, TARGET_VALUE
 from feature_store.durable import ROW_GROUP_ROWS, write_tables
+from feature_store.examples import files_of
 from feature_store.protocols import TEST
 from recsys.data.batch import Batch
 from recsys.data.examples import Examples
 from recsys.data.reader import Reader
+from recsys.evaluation.ceiling import ceiling
 from recsys.evaluation.evaluator import Result
 from recsys.evaluation.item_facts import ItemFacts
 from recsys.evaluation.summary import summarise
@@ -53,6 +57,23 @@ class Bench:
     def candidates(self) -> int:
         """How many items are ranked."""
         return len(self.evaluator.candidates)
+
+    def ceiling(self) -> dict[str, Any]:
+        """How much of the test could be found at all, see `recsys.evaluation.ceiling`."""
+        split = self.work.config.split
+        worth = (TARGET_VALUE,) if self.examples.schema.price else ()
+        return ceiling(
+            (
+                batch
+                for path in files_of(self.examples.folder, TEST)
+                for batch in pq.ParquetFile(path).iter_batches(
+                    ROW_GROUP_ROWS, columns=[HISTORY, TARGET, *worth]
+                )
+            ),
+            self.evaluator.candidates.cpu().numpy(),
+            exclude_seen=split.seen == "exclude",
+            leave_out_cold=split.cold_users == "leave_out",
+        )
 
     def measure(
         self,

@@ -12,6 +12,7 @@ import pandas as pd
 from feature_store.durable import write_parquet
 from feature_store.errors import ConfigError
 from feature_store.protocols import TEST
+from recsys.evaluation.ceiling import CEILING
 from recsys.evaluation.given_lists import GivenLists
 from recsys.evaluation.predictions import summarise_predictions
 from recsys.rankers.base import Ranker
@@ -65,7 +66,7 @@ def measure_lists(
     examples = prepare_together(config, phases_of(config.trainer)[-1], group)
     lists = GivenLists.read(lists_of, examples)
     bench = Bench(work, examples, watch)
-    results = describe(config, examples, bench.candidates)
+    results = describe(config, examples, bench.candidates) | {CEILING: bench.ceiling()}
     earlier = earlier_results(work.files, results)
     figures = earlier.get("retrievers", {})
     model_measured = config.model.name in figures
@@ -91,7 +92,7 @@ def _measure_retrievers(work: Work, watch: Watch | None) -> dict[str, Any]:
     fit = training_seconds(work.files) if learnt else time.perf_counter() - started
     retriever = cast(Retriever, model)
     bench = Bench(work, examples, watch)
-    results = describe(config, examples, bench.candidates)
+    results = describe(config, examples, bench.candidates) | {CEILING: bench.ceiling()}
     given = given_lists(work.files, results, _noting(bench))
     name: str = config.model.name
     figures: dict[str, Any] = {name: bench.measure(name, retriever, config.retriever, fit)}

@@ -47,6 +47,10 @@ def test_recent_popularity_is_a_baseline_only_where_there_are_times(
         assert status == 0, errors
     results = json.loads((tmp_path / "small" / "metrics.json").read_text())
     assert list(results["verdict"]["against"]) == expected[1:]
+    ceiling, judged = results["ceiling"], results["retrievers"]["ease"]["users"]
+    assert ceiling["users"] == ceiling["judged"] == judged < 30
+    assert ceiling["targets"]["all"] == results["events"]["test"]
+    assert f"{judged} users were judged, of {judged} with test events and 30 in the log" in told
     said = sentence("ease", results["verdict"])
     assert said in told and said in unescape((tmp_path / "small" / "report.html").read_text())
     found = {p.stem for p in (tmp_path / "small" / "per_user").iterdir()}
