@@ -13,10 +13,12 @@ from recsys.rankers.base import Ranker
 from recsys.retrievers.base import VectorRetriever
 from recsys.runs.finished import Run, measured
 from recsys.runs.fit import trained_model
+from recsys.runs.folder import RunFolder
 from recsys.runs.prepare import open_log
 from recsys.runs.same_training import check_same_training
 from recsys.runs.steps import BUNDLE, FIGURES
 from recsys.runs.verdict import earns_alias
+from recsys.runs.weights import training_of
 from recsys.runs.work import Work, working_on
 from recsys.serving.manifest import About
 from recsys.tracking import Tracker
@@ -83,4 +85,5 @@ def _about(config: RunConfig) -> About:
         config=config.model.model_dump(mode="json"),
         run_fingerprint=config.fingerprint,
         metrics=models[config.model.name]["metrics"],
+        training=training_of(RunFolder(config.folder)),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 
 from feature_store.errors import DataError
 from recsys.runs.finished import Run, measured
+from recsys.runs.weights import TRAINING, training_of
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,20 @@ def _open(text: str, label: str) -> Contender:
     names = list(models)
     if retriever and retriever not in names:
         raise DataError(f"{folder} has no retriever {retriever!r}: it has {', '.join(names)}")
+    _check_same_training(run, retriever or names[0])
     return Contender(label, run, retriever or names[0])  # the model is the first
+
+
+def _check_same_training(run: Run, retriever: str) -> None:
+    """Raises DataError where a model's figures are those of weights that are no longer there."""
+    written, figures = run.results.get(TRAINING), run.results["retrievers"]
+    model = figures.get(run.config["retriever"]["name"], {}).get("config")
+    of_model = bool(model) and figures[retriever].get("config") == model  # or a reduced form of it
+    if written and of_model and written != training_of(run.files):
+        raise DataError(
+            f"{run.folder} was trained again since {retriever} was measured: run "
+            f"`recsys evaluate {shlex.quote(str(run.folder))}` first"
+        )
 
 
 def _check_same_protocol(first: Contender, contender: Contender) -> None:

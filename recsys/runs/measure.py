@@ -28,6 +28,7 @@ from recsys.runs.phases import phases_of
 from recsys.runs.prepare import prepare_together
 from recsys.runs.steps import FIGURES
 from recsys.runs.verdict import VERDICT, verdict
+from recsys.runs.weights import TRAINING, training_of
 from recsys.runs.work import Work
 from recsys.tracking import Tracker
 
@@ -42,6 +43,8 @@ def measure(work: Work, tracker: Tracker, watch: Watch | None = None) -> dict[st
         results = _measure_ranker(work)
     else:
         results = _measure_retrievers(work, watch)
+    if training := training_of(work.files):
+        results[TRAINING] = training
     if work.group.leads:
         write_figures(work, results, tracker)
         FIGURES.mark_done(work.config)
@@ -76,7 +79,7 @@ def measure_lists(
     if bench.watch is not None:
         for note, count in lists.notes.items():
             bench.watch.note(f"{name}: {count:,} {note}")
-    results |= {key: earlier[key] for key in (VERDICT,) if key in earlier}
+    results |= {key: earlier[key] for key in (VERDICT, TRAINING) if key in earlier}
     results |= {"retrievers": figures}
     if group.leads:
         if not model_measured:  # there are figures now, but not those that a run asks for

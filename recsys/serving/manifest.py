@@ -56,6 +56,9 @@ class About(_Frozen):
     config: dict[str, Any] = Field({}, description="The model's own options.")
     run_fingerprint: str = Field("", description="Of all that can change the trained weights.")
     metrics: dict[str, float | None] = Field({}, description="Test figures of the run.")
+    training: str | None = Field(
+        None, description="Of the training that the weights come from, where the model is trained."
+    )
 
 
 class QuantisedTable(_Frozen):

@@ -172,7 +172,7 @@ def test_a_training_that_goes_on_is_not_finished_meanwhile(
 
 
 def test_another_config_may_take_the_folder_when_that_is_said(
-    recsys: Ask, config: Any, run: Path
+    recsys: Ask, config: Any, run: Path, original: Path
 ) -> None:
     before = weights(run)
     message, _, _ = recsys("train", *config, "retriever.width=8")
@@ -181,6 +181,16 @@ def test_another_config_may_take_the_folder_when_that_is_said(
     assert weights(run) == before
     assert recsys("train", *config, "retriever.width=8", "--fresh")[0] == 0
     assert weights(run) != before
+    # figures and bundle are still those of the weights that are no more
+    assert "holds no figures of this training" in recsys("export", run)[0]
+    message, _, _ = recsys("compare", run, original.parent / "small")
+    assert message == (
+        f"recsys: {run} was trained again since sasrec was measured: run `recsys evaluate {run}` "
+        "first"
+    )
+    status, out, errors = recsys("recommend", run, "--user", 2)
+    assert status == 0 and "│" in out and "trained again since its bundle was made" in errors
+    assert "trained again" not in recsys("recommend", original.parent / "small", "--user", 2)[2]
     message, _, _ = recsys("evaluate", *config)
     assert "retriever.width was 8, now 16" in message
 

@@ -79,7 +79,7 @@ def test_what_may_be_had_again_and_what_fits_in_memory_decide(
         config = parse_config(tree | sections)
         return [b.name for b in baselines.baselines_of(config, _Log(), notes.append)]  # type: ignore[arg-type]
 
-    again = {"split": {"seen": "include"}}
+    again = {"split": {"protocol": "leave_one_out", "seen": "include"}}
     usual = ["popularity", "recent_popularity", "item_knn", "ease"]
     assert names() == usual
     assert names(**again) == [*usual[:2], "own_frequency", *usual[2:]]

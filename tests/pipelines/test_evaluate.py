@@ -12,6 +12,8 @@ import pytest
 
 import recsys as recsys_api
 from recsys.config import parse_config
+from recsys.runs.figures import given_lists
+from recsys.runs.folder import RunFolder
 
 TreeOf = Callable[..., dict[str, Any]]
 Ask = Callable[..., tuple[Any, str, str]]
@@ -108,3 +110,25 @@ def test_predicted_probabilities_become_expected_revenue(evaluated: Path, recsys
     lists.assign(probability=1.5).to_parquet(recs)
     message, _, _ = recsys("evaluate", evaluated, "--recommendations", recs, "--name", "mad")
     assert "probab" in str(message) and "\n" not in str(message)
+
+
+def test_lists_stay_when_the_run_is_measured_again(evaluated: Path, recsys: Ask) -> None:
+    """Also those that are called as a baseline that comes later; not under another protocol."""
+    recs = evaluated.parent / "again.parquet"
+    long(evaluated, "popularity").to_parquet(recs)
+    words = ("evaluate", evaluated, "--recommendations", recs)
+    assert recsys(*words, "--name", "ease")[0] == 0
+    before = results(evaluated)["retrievers"]
+    assert recsys("evaluate", evaluated, 'baselines=["ease"]')[0] == 0
+    found = results(evaluated)["retrievers"]
+    assert list(found)[:2] == ["popularity", "ease_2"] and found["ease"] == before["ease"]
+    lists = pd.read_parquet(evaluated.parent / "small" / "per_user" / "ease.parquet")
+    assert lists["NDCG@10"].mean() == pytest.approx(found["ease"]["metrics"]["NDCG@10"])
+    assert found["ease"]["metrics"] != found["ease_2"]["metrics"]
+    message, _, _ = recsys(*words, "--name", "popularity")
+    assert "has a retriever 'popularity'" in str(message)
+    notes: list[str] = []
+    files, held = RunFolder(evaluated.parent / "small"), results(evaluated)
+    assert "ease" in given_lists(files, held, notes.append) and notes == []
+    assert given_lists(files, held | {"protocol_fingerprint": "0"}, notes.append) == {}
+    assert any(note.startswith("ease: these lists were measured under another") for note in notes)
