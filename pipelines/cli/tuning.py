@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import shlex
+from typing import Annotated, Any
 
 import typer
 
@@ -36,20 +37,49 @@ def tune(
     the best as a baseline.
 
     More trials: recsys tune CONFIG tune.trials=60 --resume
+
+    Which model suits the log: let several race for the best validation figure
+    within a budget of minutes. Leaves race.json and chosen.toml:
+
+    recsys tune CONFIG 'tune.retrievers=["item_knn", "ease", "sasrec"]' tune.timeout=20
     """
+    from feature_store.errors import ConfigError
     from pipelines.printer import printer
     from pipelines.tune import tune as job
     from pipelines.tuning_table import baseline_snippet, trials_table
     from recsys.runs.folder import RunFolder
     from recsys.runs.search_space import for_retriever
 
+    asked = load(config, overrides if retriever is None else None)
+    if asked.tune.retrievers:
+        if retriever is not None:
+            raise ConfigError("give either --retriever or tune.retrievers")
+        _race(asked, resume=resume, replace=replace)
+        return
     if retriever is None:
-        loaded = load(config, overrides)
-        files = RunFolder(loaded.folder)
+        loaded, files = asked, RunFolder(asked.folder)
     else:
-        loaded, files = for_retriever(load(config, None), retriever, overrides)
+        loaded, files = for_retriever(asked, retriever, overrides)
     record = job(loaded, files, resume=resume, replace=replace)
     printer().print(trials_table(record))
     if retriever is not None and (snippet := baseline_snippet(record)):
         typer.echo(snippet)
     typer.echo(f"tuned: {files.tuned_config}")
+
+
+def _race(config: Any, *, resume: bool, replace: bool) -> None:
+    """Which retriever suits the log."""
+    from feature_store.errors import ConfigError
+    from pipelines.printer import printer
+    from pipelines.race import race_retrievers
+    from pipelines.race_table import race_table
+    from recsys.runs.folder import RunFolder
+    from recsys.runs.race_record import race_sentence
+
+    if resume:
+        raise ConfigError("a race cannot go on where it stopped: begin anew with --replace")
+    record = race_retrievers(config, replace=replace)
+    printer().print(race_table(record))
+    typer.echo(race_sentence(record))
+    chosen = shlex.quote(str(RunFolder(config.folder).chosen_config))
+    typer.echo(f"train it, and see its test figures: recsys run {chosen}")

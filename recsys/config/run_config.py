@@ -6,10 +6,10 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import tomli_w
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from feature_store.engine import EngineConfig
 from feature_store.labels import LabelConfig
@@ -21,7 +21,7 @@ from recsys.embeddings.options import AnyEmbeddings, PerFeature, QuantisationCon
 from recsys.evaluation.options import EvaluationConfig
 from recsys.options import ModelConfig
 from recsys.rankers import RankerConfig, ranker_class
-from recsys.retrievers import RetrieverConfig, retriever_class
+from recsys.retrievers import NamedRetriever, RetrieverConfig, retriever_class
 from recsys.serving.index.options import ExactConfig, IndexConfig
 from recsys.training.options import TrainerConfig
 from recsys.tuning.options import TuneConfig
@@ -50,10 +50,6 @@ class ExportConfig(Options):
     golden: int = Field(16, ge=1, description="Requests kept with their answers, and replayed.")
 
 
-def _named(baseline: Any) -> Any:
-    return {"name": baseline} if isinstance(baseline, str) else baseline
-
-
 class RunConfig(Options):
     """A whole run: raw log -> event log -> examples -> model -> figures -> bundle."""
 
@@ -76,7 +72,7 @@ class RunConfig(Options):
     ranker: RankerConfig | None = Field(
         None, description="... or where it is to say how likely a label is."
     )
-    baselines: tuple[Annotated[RetrieverConfig, BeforeValidator(_named)], ...] | None = Field(
+    baselines: tuple[NamedRetriever, ...] | None = Field(
         None,
         description="Retrievers in closed form, measured beside the model: names, or tables with "
         "their options. By default popularity, of the last days too where the log has times, what "

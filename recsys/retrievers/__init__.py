@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator
 
 from recsys.options import ChosenByName, ModelConfig, import_class
 
@@ -30,6 +32,14 @@ RETRIEVERS = {
     "ada_retrieval": "recsys.retrievers.ada_retrieval.AdaRetrieval",
 }
 RetrieverConfig = Annotated[ModelConfig, ChosenByName(RETRIEVERS)]
+
+
+def _named(retriever: Any) -> Any:
+    return {"name": retriever} if isinstance(retriever, str) else retriever
+
+
+NamedRetriever = Annotated[RetrieverConfig, BeforeValidator(_named)]
+"""A name alone stands for a retriever with its default options."""
 
 
 def retriever_class(name: str) -> type[FittedRetriever] | type[TrainedRetriever]:

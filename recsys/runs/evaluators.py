@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 from feature_store.columns import HISTORY, LABEL, TARGET, TARGET_VALUE
@@ -11,10 +12,9 @@ from recsys.data.examples import Examples
 from recsys.data.options import ReaderConfig
 from recsys.data.reader import Reader
 from recsys.distributed import Group
-from recsys.evaluation.evaluator import Evaluator
+from recsys.evaluation.evaluator import Evaluator, Result
 from recsys.evaluation.item_facts import ItemFacts
 from recsys.evaluation.predictions import Predictions
-from recsys.model import Model
 from recsys.rankers.base import Ranker
 from recsys.retrievers.base import Retriever
 from recsys.training.trainer import Validate
@@ -29,14 +29,21 @@ def validator(config: RunConfig, examples: Examples, group: Group) -> Validate:
         return lambda model: (
             predictions(config, examples, cast(Ranker, model), VALIDATION, group).metrics
         )
-    evaluator = make_evaluator(config, examples, VALIDATION)
+    judged = judge(config, examples, VALIDATION, group)
+    return lambda model: judged(cast(Retriever, model)).metrics
 
-    def validate(model: Model) -> dict[str, float]:
-        retriever = cast(Retriever, model)
-        reader = request_reader(config, examples, retriever, VALIDATION, group)
-        return evaluator.evaluate(retriever, reader, group).metrics
 
-    return validate
+def judge(
+    config: RunConfig, examples: Examples, role: str, group: Group
+) -> Callable[[Retriever], Result]:
+    """Full ranking of the events of a role by whatever retriever is passed."""
+    evaluator = make_evaluator(config, examples, role)
+
+    def judged(retriever: Retriever) -> Result:
+        reader = request_reader(config, examples, retriever, role, group)
+        return evaluator.evaluate(retriever, reader, group)
+
+    return judged
 
 
 def predictions(

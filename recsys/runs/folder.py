@@ -165,6 +165,16 @@ class RunFolder:
         return self.path / "tuned.toml"
 
     @property
+    def race_record(self) -> Path:
+        """What became of retrievers that raced."""
+        return self.path / "race.json"
+
+    @property
+    def chosen_config(self) -> Path:
+        """The config of the best of them."""
+        return self.path / "chosen.toml"
+
+    @property
     def search_plot(self) -> Path:
         """The picture of a search."""
         return self.plots / "tuning.png"

@@ -11,6 +11,8 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from feature_store.options import Options
 
+from recsys.retrievers import NamedRetriever
+
 if TYPE_CHECKING:  # optuna is imported where it is used: every program reads a TuneConfig
     from optuna.distributions import BaseDistribution
 
@@ -96,7 +98,15 @@ class TuneConfig(Options):
         None, description="The highest validation figure wins; by default trainer.metric."
     )
     timeout: float | None = Field(
-        None, gt=0, description="Minutes after which no further trial is begun."
+        None,
+        gt=0,
+        description="Minutes after which no further trial is begun; the budget of a race, by "
+        "default 30.",
+    )
+    retrievers: tuple[NamedRetriever, ...] = Field(
+        (),
+        description="Retrievers that race for the highest validation figure, names or tables with "
+        "their options, instead of a search for the options of one.",
     )
     space: dict[str, Domain] = Field(
         {}, description="Options and their values; empty takes what the retriever proposes."
