@@ -27,6 +27,8 @@ from recsys.retrievers.base import Retriever
 from recsys.runs.evaluators import make_evaluator, request_reader
 from recsys.runs.work import Work
 
+_REQUESTS = 1 << 12  # looked at together: their histories may be long
+
 
 class Watch(Protocol):
     """Who is told of progress."""
@@ -67,7 +69,7 @@ class Bench:
                 batch
                 for path in files_of(self.examples.folder, TEST)
                 for batch in pq.ParquetFile(path).iter_batches(
-                    ROW_GROUP_ROWS, columns=[HISTORY, TARGET, *worth]
+                    _REQUESTS, columns=[HISTORY, TARGET, *worth]
                 )
             ),
             self.evaluator.candidates.cpu().numpy(),
