@@ -56,8 +56,8 @@ def _show(work: Work, tracker: Tracker, results: dict[str, Any], console: Consol
         tracker.log_files(write_report(work.files.path), work.files.plots)
         console.print(metrics_table(results))
         lines = sentences(results)
-        if found := results.get(VERDICT):
-            tried = advice(work.config, work.files, found)
-            lines += [sentence(work.config.model.name, found), *(f"  {line}" for line in tried)]
+        if outcome := results.get(VERDICT):
+            tried = advice(work.config, work.files, outcome)
+            lines += [sentence(work.config.model.name, outcome), *(f"  {line}" for line in tried)]
         for line in lines:
             console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -44,8 +44,8 @@ def print_finished(finished: Any) -> None:
     else:
         each, more = f"per row in {files.predictions}", f"score {files.path} --requests FILE"
     uri = config.tracking_uri
-    if found := finished.results.get(VERDICT):
-        typer.echo(f"verdict:      {sentence(config.model.name, found)}")
+    if outcome := finished.results.get(VERDICT):
+        typer.echo(f"verdict:      {sentence(config.model.name, outcome)}")
     typer.echo(
         f"bundle:       {files.bundle}\n"
         f"figures:      {files.metrics}, {each}\n"

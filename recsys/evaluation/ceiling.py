@@ -76,15 +76,15 @@ def ceiling(
             priced = True
             worth = _values(batch.column(TARGET_VALUE)) / _MILLION
             money += np.bincount(reason, weights=worth, minlength=4)
-    found: dict[str, Any] = {
+    counted: dict[str, Any] = {
         "users": users,
         "judged": judged,
         "repeated": repeated,
         "targets": _parts(counts.astype(int)),
     }
     if priced and money.sum() > 0:
-        found["money"] = _parts(money)
-    return found
+        counted["money"] = _parts(money)
+    return counted
 
 
 def _parts(of: np.ndarray) -> dict[str, Any]:
@@ -110,13 +110,13 @@ def sentences(results: dict[str, Any]) -> list[str]:
     whether people come back to items. Nothing where there is none."""
     if CEILING not in results:
         return []
-    found, users = results[CEILING], results["data"]["users"]
+    counted, users = results[CEILING], results["data"]["users"]
     seen, parts, lines = results["protocol_parts"]["split.seen"], results[CEILING]["targets"], []
     lines.append(
-        f"{found['judged']:,} users were judged, of {found['users']:,} with test events and "
+        f"{counted['judged']:,} users were judged, of {counted['users']:,} with test events and "
         f"{users:,} in the log."
     )
-    money = f", {_share(found['money'], 'findable')} of their money" if "money" in found else ""
+    money = f", {_share(counted['money'], 'findable')} of their money" if "money" in counted else ""
     lost = "; ".join(
         f"{_share(parts, reason)} {text}" for reason, text in _LOST.items() if parts[reason]
     )
@@ -124,8 +124,8 @@ def sentences(results: dict[str, Any]) -> list[str]:
         f"{_share(parts, 'findable')} of {parts['all']:,} targets could be found at all{money}"
         + (f"; {lost}." if lost else ".")
     )
-    if found["repeated"] >= _BUY_AGAIN * parts["all"]:
-        again = f"{found['repeated'] / parts['all']:.1%} of the targets were had before"
+    if counted["repeated"] >= _BUY_AGAIN * parts["all"]:
+        again = f"{counted['repeated'] / parts['all']:.1%} of the targets were had before"
         lines.append(
             f"People come back to items here: {again}. "
             + (

@@ -165,11 +165,11 @@ def write_report(folder: Path) -> Path:
         examples=example_users({model: (run, model)}) if kind == "retrievers" else [],
     )
     _save_charts(page["charts"], run.files.plots)
-    found = run.results.get(VERDICT)
+    outcome = run.results.get(VERDICT)
     own: dict[str, Any] = {
         "run": run.results,
         "origins": {name: {} for name in series},
-        "verdict": sentence(model, found) if found else None,
+        "verdict": sentence(model, outcome) if outcome else None,
         "ceiling": sentences(run.results),
     }
     return _write(run.files.report, "report.html", page | own)

@@ -111,8 +111,8 @@ def _measure_retrievers(work: Work, watch: Watch | None) -> dict[str, Any]:
         fitted = build(baseline, config.embeddings, examples, config.seed)
         fitted.fit(examples.interactions(), examples)
         figures[name] = bench.measure(name, fitted, baseline, time.perf_counter() - started)
-    if work.group.leads and (found := verdict(config, work.files, config.model.name, baselines)):
-        results[VERDICT] = found
+    if work.group.leads and (outcome := verdict(config, work.files, config.model.name, baselines)):
+        results[VERDICT] = outcome
     return results | {"retrievers": figures | given}
 
 

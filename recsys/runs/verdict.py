@@ -73,11 +73,11 @@ def verdict(
     }
 
 
-def sentence(model: str, found: dict[str, Any]) -> str:
+def sentence(model: str, outcome: dict[str, Any]) -> str:
     """The verdict, as people read it."""
-    best = found["best_baseline"]
-    against = found["against"][best]
-    behind = [name for name, result in found["against"].items() if not _better(result)]
+    best = outcome["best_baseline"]
+    against = outcome["against"][best]
+    behind = [name for name, result in outcome["against"].items() if not _better(result)]
     if not behind:
         said = f"{model} beats its baselines; the best of them is {best}"
     elif against["difference"] < 0 and against["p_holm"] < LEVEL:
@@ -86,9 +86,9 @@ def sentence(model: str, found: dict[str, Any]) -> str:
         said = f"{model} is not shown to beat {' and '.join(behind)}; the best baseline is {best}"
     p = "p < .001" if against["p_holm"] < 0.001 else f"p = {against['p_holm']:.3f}"
     return (
-        f"{said}: {found['metric']} {found['value']:.4f} against {against['value']:.4f}, a "
+        f"{said}: {outcome['metric']} {outcome['value']:.4f} against {against['value']:.4f}, a "
         f"difference of {against['difference']:+.4f} (95 % {against['low']:+.4f} to "
-        f"{against['high']:+.4f}, {p}) over {found['users']:,} users."
+        f"{against['high']:+.4f}, {p}) over {outcome['users']:,} users."
     )
 
 
@@ -98,11 +98,11 @@ def earns_alias(results: dict[str, Any]) -> bool:
     return VERDICT not in results or bool(results[VERDICT]["beats_baselines"])
 
 
-def advice(config: RunConfig, files: RunFolder, found: dict[str, Any]) -> list[str]:
+def advice(config: RunConfig, files: RunFolder, outcome: dict[str, Any]) -> list[str]:
     """What to try where the model does not beat its baselines; commands that can be pasted."""
-    if found["beats_baselines"]:
+    if outcome["beats_baselines"]:
         return []
-    run, name = shlex.quote(str(files.path)), found["best_baseline"]
+    run, name = shlex.quote(str(files.path)), outcome["best_baseline"]
     tried = [
         f"which model suits this log: recsys tune {run} "
         f'\'tune.retrievers=["{name}", "{config.model.name}"]\''
