@@ -9,6 +9,7 @@ import typer
 
 from pipelines.cli.answers import Format, print_answers, write_answers
 from pipelines.cli.arguments import Out, bundle_in, finite
+from pipelines.cli.bundles import warn_of_other_weights
 
 
 def recommend(
@@ -53,6 +54,7 @@ def recommend(
     if bool(user) == (requests is not None):
         raise DataError("give either users or requests: --user or --requests")
     recommender = Recommender.open(bundle_in(folder))
+    warn_of_other_weights(folder, recommender.generator.record.about)
     answers = recommender.recommend_table(
         recommender.requests_of(user, strict=strict) if user else read_requests(requests),  # type: ignore[arg-type]
         k=k,

@@ -9,6 +9,7 @@ import typer
 
 from pipelines.cli.answers import Format, print_answers, write_answers
 from pipelines.cli.arguments import Out, bundle_in
+from pipelines.cli.bundles import warn_of_other_weights
 
 
 def score(
@@ -26,7 +27,9 @@ def score(
     from pipelines.cli.printing import read_requests
     from recsys.serving.scorer import Scorer
 
-    scored = Scorer.open(bundle_in(folder)).score_table(read_requests(requests))
+    scorer = Scorer.open(bundle_in(folder))
+    warn_of_other_weights(folder, scorer.record.about)
+    scored = scorer.score_table(read_requests(requests))
     if out is not None:
         write_answers(scored, out)
     else:
