@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from feature_store.options import Options
-
 from recsys.retrievers import NamedRetriever
 
 if TYPE_CHECKING:  # optuna is imported where it is used: every program reads a TuneConfig
