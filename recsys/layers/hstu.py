@@ -98,7 +98,11 @@ def _scores(
 
 class _PointwiseAttention(torch.autograd.Function):
     """`pointwise_attention` whose [B, H, T, T] weights are never held whole: they are made for a
-    few users at a time, and once more in the backward pass."""
+    few users at a time, and once more in the backward pass.
+
+    Vectors may be narrower than the biases, as under autocast: products are then taken of narrow
+    numbers, and the weights between them are made of wide ones.
+    """
 
     @staticmethod
     def forward(  # type: ignore[override]
@@ -116,10 +120,12 @@ class _PointwiseAttention(torch.autograd.Function):
         ctx.length = length
         of_positions = _of_positions(position, q.shape[2])
         out = torch.empty_like(v, memory_format=torch.contiguous_format)
-        for rows in _chunks(q):
-            of_rows = None if buckets is None else buckets[rows]
-            scores = _scores(q[rows], k[rows], of_positions, time, of_rows)
-            torch.matmul(F.silu(scores, inplace=True).tril_(), v[rows], out=out[rows])
+        with torch.autocast(q.device.type, enabled=False):  # it casts no `out`
+            for rows in _chunks(q):
+                of_rows = None if buckets is None else buckets[rows]
+                scores = _scores(q[rows], k[rows], of_positions, time, of_rows)
+                weights = F.silu(scores, inplace=True).tril_()
+                torch.matmul(weights.to(v.dtype), v[rows], out=out[rows])
         return out.div_(length)
 
     @staticmethod
@@ -141,11 +147,12 @@ class _PointwiseAttention(torch.autograd.Function):
             # d silu(s) = sigmoid(s) (1 + s (1 - sigmoid(s)))
             slope = torch.addcmul(share, share * scores, 1 - share).tril_()
             weights = scores.mul_(share).tril_()
-            torch.matmul(weights.transpose(2, 3), grad[rows], out=of_v[rows])
+            torch.matmul(weights.to(v.dtype).transpose(2, 3), grad[rows], out=of_v[rows])
             of_scores = slope.mul_(grad[rows] @ v[rows].transpose(2, 3))
+            by_user = of_scores.sum(1)
+            of_scores = of_scores.to(q.dtype)
             torch.matmul(of_scores, k[rows], out=of_q[rows])
             torch.matmul(of_scores.transpose(2, 3), q[rows], out=of_k[rows])
-            by_user = of_scores.sum(1)
             by_pair += by_user.sum(0)
             if of_rows is not None and of_time is not None:
                 by_bucket = torch.bincount(of_rows.flatten(), by_user.flatten(), BUCKETS)

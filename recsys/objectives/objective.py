@@ -183,7 +183,8 @@ class Objective(nn.Module):
         """Losses [P]: of the whole vectors, and of each nested width m times its weight, whose
         prefixes are compared by themselves (Kusupati et al., "Matryoshka representation learning",
         NeurIPS 2022), at a temperature of `temperature sqrt(D / m)` where they are normalised:
-        cosines of m numbers spread as `1 / sqrt(m)`.
+        cosines of m numbers spread as `1 / sqrt(m)`. In float32 whatever the vectors are: a logit
+        of 20 has a digit and a half in bf16.
 
         Args:
             queries: [P, D], as the model makes them.
@@ -194,20 +195,21 @@ class Objective(nn.Module):
         assigned = hash_rows(targets, _ASSIGNMENT, len(drawn.sizes))
         order = assigned.argsort(stable=True)
         counts = assigned.bincount(minlength=len(drawn.sizes)).tolist()
-        queries, positives, targets = (
-            rows.index_select(0, order) for rows in (queries, positives, targets)
-        )
+        targets = targets.index_select(0, order)
+        queries, positives = (rows.float().index_select(0, order) for rows in (queries, positives))
+        negatives = negatives.float()
         sets = Sets(tuple(counts), drawn.sizes)
         total = queries.new_zeros(())
-        for width, share in self.config.widths:
-            user, positive, negative = (
-                self.unit(vectors[:, :width]) for vectors in (queries, positives, negatives)
-            )
-            temperature = self.config.temperature
-            if self.config.normalise:
-                temperature *= (queries.shape[1] / user.shape[1]) ** 0.5
-            losses = self._losses(user / temperature, positive, negative, targets, drawn, sets)
-            total = total + share * losses
+        with torch.autocast(queries.device.type, enabled=False):
+            for width, share in self.config.widths:
+                user, positive, negative = (
+                    self.unit(vectors[:, :width]) for vectors in (queries, positives, negatives)
+                )
+                temperature = self.config.temperature
+                if self.config.normalise:
+                    temperature *= (queries.shape[1] / user.shape[1]) ** 0.5
+                losses = self._losses(user / temperature, positive, negative, targets, drawn, sets)
+                total = total + share * losses
         return total.index_select(0, order.argsort())
 
     def _losses(

@@ -60,6 +60,6 @@ class Ranker(TrainedModel):
     def forward(self, batch: Batch, step: int) -> Loss:
         """Binary cross-entropy of every label."""
         items = batch.id(self.item).unsqueeze(1)
-        logits = self.logits(self.inputs_of(batch), items).squeeze(1)
+        logits = self.logits(self.inputs_of(batch), items).squeeze(1).float()
         losses = F.binary_cross_entropy_with_logits(logits, self.labels(batch), reduction="none")
         return Loss(losses.sum(), losses.new_tensor(losses.numel()))

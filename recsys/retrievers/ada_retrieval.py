@@ -216,7 +216,8 @@ class AdaRetrieval(TrainedRetriever):
             * config.decay**earlier
             for earlier, query in enumerate(queries.unbind(1))
         ]
-        return Loss(torch.stack(losses).sum(), queries.new_tensor(len(targets)))
+        total = torch.stack(losses).sum()
+        return Loss(total, total.new_tensor(len(targets)))
 
     def _hardest(self, inputs: dict[str, Tensor], targets: Tensor) -> Tensor:
         seen = torch.cat([inputs[HISTORY], targets.unsqueeze(1)], dim=1)

@@ -179,7 +179,7 @@ class Trainer:
         )
         with autocast:
             loss = self.model(batch, state.step)
-        sums = group.sum(torch.stack([loss.total.detach(), loss.weight.to(loss.total.dtype)]))
+        sums = group.sum(torch.stack([loss.total.detach().double(), loss.weight.double()]))
         total, weight = sums.tolist()
         if total != total or total in (float("inf"), float("-inf")):
             raise RecsysError(

@@ -193,6 +193,22 @@ def learn(
     return model
 
 
+def learns_alike_in_bf16(
+    config: ModelConfig, examples: Examples, folder: Path, group: Group, **options: Any
+) -> bool:
+    """Whether two steps in bf16 lose what they do in fp32, to a digit and a half."""
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        heard, trainer = Recorder(), training(epochs=1, steps=2, precision=precision)
+        torch.manual_seed(0)
+        trainer_of(
+            config, examples, folder / precision, group, trainer, listener=heard, **options
+        ).fit()
+        losses[precision] = heard.losses
+    both = torch.tensor(list(losses.values()))
+    return both.shape == (2, 2) and torch.allclose(both[0], both[1], rtol=0.03)
+
+
 def predict(ranker: Ranker, examples: Examples, group: Group, role: str = "test") -> Predictions:
     """What a ranker predicts of the rows of a role."""
     user = examples.schema.user

@@ -24,6 +24,7 @@ from conformance import (
     batch_from,
     fresh,
     learn,
+    learns_alike_in_bf16,
     predict,
     rows_of,
     small,
@@ -34,7 +35,7 @@ from feature_store.errors import DataError
 from planted import Shape
 from recsys.data.examples import Examples
 from recsys.distributed import Group, join
-from recsys.embeddings.options import QuantisationConfig
+from recsys.embeddings.options import PerFeature, QuantisationConfig
 from recsys.embeddings.tables import Embeddings
 from recsys.export.bundle import write_bundle
 from recsys.export.ranker import RankerExport
@@ -108,6 +109,16 @@ def test_it_can_learn_a_few_rows_by_heart(planted: dict[Shape, Examples]) -> Non
             (loss.total / loss.weight).backward()
             optimizer.step()
         assert loss.total / loss.weight < 0.02
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize("name", list(RANKERS))
+def test_it_learns_in_bf16_as_in_fp32(
+    name: str, sharded: bool, planted: dict[Shape, Examples], group: Group, tmp_path: Path
+) -> None:
+    embeddings = PerFeature(shard_above_mb=0 if sharded else 64)
+    examples = planted["labelled"]
+    assert learns_alike_in_bf16(small(name), examples, tmp_path, group, embeddings=embeddings)
 
 
 def test_scores_are_logits_of_every_task(subject: Subject) -> None:

@@ -23,6 +23,7 @@ from conformance import (
     bundle_of,
     fresh,
     learn,
+    learns_alike_in_bf16,
     measure,
     request_table,
     shape_of,
@@ -35,6 +36,7 @@ from feature_store.event_log import EventLog
 from planted import Shape, raw_requests, successor
 from recsys.data.examples import Examples
 from recsys.distributed import Group, join
+from recsys.embeddings.options import PerFeature
 from recsys.lists.merging import IN_ROUNDS
 from recsys.lists.search import search
 from recsys.retrievers import RETRIEVERS
@@ -326,3 +328,31 @@ def test_options_at_their_edges_learn_and_serve(
     assert recorder.epochs[-1]["loss"] < recorder.epochs[0]["loss"]
     recommender = bundle_of(retriever, examples, planted_log, tmp_path / "bundle")
     assert_bundle_agrees(retriever, examples, recommender)
+
+
+BF16: list[tuple[str, dict[str, Any], bool]] = [
+    *((name, {}, sharded) for name in TRAINED for sharded in (False, True)),
+    *(("sasrec", {"loss": loss}, False) for loss in ("gbce", "bce", "bpr")),
+    ("sasrec", {"block": "gated"}, False),
+    ("sasrec", {"log_q": True, "matryoshka": (4,)}, False),
+    ("hstu", {"time_bias": False, "hard_negatives": 2}, False),
+    *(("multi_interest", {"extractor": kind}, False) for kind in ("mean", "mind", "comirec_dr")),
+    ("multi_interest", {"extractor": {"name": "hcn", "short_length": 3}}, False),
+    ("ada_retrieval", {"backbone": {"negatives": 8, "hard_negatives": 2}}, False),
+    ("graph", {"propagation": "sheaf", "hard_negatives": 2}, False),
+    ("two_tower", {"hard_negatives": 2, "log_q": False}, False),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "sharded"), BF16)
+def test_it_learns_in_bf16_as_in_fp32(
+    name: str,
+    options: dict[str, Any],
+    sharded: bool,
+    planted: dict[Shape, Examples],
+    group: Group,
+    tmp_path: Path,
+) -> None:
+    embeddings = PerFeature(shard_above_mb=0 if sharded else 64)
+    config, examples = small(name, **options), planted[shape_of(name)]
+    assert learns_alike_in_bf16(config, examples, tmp_path, group, embeddings=embeddings)
