@@ -79,8 +79,9 @@ class Vocabulary:
 
     @property
     def keys(self) -> np.ndarray:
-        """A 64-bit key of every row [rows]: of its raw id alone, whatever else is known."""
-        return np.concatenate([[UNKNOWN], keys_of(self.values)])
+        """A 64-bit key of every id, in the order of rows 1, 2, ...: of its raw id alone, whatever
+        else is known. Any number may be a key, so unknown has none."""
+        return keys_of(self.values)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 # Kept in checkpoints and bundles: rows hashed by another version are other rows. 1: the key of an
-# id was its row in the vocabulary; 2: it is that of the raw id.
-VERSION = 2
+# id was its row in the vocabulary; 2: it is that of the raw id; 3: unknown has a salt of its own,
+# and no longer the key of the id 0.
+VERSION = 3
 
 # splitmix64's constants as signed 64-bit integers: products wrap around, as they should
 _GAMMA = 0x9E3779B97F4A7C15 - (1 << 64)
@@ -40,6 +41,15 @@ def splitmix64(x: Tensor, salt: int) -> Tensor:
 def hash_rows(keys: Tensor, salt: int, rows: int) -> Tensor:
     """Rows in [0, `rows`) of int64 `keys` of any shape."""
     return splitmix64(keys, salt) % rows
+
+
+def row_map(keys: Tensor, salt: int, rows: int) -> Tensor:
+    """Hashed rows [V + 1] of a vocabulary: of the unknown id, then of ids with int64 `keys` [V].
+
+    Every 64-bit number may be an id's key, so unknown has a salt instead, which no id has.
+    """
+    unknown = hash_rows(keys.new_zeros(1), salt_of("unknown", salt), rows)
+    return torch.cat([unknown, hash_rows(keys, salt, rows)])
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:

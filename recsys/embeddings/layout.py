@@ -87,6 +87,11 @@ class Layout:
         """D: the width of a feature's vectors."""
         return sum(self.table(lookup.table).width for lookup in self.lookups[feature])
 
+    @property
+    def hashed(self) -> bool:
+        """Whether any row is found by hashing."""
+        return any(lookup.salt is not None for of in self.lookups.values() for lookup in of)
+
     def require(self, feature: str, width: int) -> None:
         """Raises ConfigError where a model that fixes a feature's width finds another."""
         actual, table = self.width(feature), self.features[feature].table
@@ -100,7 +105,7 @@ class Layout:
         """A description for manifests and checkpoints."""
         return {
             "layout": self.config.layout,
-            "hash_version": VERSION,
+            "hash_version": VERSION if self.hashed else None,
             "tables": [asdict(table) for table in self.tables],
             "lookups": [asdict(lookup) for lookups in self.lookups.values() for lookup in lookups],
         }

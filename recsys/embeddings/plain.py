@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from recsys.embeddings.hashing import hash_rows
+from recsys.embeddings.hashing import row_map
 from recsys.embeddings.layout import Layout, Lookup
 
 
@@ -23,12 +23,12 @@ class RowMaps(nn.Module):
                 if lookup.salt is None or lookup.salt in self._names:
                     continue
                 keys = (
-                    torch.arange(feature.rows)
+                    torch.arange(1, feature.rows)
                     if feature.vocabulary is None
                     else torch.from_numpy(feature.vocabulary.keys)
                 )
                 self._names[lookup.salt] = f"map_{len(self._names)}"
-                rows = hash_rows(keys, lookup.salt, lookup.rows)
+                rows = row_map(keys, lookup.salt, lookup.rows)
                 self.register_buffer(self._names[lookup.salt], rows, persistent=False)
 
     def forward(self, lookup: Lookup, ids: Tensor) -> Tensor:

@@ -47,7 +47,9 @@ def describe(model: nn.Module, optimizer: Optimizer | None) -> dict[str, Any]:
     }
     config = None if optimizer is None else optimizer.config
     for layout in _layouts(model):
-        description |= {"layout": layout.config.layout, "hash_version": VERSION}
+        description["layout"] = layout.config.layout
+        if layout.hashed:
+            description["hash_version"] = VERSION
         for name, spec in layout.features.items():
             ids = spec.vocabulary
             description["features"][name] = {
@@ -119,7 +121,7 @@ def compare(
     """
     now, changes = describe(model, optimizer), Changes()
     for what in ("layout", "hash_version"):
-        if saved.get(what) != now[what]:
+        if now[what] is not None and saved.get(what) != now[what]:
             raise _another_model(folder, f"{what} {saved.get(what)}, now {now[what]}")
     before, after = _all_features(saved), _all_features(now)
     changes.added = [name for name in after if name not in before]

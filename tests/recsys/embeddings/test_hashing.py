@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from recsys.embeddings.hashing import VERSION, hash_rows, salt_of
+from recsys.embeddings.hashing import VERSION, hash_rows, row_map, salt_of
 
 IDS = st.integers(-(2**63), 2**63 - 1)
 MASK = (1 << 64) - 1
@@ -25,10 +25,18 @@ def splitmix64(id: int, salt: int) -> int:
 def test_rows_of_saved_models_stay_where_they_are() -> None:
     """Raise hashing.VERSION when this must change: bundles and checkpoints depend on it."""
     ids = torch.tensor([0, 1, 2, -1, 2**62, -(2**63)])
-    assert VERSION == 2
+    assert VERSION == 3
     assert salt_of("item", 0) == -5583169307164983709
     rows = hash_rows(ids, salt_of("item", 0), 1_000_003).tolist()
     assert rows == [129287, 698133, 89906, 252588, 312617, 643207]
+
+
+@pytest.mark.parametrize("rows", [1_000_003, 2**62])
+def test_unknown_has_no_id_of_a_zero_based_log_for_company(rows: int) -> None:
+    """Gowalla's and HEP-TH's ids begin with 0, whose key is 0."""
+    found = row_map(torch.arange(1000), salt_of("item"), rows)
+    assert torch.equal(found[1:], hash_rows(torch.arange(1000), salt_of("item"), rows))
+    assert found[0] not in found[1:]
 
 
 @settings(max_examples=200, deadline=None)

@@ -320,4 +320,4 @@ def test_every_layout_learns_and_serves(
     scorer = export(ranker, examples, tmp_path / "bundle")
     assert scorer.record.embeddings is not None
     assert scorer.record.embeddings["layout"] == layout
-    assert scorer.record.embeddings["hash_version"] == 2
+    assert scorer.record.embeddings["hash_version"] == (None if layout == "per_feature" else 3)

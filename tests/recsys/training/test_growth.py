@@ -325,19 +325,32 @@ def test_all_else_is_refused_by_name(
     assert "\n" not in str(caught.value)
 
 
-def test_other_ids_and_other_hashes_are_refused(
+def test_other_ids_are_refused(
     planted: dict[Shape, Examples], grown: dict[Shape, Examples], group: Group, tmp_path: Path
 ) -> None:
     train("sasrec", grown["sequences"], tmp_path, group)
     with pytest.raises(DataError, match="the ids of feature item_id are others"):
         load(other("sasrec", planted["sequences"], tmp_path / "x", group), tmp_path, group)
-    folder = checkpoint.newest(tmp_path)
-    assert folder is not None
-    state = json.loads((folder / "state.json").read_text())
-    state["model"]["hash_version"] = 1
-    (folder / "state.json").write_text(json.dumps(state))
-    with pytest.raises(DataError, match="hash_version 1, now 2"):
-        load(other("sasrec", grown["sequences"], tmp_path / "y", group), tmp_path, group)
+
+
+def test_only_a_model_that_hashes_depends_on_how(
+    planted: dict[Shape, Examples], group: Group, tmp_path: Path
+) -> None:
+    """A checkpoint before hash version 3 is refused by name, or read where nothing is hashed."""
+    for embeddings in (None, UNIFIED):
+        train("dcn", planted["labelled"], tmp_path / "run", group, embeddings)
+        folder = checkpoint.newest(tmp_path / "run")
+        assert folder is not None
+        state = json.loads((folder / "state.json").read_text())
+        state["model"]["hash_version"] = 2
+        (folder / "state.json").write_text(json.dumps(state))
+        again = other("dcn", planted["labelled"], tmp_path / "x", group, embeddings)
+        if embeddings is None:
+            load(again, tmp_path / "run", group)
+        else:
+            with pytest.raises(DataError, match="hash_version 2, now 3"):
+                load(again, tmp_path / "run", group)
+        shutil.rmtree(tmp_path / "run")
 
 
 def test_another_number_of_tables_is_refused(
