@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 
 from recsys.evaluation.beyond_accuracy import catalogue_coverage, gini
@@ -10,29 +13,50 @@ from recsys.evaluation.money import gmv_capture
 
 _USERS = 1 << 16
 
+# Figures that are a sum over users divided by another one: columns of either. The columns of
+# StratifiedRecall are weighed, so that their mean over all users is the figure, too.
+RATIOS = {"GMVCapture": ("GMV", "value"), "StratifiedRecall": ("StratifiedRecall", "rarity")}
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Item rows (0 = none) of all users at every cut-off: the beginnings of `longest` [U, K], but
+    where `shorter` holds others [U, k]."""
+
+    longest: np.ndarray
+    ks: tuple[int, ...]
+    shorter: Mapping[int, np.ndarray]
+
+    def exposure(self, candidates: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
+        """Coverage and Gini at every cut-off [2 C], of all lists or of those of some `users`, who
+        may occur again."""
+        if not self.shorter:
+            return exposure(self.longest, self.ks, candidates, users)
+        lists = ((self.shorter.get(k, self.longest), k) for k in self.ks)
+        return np.concatenate([exposure(rows, (k,), candidates, users) for rows, k in lists])
+
+    @property
+    def names(self) -> list[str]:
+        """Names of what `exposure` gives."""
+        return [f"{name}@{k}" for k in self.ks for name in ("Coverage", "Gini")]
+
 
 def aggregate(
-    users: dict[str, np.ndarray], ks: tuple[int, ...], candidates: np.ndarray
+    users: Mapping[str, np.ndarray], lists: Lists, candidates: np.ndarray
 ) -> dict[str, float]:
     """Coverage, Gini, F1OfMeans and, with money, GMVCapture at every cut-off.
 
     `users` are the columns of `evaluator.Result`, `candidates` [N] the rows that were ranked.
     """
-    figures = dict(
-        zip(exposure_names(ks), exposure(users["recommended"], ks, candidates), strict=True)
-    )
-    for k in ks:
+    figures = dict(zip(lists.names, lists.exposure(candidates), strict=True))
+    for k in lists.ks:
         means = (users[f"{name}@{k}"].mean() for name in ("Precision", "Recall"))
         figures[f"F1OfMeans@{k}"] = f1_of_means(*means)
     if "value" in users:
-        captured = gmv_capture(np.stack([users[f"GMV@{k}"] for k in ks], axis=1), users["value"])
-        figures |= {f"GMVCapture@{k}": share for k, share in zip(ks, captured, strict=True)}
+        money = np.stack([users[f"GMV@{k}"] for k in lists.ks], axis=1)
+        captured = gmv_capture(money, users["value"])
+        figures |= {f"GMVCapture@{k}": share for k, share in zip(lists.ks, captured, strict=True)}
     return {name: float(value) for name, value in figures.items()}
-
-
-def exposure_names(ks: tuple[int, ...]) -> list[str]:
-    """Names of what `exposure` gives."""
-    return [f"{name}@{k}" for k in ks for name in ("Coverage", "Gini")]
 
 
 def exposure(

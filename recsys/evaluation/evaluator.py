@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,7 +16,7 @@ from feature_store.errors import DataError
 from feature_store.protocols import AnyProtocol
 from recsys.data.batch import Batch
 from recsys.distributed import Group
-from recsys.evaluation.aggregates import aggregate
+from recsys.evaluation.aggregates import Lists, aggregate
 from recsys.evaluation.beyond_accuracy import diversity, novelty, stratified_recall
 from recsys.evaluation.item_facts import ItemFacts
 from recsys.evaluation.metrics import METRICS, Hits
@@ -36,7 +36,10 @@ class Result:
 
     `users` holds arrays with one row a user: `user` (a vocabulary row), counts of `history` and
     `targets`, `recommended` [U, K] item rows and their `scores`, a column for each figure such
-    as `NDCG@10`, and `Recall@10|slice=label` for slices of items (NaN: no such target).
+    as `NDCG@10`, and `Recall@10|slice=label` for slices of items (NaN: no such target). With facts,
+    `rarity` is what the user weighs in StratifiedRecall, 1 on average; with money, `value` is what
+    its targets are worth. `shorter` holds the lists [U, k] of cut-offs below K that are no
+    beginnings of the longest.
     """
 
     users: dict[str, np.ndarray]
@@ -44,6 +47,7 @@ class Result:
     candidates: np.ndarray
     without_history: int
     without_targets: int
+    shorter: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     @property
     def figures(self) -> list[str]:
@@ -55,7 +59,12 @@ class Result:
     def metrics(self) -> dict[str, float]:
         """Means over users, and figures of all lists together."""
         means = {name: _mean(self.users[name]) for name in self.figures}
-        return means | aggregate(self.users, self.ks, self.candidates)
+        return means | aggregate(self.users, self.lists, self.candidates)
+
+    @property
+    def lists(self) -> Lists:
+        """Item rows at every cut-off."""
+        return Lists(self.users["recommended"], self.ks, self.shorter)
 
     @property
     def per_user(self) -> pa.Table:
@@ -73,8 +82,10 @@ class Result:
     def parts(self, users: int) -> Iterator[Result]:
         """The same for some `users` at a time: a table of all of them would be large."""
         for first in range(0, len(self.users["user"]), users):
-            columns = {name: values[first : first + users] for name, values in self.users.items()}
-            yield replace(self, users=columns)
+            part = slice(first, first + users)
+            columns = {name: values[part] for name, values in self.users.items()}
+            shorter = {k: lists[part] for k, lists in self.shorter.items()}
+            yield replace(self, users=columns, shorter=shorter)
 
 
 class Evaluator:
@@ -152,12 +163,14 @@ class Evaluator:
         if not kept.all():  # copies are large: one column at a time
             for name in users:
                 users[name] = users[name][kept]
+        shorter = {k: users.pop(_list_of(k)) for k in self.config.ks if _list_of(k) in users}
         return Result(
             users=_weighted(users),
             ks=self.config.ks,
             candidates=self.candidates.cpu().numpy(),
             without_history=int((~has_history).sum()),
             without_targets=int((has_history & ~has_targets).sum()),
+            shorter=shorter,
         )
 
     def _judge(self, retriever: Retriever, batch: Batch) -> dict[str, Tensor]:
@@ -165,6 +178,8 @@ class Evaluator:
             return self._judge_lists(retriever, batch, self.config.ks)
         users: dict[str, Tensor] = {}
         for k in self.config.ks:  # a list by quota is no part of a longer one
+            if users:
+                users[_list_of(users["recommended"].shape[1])] = users["recommended"]
             users |= self._judge_lists(retriever, batch, (k,))
         return users
 
@@ -267,18 +282,22 @@ def _money(
 
 
 def _weighted(users: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Weigh StratifiedRecall by the rarity of each user's targets.
+    """Weigh StratifiedRecall by the rarity of each user's targets, which is 1 on average.
 
     Its mean over users is then the weight of all hits / the weight of all targets; a plain mean of
     ratios would weigh nothing where users have one target each.
     """
     if _RARITY in users:
-        weight = users.pop(_RARITY)
-        weight = weight / weight.mean()
+        users[_RARITY] = weight = users[_RARITY] / users[_RARITY].mean()
         for name in users:
             if name.startswith("StratifiedRecall@"):
                 users[name] = users[name] * weight
     return users
+
+
+def _list_of(k: int) -> str:
+    """The column of the lists at a cut-off below the last."""
+    return f"recommended@{k}"
 
 
 def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

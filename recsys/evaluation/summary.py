@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from recsys.evaluation.aggregates import exposure, exposure_names
+from recsys.evaluation.aggregates import RATIOS
 from recsys.evaluation.evaluator import Result
 from recsys.evaluation.metrics import f1_of_means
 from recsys.figure import Figure
@@ -51,18 +51,19 @@ def _intervals(result: Result, replicates: int) -> dict[str, list[float | None]]
     )
     combined = percentiles(np.asarray(f1_of_means(precision, recall)))
     intervals |= _pairs([f"F1OfMeans@{k}" for k in ks], *combined)
-    lists = users["recommended"]
+    lists = result.lists
     spread = statistic_intervals(
-        lambda users: exposure(lists, ks, result.candidates, users),
-        len(lists),
+        lambda users: lists.exposure(result.candidates, users),
+        len(lists.longest),
         replicates=min(replicates, _EXPOSURE_REPLICATES),
     )
-    intervals |= _pairs(exposure_names(ks), *spread)
-    captured = [name for name in result.metrics if Figure.parse(name).name == "GMVCapture"]
-    if captured:
-        money = np.stack([users[f"GMV@{k}"] for k in ks], 1)
-        spent = np.broadcast_to(users["value"][:, None], money.shape)
-        intervals |= _pairs(captured, *ratio_intervals(money, spent, replicates=replicates))
+    intervals |= _pairs(lists.names, *np.clip(spread, 0, 1))
+    for ratio, (of, over) in RATIOS.items():
+        if over in users and f"{of}@{ks[0]}" in users:
+            above = np.stack([users[f"{of}@{k}"] for k in ks], 1)
+            below = np.broadcast_to(users[over][:, None], above.shape)
+            ends = ratio_intervals(above, below, replicates=replicates)
+            intervals |= _pairs([f"{ratio}@{k}" for k in ks], *ends)
     return intervals
 
 

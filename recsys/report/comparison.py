@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from feature_store.errors import DataError
+from recsys.evaluation.aggregates import RATIOS
 from recsys.figure import Figure, cut_offs, first_cut
 from recsys.report.contenders import Contender, open_contenders
 from recsys.statistics.bootstrap import ratio_intervals
@@ -26,7 +27,6 @@ SHOWN_FIRST = ("Recall", "NDCG", "Coverage", "GMV", "GMVCapture")  # those that 
 
 _FIGURE = ["value", "low", "high"]
 _DIFFERENCE = ["difference", "difference_low", "difference_high"]
-_CAPTURE, _MONEY = "GMVCapture", "GMV"
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ def compare(
     """
     contenders = open_contenders([str(run) for run in runs])
     names = _choose(metrics, contenders)
-    paired = [name for name in names if _column(name) in contenders[0].columns]
-    tables = [contender.per_user(_needed(paired)) for contender in contenders]
+    paired = [name for name in names if all(_needed([name]) <= set(c.columns) for c in contenders)]
+    tables = [contender.per_user(sorted(_needed(paired))) for contender in contenders]
     users = tables[0].index
     for table in tables[1:]:
         users = users[users.isin(table.index)]
@@ -155,30 +155,32 @@ def _choose(asked: Sequence[str], contenders: Sequence[Contender]) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
-def _column(name: str) -> str:
-    """The values per user behind a figure, if it has any."""
+def _columns(name: str) -> tuple[str, str | None]:
+    """The values per user behind a figure, if it has any, and those that they are shares of; None:
+    of 1 a user."""
     figure = Figure.parse(name)
-    return str(figure._replace(name=_MONEY)) if figure.name == _CAPTURE else name
+    above, below = RATIOS.get(figure.name, (figure.name, None))
+    return str(figure._replace(name=above)), below
 
 
-def _needed(names: list[str]) -> list[str]:
-    columns = [_column(name) for name in names]
-    spent = ["value"] if any(Figure.parse(name).name == _CAPTURE for name in names) else []
-    return list(dict.fromkeys(columns + spent))
+def _needed(names: list[str]) -> set[str]:
+    return {column for name in names for column in _columns(name) if column is not None}
 
 
 def _sums(users: pd.DataFrame, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Numerators and denominators [U, M]: each figure is the ratio of their sums over users.
 
     A mean is a ratio to 1 a user, GMV capture one to the money that the user spent. Denominators
-    are the same in all runs, so differences of figures are ratios too, and a test of GMV capture
-    is one of its numerators.
+    are the same in all runs, once they are 1 on average over the users that all have; so
+    differences of figures are ratios too, and a test of GMV capture is one of its numerators.
     """
-    above = users[[_column(name) for name in names]].to_numpy(dtype=np.float64)
+    above = users[[_columns(name)[0] for name in names]].to_numpy(np.float64, copy=True)
     below = np.ones_like(above)
-    for column, name in enumerate(names):
-        if Figure.parse(name).name == _CAPTURE:
-            below[:, column] = users["value"]
+    for place, name in enumerate(names):
+        shares_of = _columns(name)[1]
+        if shares_of is not None and (mean := users[shares_of].mean()) > 0:
+            below[:, place] = users[shares_of] / mean
+            above[:, place] /= mean
     return above, below
 
 

@@ -77,7 +77,14 @@ def statistic_intervals(
     estimate = np.asarray(statistic(np.arange(users)), dtype=np.float64)
     random = np.random.default_rng(seed)
     draws = np.stack([statistic(random.integers(0, users, users)) for _ in range(replicates)])
-    margin = norm.ppf((1 + level) / 2) * draws.std(axis=0, ddof=1)
+    return around(estimate, draws, level)
+
+
+def around(
+    estimate: np.ndarray, replicates: np.ndarray, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Normal intervals of `estimate` [M] by the spread of its `replicates` [R, M]: low and high."""
+    margin = norm.ppf((1 + level) / 2) * replicates.std(axis=0, ddof=1)
     return estimate - margin, estimate + margin
 
 

@@ -19,6 +19,7 @@ from recsys.distributed import Group
 from recsys.evaluation.evaluator import Evaluator, Result
 from recsys.evaluation.item_facts import ItemFacts
 from recsys.evaluation.options import EvaluationConfig
+from recsys.evaluation.summary import summarise
 from recsys.inputs import Id
 from recsys.lists.merging import BY_QUOTA
 from recsys.retrievers.base import Queries, VectorRetriever, single_interest
@@ -226,9 +227,10 @@ def test_figures_beyond_accuracy_are_those_computed_by_hand() -> None:
     assert [row["VectorDiversity@3"] for row in users] == pytest.approx([1, 1, 1])
     assert [row["CategoryDiversity@3"] for row in users] == pytest.approx([2 / 3, 1, 1])
     # targets weigh 1/4, 1/4, and 1 + 1/2, of which the 1 is missed
+    mean = 2 / 3
     assert result.metrics["StratifiedRecall@3"] == pytest.approx((0.25 + 0.25 + 0.5) / 2)
     assert sum(row["StratifiedRecall@3"] for row in users) == pytest.approx(3 * 0.5)
-    assert "rarity" not in users[0]
+    assert [row["rarity"] for row in users] == pytest.approx([0.25 / mean, 0.25 / mean, 1.5 / mean])
     assert [row["Recall@3|half=low"] for row in users] == [None, None, 1]
     assert [row["Recall@3|half=high"] for row in users] == [1, 1, 0]
     counts = np.array([0, 1, 3, 3, 2])  # items 1 to 5
@@ -289,3 +291,29 @@ def test_a_list_by_quota_is_measured_at_its_own_length() -> None:
     assert [found.metrics[f"HR@{k}"] for k in (1, 2, 4)] == [0, 1, 1]
     assert found.metrics["NDCG@2"] == pytest.approx(1 / log2(3))
     assert found.metrics["NDCG@4"] == pytest.approx(1 / log2(4))
+    # lists of one hold item 1, of two 1 and 3, whatever the longest begins with
+    assert found.shorter[2].tolist() == [[1, 3]] and next(found.parts(1)).shorter[1] == [[1]]
+    assert [found.metrics[f"Coverage@{k}"] for k in (1, 2, 4)] == [1 / 4, 2 / 4, 1]
+    assert set(found.users) == set(found.per_user.column_names)
+    assert not any(name.startswith("recommended@") for name in found.users)
+
+
+def test_coverage_by_quota_counts_the_lists_that_people_get() -> None:
+    """All get item 1 first; second comes 3, which the longest list has behind 2. Gini of counts
+    [2, 0, 2, 0] is `(-3 * 0 - 1 * 0 + 1 * 2 + 3 * 2) / (3 * 4)`."""
+    requests = pa.table(
+        {
+            "u": [1, 2],
+            "history": pa.array([[4], [4]], pa.list_(pa.int64())),
+            "target": pa.array([[3], [2]], pa.list_(pa.int64())),
+        }
+    )
+    evaluator = Evaluator(
+        EvaluationConfig(ks=(2, 3)), torch.arange(1, 5), exclude_seen=False, user="u"
+    )
+    found = evaluator.evaluate(ByQuota(), [Block.of(requests).to_batch()], ALONE)
+    assert found.metrics["Coverage@2"] == 2 / 4
+    assert found.metrics["Gini@2"] == pytest.approx(8 / 12)
+    assert found.lists.exposure(found.candidates, np.array([0]))[0] == 2 / 4
+    bounds = summarise(found, k=2, replicates=20, labels={})["ci95"]
+    assert bounds["Coverage@2"] == [2 / 4, 2 / 4]

@@ -53,10 +53,20 @@ def test_intervals_hold_the_figure_and_narrow_with_more_users() -> None:
     few, many = make(users=20, seed=1), make(rows=4000, users=400, seed=1)
     for found in (few, many):
         for name, (low, high) in found.intervals(300).items():
-            assert low <= found.metrics[name] <= high or name == "ECE"  # of small samples: biased
+            assert low <= found.metrics[name] <= high, name
     width = [np.diff(found.intervals(300)["AUC"])[0] for found in (few, many)]
     assert width[1] < 0.6 * width[0]
     assert few.intervals(100) == few.intervals(100)
+
+
+def test_the_interval_of_a_calibrated_ranker_s_ece_begins_at_nothing() -> None:
+    """Labels as likely as they are said to be: what gap there is, is chance, and so is more."""
+    random = np.random.default_rng(2)
+    logits = random.normal(size=600).astype(np.float32)
+    labels = (random.random(600) < 1 / (1 + np.exp(-logits))).astype(np.float32)
+    found = Predictions(np.arange(600) % 60, np.ones(600, int), labels, logits)
+    low, high = found.intervals(300)["ECE"]
+    assert 0 <= low < found.metrics["ECE"] < high < 2.5 * found.metrics["ECE"]
 
 
 def test_one_class_has_no_auc() -> None:

@@ -36,6 +36,18 @@ def planted(copies: int = 1) -> Result:
     return Result(users, KS, np.array([1, 2, 3, 4]), without_history=2, without_targets=1)
 
 
+def test_a_ratio_s_interval_is_that_of_both_its_sums() -> None:
+    """Everyone finds half of the weight that their targets have, much or little: no sample of
+    users finds another share. The weight found alone varies as the weights do."""
+    result = planted(50)
+    rarity = np.tile([0.2, 0.4, 1.4, 2.0], 50)
+    result.users["rarity"], result.users["StratifiedRecall@1"] = rarity, rarity / 4
+    result.users["StratifiedRecall@2"] = rarity / 2
+    found = summarise(result, k=2, replicates=200, labels={})
+    assert found["metrics"]["StratifiedRecall@2"] == pytest.approx(0.5)
+    assert found["ci95"]["StratifiedRecall@2"] == pytest.approx([0.5, 0.5])
+
+
 LABELS = {"users": np.array(["cold", "cold", "warm", "warm"])}
 
 

@@ -147,6 +147,27 @@ def test_gmv_capture_is_a_ratio_of_sums_and_tested_as_its_numerator(runs: list[s
     assert got["p"] == row(found, "one:ease", "GMV@10")["p"]
 
 
+def test_stratified_recall_is_a_ratio_over_the_users_that_both_have(write: Write) -> None:
+    """Each run's weights are 1 on average over its own users, of whom one has fewer."""
+    rarity, some = RANDOM.gamma(1.0, 1.0, USERS), USERS // 2
+    shares = [np.clip(BASE + level, 0, 1) for level in (0.0, 0.1)]
+
+    def values(share: np.ndarray, users: int) -> Values:
+        weight = rarity[:users] / rarity[:users].mean()
+        found = {"rarity": weight, "StratifiedRecall@10": share[:users] * weight}
+        return {name: column[:users] for name, column in FIRST.items()} | found
+
+    one = write("one", {"sasrec": values(shares[0], USERS)})
+    ids = np.arange(some) + 1000
+    two = write("two", {"sasrec": values(shares[1], some)}, users={"sasrec": ids})
+    got = row(compare([one, two], ["StratifiedRecall@10"]), "two", "StratifiedRecall@10")
+    weight, apart = rarity[:some], (shares[1] - shares[0])[:some]
+    low, high = ratio_intervals(column(apart * weight), column(weight))
+    assert got["difference"] == pytest.approx((apart * weight).sum() / weight.sum())
+    assert [got["difference_low"], got["difference_high"]] == pytest.approx([*low, *high])
+    assert got["value"] == pytest.approx((shares[1][:some] * weight).sum() / weight.sum())
+
+
 def test_metrics_by_name_at_one_cut_off_or_all(runs: list[str]) -> None:
     def names(*asked: str) -> list[str]:
         return list(dict.fromkeys(compare(runs[:2], asked).frame["metric"]))

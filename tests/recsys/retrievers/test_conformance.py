@@ -338,7 +338,6 @@ BF16: list[tuple[str, dict[str, Any], bool]] = [
     ("hstu", {"time_bias": False, "hard_negatives": 2}, False),
     *(("multi_interest", {"extractor": kind}, False) for kind in ("mean", "mind", "comirec_dr")),
     ("multi_interest", {"extractor": {"name": "hcn", "short_length": 3}}, False),
-    ("ada_retrieval", {"backbone": {"negatives": 8, "hard_negatives": 2}}, False),
     ("graph", {"propagation": "sheaf", "hard_negatives": 2}, False),
     ("two_tower", {"hard_negatives": 2, "log_q": False}, False),
 ]
