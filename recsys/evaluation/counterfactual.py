@@ -8,12 +8,19 @@ all: every action that the target policy may choose had some chance to be logged
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import t
 
 from feature_store.errors import DataError
+
+_FEW = 30  # below it means are not normal yet
+
+
+class FewEvents(UserWarning):
+    """An estimate that a few events of many decide."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,8 @@ class Estimate:
 
     Attributes:
         value: reward per event under the target policy.
-        low, high: its confidence interval, by Student's t on sums over clusters.
+        low, high: its confidence interval, by Student's t on sums over clusters. Where no reward
+            is below 0, neither is its end, unless the value itself is.
         effective_sample_size: how many events of the target policy itself would tell as much,
             `(sum w) ** 2 / sum w ** 2`. Source: Kong, Technical Report 348, University of
             Chicago, 1992.
@@ -61,6 +69,9 @@ def inverse_propensity(
             each other, and the interval allows for it. None: all are independent.
         clip: weights above are cut to it: less variance, for some bias.
         level: how often such intervals hold the true value, about.
+
+    Warns:
+        FewEvents: where a few events of many decide, and the interval cannot be trusted.
 
     Raises:
         DataError: naming the row, for values outside their range, NaN, or unequal lengths; when
@@ -185,12 +196,24 @@ class _Log:
         free = len(sums) - 1
         error = np.sqrt((sums**2).sum() * len(sums) / free)  # the sums have mean 0
         margin = t.ppf((1 + level) / 2, free) * error
+        low = value - margin
+        if value >= 0 and (self.rewards >= 0).all():
+            low = max(low, 0.0)
         squares = (self.weights**2).sum()
+        effective = float(self.weights.sum() ** 2 / squares) if squares else 0.0
+        if effective < min(self.rows / 2, max(_FEW, self.rows / 100)):
+            warnings.warn(
+                f"the value rests on an effective sample of {effective:.1f} of {self.rows:,} "
+                "events, and its interval cannot be trusted: clip the weights, or value a policy "
+                "that is closer to the one that was logged",
+                FewEvents,
+                stacklevel=3,
+            )
         return Estimate(
             value=float(value),
-            low=float(value - margin),
+            low=float(low),
             high=float(value + margin),
-            effective_sample_size=float(self.weights.sum() ** 2 / squares) if squares else 0.0,
+            effective_sample_size=effective,
             rows=self.rows,
             clip=self.clip,
             clipped=self.clipped,

@@ -16,7 +16,7 @@ class Dropout(nn.Module):
     def __init__(self, probability: float) -> None:
         super().__init__()
         self.probability = probability
-        self.threshold = round(probability * 256)
+        self.threshold = min(round(probability * 256), 255)  # of 256 something is kept
 
     def forward(self, x: Tensor) -> Tensor:
         """Zero elements at random while training, and scale up the rest."""

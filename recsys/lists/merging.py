@@ -125,6 +125,8 @@ class InRounds(Merge):
     def top_k(self, scores: Tensor, weights: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Round after round, an item with the score of the round that took it."""
         k, left, lists = min(k, scores.shape[2]), scores.clone(), []
+        if not len(weights):  # nobody says how long a round is
+            return stable_top_k(scores[:, 0], k)
         earlier = weights[0, :-1].long().tolist()
         for number, size in enumerate([*earlier, k]):
             values, columns = stable_top_k(left[:, number], min(size, k))

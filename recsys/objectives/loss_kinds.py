@@ -55,7 +55,8 @@ class Softmax(LossKind):
 
 
 class GBCE(LossKind):
-    """Binary cross-entropy that makes up for sampling: Petrov & Macdonald, gSASRec, RecSys 2023."""
+    """Binary cross-entropy that makes up for uniform sampling: Petrov & Macdonald, gSASRec, RecSys
+    2023."""
 
     name: Literal["gbce"] = "gbce"
     calibration: float = Field(

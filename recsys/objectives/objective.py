@@ -17,7 +17,7 @@ from recsys.data.examples import Examples
 from recsys.distributed import current_group
 from recsys.embeddings.hashing import hash_rows, salt_of
 from recsys.lists.pairs import contains
-from recsys.objectives.loss_kinds import AnyLoss, Compared, Softmax
+from recsys.objectives.loss_kinds import GBCE, AnyLoss, Compared, Softmax
 from recsys.objectives.losses import Sets
 from recsys.objectives.negatives import NegativeSampler
 from recsys.options import ModelConfig, changed
@@ -71,7 +71,6 @@ class ObjectiveConfig(ModelConfig):
     search_space: ClassVar[dict[str, dict[str, Any]]] = {
         "width": {"choices": [32, 64, 128]},
         "temperature": {"low": 0.02, "high": 0.2, "log": True},
-        "loss": {"choices": ["softmax", "gbce"]},
         "negatives": {"choices": [0, 128, 512]},
         "negative_sampling": {"choices": ["uniform", "popularity", "mixed"]},
     }
@@ -92,6 +91,12 @@ class ObjectiveConfig(ModelConfig):
             raise ValueError(
                 "log_q corrects a softmax over drawn negatives: with it choose loss = 'softmax', "
                 "negatives > 0 and hard_negatives = 0"
+            )
+        drawn_otherwise = self.negative_sampling != "uniform" or self.hard_negatives > 0
+        if isinstance(self.loss, GBCE) and self.loss.calibration and self.draws and drawn_otherwise:
+            raise ValueError(
+                "gbce undoes what uniform draws overstate: with it choose negative_sampling = "
+                "'uniform' and hard_negatives = 0, or loss.calibration = 0, which is bce"
             )
         if list(self.matryoshka) != sorted(set(self.matryoshka)) or any(
             not 1 <= width < self.width for width in self.matryoshka

@@ -8,6 +8,8 @@ from typing import Any, Self
 from torch import Tensor
 
 from recsys.data.examples import Examples
+from recsys.data.options import ReaderConfig
+from recsys.data.reader import Reader
 from recsys.embeddings.options import EmbeddingsConfig
 from recsys.model import TrainedModel
 from recsys.objectives.objective import Objective, ObjectiveConfig
@@ -29,6 +31,16 @@ class TrainedRetriever(VectorRetriever, TrainedModel):
     ) -> Self:
         """A retriever that has learned nothing, from a `Config`."""
         return cls(config, embeddings, examples, seed)  # type: ignore[call-arg]
+
+    def training_reader(
+        self, examples: Examples, config: ReaderConfig, *, seed: int, rank: int, world: int
+    ) -> Reader:
+        """As of any trained model. Where the batch's targets are its negatives and `log_q` says how
+        often they are expected there, they must be any targets: not, as in buckets, those of users
+        with histories of one length, who like what others do not."""
+        if self.objective.config.negative_sampling == "in_batch" and self.objective.config.log_q:
+            config = config.model_copy(update={"bucket_batches": 0})
+        return super().training_reader(examples, config, seed=seed, rank=rank, world=world)
 
     def compared(self, vectors: Tensor) -> Tensor:
         """Vectors [..., D] as the loss compares them."""

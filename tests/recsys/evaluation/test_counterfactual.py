@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from feature_store.sources.synthetic_log import IMPRESSION, RETURN, simulate
 from feature_store.sources.synthetic_world import Items, Users, World
 from recsys.evaluation.counterfactual import (
     Estimate,
+    FewEvents,
     doubly_robust,
     inverse_propensity,
     self_normalised,
@@ -32,7 +34,9 @@ def test_values_by_hand() -> None:
     assert (ips.rows, ips.clip, ips.clipped) == (4, None, 0)
     # terms 0.5, 0, 4, 0 have standard deviation 1.9311; Student's t with 3 degrees is 3.1824
     assert ips.high - ips.value == pytest.approx(3.1824 * 1.9311 / 2, rel=1e-4)
-    assert ips.value - ips.low == pytest.approx(ips.high - ips.value)
+    assert ips.low == 0  # no reward is below it; the margin alone would go there
+    debts = inverse_propensity(REWARDS - 1, PROPENSITIES, TARGET)
+    assert debts.value - debts.low == pytest.approx(debts.high - debts.value)
     assert self_normalised(REWARDS, PROPENSITIES, TARGET).value == pytest.approx(4.5 / 6.5)
     predicted, expected = np.array([0.5, 0.5, 0.5, 0.0]), np.array([0.4, 0.2, 0.4, 0.2])
     # expected + w (r - predicted): 0.4 + 0.25, 0.2 - 1, 0.4 + 2, 0.2
@@ -49,6 +53,20 @@ def test_the_interval_of_snips_by_hand() -> None:
     # residuals w (r - 23/6): -11/12, 1/6, 13/4, 7/6, -11/3; squares sum to 26.2361
     error = np.sqrt(26.2361 * 5 / 4) / 6
     assert found.high - found.value == pytest.approx(2.7764 * error, rel=1e-4)  # t, 4 degrees
+
+
+@pytest.mark.parametrize("estimator", [inverse_propensity, self_normalised])
+def test_two_events_of_many_are_no_sample(estimator: Callable[..., Estimate]) -> None:
+    """Two weights of 1000 beside 9,998 of .01: (2000 + 99.98)^2 / (2 * 10^6 + .9998) = 2.2."""
+    rewards, propensities = np.zeros(10_000), np.full(10_000, 0.5)
+    target = np.full(10_000, 0.005)
+    rewards[:2], propensities[:2], target[:2] = 1, 0.001, 1
+    with pytest.warns(FewEvents, match=r"effective sample of 2\.2 of 10,000 events"):
+        found = estimator(rewards, propensities, target)
+    assert found.effective_sample_size == pytest.approx(2.2, abs=0.01) and found.low >= 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        estimator(rewards, propensities, propensities)
 
 
 def test_clipping_cuts_weights_and_says_so() -> None:

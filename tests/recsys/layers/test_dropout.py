@@ -21,6 +21,13 @@ def test_the_share_and_the_mean_are_right(probability: float, shape: tuple[int, 
     assert abs(1 - float(kept.flatten()[::8].double().mean()) - rounded) < 5 * spread * 8**0.5
 
 
+def test_hardly_anything_may_be_kept() -> None:
+    """.999 is nearer to 1 than to 255/256, and of nothing kept there is no mean to keep."""
+    torch.manual_seed(0)
+    out = Dropout(0.999)(torch.ones(200, 1000))
+    assert out.isfinite().all() and set(out.unique().tolist()) == {0.0, 256.0}
+
+
 def test_evaluation_and_zero_leave_everything() -> None:
     x = torch.randn(5, 7)
     assert Dropout(0.5).eval()(x) is x

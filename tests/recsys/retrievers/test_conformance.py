@@ -144,6 +144,12 @@ def test_alone_it_answers_as_in_company(subject: Subject) -> None:
         assert_same_answers(here, alone, 1e-5)
 
 
+def test_nobody_gets_no_lists(subject: Subject) -> None:
+    table = request_table(subject.retriever, subject.examples).slice(0, 0)
+    found = answer(subject.retriever, table)
+    assert found.ids.shape == found.scores.shape == (0, 10)
+
+
 def test_it_is_restored_as_it_was_saved(subject: Subject, group: Group, tmp_path: Path) -> None:
     """From a checkpoint with its weights, or, where it is fitted, by being fitted again."""
     if subject.name in TRAINED:
