@@ -172,7 +172,7 @@ def _read(
     vectors = F.embedding(_together([rows.reshape(-1) for rows in by_lookup]), weights)
     split = vectors.split([rows.numel() for rows in by_lookup])
     return {
-        lookup.key: read.view(*rows.shape, -1)
+        lookup.key: read.view(*rows.shape, vectors.shape[1])
         for lookup, read, rows in zip(lookups, split, by_lookup, strict=True)
     }
 
@@ -214,8 +214,8 @@ def _single(
     keys = [lookup.key for lookup in lookups]
     out = collection(KeyedJaggedTensor(keys, torch.cat(by_lookup), lengths=lengths))
     return {
-        lookup.key: out[lookup.key].values().reshape(*ids[lookup.feature].shape, -1)
-        for lookup in lookups
+        lookup.key: vectors.reshape(*ids[lookup.feature].shape, vectors.shape[1])
+        for lookup, vectors in ((lookup, out[lookup.key].values()) for lookup in lookups)
         if lookup.feature in ids
     }
 

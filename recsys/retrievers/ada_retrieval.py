@@ -145,7 +145,7 @@ class AdaRetrieval(TrainedRetriever):
         """User vectors [B, R, D]; weights [B, R] are the lengths of the rounds' lists."""
         history = inputs[HISTORY]
         vectors = self._look_up(torch.cat([history.flatten(), self.catalogue]))
-        events = vectors[: history.numel()].view(*history.shape, -1)
+        events = vectors[: history.numel()].view(*history.shape, vectors.shape[1])
         users = self.rounds(
             history, events, self.backbone.moments(inputs), vectors[history.numel() :]
         )
@@ -202,7 +202,7 @@ class AdaRetrieval(TrainedRetriever):
             }
         drawn = self.objective.draw(targets, step, lambda: self._hardest(inputs, targets))
         vectors = self._look_up(torch.cat([history.flatten(), self.catalogue]))
-        events = vectors[: history.numel()].view(*history.shape, -1)[users]
+        events = vectors[: history.numel()].view(*history.shape, vectors.shape[1])[users]
         items = vectors[history.numel() :]
         queries = self.rounds(
             inputs[HISTORY], events[:, :longest], self.backbone.moments(inputs), items

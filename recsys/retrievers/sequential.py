@@ -142,7 +142,7 @@ class SequentialRetriever(TrainedRetriever):
         drawn = self.objective.draw(targets[valid], step, lambda: self._hardest(batch, read))
         rows = torch.cat([history.flatten(), drawn.ids])
         vectors = self.embeddings({self.item: rows})[self.item]
-        events = vectors[: history.numel()].view(*history.shape, -1)
+        events = vectors[: history.numel()].view(*history.shape, vectors.shape[1])
         moments = None
         if self.timed:
             times = batch.padded(HISTORY_TIME, self.config.max_length + 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
     SplitTableBatchedEmbeddingBagsCodegen,
@@ -11,17 +13,19 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
 from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
-from torchrec.optim.optimizers import in_backward_optimizer_filter
+from torchrec.optim.optimizers import Adam, in_backward_optimizer_filter
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from feature_store.errors import ConfigError
+from recsys.embeddings.tables import Embeddings
+from recsys.training.decay import FusedDecay, decay_moved_rows
 from recsys.training.options import OptimizerConfig
 
 _FUSED = {
     "rowwise_adagrad": RowWiseAdagrad,
     "adagrad": torch.optim.Adagrad,
     "sgd": torch.optim.SGD,
-    "adam": torch.optim.Adam,
+    "adam": Adam,  # TorchRec's: torch's own has another name for beta2
 }
 
 
@@ -43,7 +47,8 @@ def fuse(model: nn.Module, config: OptimizerConfig, device: str = "cpu") -> None
                     "have no such kernel: choose trainer.optimizer.sharded = 'rowwise_adagrad' or "
                     "'adagrad', or replicate the table with embeddings.shard_above_mb"
                 )
-            apply_optimizer_in_backward(_FUSED[name], [parameter], {"lr": rate})
+            options = {"lr": rate} | ({"beta2": config.beta2} if name == "adam" else {})
+            apply_optimizer_in_backward(_FUSED[name], [parameter], options)
             sharded.append(table)
     for table in config.tables:
         if table not in sharded:
@@ -59,7 +64,10 @@ class Optimizer:
         dense = in_backward_optimizer_filter(model.named_parameters())
         named = {name: weights for name, weights in dense if weights.requires_grad}
         self.dense_parameters = list(named.values())
-        self.dense = KeyedOptimizerWrapper(named, lambda parameters: _dense(parameters, config))
+        self.tables = [weights for weights in _tables(model) if weights.requires_grad]
+        self.dense = KeyedOptimizerWrapper(
+            named, lambda parameters: _dense(parameters, self.tables, config)
+        )
         self.fused = model.fused_optimizer
         self.all = CombinedOptimizer([self.fused, self.dense])
         self._rates = [group["lr"] for group in self.fused.param_groups]
@@ -68,6 +76,8 @@ class Optimizer:
             for module in model.modules()
             if isinstance(module, SplitTableBatchedEmbeddingBagsCodegen)
         ]
+        decay = config.weight_decay
+        self._decays = [FusedDecay(kernel, decay) for kernel in self._kernels] if decay else []
 
     def set_rate(self, factor: float) -> None:
         """Scale the learning rates."""
@@ -106,12 +116,37 @@ class Optimizer:
 
     def step(self) -> None:
         """Move the dense weights; sharded ones moved in the backward pass."""
+        decay = self.config.weight_decay
+        if decay:
+            rate = self.dense.param_groups[0]["lr"] if self.config.name == "adamw" else None
+            for weights in self.tables:
+                decay_moved_rows(weights, decay, rate)
         self.dense.step()
+        for decayed in self._decays:
+            decayed.step()
 
 
-def _dense(parameters: list[torch.Tensor], config: OptimizerConfig) -> torch.optim.Optimizer:
+def _tables(model: nn.Module) -> list[torch.Tensor]:
+    """Weights of the replicated embedding tables."""
+    return [
+        weights
+        for module in model.modules()
+        if isinstance(module, Embeddings)
+        for weights in module.tables.parameters()
+    ]
+
+
+def _dense(
+    parameters: list[torch.Tensor], tables: list[torch.Tensor], config: OptimizerConfig
+) -> torch.optim.Optimizer:
+    """Weight decay of `tables` is not its own: see `Optimizer.step`."""
     rate, decay = config.learning_rate, config.weight_decay
-    groups = [{"params": parameters}]  # may be none: all weights may lie in sharded tables
+    apart = {id(weights) for weights in tables} if decay else set()
+    # the first may be empty: all weights may lie in sharded tables
+    groups: list[dict[str, Any]] = [{"params": [p for p in parameters if id(p) not in apart]}]
+    if apart:
+        of_tables = [p for p in parameters if id(p) in apart]
+        groups.append({"params": of_tables, "weight_decay": 0.0})
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=rate, weight_decay=decay)
     if config.name == "adagrad":

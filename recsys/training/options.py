@@ -27,8 +27,15 @@ class OptimizerConfig(Options):
 
     name: Literal["adam", "adamw", "adagrad", "sgd"] = "adam"
     learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    beta2: float = Field(0.999, gt=0, lt=1, description="Second moment's decay of Adam.")
+    weight_decay: float = Field(
+        0.0,
+        ge=0,
+        description="L2 penalty; apart from the gradient by adamw and in sharded tables. Of tables "
+        "it reaches the rows that a batch reads, and no others.",
+    )
+    beta2: float = Field(
+        0.999, gt=0, lt=1, description="Second moment's decay of Adam, fused ones included."
+    )
     sharded: Fused = Field(
         "rowwise_adagrad", description="Fused optimizer of sharded tables; adam on GPUs alone."
     )
@@ -44,7 +51,8 @@ class OptimizerConfig(Options):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.name not in ("adam", "adamw") and self.sharded != "adam" and changed(self, "beta2"):
+        names = {self.name, self.sharded, *(table.name for table in self.tables.values())}
+        if not names & {"adam", "adamw"} and changed(self, "beta2"):
             raise ValueError(f"beta2 is Adam's, and name = {self.name!r} has no use for it")
         if self.schedule == "constant" and changed(self, "final"):
             raise ValueError("final goes with a schedule that falls: 'linear' or 'cosine'")

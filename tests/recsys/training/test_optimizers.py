@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -49,11 +50,11 @@ def test_impossible_options_are_refused(options: dict) -> None:
 class Model(nn.Module):
     """A table of ids and a bag, both sharded, and a dense layer."""
 
-    def __init__(self) -> None:
+    def __init__(self, shard_above_mb: float = 0) -> None:
         super().__init__()
         torch.manual_seed(0)
         features = [FeatureSpec("item", "item", 10), FeatureSpec("tags", "tags", 6, pooled=True)]
-        config = PerFeature(shard_above_mb=0, init_std=1)
+        config = PerFeature(shard_above_mb=shard_above_mb, init_std=1)
         self.embeddings = Embeddings(make_layout(features, 4, config))
         self.layer = nn.Linear(4, 1)
 
@@ -71,9 +72,11 @@ def group() -> Iterator[Group]:
 IDS, TAGS = torch.tensor([2, 5]), torch.tensor([[1, 3], [4, 0]])
 
 
-def one_step(group: Group, config: OptimizerConfig, factor: float) -> dict[str, Tensor]:
+def one_step(
+    group: Group, config: OptimizerConfig, factor: float, model: Model | None = None
+) -> dict[str, Tensor]:
     """How far each weight moved in a step."""
-    model = Model()
+    model = model or Model()
     fuse(model, config)
     sharded = shard(model, group, config)
     optimizer = Optimizer(sharded, config)
@@ -197,6 +200,74 @@ def test_a_table_may_have_an_optimizer_of_its_own(group: Group) -> None:
         torch.testing.assert_close(read, torch.full_like(read, 0.25 * factor), atol=1e-4, rtol=1e-4)
         dense = moved["layer.weight"].abs()
         torch.testing.assert_close(dense, torch.full_like(dense, 1e-3 * factor))
+
+
+@pytest.mark.parametrize("sharded", ["rowwise_adagrad", "adagrad", "sgd"])
+def test_weight_decay_reaches_the_rows_of_sharded_tables_that_were_read(
+    group: Group, sharded: Any
+) -> None:
+    """Once they have moved they shrink by the rate times the decay; the schedule scales both."""
+    config = OptimizerConfig(sharded=sharded, sharded_learning_rate=0.1)
+    first = {n.split(".")[-2]: p.detach() for n, p in materialise(Model()).named_parameters()}
+    for factor in (1.0, 0.5):
+        plain = one_step(group, config, factor)
+        moved = one_step(group, config.model_copy(update={"weight_decay": 0.4}), factor)
+        for name, read in (("item", [2, 5]), ("tags", [1, 3, 4])):
+            before, found = first[name], moved[f"{name}.weight"]
+            after = (before + plain[f"{name}.weight"])[read] * (1 - 0.1 * factor * 0.4)
+            torch.testing.assert_close((before + found)[read], after)
+            assert found.any(1).nonzero().squeeze(1).tolist() == read
+
+
+def test_what_is_read_to_answer_does_not_decay(group: Group) -> None:
+    config = OptimizerConfig(weight_decay=0.4, sharded="sgd", sharded_learning_rate=0.1)
+    model = Model()
+    fuse(model, config)
+    sharded = shard(model, group, config)
+    optimizer = Optimizer(sharded, config)
+    before = [kernel.split_embedding_weights()[0].clone() for kernel in optimizer._kernels]
+    with torch.no_grad():
+        sharded(IDS, TAGS)
+    optimizer.step()
+    for kernel, old in zip(optimizer._kernels, before, strict=True):
+        assert torch.equal(kernel.split_embedding_weights()[0], old)
+
+
+def test_fused_adam_gets_its_second_moment_s_decay() -> None:
+    """As its kernel names it; there is none on CPUs."""
+    model = Model()
+    fuse(model, OptimizerConfig(sharded="adam", beta2=0.9), "cuda")
+    for weights in model.embeddings.sharded.parameters():
+        (options,) = weights._optimizer_kwargs  # type: ignore[attr-defined]
+        assert options == {"lr": 0.02, "beta2": 0.9}
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "adagrad"])
+def test_weight_decay_of_a_replicated_table_leaves_rows_that_nobody_read(
+    group: Group, name: Any
+) -> None:
+    """And moves the others as torch's own optimizer does."""
+    decayed = OptimizerConfig(name=name, learning_rate=0.1, weight_decay=0.5)
+    moved = one_step(group, decayed, 1.0, Model(shard_above_mb=64))
+    twin = Model(shard_above_mb=64)
+    optimizers = {
+        "sgd": torch.optim.SGD,
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "adagrad": torch.optim.Adagrad,
+    }
+    before = {n: p.detach().clone() for n, p in twin.named_parameters()}
+    twin(IDS, TAGS).backward()
+    optimizers[name](twin.parameters(), lr=0.1, weight_decay=0.5).step()
+    rows = {"item.weight": IDS.tolist(), "tags.weight": [1, 3, 4]}
+    for path, weights in twin.named_parameters():
+        key = ".".join(path.split(".")[-2:])
+        expected = weights.detach() - before[path]
+        if key in rows:
+            left = [row for row in range(len(expected)) if row not in rows[key]]
+            assert expected[left].any() and not moved[key][left].any()
+            expected[left] = 0
+        torch.testing.assert_close(moved[key], expected)
 
 
 def test_fused_adam_is_refused_on_cpus() -> None:
