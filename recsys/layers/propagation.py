@@ -53,6 +53,13 @@ class Bipartite(nn.Module):
         """Edges of every user [U] and item [N]."""
         return self.user_starts.diff(), self.item_starts.diff()
 
+    def edges_of(self, users: Tensor) -> tuple[Tensor, Tensor]:
+        """The edges of users [B]: each one's place in `users`, ascending, and its item."""
+        starts, counts = self.user_starts[users].long(), self.degrees[0][users]
+        places = torch.arange(len(users), device=users.device).repeat_interleave(counts)
+        before = (starts - (counts.cumsum(0) - counts)).repeat_interleave(counts)
+        return places, self.items[before + torch.arange(len(places), device=users.device)].long()
+
     def items_of(self, users: Tensor) -> Tensor:
         """The items of users [B], padded with 0 behind: [B, most edges of one of them]."""
         starts, counts = self.user_starts[users], self.degrees[0][users]

@@ -11,14 +11,15 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field
 from torch import Tensor
 
+from recsys.lists.pairs import Pairs
 from recsys.objectives.losses import Sets, bpr, calibrated_bce, sampled_softmax
 from recsys.options import Chosen, Kind
 
 
 class Compared(NamedTuple):
     """What a loss compares: queries [P, D], positives [P, D] of the item rows `targets` [P], and
-    negatives [n, D] of `negative_ids` [n], which rows share by `sets`, drawn from `items`; `log_q`
-    as in `sampled_softmax`, where logits are to be corrected."""
+    negatives [n, D] of `negative_ids` [n], which rows share by `sets`, drawn from `items`; `own`
+    and `log_q` as in `sampled_softmax`."""
 
     queries: Tensor
     positives: Tensor
@@ -27,6 +28,7 @@ class Compared(NamedTuple):
     negative_ids: Tensor
     sets: Sets
     items: int
+    own: Pairs | None = None
     log_q: tuple[Tensor, Tensor] | None = None
 
 
@@ -50,6 +52,7 @@ class Softmax(LossKind):
             targets=compared.targets,
             negative_ids=compared.negative_ids,
             sets=compared.sets,
+            own=compared.own,
             log_q=compared.log_q,
         )
 
@@ -90,6 +93,7 @@ class BPR(LossKind):
             targets=compared.targets,
             negative_ids=compared.negative_ids,
             sets=compared.sets,
+            own=compared.own,
         )
 
 
@@ -99,6 +103,7 @@ def _calibrated(compared: Compared, calibration: float) -> Tensor:
         targets=compared.targets,
         negative_ids=compared.negative_ids,
         sets=compared.sets,
+        own=compared.own,
         calibration=calibration,
         items=compared.items,
     )

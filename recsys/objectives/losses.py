@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from recsys.lists.pairs import Pairs
+
 _CHUNK_SCORES = 1 << 20  # scores held at a time: 4 MB of float32
 
 
@@ -49,6 +51,7 @@ def sampled_softmax(
     targets: Tensor,
     negative_ids: Tensor,
     sets: Sets | None = None,
+    own: Pairs | None = None,
     log_q: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Cross-entropy [P] of the positive against negatives that all rows, or all of a set, share.
@@ -64,6 +67,7 @@ def sampled_softmax(
         targets: ids [P] of the positives.
         negative_ids: ids [n], distinct and ascending within a set.
         sets: which rows share which negatives; by default all share all.
+        own: pairs of a row and an id that is no negative of it either.
         log_q: ([P], [n]) for targets and negatives.
     """
     positive = (queries * positives).sum(-1)
@@ -72,18 +76,48 @@ def sampled_softmax(
         positive = positive - log_q[0]
         bias = log_q[1]
     sets = sets or Sets((len(targets),), (len(negative_ids),))
-    hit, position = _accidental_hits(targets, negative_ids, sets)
+    hit, position = _accidental_hits(targets, negative_ids, sets, own)
     return _SharedNegatives.apply(
         queries.float(), positive.float(), negatives.float(), bias, hit, position, sets
     )
 
 
-def _accidental_hits(targets: Tensor, negative_ids: Tensor, sets: Sets) -> tuple[Tensor, Tensor]:
-    """Rows whose target is among their negatives, ascending, and the target's position there."""
+def _accidental_hits(
+    targets: Tensor, negative_ids: Tensor, sets: Sets, own: Pairs | None
+) -> tuple[Tensor, Tensor]:
+    """Rows that have their target, or what else is their own, among their negatives, ascending;
+    and its position there. A row comes as often as it has such negatives."""
+    rows = torch.arange(len(targets), device=targets.device)
     wanted, there = sets.keys(sets.rows, targets), sets.keys(sets.negatives, negative_ids)
+    if own is not None:
+        wanted = torch.cat([wanted, (wanted - targets)[own.users] + own.items])
+        rows = torch.cat([rows, own.users])
     position = torch.searchsorted(there, wanted).clamp(max=len(there) - 1)
     hit = (there[position] == wanted).nonzero().squeeze(1)
-    return hit, position[hit]
+    if own is not None:
+        hit = hit[rows[hit].argsort(stable=True)]
+    return rows[hit], position[hit]
+
+
+class _Piece(NamedTuple):
+    """Rows, the negatives they share, and the accidental hits among them, counted from the first
+    row and the first negative of the piece."""
+
+    rows: slice
+    columns: slice
+    hit: Tensor
+    position: Tensor
+
+
+def _pieces(hit: Tensor, position: Tensor, sets: Sets) -> Iterator[_Piece]:
+    pieces = list(sets.pieces())
+    starts = [rows.start for rows, _ in pieces]
+    bounds = torch.searchsorted(hit, torch.tensor([*starts, sum(sets.rows)], device=hit.device))
+    for (rows, columns), (first, last) in zip(
+        pieces, itertools.pairwise(bounds.tolist()), strict=True
+    ):
+        here = slice(first, last)
+        yield _Piece(rows, columns, hit[here] - rows.start, position[here] - columns.start)
 
 
 class _SharedNegatives(torch.autograd.Function):
@@ -137,17 +171,12 @@ def _chunks(
     sets: Sets,
 ) -> Iterator[tuple[slice, slice, Tensor]]:
     """Slices of rows and of negatives with their scores, accidental hits at -inf."""
-    pieces = list(sets.pieces())
-    starts = [rows.start for rows, _ in pieces]
-    bounds = torch.searchsorted(hit, torch.tensor([*starts, len(queries)], device=hit.device))
     transposed = negatives.T.contiguous()
-    for (rows, columns), (first, last) in zip(
-        pieces, itertools.pairwise(bounds.tolist()), strict=True
-    ):
+    for rows, columns, own, place in _pieces(hit, position, sets):
         scores = queries[rows] @ transposed[:, columns]
         if bias is not None:
             scores -= bias[columns]
-        scores[hit[first:last] - rows.start, position[first:last] - columns.start] = float("-inf")
+        scores[own, place] = float("-inf")
         yield rows, columns, scores
 
 
@@ -159,6 +188,7 @@ def bpr(
     targets: Tensor,
     negative_ids: Tensor,
     sets: Sets | None = None,
+    own: Pairs | None = None,
 ) -> Tensor:
     """`mean_j -log sigmoid(s+ - s_j)` [P] (Rendle et al., UAI 2009); arguments as in
     `sampled_softmax`, accidental hits left out."""
@@ -167,7 +197,7 @@ def bpr(
         terms = F.softplus(scores - positive.unsqueeze(1)).masked_fill(~kept, 0)
         return terms.sum(1) / kept.sum(1).clamp(min=1)
 
-    return _in_chunks(losses, queries, positives, negatives, targets, negative_ids, sets)
+    return _in_chunks(losses, queries, positives, negatives, targets, negative_ids, sets, own)
 
 
 def calibrated_bce(
@@ -178,6 +208,7 @@ def calibrated_bce(
     targets: Tensor,
     negative_ids: Tensor,
     sets: Sets | None = None,
+    own: Pairs | None = None,
     calibration: float = 0.0,
     items: int = 2,
 ) -> Tensor:
@@ -196,7 +227,7 @@ def calibrated_bce(
         negative = F.softplus(scores).masked_fill(~kept, 0).sum(1)
         return (power * F.softplus(-positive) + negative) / (kept.sum(1) + 1)
 
-    return _in_chunks(losses, queries, positives, negatives, targets, negative_ids, sets)
+    return _in_chunks(losses, queries, positives, negatives, targets, negative_ids, sets, own)
 
 
 def _in_chunks(
@@ -207,24 +238,31 @@ def _in_chunks(
     targets: Tensor,
     negative_ids: Tensor,
     sets: Sets | None,
+    own: Pairs | None,
 ) -> Tensor:
     """`losses` of positive scores [P] and scores [P, n] against the negatives kept [P, n], a few
     rows at a time; the backward pass computes the scores again."""
 
     def chunk(
-        queries: Tensor, positives: Tensor, targets: Tensor, negatives: Tensor, ids: Tensor
+        queries: Tensor, positives: Tensor, negatives: Tensor, hit: Tensor, position: Tensor
     ) -> Tensor:
-        kept = targets.unsqueeze(1) != ids
-        return losses((queries * positives).sum(1), queries @ negatives.T, kept)
+        scores = queries @ negatives.T
+        kept = torch.ones_like(scores, dtype=torch.bool)
+        kept[hit, position] = False
+        return losses((queries * positives).sum(1), scores, kept)
 
     sets = sets or Sets((len(targets),), (len(negative_ids),))
+    hits = _accidental_hits(targets, negative_ids, sets, own)
     chunks = [
         checkpoint(
             chunk,
-            *(tensor[rows] for tensor in (queries, positives, targets)),
-            *(tensor[columns] for tensor in (negatives, negative_ids)),
+            queries[piece.rows],
+            positives[piece.rows],
+            negatives[piece.columns],
+            piece.hit,
+            piece.position,
             use_reentrant=False,
         )
-        for rows, columns in sets.pieces()
+        for piece in _pieces(*hits, sets)
     ]
     return torch.cat(chunks) if chunks else queries.sum(1)

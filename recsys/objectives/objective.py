@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from recsys.data.examples import Examples
 from recsys.distributed import current_group
 from recsys.embeddings.hashing import hash_rows, salt_of
-from recsys.lists.pairs import contains
+from recsys.lists.pairs import Pairs, contains
 from recsys.objectives.loss_kinds import GBCE, AnyLoss, Compared, Softmax
 from recsys.objectives.losses import Sets
 from recsys.objectives.negatives import NegativeSampler
@@ -183,7 +183,13 @@ class Objective(nn.Module):
         return rows[scores.topk(min(self.config.hard_negatives, len(rows))).indices]
 
     def forward(
-        self, queries: Tensor, positives: Tensor, negatives: Tensor, targets: Tensor, drawn: Drawn
+        self,
+        queries: Tensor,
+        positives: Tensor,
+        negatives: Tensor,
+        targets: Tensor,
+        drawn: Drawn,
+        own: Pairs | None = None,
     ) -> Tensor:
         """Losses [P]: of the whole vectors, and of each nested width m times its weight, whose
         prefixes are compared by themselves (Kusupati et al., "Matryoshka representation learning",
@@ -195,6 +201,7 @@ class Objective(nn.Module):
             queries: [P, D], as the model makes them.
             positives: [P, D] of `targets` [P].
             negatives: [n, D] of `drawn`.
+            own: pairs of a row and an item that is no negative of it, besides its target.
         """
         # by the target alone: the same set whichever process a row is on
         assigned = hash_rows(targets, _ASSIGNMENT, len(drawn.sizes))
@@ -203,7 +210,10 @@ class Objective(nn.Module):
         targets = targets.index_select(0, order)
         queries, positives = (rows.float().index_select(0, order) for rows in (queries, positives))
         negatives = negatives.float()
-        sets = Sets(tuple(counts), drawn.sizes)
+        sets, place = Sets(tuple(counts), drawn.sizes), order.argsort()
+        if own is not None and len(own.items):
+            own = own.where(_among(drawn.ids, own.items))  # far fewer are left to search for
+            own = Pairs(place[own.users], own.items)
         total = queries.new_zeros(())
         with torch.autocast(queries.device.type, enabled=False):
             for width, share in self.config.widths:
@@ -213,9 +223,11 @@ class Objective(nn.Module):
                 temperature = self.config.temperature
                 if self.config.normalise:
                     temperature *= (queries.shape[1] / user.shape[1]) ** 0.5
-                losses = self._losses(user / temperature, positive, negative, targets, drawn, sets)
+                losses = self._losses(
+                    user / temperature, positive, negative, targets, drawn, sets, own
+                )
                 total = total + share * losses
-        return total.index_select(0, order.argsort())
+        return total.index_select(0, place)
 
     def _losses(
         self,
@@ -225,11 +237,21 @@ class Objective(nn.Module):
         targets: Tensor,
         drawn: Drawn,
         sets: Sets,
+        own: Pairs | None,
     ) -> Tensor:
         log_q = None
         if self.config.log_q:
             expected, draws = self.sampler.log_expected, drawn.draws
             log_q = expected(targets, draws), expected(drawn.ids, draws)
         items = self.sampler.items
-        compared = Compared(queries, positives, negatives, targets, drawn.ids, sets, items, log_q)
+        compared = Compared(
+            queries, positives, negatives, targets, drawn.ids, sets, items, own, log_q
+        )
         return self.config.loss.of(compared)
+
+
+def _among(ids: Tensor, items: Tensor) -> Tensor:
+    """Whether each of `items` is one of the rows `ids`."""
+    drawn = torch.zeros(int(max(ids.max(), items.max())) + 1, dtype=torch.bool, device=ids.device)
+    drawn[ids] = True
+    return drawn[items]

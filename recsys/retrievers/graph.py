@@ -25,6 +25,7 @@ from recsys.embeddings.plain import PlainEmbeddings
 from recsys.embeddings.tables import Bag, Embeddings
 from recsys.inputs import Id
 from recsys.layers.propagation import Bipartite
+from recsys.lists.pairs import Pairs
 from recsys.model import Loss
 from recsys.objectives.loss_kinds import BPR, AnyLoss
 from recsys.objectives.objective import Objective, ObjectiveConfig
@@ -95,14 +96,16 @@ class Graph(TrainedRetriever):
 
     def forward(self, batch: Batch, step: int) -> Loss:
         """The loss of each row's target, with `regularisation / 2` of the squares of the vectors
-        of the user, the target and one negative, before propagation."""
+        of the user, the target and one negative, before propagation. What a user has had in
+        training is no negative of theirs."""
         users, targets = (batch.id(name).contiguous() for name in (self.user, TARGET))
         first = self.embeddings.first()
         of_users, of_items = self.embeddings.propagate(*first)
         drawn = self.objective.draw(targets, step, lambda: self._hardest(users, of_users, of_items))
         rows, count = torch.cat([targets, drawn.ids]), len(targets)
         queries, items = F.embedding(users, of_users), F.embedding(rows, of_items)
-        total = self.objective(queries, items[:count], items[count:], targets, drawn).sum()
+        own = Pairs(*self.embeddings.graph.edges_of(users))
+        total = self.objective(queries, items[:count], items[count:], targets, drawn, own).sum()
         if self.config.regularisation:
             squares = F.embedding(rows, first[1]).square().sum(1)
             squares = squares[:count] + squares[count:].mean()

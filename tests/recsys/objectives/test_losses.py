@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recsys.lists.pairs import Pairs
 from recsys.objectives import losses
 from recsys.objectives.losses import Sets, bpr, calibrated_bce, sampled_softmax
 
@@ -43,6 +44,36 @@ def test_sampled_softmax_leaves_out_accidental_hits(
             own, rivals = own - log_q[0][row], rivals - log_q[1][kept]
         logits = torch.cat([own.view(1), rivals])
         torch.testing.assert_close(found[row], F.cross_entropy(logits, torch.tensor(0)))
+
+
+@pytest.mark.parametrize("chunk", [4, 1 << 20])
+@pytest.mark.parametrize("loss", [sampled_softmax, bpr, calibrated_bce])
+def test_what_is_a_row_s_own_is_no_negative_of_it(
+    loss: Callable[..., Tensor],
+    chunk: int,
+    random: torch.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each row loses what it does against the others alone; pairs may say the target as well, and
+    name what was not drawn."""
+    monkeypatch.setattr(losses, "_CHUNK_SCORES", chunk)
+    queries, positives = (torch.randn(4, 4, generator=random) for _ in range(2))
+    negatives = torch.randn(7, 4, generator=random)
+    targets, ids = torch.tensor([4, 9, 2, 1]), torch.tensor([2, 4, 9, 1, 2, 4, 9])
+    sets = Sets(rows=(2, 2), negatives=(3, 4))
+    own = Pairs(torch.tensor([0, 0, 2, 2, 2, 3]), torch.tensor([4, 9, 2, 9, 50, 4]))
+    found = loss(
+        queries, positives, negatives, targets=targets, negative_ids=ids, sets=sets, own=own
+    )
+    for row, kept in enumerate([[0], [0, 1], [3, 5], [4, 6]]):
+        alone = loss(
+            queries[row : row + 1],
+            positives[row : row + 1],
+            negatives[kept],
+            targets=targets[row : row + 1],
+            negative_ids=ids[kept],
+        )
+        torch.testing.assert_close(found[row], alone[0])
 
 
 def test_gradients_are_those_of_cross_entropy(random: torch.Generator) -> None:

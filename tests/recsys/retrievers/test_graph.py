@@ -40,16 +40,20 @@ def first_batch(model: Graph, examples: Examples) -> Batch:
 
 
 def test_the_loss_is_the_published_one(examples: Examples) -> None:
-    """BPR and the squares of users, targets and as many negatives before propagation."""
+    """BPR against what a user never had, and the squares of users, targets and as many negatives
+    before propagation."""
     model = graph(examples, regularisation=0.3, negative_sets=1)
     batch = first_batch(model, examples)
     users, targets = batch.id("user_id").long(), batch.id(TARGET).long()
     negatives = model.objective.sampler.sample(64, 7)[0]
     e_users, e_items = model.embeddings.first()
     x, y = model.embeddings.propagate(e_users, e_items)
+    events = examples.interactions()
+    own = {user: events.items[events.users == user] for user in users.tolist()}
+    assert all(target in own[user] for user, target in zip(users.tolist(), targets, strict=True))
     total = torch.tensor(0.0)
     for user, target in zip(users.tolist(), targets.tolist(), strict=True):
-        others = negatives[negatives != target]
+        others = negatives[~torch.isin(negatives, own[user])]
         score, rest = x[user] @ y[target], x[user] @ y[others].T
         total = total - F.logsigmoid(score - rest).mean()
         squares = e_users[user].square().sum() + e_items[target].square().sum()
