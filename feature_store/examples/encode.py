@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
@@ -105,10 +106,15 @@ def encode_events(
         *(USER_ROW, ITEM_ROW, POSITION, ROLE, schema.time, *members, *ids),
         *([] if schema.price is None else [PRICE, VALUE]),
         **{SECONDS: seconds(events[schema.time])},
-        **{n: events[n].cast("float32").fill_null(0) for n in numbers if n != schema.label},
+        **{n: _number(events[n]) for n in numbers if n != schema.label},
         **label,
     )
     return engine.cache(encoded)
+
+
+def _number(column: ir.Column) -> ir.Column:
+    """NaN where it is unknown: there may be a 0 that is known."""
+    return column.cast("float64").fill_null(math.nan).cast("float32")
 
 
 def context_of(schema: Schema) -> tuple[str, ...]:
@@ -123,7 +129,7 @@ def encode_side(
     side: Literal["user", "item"],
     vocabularies: Mapping[str, Vocabulary],
 ) -> pa.Table:
-    """Features of the rows of one side's ids, from `raw_side`; what is not known is row 0 or 0."""
+    """Features of the rows of one side's ids, from `raw_side`; what is unknown is row 0, or NaN."""
     key = getattr(schema, side)
     columns: dict[str, pa.Array | pa.ChunkedArray] = {key: pa.array(np.arange(raw.num_rows))}
     for feature in schema.of_side(side):
@@ -158,7 +164,7 @@ def _encode(
     feature: Feature, column: pa.ChunkedArray, vocabularies: Mapping[str, Vocabulary]
 ) -> pa.Array | pa.ChunkedArray:
     if not feature.embedded:
-        return column.cast(pa.float32()).fill_null(0.0)
+        return column.cast(pa.float32()).fill_null(math.nan)
     vocabulary = vocabularies[feature.table_name]
     if feature.kind == "id":
         return pa.array(vocabulary.encode(column))

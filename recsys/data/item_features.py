@@ -18,7 +18,7 @@ _BAG_LENGTH = 64
 _INPUTS: dict[str, Callable[[str], Input]] = {
     "id": Id,
     "bag": partial(Bag, length=_BAG_LENGTH),
-    "dense": Number,
+    "dense": partial(Number, unknown="nan"),
 }
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -16,9 +18,11 @@ from recsys.inputs.requests import Requests
 
 @dataclass(frozen=True)
 class Number(Input):
-    """A number [B] of float32; 0 where it is unknown."""
+    """A number [B] of float32; where it is unknown NaN, which the model fills, or 0, as models of
+    bundles that say nothing of it expect."""
 
     name: str
+    unknown: Literal["nan", "zero"] = "zero"
 
     def from_batch(self, batch: EncodedRows) -> Tensor:
         """[B]."""
@@ -26,13 +30,15 @@ class Number(Input):
 
     def from_requests(self, requests: Requests) -> Tensor:
         """[B]."""
+        fill = np.float32(np.nan if self.unknown == "nan" else 0)
         if self.name not in requests:
-            return torch.zeros(len(requests))
+            return torch.full((len(requests),), float(fill))
         with reading(self.name):
             column = requests.column(self.name).cast(pa.float64(), safe=False)  # the nearest ones
             values = column.to_numpy(False).astype(np.float32)  # null: NaN
-        return torch.from_numpy(np.where(np.isnan(values), np.float32(0), values))
+        return torch.from_numpy(np.where(np.isnan(values), fill, values))
 
     def to_raw(self, rows: pa.Table, vocabularies: Vocabularies) -> pa.Array:
-        """Numbers."""
-        return rows.column(self.name).combine_chunks()
+        """Numbers, null where unknown."""
+        values = rows.column(self.name).combine_chunks()
+        return pc.if_else(pc.is_nan(values), None, values)

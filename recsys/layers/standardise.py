@@ -1,4 +1,4 @@
-"""Numbers of any scale to mean 0 and deviation 1, as training saw them."""
+"""Numbers of any scale to mean 0 and deviation 1, as training saw them; unknown ones to 0."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from torch import Tensor, nn
 
 
 class Standardise(nn.Module):
-    """`(x - mean) / deviation` by names; the constants are saved with the weights."""
+    """`(x - mean) / deviation` by names, of what is known: NaN is not, and becomes 0, the mean. The
+    constants are saved with the weights."""
 
     def __init__(self, columns: dict[str, Tensor]) -> None:
         super().__init__()
         for name, values in columns.items():
-            deviation, mean = torch.std_mean(values.double(), correction=0)
+            known = values[~values.isnan()].double()
+            deviation, mean = torch.std_mean(known, correction=0)
+            mean = mean.nan_to_num()  # nothing may be known
             deviation = torch.where(deviation > 0, deviation, 1.0)  # a constant stays one
             self.register_buffer(f"{name}_mean", mean.float())
             self.register_buffer(f"{name}_deviation", deviation.float())
@@ -23,4 +26,5 @@ class Standardise(nn.Module):
 
     def forward(self, name: str, values: Tensor) -> Tensor:
         """[...] -> [...]."""
-        return (values - getattr(self, f"{name}_mean")) / getattr(self, f"{name}_deviation")
+        scaled = (values - getattr(self, f"{name}_mean")) / getattr(self, f"{name}_deviation")
+        return torch.where(values.isnan(), 0.0, scaled)

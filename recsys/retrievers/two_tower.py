@@ -20,6 +20,7 @@ from recsys.embeddings.options import EmbeddingsConfig
 from recsys.embeddings.plain import masked_mean
 from recsys.embeddings.tables import Embeddings
 from recsys.inputs import History
+from recsys.layers.standardise import Standardise
 from recsys.model import Columns, Loss, answering
 from recsys.objectives.objective import Objective, ObjectiveConfig
 from recsys.retrievers.base import Queries, single_interest
@@ -61,7 +62,8 @@ class TwoTowerConfig(ObjectiveConfig):
 
 
 class TwoTower(TrainedRetriever):
-    """User: features and the mean of the history's item ids. Item: all its features.
+    """User: features and the mean of the history's item ids. Item: all its features. Numbers are
+    standardised.
 
     The history shares the item ids' table. Trained by default with in-batch negatives. An item
     without training events has an id that nothing was learned about: it has the unknown one's row.
@@ -100,6 +102,12 @@ class TwoTower(TrainedRetriever):
         layout = make_layout(specs, config.width, embeddings)
         self.embeddings = Embeddings(layout, seed)
         self.items = ItemColumns(self.item_features, examples)
+        numbers = [f for f in (*self.user_features, *self.item_features) if f.kind == "dense"]
+        self.numbers = Standardise({f.name: examples.training_column(f) for f in numbers})
+        self.own = {
+            f.name: tuple(f"numbers.{constant}" for constant in self.numbers.names(f.name))
+            for f in numbers
+        }
         self.register_buffer("new", examples.train_events == 0, persistent=False)
         user = {HISTORY: layout.width(self.item), **_widths(self.user_features, layout)}
         item = _widths(self.item_features, layout)
@@ -167,14 +175,14 @@ class TwoTower(TrainedRetriever):
     def _user(self, inputs: dict[str, Tensor], vectors: dict[str, Tensor]) -> Tensor:
         history = masked_mean(vectors[self.item], inputs[HISTORY] != 0)
         columns = [
-            vectors[f.name] if f.embedded else inputs[f.name].unsqueeze(1)
+            vectors[f.name] if f.embedded else self.numbers(f.name, inputs[f.name]).unsqueeze(1)
             for f in self.user_features
         ]
         return self.user_tower(torch.cat([history, *columns], dim=1))
 
     def _item(self, vectors: dict[str, Tensor], numbers: dict[str, Tensor]) -> Tensor:
         columns = [
-            vectors[f.name] if f.embedded else numbers[f.name].unsqueeze(1)
+            vectors[f.name] if f.embedded else self.numbers(f.name, numbers[f.name]).unsqueeze(1)
             for f in self.item_features
         ]
         return self.item_tower(torch.cat(columns, dim=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pyarrow as pa
@@ -33,7 +34,7 @@ CLICKS, BUYS = History("item", 3, "clicks"), History("item", 2, "buys")
 CLICKED = Times(CLICKS, "clicked")
 EVERY: tuple[Input, ...] = (
     *(CLICKS, CLICKED, BUYS, Times(BUYS, "bought"), Moment(CLICKED)),
-    *(Id("city"), Bag("tags", 4), Number("age")),
+    *(Id("city"), Bag("tags", 4), Number("age", unknown="nan")),
 )
 VOCABULARIES = {
     "item": Vocabulary(pa.array([10, 20, 30, 40])),
@@ -49,7 +50,7 @@ EXAMPLES = pa.table(
         "time": [9, 4, 1 << 34],
         "city": [2, 0, 1],
         "tags": [[1], [2, 1], []],
-        "age": pa.array([30.5, 0.0, 7.0], pa.float32()),
+        "age": pa.array([30.5, 0.0, math.nan], pa.float32()),
     }
 )
 
@@ -67,10 +68,11 @@ def test_a_batch_and_the_request_it_stands_for_are_the_same_tensors(tmp_path: Pa
     requests = raw()
     assert requests["buys"].to_pylist() == [[20], [30, 10, 20], []]
     assert requests["city"].to_pylist() == ["Oslo", None, "Bern"]
+    assert requests["age"].to_pylist() == [30.5, 0.0, None]
     for asked in EVERY:
         expected = asked.from_batch(batch)
         tensor = asked.from_requests(Requests(requests, VOCABULARIES))
-        assert torch.equal(tensor, expected) and tensor.dtype == expected.dtype, asked
+        torch.testing.assert_close(tensor, expected, equal_nan=True, rtol=0, atol=0)
     assert CLICKS.from_batch(batch).tolist() == [[2, 3, 4], [0, 0, 0], [4, 0, 0]]
     assert BUYS.from_batch(batch).tolist() == [[2, 0], [1, 2], [0, 0]]
     assert Times(BUYS, "bought").from_batch(batch).tolist() == [[6, 0], [2, 3], [0, 0]]
@@ -80,7 +82,12 @@ def test_what_a_request_does_not_bring_is_unknown() -> None:
     requests = pa.table({"other": [1, 2]})
     for asked in EVERY:
         tensor = asked.from_requests(Requests(requests, VOCABULARIES))
-        assert len(tensor) == 2 and not tensor.any(), asked
+        unknown = tensor.isnan() if isinstance(asked, Number) else tensor == 0
+        assert len(tensor) == 2 and unknown.all(), asked
+    # as a bundle from before numbers could be unknown has it
+    assert from_json({"input": "Number", "name": "age"}).from_requests(
+        Requests(requests, VOCABULARIES)
+    ).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("asked", EVERY, ids=lambda asked: asked.name)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 
@@ -16,7 +17,7 @@ from feature_store.catalogue import Catalogue
 from feature_store.columns import HISTORY
 from feature_store.event_log import EventLog
 from feature_store.schema import Feature, Schema
-from planted import write_planted
+from planted import Shape, write_planted
 from recsys.data.examples import Examples
 from recsys.data.options import ReaderConfig
 from recsys.distributed import Group
@@ -93,6 +94,22 @@ def test_new_items_have_no_ids_where_they_are_negatives(genres: Examples) -> Non
     towers(next(iter(reader)), 0)
     (ids,) = asked
     assert not torch.isin(ids, new).any() and torch.isin(genres.candidates(), ids).all()
+
+
+def test_the_unit_of_a_number_does_not_matter(planted: dict[Shape, Examples]) -> None:
+    """Prices in cents are the same prices; one that is unknown is no price of 0."""
+    examples, vectors = planted["events"], []
+    place = examples._items.column_names.index("list_price")
+    for scale in (1.0, 100.0):
+        scaled = copy.copy(examples)
+        prices = pc.multiply(examples._items.column("list_price"), pa.scalar(scale, pa.float32()))
+        scaled._items = examples._items.set_column(place, "list_price", prices)
+        towers = fresh(small("two_tower"), scaled).eval()
+        vectors.append(towers.embed_items(torch.arange(examples.num_items)))
+    torch.testing.assert_close(vectors[1], vectors[0])
+    rows = examples.vocabulary("item_id").encode(pa.array(["i00", "i01", "i39"]))
+    prices = towers.numbers("list_price", towers.items(torch.tensor(rows)).numbers["list_price"])
+    assert prices[0] == 0 and prices[1] < -1 and prices[2] > 1
 
 
 def test_the_share_of_hidden_ids_is_what_it_is_set_to(genres: Examples) -> None:
