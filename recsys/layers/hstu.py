@@ -23,13 +23,23 @@ class HSTUBlock(nn.Module):
     `A = causal( silu(Q K^T + b) ) / n`. Zhai et al., "Actions speak louder than words", ICML 2024,
     as their released code has it: norms without weights, and no softmax.
 
-    `n` is the longest history. The bias is `b_ij = position[i - j] + time[bucket_ij]`.
+    `n` is the longest history, and by it A V is so small that the norms' `epsilon` decides how much
+    a block does after a short one. The bias is `b_ij = position[i - j] + time[bucket_ij]`.
     """
 
     def __init__(
-        self, width: int, heads: int, head_width: int, length: int, dropout: float, *, timed: bool
+        self,
+        width: int,
+        heads: int,
+        head_width: int,
+        length: int,
+        dropout: float,
+        *,
+        timed: bool,
+        epsilon: float = 1e-6,
     ) -> None:
         super().__init__()
+        self.epsilon = epsilon
         self.width, self.heads, self.head_width, self.length = width, heads, head_width, length
         self.weight = nn.Parameter(torch.empty(width, 4 * heads * head_width).normal_(std=_STD))
         self.position = nn.Parameter(torch.empty(length).normal_(std=_STD))
@@ -41,7 +51,7 @@ class HSTUBlock(nn.Module):
     def forward(self, x: Tensor, buckets: Tensor | None) -> Tensor:
         """[B, T, D] and buckets [B, T, T] -> [B, T, D]; position t sees positions 0..t."""
         b, t, _ = x.shape
-        projected = F.silu(F.layer_norm(x, (self.width,)) @ self.weight)
+        projected = F.silu(F.layer_norm(x, (self.width,), eps=self.epsilon) @ self.weight)
         u, v, q, k = projected.view(b, t, 4, self.heads, self.head_width).permute(2, 0, 3, 1, 4)
         if torch.is_grad_enabled() and self.training:
             attended = _PointwiseAttention.apply(
@@ -50,7 +60,9 @@ class HSTUBlock(nn.Module):
         else:
             attended = pointwise_attention(q, k, v, self.position, self.time, buckets, self.length)
         attended = F.layer_norm(
-            attended.transpose(1, 2).reshape(b, t, -1), (v.shape[1] * v.shape[3],)
+            attended.transpose(1, 2).reshape(b, t, -1),
+            (v.shape[1] * v.shape[3],),
+            eps=self.epsilon,
         )
         gate = u.transpose(1, 2).reshape(b, t, -1)
         return x + self.out(self.drop(gate * attended))

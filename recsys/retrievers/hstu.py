@@ -29,6 +29,20 @@ class HSTUConfig(SequentialConfig):
         "on logs that hold an order and no times.",
     )
 
+    epsilon: float = Field(
+        1e-6,
+        gt=0,
+        description="Added to variances in norms. What a block has attended to is small after a "
+        "short history, and the larger this is, the less of it is left.",
+    )
+    position_std: float | None = Field(
+        None,
+        gt=0,
+        description="Standard deviation of the positions' initial vectors; by default "
+        "1 / sqrt(width), that of the items' scaled ones where they start at embeddings.init_std = "
+        ".02 and a width of 50.",
+    )
+
     search_space: ClassVar = {**SequentialConfig.search_space, "blocks": {"low": 2, "high": 8}}
 
 
@@ -45,6 +59,7 @@ class HSTU(SequentialRetriever):
         if config.time_bias and examples.schema.clock == "time":
             self.read_times()
         self.scale = math.sqrt(config.width)
+        nn.init.normal_(self.positions, std=config.position_std or 1 / self.scale)
         self.blocks = nn.ModuleList(
             HSTUBlock(
                 config.width,
@@ -53,6 +68,7 @@ class HSTU(SequentialRetriever):
                 config.max_length,
                 config.dropout,
                 timed=self.timed,
+                epsilon=config.epsilon,
             )
             for _ in range(config.blocks)
         )

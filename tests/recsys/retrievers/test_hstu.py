@@ -19,6 +19,7 @@ from recsys.layers.hstu import BUCKETS, HSTUBlock, time_buckets
 from recsys.retrievers.hstu import HSTU
 
 B, H, T, D, LENGTH = 5, 2, 7, 3, 9
+EPSILON = 1e-2  # large enough to be seen
 
 
 def test_buckets_grow_with_the_logarithm_of_the_gap() -> None:
@@ -41,7 +42,7 @@ def test_a_block_is_its_formula(
     """Value by value, and so are the gradients of all that it learns, in chunks of two users."""
     monkeypatch.setattr(hstu, "_CHUNK_SCORES", 2 * H * T * T)
     torch.manual_seed(0)
-    block = HSTUBlock(4, H, D, LENGTH, 0.0, timed=timed).double().train(training)
+    block = HSTUBlock(4, H, D, LENGTH, 0.0, timed=timed, epsilon=EPSILON).double().train(training)
     for parameter in block.parameters():
         torch.nn.init.normal_(parameter)
     x = torch.randn(B, T, 4, dtype=torch.float64, requires_grad=True)
@@ -62,7 +63,7 @@ def _by_hand(block: HSTUBlock, x: Tensor, buckets: Tensor | None) -> Tensor:
     users = []
     for user in range(B):
         normed = torch.stack(
-            [(row - row.mean()) / (row.var(correction=0) + 1e-5).sqrt() for row in x[user]]
+            [(row - row.mean()) / (row.var(correction=0) + EPSILON).sqrt() for row in x[user]]
         )
         u, v, q, k = F.silu(normed @ block.weight).split(H * D, dim=1)
         rows = []
@@ -77,7 +78,7 @@ def _by_hand(block: HSTUBlock, x: Tensor, buckets: Tensor | None) -> Tensor:
                         score = score + block.time[buckets[user, i, j]]
                     total = total + F.silu(score) / LENGTH * v[j, part]
                 heads.append(total)
-            rows.append(u[i] * F.layer_norm(torch.cat(heads), (H * D,)))
+            rows.append(u[i] * F.layer_norm(torch.cat(heads), (H * D,), eps=EPSILON))
         users.append(x[user] + block.out(torch.stack(rows)))
     return torch.stack(users)
 
@@ -93,6 +94,17 @@ def test_a_block_drops_out_in_training_alone() -> None:
     assert abs(float((entered[0] == 0).double().mean()) - 0.5) < 0.15
     block.eval()
     assert torch.equal(block(x, None), block(x, None))
+
+
+def test_its_norms_and_positions_start_as_the_references_do(
+    planted: dict[Shape, Examples],
+) -> None:
+    """`eps = 1e-6`, and positions as wide as items: 1 / sqrt(D)."""
+    model = fresh(small("hstu", max_length=200, width=64), planted["sequences"])
+    assert {block.epsilon for block in model.blocks} == {1e-6}
+    assert float(model.positions.std()) == pytest.approx(1 / 8, rel=0.03)
+    narrow = fresh(small("hstu", max_length=200, position_std=0.02), planted["sequences"])
+    assert float(narrow.positions.std()) == pytest.approx(0.02, rel=0.05)
 
 
 def test_what_comes_next_depends_on_when_it_is_asked_for(planted: dict[Shape, Examples]) -> None:
