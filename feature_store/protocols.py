@@ -174,7 +174,8 @@ class UserHoldout(Protocol):
     """Users are held out whole: eight tenths train, one validation, one test.
 
     Of a held-out user the first part of the events is the input and the rest the target, as in
-    ComiRec (Cen et al., KDD 2020).
+    ComiRec (Cen et al., KDD 2020), which ranks what is in the input again, and trains on a user's
+    events from the fifth on.
     """
 
     protocol: Literal["user_holdout"] = "user_holdout"

@@ -37,11 +37,11 @@ class ObjectiveConfig(ModelConfig):
         "over the whole catalogue.",
     )
     negative_sets: int = Field(
-        1,
+        32,
         ge=1,
         description="Sets of so many negatives that are drawn per step. Every target is assigned "
         "to one and shares it with the others there: few sets are fast, many let more items learn "
-        "from a step.",
+        "from a step. A batch has thousands of targets: with one set, few items learn.",
     )
     negative_sampling: Literal["uniform", "popularity", "mixed", "in_batch"] = Field(
         "uniform",

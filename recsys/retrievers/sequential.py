@@ -36,12 +36,6 @@ class SequentialConfig(ObjectiveConfig):
     heads: int = Field(1, ge=1)
     max_length: int = Field(200, ge=1, description="T: events of the history that are read.")
     dropout: float = Field(0.2, ge=0, lt=1)
-    negative_sets: int = Field(
-        32,
-        ge=1,
-        description="Sets of so many negatives that are drawn per step; every target is assigned "
-        "to one. A batch has thousands of targets: with one set, few items learn from a step.",
-    )
 
     search_space: ClassVar = {
         **ObjectiveConfig.search_space,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -110,6 +111,24 @@ def test_the_unit_of_a_number_does_not_matter(planted: dict[Shape, Examples]) ->
     rows = examples.vocabulary("item_id").encode(pa.array(["i00", "i01", "i39"]))
     prices = towers.numbers("list_price", towers.items(torch.tensor(rows)).numbers["list_price"])
     assert prices[0] == 0 and prices[1] < -1 and prices[2] > 1
+
+
+@pytest.mark.parametrize(
+    ("options", "bucketed"),
+    [({}, False), ({"log_q": False}, True), ({"negative_sampling": "uniform"}, True)],
+)
+def test_negatives_of_the_batch_are_expected_where_any_user_may_be_in_it(
+    options: dict[str, Any], bucketed: bool, planted: dict[Shape, Examples]
+) -> None:
+    """Here the lengths of histories tell where on the ring a user is: in buckets, some items come
+    far more often than `log_q` says."""
+    examples = planted["events"]
+    towers = fresh(small("two_tower", **options), examples)
+    config = ReaderConfig(batch_size=64, bucket_batches=64)
+    reader = towers.training_reader(examples, config, seed=0, rank=0, world=1)
+    lengths = [batch.jagged(HISTORY).lengths().double() for batch in reader]
+    within = torch.stack([of_batch.std() for of_batch in lengths]).mean()
+    assert (within < 0.5 * torch.cat(lengths).std()) == bucketed
 
 
 def test_the_share_of_hidden_ids_is_what_it_is_set_to(genres: Examples) -> None:
