@@ -71,11 +71,7 @@ class Optimizer:
         self.fused = model.fused_optimizer
         self.all = CombinedOptimizer([self.fused, self.dense])
         self._rates = [group["lr"] for group in self.fused.param_groups]
-        self._kernels = [
-            module
-            for module in model.modules()
-            if isinstance(module, SplitTableBatchedEmbeddingBagsCodegen)
-        ]
+        self._kernels = _kernels(model)
         decay = config.weight_decay
         self._decays = [FusedDecay(kernel, decay) for kernel in self._kernels] if decay else []
 
@@ -124,6 +120,14 @@ class Optimizer:
         self.dense.step()
         for decayed in self._decays:
             decayed.step()
+
+
+def _kernels(model: nn.Module) -> list[SplitTableBatchedEmbeddingBagsCodegen]:
+    """Of the sharded tables; TorchRec keeps them where `modules()` does not look."""
+    kept = [lookup for module in model.modules() for lookup in getattr(module, "_lookups", ())]
+    roots = [model, *(lookup for lookup in kept if isinstance(lookup, nn.Module))]
+    modules = dict.fromkeys(module for root in roots for module in root.modules())
+    return [m for m in modules if isinstance(m, SplitTableBatchedEmbeddingBagsCodegen)]
 
 
 def _tables(model: nn.Module) -> list[torch.Tensor]:

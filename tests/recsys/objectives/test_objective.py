@@ -21,6 +21,8 @@ def objective(examples: Examples, **options: object) -> Objective:
     defaults: dict[str, object] = {"name": "sasrec", "width": D, "temperature": 0.5}
     if options.get("negative_sampling") != "in_batch":
         defaults["negatives"] = 12
+        if options.get("negatives") != 0:
+            defaults["negative_sets"] = 1
     return Objective(ObjectiveConfig(**{**defaults, **options}), examples, seed=3)  # type: ignore[arg-type]
 
 

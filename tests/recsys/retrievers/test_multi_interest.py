@@ -337,7 +337,7 @@ def test_several_vectors_find_what_one_does_not(
     clusters = rows.fill_null(0).to_numpy(False).astype(int) // SIZE
     for extractor in ("mean", "mind", "comirec_sa", "hcn"):
         kind = {"name": extractor} | ({} if extractor == "mean" else {"interests": 3})
-        options = {"width": 6, "max_length": 18, "negatives": 0, "negative_sets": 1}
+        options = {"width": 6, "max_length": 18, "negatives": 0}
         config = small("multi_interest", extractor=kind, **options)
         model = learn(config, interests, tmp_path / extractor, group, training(epochs=20))
         recall[extractor] = measure(model, interests, group).metrics["Recall@20"]

@@ -226,6 +226,7 @@ def test_what_is_read_to_answer_does_not_decay(group: Group) -> None:
     sharded = shard(model, group, config)
     optimizer = Optimizer(sharded, config)
     before = [kernel.split_embedding_weights()[0].clone() for kernel in optimizer._kernels]
+    assert len(before) == 2
     with torch.no_grad():
         sharded(IDS, TAGS)
     optimizer.step()
