@@ -200,6 +200,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("modules", nargs="*", default=PACKAGES, help="packages or files")
     parser.add_argument("--by-hand", action="store_true", help="only the changes of by_hand.toml")
+    parser.add_argument("--what", default="", help="only changes whose description holds this")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--python", default=".venv-mutants/bin/python", help="with cosmic-ray")
@@ -210,6 +211,7 @@ def main() -> int:
     if not args.by_hand:
         known = [mutant for mutant in mutants if mutant.file.startswith(tuple(args.modules))]
         mutants = [*known, *proposed(args.python, args.seed, args.modules)]
+    mutants = [mutant for mutant in mutants if args.what in mutant.what]
     sys.dont_write_bytecode = True  # a change within a second would not be seen
     for module in HEAVY:
         importlib.import_module(module)
