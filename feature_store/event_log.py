@@ -61,7 +61,7 @@ class EventLog:
     @property
     def files(self) -> list[Path]:
         """Every file of the log, in the order of their appends."""
-        return sorted((self.folder / "events").glob("*.parquet"), key=_number)
+        return sorted((self.folder / "events").glob("[!._]*.parquet"), key=_number)
 
     @property
     def num_rows(self) -> int:

@@ -57,7 +57,7 @@ class RowsOf:
 
 def files_of(folder: Path, role: str) -> list[Path]:
     """The files of a role's rows in a folder of examples, in their order."""
-    return sorted((folder / f"{role}.parquet").glob("*.parquet"))
+    return sorted((folder / f"{role}.parquet").glob("[!._]*.parquet"))
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,9 @@ class Files:
         else:
             with _readable(str(self.path)), zipfile.ZipFile(self.path) as archive:
                 for info in archive.infolist():
-                    name = info.filename.rsplit("/", 1)[-1]
-                    if name and name not in self._members:
+                    *above, name = info.filename.split("/")
+                    aside = any(folder.startswith((".", "_")) for folder in above)
+                    if name and not aside and name not in self._members:
                         self._members[name] = info.filename
                         self._sizes[name] = info.file_size
 

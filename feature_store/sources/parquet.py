@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +23,7 @@ from feature_store.sources.column_types import (
     text_columns,
 )
 from feature_store.sources.files import file_identity, open_binary
+from feature_store.sources.paths import find
 from feature_store.sources.text_file import DELIMITERS, is_text, layout_of
 from feature_store.sources.text_table import read_text
 
@@ -194,21 +194,6 @@ class ParquetLog(Source):
     def _read(self, pattern: str, names: list[str]) -> Iterator[RawChunk]:
         for path in find(pattern):
             yield from _read_text(path, names) if is_text(path) else _read_parquet(path, names)
-
-
-def find(pattern: str) -> list[Path]:
-    """The files a path, folder or pattern means, sorted. Raises DataError when there are none."""
-    path = Path(pattern).expanduser()
-    if path.is_dir():
-        below = (p for p in path.rglob("*") if p.is_file() and not p.name.startswith((".", "_")))
-        files = [p for p in below if p.suffix == ".parquet" or is_text(p)]
-    elif path.exists():
-        return [path]
-    else:
-        files = [Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file()]
-    if not files:
-        raise DataError(f"{pattern}: no Parquet or CSV file is there")
-    return sorted(files)
 
 
 def _columns_of(pattern: str) -> dict[str, ColumnType]:
