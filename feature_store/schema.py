@@ -15,11 +15,14 @@ from feature_store.errors import DataError
 
 Kind = Literal["id", "bag", "dense", "text"]
 Side = Literal["user", "item", "context"]
-Dtype = Literal["int64", "string", "float32"]
+Dtype = Literal["int64", "string", "float32", "float64"]  # money takes 64 bits
 Clock = Literal["time", "order", "none"]
 
 TIME_TYPE = pa.timestamp("us")  # UTC
-_ARROW = {"int64": pa.int64(), "string": pa.string(), "float32": pa.float32()}
+_ARROW = {
+    **{"int64": pa.int64(), "string": pa.string()},
+    **{"float32": pa.float32(), "float64": pa.float64()},
+}
 
 
 class _Frozen(BaseModel):
@@ -59,10 +62,10 @@ class Feature(_Frozen):
     @model_validator(mode="after")
     def _check(self) -> Feature:
         if self.kind == "dense" and self.dtype == "string":
-            raise ValueError(f"feature {self.name!r}: dense features are int64 or float32")
+            raise ValueError(f"feature {self.name!r}: dense features are int64, float32 or float64")
         if self.kind == "text" and self.dtype != "string":
             raise ValueError(f"feature {self.name!r}: text features are strings")
-        if self.embedded and self.dtype == "float32":
+        if self.embedded and self.dtype in ("float32", "float64"):
             raise ValueError(f"feature {self.name!r}: ids are int64 or string")
         for name in (self.name, self.table_name):
             if fault := fault_of(name):

@@ -46,10 +46,13 @@ def ingest_log(config: RunConfig) -> IngestReport:
 
 def describe(report: IngestReport) -> str:
     """A report in one line."""
-    text = (
-        f"{report.events.stored:,} events, {report.items.stored:,} items, "
-        f"{report.users.stored:,} users in {report.seconds:.1f} s"
-    )
+    text = f"{report.events.stored:,} events"
+    if report.distinct_users is not None:  # as earlier versions did not count
+        text += f" of {report.distinct_users:,} users and {report.distinct_items:,} items"
+    known = {"users": report.users.stored, "items": report.items.stored}
+    listed = [f"{count:,} {name}" for name, count in known.items() if count]
+    text += f"; attributes of {' and '.join(listed)}" if listed else ""
+    text += f"; in {report.seconds:.1f} s"
     if report.reasons:
         reasons = ", ".join(f"{count:,} x {reason}" for reason, count in report.reasons.items())
         text += f"; set aside in quarantine.parquet: {reasons}"

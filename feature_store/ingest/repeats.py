@@ -1,4 +1,4 @@
-"""Checks over a whole log: repeated rows, and events of unknown items or users."""
+"""Checks over a whole log: repeated rows, and whom and what its events name."""
 
 from __future__ import annotations
 
@@ -122,6 +122,13 @@ def events_unknown_to(engine: Engine, log: EventLog, side: CatalogueSide) -> int
         return 0
     unlisted = engine.scan(log.files).anti_join(engine.scan([path]), key)
     return _count(engine, unlisted)
+
+
+def distinct(engine: Engine, log: EventLog, side: CatalogueSide) -> int:
+    """How many items (users) the events name."""
+    events = engine.scan(log.files)
+    ids = events[getattr(log.schema, side)]
+    return int(engine.collect(events.aggregate(n=ids.nunique()))["n"][0].as_py())
 
 
 def _count(engine: Engine, rows: ir.Table) -> int:

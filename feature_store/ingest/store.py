@@ -21,7 +21,13 @@ from feature_store.engine import Engine, EngineConfig
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.ingest.quarantine import Quarantine
-from feature_store.ingest.repeats import LineMap, add_repeats, events_unknown_to, set_repeats_aside
+from feature_store.ingest.repeats import (
+    LineMap,
+    add_repeats,
+    distinct,
+    events_unknown_to,
+    set_repeats_aside,
+)
 from feature_store.progress import Progress, bar
 from feature_store.sources.base import BadRow, RawChunk, Source, raw_rows
 
@@ -42,8 +48,10 @@ class Count(BaseModel):
 class IngestReport(BaseModel):
     """What an ingest did; saved as `ingest.json` in the store.
 
-    `reasons` counts quarantined rows by reason. `events_without_item` (`_user`) counts events
-    whose item (user) the source's items (users) do not list; they are stored like any other.
+    `items` and `users` count those of the source's catalogue, `distinct_items` and `distinct_users`
+    those that events name. `reasons` counts quarantined rows by reason. `events_without_item`
+    (`_user`) counts events whose item (user) the source's items (users) do not list; they are
+    stored like any other.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -54,6 +62,8 @@ class IngestReport(BaseModel):
     events: Count
     items: Count
     users: Count
+    distinct_items: int | None = None
+    distinct_users: int | None = None
     reasons: dict[str, int]
     events_without_item: int
     events_without_user: int
@@ -152,6 +162,8 @@ def _build(
         events=counts["event"],
         items=counts["item"],
         users=counts["user"],
+        distinct_items=distinct(engine, log, "item"),
+        distinct_users=distinct(engine, log, "user"),
         reasons=dict(aside.reasons.most_common()),
         events_without_item=unknown["item"],
         events_without_user=unknown["user"],

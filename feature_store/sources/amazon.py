@@ -24,7 +24,7 @@ _SEQUENCES, _ITEMS = "sequences.txt", "items.jsonl"
 _JSON = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 _METADATA = "meta_"
 _LAST_SECOND = 7_258_118_400  # 2200-01-01
-_FLOAT32 = 3.4e38  # prices are stored as float32
+_LARGEST = 3.4e38  # price, so that models can read it as float32
 _PRICE = re.compile(r"\$?\s*(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?")
 
 
@@ -39,7 +39,7 @@ def _price(value: Any) -> float | None:
         price = _PRICE.fullmatch(value.strip())
         value = float((price[1] + (price[2] or "")).replace(",", "")) if price else None
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number and 0 <= value < _FLOAT32 else None
+    return float(value) if number and 0 <= value < _LARGEST else None
 
 
 def _flatten(value: Any) -> Any:
@@ -115,7 +115,7 @@ _PRODUCT_FEATURES = (
     Feature(name="title", kind="text", side="item"),
     Feature(name="brand", kind="id", side="item"),
     Feature(name="category", kind="bag", side="item"),
-    Feature(name="price", kind="dense", side="item", dtype="float32"),
+    Feature(name="price", kind="dense", side="item", dtype="float64"),
 )
 
 

@@ -127,7 +127,7 @@ class OnlineRetail(Source):
                 Feature(name="country", kind="id", side="user"),
                 Feature(name="stock_code", kind="id", side="item"),
                 Feature(name="title", kind="text", side="item"),
-                Feature(name="unit_price", kind="dense", side="context", dtype="float32"),
+                Feature(name="unit_price", kind="dense", side="context", dtype="float64"),
                 Feature(name="quantity", kind="dense", side="context", dtype="int64"),
                 Feature(name="event_type", kind="id", side="context"),
             ),

@@ -173,7 +173,8 @@ class ParquetLog(Source):
         if name == self.title and side == "item":
             dtype, kind = "string", "text"
         elif name in self.columns.numbers:
-            dtype, kind = ("int64" if dtype == "int64" else "float32"), "dense"
+            fraction: Dtype = "float32" if name == self.columns.label else "float64"  # of money
+            dtype, kind = ("int64" if dtype == "int64" else fraction), "dense"
         elif key and kind != "bag" and dtype is not None:
             dtype, kind = ("string" if dtype == "string" else "int64"), "id"
         elif name in self.kinds:

@@ -14,7 +14,9 @@ from feature_store.catalogue import Catalogue
 from feature_store.engine import Engine, EngineConfig
 from feature_store.event_log import EventLog
 from feature_store.examples import write_examples
+from feature_store.ingest import ingest
 from feature_store.schema import Feature, Schema
+from feature_store.sources.parquet import Columns, ParquetLog
 from feature_store.splits import GlobalTime, LeaveOneOut, Split, make_split
 
 SCHEMA = Schema(
@@ -150,3 +152,21 @@ def test_an_item_bought_twice_in_the_test_is_one_target_worth_both(
     (test,) = pq.read_table(tmp_path / "e" / "test.parquet").to_pylist()
     assert test["target"] == [ITEMS["d"], ITEMS["c"]]
     assert test["target_value"] == [8_000_000, 5_000_000]
+
+
+def test_money_keeps_its_cents(engine: Engine, tmp_path: Path) -> None:
+    """In 32 bits 123456789.37 is 123456792."""
+    rows = {
+        **{"u": [1, 1, 1], "i": [1, 2, 3], "t": [10, 20, 30]},
+        **{"price": [1.0, 2.0, 123456789.37], "kilos": [1.0, 1.0, 0.1]},
+    }
+    pq.write_table(pa.table(rows), tmp_path / "log.parquet")
+    columns = Columns(user="u", item="i", time="t", price="price", quantity="kilos")
+    report = ingest(ParquetLog(path=str(tmp_path / "log.parquet"), columns=columns), tmp_path / "s")
+    log = EventLog.open(tmp_path / "s")
+    assert pq.read_table(log.files[0])["price"].to_pylist() == rows["price"]
+    split = make_split(engine, log, LeaveOneOut())
+    write_examples(engine, split, Catalogue(log.folder, log.schema), tmp_path / "examples")
+    test = pq.read_table(tmp_path / "examples" / "test.parquet")
+    assert test["target_value"].to_pylist() == [[12_345_678_937_000]]  # millionths, of 100 grams
+    assert (report.distinct_items, report.distinct_users) == (3, 1)

@@ -12,8 +12,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from feature_store.ingest import Count, IngestReport
 from pipelines.cli.answers import csv_lines, print_answers
 from pipelines.compare import comparison_table
+from pipelines.ingest import describe
 from pipelines.metrics_table import metrics_table
 from pipelines.printer import printer, shown
 from recsys.report.comparison import Comparison
@@ -99,3 +101,14 @@ def test_names_of_runs_and_models_are_no_markup(capsys: pytest.CaptureFixture[st
         object.__setattr__(comparison, name, value)
     out = printed(capsys, comparison_table(comparison))
     assert all(text in out for text in (*NASTY[:3], "[x]@10", "[0.1000, 0.1000]"))
+
+
+def test_an_ingest_without_a_catalogue_still_counts_users_and_items() -> None:
+    nothing, events = Count(), Count(read=3, stored=3)
+    report = IngestReport.model_construct(
+        events=events, items=nothing, users=nothing, reasons={}, seconds=1.25,
+        distinct_items=2, distinct_users=3,
+    )  # fmt: skip
+    assert describe(report) == "3 events of 3 users and 2 items; in 1.2 s"
+    listed = report.model_copy(update={"items": events, "users": nothing})
+    assert describe(listed) == "3 events of 3 users and 2 items; attributes of 3 items; in 1.2 s"

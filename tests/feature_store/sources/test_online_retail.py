@@ -172,7 +172,7 @@ def test_the_real_file(data_root: Callable[[str], Path], tmp_path: Path) -> None
     lost = np.array([[float(row["Quantity"]), float(row["UnitPrice"])] for row in aside])
     # no line is lost: all of the money and all returns are stored or set aside
     total = (quantity * price).sum() + lost.prod(axis=1).sum()
-    assert total == pytest.approx(9_747_747.93, abs=0.1)  # prices are stored as float32
+    assert total == pytest.approx(9_747_747.93, abs=0.005)
     assert (quantity < 0).sum() + (lost[:, 0] < 0).sum() == 10_624
     assert (price <= 0).sum() + (lost[:, 1] <= 0).sum() == 2_517
     returns = events["event_type"].to_numpy() == "return"

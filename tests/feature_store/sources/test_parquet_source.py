@@ -68,7 +68,7 @@ def test_files_are_read_in_order_and_types_follow(tmp_path: Path) -> None:
     assert kinds == {
         "visitor": ("id", "user", "string"),
         "sku": ("id", "item", "int64"),
-        "paid": ("dense", "context", "float32"),
+        "paid": ("dense", "context", "float64"),
         "kind": ("id", "context", "string"),
         "device": ("id", "context", "string"),
         "label": ("text", "item", "string"),
