@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from feature_store.durable import write_text
@@ -19,7 +20,7 @@ from recsys.runs.folder import MAIN_PHASE, RunFolder
 from recsys.runs.learn import learnt_model, trainer_of
 from recsys.runs.phases import Phase, phases_of, start_of
 from recsys.runs.prepare import keep_ids, open_log, prepare, prepare_together
-from recsys.runs.standing import clear, left_to_train, mark
+from recsys.runs.standing import check_same_log, clear, left_to_train, mark, of_another_log
 from recsys.runs.work import Work
 from recsys.tracking import Tracker
 from recsys.training import checkpoint
@@ -47,7 +48,8 @@ def fit(
     there is removed, and the training begins anew. A retriever in closed form has nothing to train
     here: it is fitted where it is used.
 
-    Raises ConfigError as `recsys.runs.standing.left_to_train`.
+    Raises ConfigError as `recsys.runs.standing.left_to_train`, and where a finished training was to
+    go on over a log that has changed, but is as long as asked for already.
     """
     config, group, files = work.config, work.group, work.files
     phases = phases or phases_of(config.trainer)
@@ -70,6 +72,9 @@ def fit(
     )
     if not is_trained(config):
         return True
+    stale = files.training_record.read_text() if of_another_log(config, files) else None
+    trained_to = _newest(files, phases)
+    group.barrier()  # all have read the record
     if group.leads:
         mark(config, files)
     group.barrier()
@@ -78,11 +83,20 @@ def fit(
         if phase is not phases[0]:
             examples = prepare_together(config, phase, group, fresh=not resume)
         ended[phase.name] = _train(work, phase, examples, ended, resume, listen)
+    if stale and _newest(files, phases) == trained_to:
+        if group.leads:
+            write_text(stale, files.training_record)
+        group.barrier()
+        check_same_log(config)
     if group.leads:
         record = _record(phases, ended) | {"log_fingerprint": log.fingerprint}
         write_text(json.dumps(record, indent=2) + "\n", files.training_record)
     group.barrier()
     return True
+
+
+def _newest(files: RunFolder, phases: Sequence[Phase]) -> list[Path | None]:
+    return [checkpoint.newest(files.phase(phase.name).checkpoints) for phase in phases]
 
 
 def _train(
@@ -140,8 +154,10 @@ def trained_model(config: RunConfig, group: Group | None = None) -> tuple[Model,
     knows.
 
     With a group its large tables are split over it; otherwise this process holds all of them.
-    Raises DataError when it was not trained.
+    Raises DataError when it was not trained, and ConfigError when the log has changed since.
     """
+    if is_trained(config):
+        check_same_log(config)
     phase = phases_of(config.trainer)[-1]
     examples = prepare(config, phase) if group is None else prepare_together(config, phase, group)
     checkpoints = RunFolder(config.folder).phase(phase.name).checkpoints

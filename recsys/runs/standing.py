@@ -85,8 +85,25 @@ def _unfinished(config: RunConfig, files: RunFolder) -> str | None:
         return "was stopped"
     if differing := differences(config):
         return f"was made with other options ({told(differing)})"
-    log, _ = open_log(config)
-    record = json.loads(files.training_record.read_text())
-    if record.get("log_fingerprint", log.fingerprint) != log.fingerprint:
+    if of_another_log(config, files):
         return "was made from the event log as it was before"
     return None
+
+
+def of_another_log(config: RunConfig, files: RunFolder) -> bool:
+    """Whether the training is finished, but the log has changed since."""
+    if not files.training_record.exists():
+        return False
+    log, _ = open_log(config)
+    record = json.loads(files.training_record.read_text())
+    return bool(record.get("log_fingerprint", log.fingerprint) != log.fingerprint)
+
+
+def check_same_log(config: RunConfig) -> None:
+    """Raises ConfigError when the weights that are there have not seen the log as it is now."""
+    if of_another_log(config, RunFolder(config.folder)):
+        raise ConfigError(
+            f"{config.folder} holds a training of the event log as it was before, whose figures "
+            "would be of events and items that it never saw: train on with --resume and more "
+            "trainer.epochs, or anew with --fresh"
+        )

@@ -14,7 +14,8 @@ import pytest
 
 from feature_store.errors import ConfigError, DataError
 from feature_store.vocabulary import Vocabulary
-from pipelines.run import run
+from pipelines.evaluate import evaluate
+from pipelines.run import resolve, run
 from recsys.report.comparison import compare
 from recsys.runs.finished import Run
 from recsys.training import checkpoint
@@ -115,6 +116,11 @@ def test_a_run_goes_on_over_a_log_that_has_grown(
     """The same run, resumed: ids get rows, and nothing that was learned is lost."""
     before = checkpoint.newest(runs["may"].folder / "checkpoints")
     rows = vocabulary(runs["may"]).values.to_pylist()
+    record = (runs["may"].folder / "training.json").read_bytes()
+    for asked in (lambda: run(tree, resume=True), lambda: evaluate(resolve(tree))):
+        with pytest.raises(ConfigError, match=r"event log as it was before.* never saw: train on"):
+            asked()  # nothing is left to train: no figure is of what was never seen
+        assert (runs["may"].folder / "training.json").read_bytes() == record
     resumed = run(tree, ["trainer.epochs=14"], resume=True)
     told = capsys.readouterr().err
     assert "6 new ids of item" in told and "table item has 37 rows, 31 before" in told
