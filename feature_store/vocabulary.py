@@ -15,11 +15,17 @@ import pyarrow.compute as pc
 import pyarrow.feather as feather
 
 from feature_store.errors import DataError
+from feature_store.file_names import file_name
 from feature_store.hashing import keys_of
 from feature_store.ids import as_ids
 
 UNKNOWN = 0
 _FEW = 16  # below one id for so many of the vocabulary a search is faster than hashing them all
+
+
+def vocabulary_file(table: str) -> str:
+    """The name of the file of a table's ids."""
+    return f"{file_name(table)}.arrow"
 
 
 class Vocabulary:

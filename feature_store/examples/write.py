@@ -44,7 +44,7 @@ from feature_store.protocols import LEARNT, SHOWN, TRAIN
 from feature_store.schema import Schema
 from feature_store.splits import Split
 from feature_store.timeline import order
-from feature_store.vocabulary import Vocabulary
+from feature_store.vocabulary import Vocabulary, vocabulary_file
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -89,7 +89,7 @@ def write_examples(
         (aside / "vocabulary").mkdir()
         vocabularies = fit_vocabularies(engine, split, catalogue, base or {})
         for table, vocabulary in vocabularies.items():
-            vocabulary.save(aside / "vocabulary" / f"{table}.arrow")
+            vocabulary.save(aside / "vocabulary" / vocabulary_file(table))
         events = encode_events(engine, split, catalogue, vocabularies, rows_of.requested)
         train = events.filter(events[ROLE].isin(train_roles))
         raw_users = raw_side(schema, "user", catalogue, vocabularies)

@@ -53,7 +53,9 @@ class ExportConfig(Options):
 class RunConfig(Options):
     """A whole run: raw log -> event log -> examples -> model -> figures -> bundle."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="Names the folder of the run.")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$", description="Names the folder of the run."
+    )
     seed: int = Field(0, ge=0)
     output: Path = Field(Path("runs"), description="Folder of runs.")
     store: Path | None = Field(

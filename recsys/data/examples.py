@@ -18,7 +18,7 @@ from feature_store.errors import DataError
 from feature_store.examples import ExamplesSummary, files_of
 from feature_store.protocols import TEST
 from feature_store.schema import Feature, Schema
-from feature_store.vocabulary import Vocabulary
+from feature_store.vocabulary import Vocabulary, vocabulary_file
 from recsys.data.options import ReaderConfig
 from recsys.data.reader import Reader
 from recsys.embeddings.layout import FeatureSpec
@@ -78,9 +78,8 @@ class Examples:
 
     def vocabulary(self, feature: str) -> Vocabulary:
         """The vocabulary of a feature's table."""
-        return Vocabulary.load(
-            self.folder / "vocabulary" / f"{self.schema[feature].table_name}.arrow"
-        )
+        file = vocabulary_file(self.schema[feature].table_name)
+        return Vocabulary.load(self.folder / "vocabulary" / file)
 
     def spec(self, feature: str) -> FeatureSpec:
         """What a layout needs to know of an embedded feature."""

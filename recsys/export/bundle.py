@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from feature_store.catalogue import Catalogue
 from feature_store.durable import staged
 from feature_store.errors import DataError
+from feature_store.vocabulary import vocabulary_file
 from recsys.data.examples import Examples
 from recsys.doctor import installed
 from recsys.serving.bundle import CATALOGUE, PARTS, SCHEMA, USERS, Bundle
@@ -106,7 +107,8 @@ def _write_vocabularies(folder: Path, parts: Mapping[str, PartExport]) -> dict[s
     files = {}
     for part in parts.values():
         for feature in part.features:
-            files[feature] = f"vocabulary/{part.examples.schema[feature].table_name}.arrow"
+            table = part.examples.schema[feature].table_name
+            files[feature] = f"vocabulary/{vocabulary_file(table)}"
             if not (folder / files[feature]).exists():
                 part.examples.vocabulary(feature).save(folder / files[feature])
     return files

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from feature_store.file_names import file_name
 from recsys import figure as figures
 
 Series = Mapping[str, Mapping[str, Any]]
@@ -134,11 +136,11 @@ class Chart:
         body = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", body)
         for name, colour in _LIGHT.items():
             body = body.replace(colour, f"var(--{name})")
-        return f'<svg {box[0]} role="img" aria-labelledby="caption-{self.name}">{body}'
+        return f'<svg {box[0]} role="img" aria-labelledby="caption-{escape(self.name)}">{body}'
 
     def save(self, folder: Path) -> Path:
         """Write `<folder>/<name>.png`, on white."""
-        path = folder / f"{self.name}.png"
+        path = folder / f"{file_name(self.name)}.png"
         with _styled():
             self.figure.set_facecolor("white")
             FigureCanvasAgg(self.figure).print_figure(path, dpi=160)

@@ -15,7 +15,7 @@ from feature_store.catalogue import Catalogue
 from feature_store.columns import HISTORY, TARGET
 from feature_store.errors import ConfigError, DataError
 from feature_store.schema import Schema
-from feature_store.vocabulary import Vocabulary
+from feature_store.vocabulary import Vocabulary, vocabulary_file
 from recsys.config import parse_config
 from recsys.runs.finished import Run
 from recsys.runs.phases import phases_of_run
@@ -113,7 +113,7 @@ def _requests(
 ) -> dict[Any, tuple[list[Any], list[Any]]]:
     """Raw id of a user -> raw ids of the history, oldest first, and of the targets."""
     of_users, of_items = (
-        Vocabulary.load(examples / "vocabulary" / f"{schema[name].table_name}.arrow")
+        Vocabulary.load(examples / "vocabulary" / vocabulary_file(schema[name].table_name))
         for name in (schema.user, schema.item)
     )
     rows = of_users.encode(users)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from feature_store.file_names import file_name
+
 MAIN_PHASE = "train"
 """The phase whose folders bear no name; those of another phase end in `_NAME`."""
 
@@ -104,7 +106,7 @@ class RunFolder:
 
     def lists_of(self, retriever: str) -> Path:
         """What every user got of a retriever."""
-        return self.lists / f"{retriever}.parquet"
+        return self.lists / f"{file_name(retriever)}.parquet"
 
     @property
     def predictions(self) -> Path:
@@ -113,7 +115,7 @@ class RunFolder:
 
     def predictions_of(self, ranker: str) -> Path:
         """What a ranker predicted of every row."""
-        return self.predictions / f"{ranker}.parquet"
+        return self.predictions / f"{file_name(ranker)}.parquet"
 
     @property
     def report(self) -> Path:

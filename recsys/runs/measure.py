@@ -32,6 +32,8 @@ from recsys.runs.weights import TRAINING, training_of
 from recsys.runs.work import Work
 from recsys.tracking import Tracker
 
+_LONGEST_NAME = 60  # of a retriever, which names a file, too
+
 
 def measure(work: Work, tracker: Tracker, watch: Watch | None = None) -> dict[str, Any]:
     """Measure the model, and a retriever's baselines, on the test events.
@@ -66,6 +68,8 @@ def measure_lists(
     """
     config, group = work.config, work.group
     name = name or (lists_of.stem if isinstance(lists_of, Path) else "recommendations")
+    if len(name) > _LONGEST_NAME:
+        raise ConfigError(f"{name!r} has more than {_LONGEST_NAME} signs: choose a --name")
     examples = prepare_together(config, phases_of(config.trainer)[-1], group)
     lists = GivenLists.read(lists_of, examples)
     bench = Bench(work, examples, watch)

@@ -14,8 +14,9 @@ from feature_store.durable import restore, staged
 from feature_store.engine import Engine
 from feature_store.event_log import EventLog
 from feature_store.examples import MADE_FROM, write_examples
+from feature_store.file_names import original_name
 from feature_store.splits import make_split
-from feature_store.vocabulary import Vocabulary
+from feature_store.vocabulary import Vocabulary, vocabulary_file
 from recsys.config import RunConfig
 from recsys.data.examples import Examples
 from recsys.distributed import Group
@@ -109,12 +110,13 @@ def _known_ids(
 
 
 def _vocabularies(folder: Path) -> dict[str, Vocabulary]:
-    return {path.stem: Vocabulary.load(path) for path in sorted(folder.glob("*.arrow"))}
+    paths = sorted(folder.glob("*.arrow"))
+    return {original_name(path.stem): Vocabulary.load(path) for path in paths}
 
 
 def _continues(folder: Path, base: Mapping[str, Vocabulary]) -> bool:
     """Whether the vocabularies in a folder begin with those of `base`."""
-    paths = {table: folder / f"{table}.arrow" for table in base}
+    paths = {table: folder / vocabulary_file(table) for table in base}
     return all(
         path.exists()
         and Vocabulary.load(path).fingerprint_of(len(base[table])) == base[table].fingerprint

@@ -132,3 +132,16 @@ def test_lists_stay_when_the_run_is_measured_again(evaluated: Path, recsys: Ask)
     assert "ease" in given_lists(files, held, notes.append) and notes == []
     assert given_lists(files, held | {"protocol_fingerprint": "0"}, notes.append) == {}
     assert any(note.startswith("ease: these lists were measured under another") for note in notes)
+
+
+def test_a_name_stays_in_the_folder_of_its_run(evaluated: Path, recsys: Ask) -> None:
+    """Where it replaced whatever lay elsewhere."""
+    recs, elsewhere = evaluated.parent / "recs.parquet", evaluated.parent / "z.parquet"
+    long(evaluated, "popularity").to_parquet(recs)
+    elsewhere.write_text("mine")
+    words = ("evaluate", evaluated, "--recommendations", recs, "--name")
+    assert recsys(*words, "../../z")[0] == 0
+    assert elsewhere.read_text() == "mine"
+    assert "../../z" in results(evaluated)["retrievers"]
+    assert (evaluated.parent / "small" / "per_user" / "%2E.%2F..%2Fz.parquet").exists()
+    assert "has more than 60 signs: choose a --name" in str(recsys(*words, "x" * 61)[0])
