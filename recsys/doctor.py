@@ -70,7 +70,8 @@ def render(checks: Sequence[Check]) -> None:
     for c in checks:
         # Text, because versions and errors may hold square brackets, which are markup to rich.
         table.add_row(c.name, Text(c.status, colours[c.status]), Text(c.found), Text(c.fix))
-    Console().print(table)
+    whole = None if sys.stdout.isatty() else 1 << 16  # columns: nothing is cut where it is piped
+    Console(emoji=False, width=whole).print(table)
 
 
 def doctor() -> int:
