@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ import tomli_w
 
 import recsys as recsys_api
 from feature_store.errors import ConfigError
+from pipelines import export
+from recsys.tracking import Tracker
 from recsys.training.trainer import Trainer
 
 Tree = dict[str, Any]
@@ -110,6 +113,25 @@ def test_a_bundle_never_carries_the_figures_of_other_options(
     message, _, _ = recsys("export", *config, "evaluation.replicates=123")
     assert "holds no figures" in message and f"recsys evaluate {run}" in message
     assert [path.read_bytes() for path in kept] == before
+
+
+def test_the_alias_moves_to_a_model_that_beats_its_baselines_or_by_force(
+    recsys: Ask, config: Any, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aliases: list[str | None] = []
+    nothing = SimpleNamespace(manifest=SimpleNamespace(parts={}))
+    monkeypatch.setattr(export, "write_bundle", lambda *_: nothing)
+    monkeypatch.setattr(
+        Tracker, "register_bundle", lambda self, folder, name, alias: aliases.append(alias)
+    )
+    results = json.loads((run / "metrics.json").read_text())
+    assert "verdict" not in results  # it was held against none
+    assert recsys("export", *config)[0] == 0
+    for beats, words in ((True, []), (False, []), (False, ["--force"])):
+        held = results | {"verdict": {"beats_baselines": beats}}
+        (run / "metrics.json").write_text(json.dumps(held))
+        assert recsys("export", *config, *words)[0] == 0
+    assert aliases == ["candidate", "candidate", None, "candidate"]
 
 
 @pytest.mark.usefixtures("never")

@@ -134,11 +134,12 @@ def test_a_bundle_is_registered_and_its_files_come_back(uri: str, tmp_path: Path
     tracker = start(uri)
     assert tracker.register_bundle(bundle, "candidates") == "1"
     assert tracker.register_bundle(bundle, "candidates", alias="champion") == "2"
+    assert tracker.register_bundle(bundle, "candidates", alias=None) == "3"  # no alias moves
     tracker.finish()
     client = MlflowClient(uri)
     assert client.get_model_version_by_alias("candidates", "candidate").version == 1
     version = client.get_model_version_by_alias("candidates", "champion")
-    assert version.run_id == tracker.run_id
+    assert version.version == 2 and version.run_id == tracker.run_id
     copy = Path(download_artifacts(version.source, tracking_uri=uri, dst_path=str(tmp_path / "d")))
     assert (copy / "manifest.json").read_text() == '{"model": "sasrec"}'
     assert (copy / "index" / "vectors").read_bytes() == b"\0\1"
