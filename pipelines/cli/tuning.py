@@ -82,4 +82,4 @@ def _race(config: Any, *, resume: bool, replace: bool) -> None:
     printer().print(race_table(record))
     typer.echo(race_sentence(record))
     chosen = shlex.quote(str(RunFolder(config.folder).chosen_config))
-    typer.echo(f"train it, and see its test figures: recsys run {chosen}")
+    typer.echo(f"its test figures and its bundle: recsys run {chosen}")
