@@ -66,7 +66,7 @@ TESTS = {
     "recsys/objectives": [
         "tests/recsys/objectives",
         "tests/recsys/retrievers/test_sequential.py",
-        "tests/recsys/retrievers/test_conformance.py",
+        "tests/recsys/retrievers/test_two_tower.py",
     ],
     "recsys/evaluation": ["tests/recsys/evaluation"],
     "recsys/lists": [
@@ -81,17 +81,19 @@ Outcome = Literal["killed", "survived", "hung", "stale"]
 
 @dataclass(frozen=True)
 class Mutant:
-    """A file's changed source, None where the change has no place any more; and its tests."""
+    """A file's source before, and changed, None where the change has no place any more; and its
+    tests."""
 
     file: str
     what: str
+    before: str
     source: str | None
     tests: Sequence[str]
 
     def difference(self) -> str:
         """The lines that differ."""
-        before, after = (ROOT / self.file).read_text(), self.source or ""
-        lines = list(difflib.unified_diff(before.splitlines(), after.splitlines(), n=0))[3:]
+        before, after = self.before.splitlines(), (self.source or "").splitlines()
+        lines = list(difflib.unified_diff(before, after, n=0))[3:]
         return " ".join(" ".join(line.split()) for line in lines)[:300]
 
 
@@ -101,7 +103,7 @@ def by_hand() -> Iterator[Mutant]:
         source = (ROOT / entry["file"]).read_text()
         fits = source.count(entry["old"]) == 1
         changed = source.replace(entry["old"], entry["new"]) if fits else None
-        yield Mutant(entry["file"], entry["what"], changed, entry["tests"])
+        yield Mutant(entry["file"], entry["what"], source, changed, entry["tests"])
 
 
 def proposed(python: str, seed: int, modules: Sequence[str]) -> list[Mutant]:
@@ -113,11 +115,12 @@ def proposed(python: str, seed: int, modules: Sequence[str]) -> list[Mutant]:
     )
     command = [python, str(Path(__file__).with_name("propose.py")), str(seed), *files]
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    before = {file: (ROOT / file).read_text() for file in files}
     mutants = []
     for line in done.stdout.splitlines():
         change = json.loads(line)
-        what = f"{change['operator']} at {change['line']}"
-        mutants.append(Mutant(change["file"], what, change["source"], tests_of(change["file"])))
+        file, what = change["file"], f"{change['operator']} at {change['line']}"
+        mutants.append(Mutant(file, what, before[file], change["source"], tests_of(file)))
     random.Random(seed).shuffle(mutants)
     return mutants
 
@@ -150,7 +153,7 @@ class Copy:
         nothing to change, or the tests fail as it is."""
         tests = tuple(mutant.tests)
         if tests not in self._passes:
-            self._passes[tests] = self.run(tests, seconds) == 0
+            self._passes[tests] = self.run(tests, 5 * seconds) == 0
         if mutant.source is None or not self._passes[tests]:
             return "stale", 0.0
         path, started = self.folder / mutant.file, time.monotonic()
