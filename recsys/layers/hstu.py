@@ -36,7 +36,7 @@ class HSTUBlock(nn.Module):
         dropout: float,
         *,
         timed: bool,
-        epsilon: float = 1e-6,
+        epsilon: float = 1e-5,
     ) -> None:
         super().__init__()
         self.epsilon = epsilon
@@ -60,11 +60,11 @@ class HSTUBlock(nn.Module):
         else:
             attended = pointwise_attention(q, k, v, self.position, self.time, buckets, self.length)
         attended = F.layer_norm(
-            attended.transpose(1, 2).reshape(b, t, -1),
+            attended.transpose(1, 2).flatten(2),
             (v.shape[1] * v.shape[3],),
             eps=self.epsilon,
         )
-        gate = u.transpose(1, 2).reshape(b, t, -1)
+        gate = u.transpose(1, 2).flatten(2)
         return x + self.out(self.drop(gate * attended))
 
 

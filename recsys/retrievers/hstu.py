@@ -30,17 +30,16 @@ class HSTUConfig(SequentialConfig):
     )
 
     epsilon: float = Field(
-        1e-6,
+        1e-5,
         gt=0,
         description="Added to variances in norms. What a block has attended to is small after a "
-        "short history, and the larger this is, the less of it is left.",
+        "short history, and the larger this is, the less of it is left; the authors have 1e-6.",
     )
     position_std: float | None = Field(
         None,
         gt=0,
-        description="Standard deviation of the positions' initial vectors; by default "
-        "1 / sqrt(width), that of the items' scaled ones where they start at embeddings.init_std = "
-        ".02 and a width of 50.",
+        description="Standard deviation of the positions' initial vectors; by default that of the "
+        "embeddings, the authors have 1 / sqrt(width).",
     )
 
     search_space: ClassVar = {**SequentialConfig.search_space, "blocks": {"low": 2, "high": 8}}
@@ -59,7 +58,8 @@ class HSTU(SequentialRetriever):
         if config.time_bias and examples.schema.clock == "time":
             self.read_times()
         self.scale = math.sqrt(config.width)
-        nn.init.normal_(self.positions, std=config.position_std or 1 / self.scale)
+        if config.position_std is not None:
+            nn.init.normal_(self.positions, std=config.position_std)
         self.blocks = nn.ModuleList(
             HSTUBlock(
                 config.width,

@@ -96,15 +96,14 @@ def test_a_block_drops_out_in_training_alone() -> None:
     assert torch.equal(block(x, None), block(x, None))
 
 
-def test_its_norms_and_positions_start_as_the_references_do(
-    planted: dict[Shape, Examples],
-) -> None:
-    """`eps = 1e-6`, and positions as wide as items: 1 / sqrt(D)."""
-    model = fresh(small("hstu", max_length=200, width=64), planted["sequences"])
+def test_its_norms_and_positions_start_as_they_are_set_to(planted: dict[Shape, Examples]) -> None:
+    """The authors' are 1e-6 and 1 / sqrt(D); positions start as embeddings do by default."""
+    config = small("hstu", max_length=200, width=64, epsilon=1e-6, position_std=1 / 8)
+    model = fresh(config, planted["sequences"])
     assert {block.epsilon for block in model.blocks} == {1e-6}
     assert float(model.positions.std()) == pytest.approx(1 / 8, rel=0.03)
-    narrow = fresh(small("hstu", max_length=200, position_std=0.02), planted["sequences"])
-    assert float(narrow.positions.std()) == pytest.approx(0.02, rel=0.05)
+    plain = fresh(small("hstu", max_length=200), planted["sequences"])
+    assert float(plain.positions.std()) == pytest.approx(0.02, rel=0.05)
 
 
 def test_what_comes_next_depends_on_when_it_is_asked_for(planted: dict[Shape, Examples]) -> None:
