@@ -121,8 +121,13 @@ def write_tables(
 
 def write_text(text: str, path: Path) -> None:
     """Write a text file that appears whole or not at all."""
+    write_bytes(text.encode(), path)
+
+
+def write_bytes(contents: bytes, path: Path) -> None:
+    """Write a file that appears whole or not at all."""
     with _aside_file(path) as file:
-        file.write(text.encode())
+        file.write(contents)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from feature_store.columns import LABEL, POSITION, TIME, fault_of
 from feature_store.errors import DataError
@@ -177,5 +177,9 @@ class Schema(_Frozen):
             return cls.model_validate_json(path.read_text())
         except FileNotFoundError:
             raise DataError(f"{path} not found: is this a log made by `recsys ingest`?") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            raise DataError(f"{path} is not a schema: {key}: {first['msg']}") from None
         except ValueError as error:
             raise DataError(f"{path} is not a schema: {error}") from None

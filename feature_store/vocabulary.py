@@ -116,9 +116,11 @@ class Vocabulary:
         """Read what `save` wrote. Raises DataError when it is absent or torn."""
         try:
             table = feather.read_table(str(path))
-        except (OSError, pa.ArrowInvalid) as error:
-            raise DataError(f"vocabulary {path} cannot be read: {error}") from None
-        column = table.column("id").combine_chunks()
+            table.validate(full=True)  # Arrow reads what a file says without looking at it
+            column = table.column("id").combine_chunks()
+        except (OSError, KeyError, pa.ArrowInvalid) as error:
+            reason = " ".join(str(error).split())
+            raise DataError(f"vocabulary {path} cannot be read: {reason}") from None
         return cls(column if isinstance(column, pa.Array) else pa.array([], column.type))
 
 

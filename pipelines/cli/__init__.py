@@ -8,7 +8,7 @@ import sys
 import typer
 
 from feature_store.errors import RecsysError
-from pipelines.cli import asking, comparing, ingesting, looking, scoring, tuning, working
+from pipelines.cli import asking, comparing, ingesting, looking, scoring, signing, tuning, working
 
 # Heavy imports happen inside the verbs, so that --help answers at once.
 # What torch's native code warns of (a choice made on purpose, in sharding.py) tells users nothing.
@@ -38,6 +38,10 @@ app.command("config")(looking.show_config)
 embeddings = typer.Typer(no_args_is_help=True, help="Look into embedding tables.")
 embeddings.command("inspect")(looking.inspect_embeddings)
 app.add_typer(embeddings, name="embeddings")
+
+bundle = typer.Typer(no_args_is_help=True, help="Say who made a bundle.")
+bundle.command("sign")(signing.sign)
+app.add_typer(bundle, name="bundle")
 
 
 def main() -> None:

@@ -30,6 +30,11 @@ Force = Annotated[
     ),
 ]
 
+Signed = Annotated[
+    Path | None,
+    typer.Option(help="A public Ed25519 key (PEM): refuse what its holder did not sign."),
+]
+
 
 def writable(path: Path | None) -> Path | None:
     """A file that a frame can be written to. Raises DataError, before there is any frame."""

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.answers import Format, print_answers, write_answers
-from pipelines.cli.arguments import Out, bundle_in, finite
+from pipelines.cli.arguments import Out, Signed, bundle_in, finite
 from pipelines.cli.bundles import warn_of_other_weights
 
 
@@ -39,6 +39,7 @@ def recommend(
         ),
     ] = False,
     form: Format = None,
+    require_signature: Signed = None,
     out: Out = None,
 ) -> None:
     """Ask a bundle; needs torch, but neither torchrec nor fbgemm.
@@ -53,7 +54,7 @@ def recommend(
 
     if bool(user) == (requests is not None):
         raise DataError("give either users or requests: --user or --requests")
-    recommender = Recommender.open(bundle_in(folder))
+    recommender = Recommender.open(bundle_in(folder), signed_by=require_signature)
     warn_of_other_weights(folder, recommender.generator.record.about)
     answers = recommender.recommend_table(
         recommender.requests_of(user, strict=strict) if user else read_requests(requests),  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.answers import Format, print_answers, write_answers
-from pipelines.cli.arguments import Out, bundle_in
+from pipelines.cli.arguments import Out, Signed, bundle_in
 from pipelines.cli.bundles import warn_of_other_weights
 
 
@@ -18,6 +18,7 @@ def score(
         Path, typer.Option(help="Parquet with item ids, and whatever else the ranker reads.")
     ],
     form: Format = None,
+    require_signature: Signed = None,
     out: Out = None,
 ) -> None:
     """Ask a ranker's bundle how likely each row is; needs torch, but neither torchrec nor fbgemm.
@@ -27,7 +28,7 @@ def score(
     from pipelines.cli.printing import read_requests
     from recsys.serving.scorer import Scorer
 
-    scorer = Scorer.open(bundle_in(folder))
+    scorer = Scorer.open(bundle_in(folder), signed_by=require_signature)
     warn_of_other_weights(folder, scorer.record.about)
     scored = scorer.score_table(read_requests(requests))
     if out is not None:

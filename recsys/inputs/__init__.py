@@ -6,7 +6,7 @@ A new one is its file and an entry in the dict below.
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from recsys.inputs.bag import Bag
 from recsys.inputs.base import REQUESTS, Input
@@ -49,8 +49,19 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(value: Any) -> Any:
-    """What `to_json` wrote. Raises KeyError for an unknown class."""
+    """What `to_json` wrote. Raises KeyError for an unknown class, TypeError for attributes that it
+    does not have or that are of another type."""
     if not isinstance(value, dict):
         return value
+    kind = INPUTS[value[_CLASS]]
     attributes = {name: from_json(held) for name, held in value.items() if name != _CLASS}
-    return INPUTS[value[_CLASS]](**attributes)
+    wanted = get_type_hints(kind)
+    for name, held in attributes.items():
+        kinds: tuple[Any, ...] = get_args(wanted.get(name)) or (wanted.get(name),)
+        if all(isinstance(kind, type) for kind in kinds):  # str, int | None, another input
+            fits = isinstance(held, kinds) and type(held) is not bool
+        else:  # a choice
+            fits = held in kinds
+        if not fits:
+            raise TypeError(f"{kind.__name__}.{name} is {held!r}")
+    return kind(**attributes)

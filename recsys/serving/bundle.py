@@ -1,6 +1,7 @@
 """Bundle: a folder that answers equally without the training stack.
 
 manifest.json          what is in here, checksums, versions, figures
+manifest.sig           where it was signed, the signature of that
 schema.json            the log's schema
 vocabulary/*.arrow     raw ids of every input
 catalogue.parquet      what people read about items
@@ -29,9 +30,10 @@ import torch
 from feature_store.errors import DataError
 from feature_store.schema import Schema
 from feature_store.vocabulary import Vocabulary
-from recsys.serving.files import check_files
-from recsys.serving.manifest import GeneratorRecord, Manifest, RankerRecord
+from recsys.serving.files import check_files, plain_file
+from recsys.serving.manifest import MANIFEST, GeneratorRecord, Manifest, RankerRecord
 from recsys.serving.program import open_program
+from recsys.serving.signature import sign
 from recsys.serving.users import KnownUsers, UsersFile
 
 SCHEMA, CATALOGUE, USERS, PARTS = "schema.json", "catalogue.parquet", "users.arrow", "parts"
@@ -47,16 +49,26 @@ class Bundle:
     manifest: Manifest
 
     @classmethod
-    def open(cls, folder: Path | str) -> Bundle:
-        """Read a bundle and check its files against the manifest.
+    def open(cls, folder: Path | str, *, signed_by: Path | None = None) -> Bundle:
+        """Read a bundle and check its files against the manifest, and that against a public key,
+        `signed_by`, if one is given.
 
         Raises DataError naming the file that is missing, altered, or outside the folder, or the
-        format that is another.
+        format that is another, or that it was not signed by that key.
         """
         folder = Path(folder)
-        manifest = Manifest.load(folder)
+        manifest = Manifest.load(folder, signed_by)
         check_files(folder, manifest.files)
-        return cls(folder, manifest)
+        opened = cls(folder, manifest)
+        opened._check_vocabularies()
+        return opened
+
+    def sign(self, private_key: Path) -> None:
+        """Sign the bundle as it was opened. Raises ConfigError as `recsys.serving.signature`."""
+        contents = plain_file(self.folder, MANIFEST).read_bytes()
+        if Manifest.model_validate_json(contents) != self.manifest:
+            raise DataError(f"{self.folder} was altered since it was opened")
+        sign(self.folder, contents, private_key)
 
     def file(self, name: str) -> Path:
         """A file of the bundle. Raises DataError for one that the manifest does not list."""
@@ -98,6 +110,15 @@ class Bundle:
     def part_file(self, part: str, name: str) -> Path:
         """A file of a part."""
         return self.file(str(PurePosixPath(PARTS, part, name)))
+
+    def _check_vocabularies(self) -> None:
+        """Raises DataError naming the first feature whose raw ids a part lacks."""
+        inputs = [asked for part in self.manifest.parts.values() for asked in part.inputs]
+        read = {self.schema.item, *(asked.feature for asked in inputs if asked.feature is not None)}
+        for feature in sorted(read - self.manifest.vocabularies.keys()):
+            raise DataError(
+                f"{self.folder}: {MANIFEST} names no vocabulary of {feature!r}, which a part reads"
+            )
 
     @cached_property
     def schema(self) -> Schema:

@@ -27,6 +27,8 @@ class ItemCatalogue:
         self._schema = schema
         self._item_ids = item_ids
         self._columns = () if path is None else tuple(pq.read_schema(path).names)
+        if path is not None and schema.item not in self._columns:
+            raise DataError(f"{path} has no column {schema.item!r} of items: export again")
         self._values = cache(self._aligned)
 
     @property
@@ -77,7 +79,12 @@ class ItemCatalogue:
     def _aligned(self, column: str) -> pa.Array:
         """A column [n], null where the catalogue does not know the item."""
         assert self._path is not None
-        table = pq.read_table(self._path, columns=[self._schema.item, column], partitioning=None)
+        try:
+            names = [self._schema.item, column]
+            table = pq.read_table(self._path, columns=names, partitioning=None)
+        except (OSError, pa.ArrowInvalid) as error:
+            reason = " ".join(str(error).split())
+            raise DataError(f"{self._path} cannot be read: {reason}") from None
         ids, values = (table.column(name).combine_chunks() for name in (self._schema.item, column))
         rows = Vocabulary(ids).encode(self._item_ids) - 1
         return values.take(pa.array(rows, mask=rows < 0))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from feature_store.errors import DataError
+from feature_store.errors import DataError, RecsysError
 
 
 def digest(path: Path) -> str:
@@ -47,3 +48,19 @@ def plain_file(folder: Path, name: str) -> Path:
     if not path.is_file():
         raise DataError(f"{folder}: {name} is not a plain file: export the bundle again")
     return path
+
+
+@contextmanager
+def opening(folder: Path) -> Iterator[None]:
+    """Whatever files make of themselves that do not fit together, although each has its checksum,
+    as one error that names the bundle."""
+    try:
+        yield
+    except RecsysError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise DataError(
+            f"{folder} cannot be opened: its files do not fit its manifest ({reason}): do not "
+            "serve it, export it again"
+        ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -49,6 +50,7 @@ class Generator:
         file = partial(bundle.part_file, name)
         items = torch.from_numpy(np.load(file(ITEMS)))
         item_ids = Vocabulary.load(file(ITEM_IDS)).values
+        _check_items(file(ITEMS), items, item_ids, record)
         fallback = None if record.fallback is None else Fallback.read(file(FALLBACK), item_ids)
         return cls(
             bundle=bundle,
@@ -115,3 +117,14 @@ class Generator:
                     f"{self.bundle.folder}: golden request {row} answers {answered[:5]}..., "
                     f"the training stack answered {ids[:5]}...: do not serve it, export again"
                 )
+
+
+def _check_items(path: Path, items: Tensor, ids: pa.Array, record: GeneratorRecord) -> None:
+    shape, kind = [record.candidates], torch.int64
+    if record.items == "vectors":
+        shape, kind = [record.candidates, record.width], torch.float32
+    if list(items.shape) != shape or items.dtype != kind or len(ids) != record.candidates:
+        raise DataError(
+            f"{path} holds {items.dtype} {list(items.shape)} and {len(ids)} ids, the manifest says "
+            f"{kind} {shape}: export the bundle again"
+        )

@@ -20,7 +20,9 @@ from feature_store.errors import DataError
 from recsys.embeddings.options import Dtype
 from recsys.inputs import Input, from_json, to_json
 from recsys.lists.merging import MergeName
+from recsys.serving.files import plain_file
 from recsys.serving.index.options import IndexConfig
+from recsys.serving.signature import check_signature
 
 FORMAT: Literal[4] = 4
 MANIFEST = "manifest.json"
@@ -160,14 +162,19 @@ class Manifest(_Frozen):
         (folder / MANIFEST).write_text(self.model_dump_json(indent=2) + "\n")
 
     @classmethod
-    def load(cls, folder: Path) -> Manifest:
-        """Read `manifest.json`.
+    def load(cls, folder: Path, signed_by: Path | None = None) -> Manifest:
+        """Read `manifest.json`; `signed_by` is a public key that it must be signed by.
 
-        Raises DataError where it is absent, of another format, or not a manifest.
+        Raises DataError where it is absent, of another format, not a manifest or not signed so.
         """
+        if not (folder / MANIFEST).exists():
+            raise DataError(f"{folder} is not a bundle: it has no {MANIFEST}")
         try:
-            tree = json.loads((folder / MANIFEST).read_text())
-        except (OSError, ValueError) as error:
+            contents = plain_file(folder, MANIFEST).read_bytes()
+            if signed_by is not None:
+                check_signature(folder, contents, signed_by)
+            tree = json.loads(contents)
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{folder} is not a bundle: {error}") from None
         written = tree.get("format") if isinstance(tree, dict) else None
         if written != FORMAT:

@@ -18,6 +18,7 @@ from recsys.inputs import History, Requests
 from recsys.lists.diversify import diversify
 from recsys.serving.bundle import Bundle
 from recsys.serving.catalogue import ItemCatalogue
+from recsys.serving.files import opening
 from recsys.serving.generator import Generator
 from recsys.serving.requests import USER, by_names_of_log, frame_of, ids_of, table_of
 
@@ -58,15 +59,22 @@ class Recommender:
 
     @classmethod
     def open(
-        cls, folder: Path | str, *, part: str | None = None, verify: bool = True
+        cls,
+        folder: Path | str,
+        *,
+        part: str | None = None,
+        verify: bool = True,
+        signed_by: Path | None = None,
     ) -> Recommender:
-        """Open a bundle; replays its golden requests unless `verify` is off.
+        """Open a bundle; replays its golden requests unless `verify` is off. `signed_by` is a
+        public key that it must be signed by.
 
         Raises DataError when files were altered, an answer differs, or there is no such part.
         """
-        opened = cls(Bundle.open(folder), part)
-        if verify:
-            opened.verify()
+        with opening(Path(folder)):
+            opened = cls(Bundle.open(folder, signed_by=signed_by), part)
+            if verify:
+                opened.verify()
         return opened
 
     def verify(self) -> None:

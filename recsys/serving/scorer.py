@@ -14,6 +14,7 @@ from feature_store.columns import LABEL
 from feature_store.errors import DataError
 from recsys.inputs import Id, Requests
 from recsys.serving.bundle import Bundle
+from recsys.serving.files import opening
 from recsys.serving.golden import GOLDEN, TOLERANCE, expected_of
 from recsys.serving.manifest import RankerRecord
 from recsys.serving.requests import by_names_of_log, frame_of, table_of
@@ -30,14 +31,23 @@ class Scorer:
         self.program = bundle.program(self.part, PROGRAM)
 
     @classmethod
-    def open(cls, folder: Path | str, *, part: str | None = None, verify: bool = True) -> Scorer:
-        """Open a bundle; replays its golden requests unless `verify` is off.
+    def open(
+        cls,
+        folder: Path | str,
+        *,
+        part: str | None = None,
+        verify: bool = True,
+        signed_by: Path | None = None,
+    ) -> Scorer:
+        """Open a bundle; replays its golden requests unless `verify` is off. `signed_by` is a
+        public key that it must be signed by.
 
         Raises DataError when files were altered, an answer differs, or there is no such part.
         """
-        opened = cls(Bundle.open(folder), part)
-        if verify:
-            opened.verify()
+        with opening(Path(folder)):
+            opened = cls(Bundle.open(folder, signed_by=signed_by), part)
+            if verify:
+                opened.verify()
         return opened
 
     @property

@@ -40,10 +40,16 @@ class UsersFile:
         self._key = key
         try:
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            batches = [reader.get_batch(place) for place in range(reader.num_record_batches)]
+            for batch in batches:  # what is asked for later is read without looking at it
+                batch.validate(full=True)
         except (OSError, pa.ArrowInvalid) as error:
-            raise DataError(f"{path} cannot be read: {error}") from None
+            reason = " ".join(str(error).split())
+            raise DataError(f"{path} cannot be read: {reason}") from None
+        if key not in reader.schema.names:
+            raise DataError(f"{path} has no column {key!r} of users: export the bundle again")
         self._schema = reader.schema
-        self._batches = [reader.get_batch(place) for place in range(reader.num_record_batches)]
+        self._batches = batches
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
 
     @property

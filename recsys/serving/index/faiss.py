@@ -53,9 +53,15 @@ class FaissIndex(Index):
 
         path = file(_FILE)
         try:
-            return cls(vectors, space, faiss.read_index(str(path)))
+            index = faiss.read_index(str(path))
         except RuntimeError as error:
-            raise DataError(f"{path} cannot be read: {error}") from None
+            raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+        if (index.ntotal, index.d) != tuple(vectors.shape):
+            raise DataError(
+                f"{path} is of {index.ntotal} vectors of width {index.d}, the bundle's are "
+                f"{list(vectors.shape)}: export it again"
+            )
+        return cls(vectors, space, index)
 
     def save(self, folder: Path) -> None:
         """Write `index.faiss`."""
