@@ -170,6 +170,18 @@ def test_gbce_is_bce_over_the_whole_catalogue(examples: Examples) -> None:
     torch.testing.assert_close(found[0], found[1], rtol=0.03, atol=0)
 
 
+def test_nested_widths_from_1_on_weigh_as_the_whole_where_nothing_is_said(
+    examples: Examples,
+) -> None:
+    targets = torch.arange(1, P + 1)
+    found = []
+    for weights in ((), (1.0, 1.0)):
+        part = objective(examples, matryoshka=(1, 4), matryoshka_weights=weights)
+        drawn = part.draw(targets, 0)
+        found.append(part(vectors(P, 0), vectors(P, 1), vectors(len(drawn.ids), 2), targets, drawn))
+    assert torch.equal(*found)
+
+
 @pytest.mark.parametrize("calibration", [None, 0.0, 0.5])
 def test_gbce_is_its_formula(calibration: float | None, examples: Examples) -> None:
     """`-(b log s(+) + sum_j log(1 - s(j))) / (n + 1)`, `b = 1 - c (1 - n / (items - 1))`, n the
@@ -203,6 +215,8 @@ def test_gbce_is_its_formula(calibration: float | None, examples: Examples) -> N
         ({"loss": "gbce", "negative_sampling": "mixed"}, "undoes what uniform draws overstate"),
         ({"loss": "gbce", "negative_sampling": "in_batch"}, "undoes what uniform draws overstate"),
         ({"loss": "gbce", "hard_negatives": 1}, "undoes what uniform draws overstate"),
+        ({"hard_negatives": -1}, "greater than or equal to 0"),
+        ({"matryoshka": (0,)}, "ascending widths below width = 8"),
         ({"matryoshka": (4, 2)}, "ascending widths below width = 8"),
         ({"matryoshka": (4,), "matryoshka_weights": (1, 1)}, "for each of the 1 widths"),
         ({"matryoshka": (4,), "matryoshka_weights": (0,)}, "a weight above 0"),
