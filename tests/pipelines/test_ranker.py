@@ -25,6 +25,7 @@ TreeOf = Callable[..., Tree]
 Ask = Callable[..., tuple[Any, str, str]]
 RANKER = {
     "retriever": None,
+    "baselines": None,
     "ranker": {"name": "dcn", "width": 8, "hidden": [16]},
     "split": {"protocol": "global_time"},
     "reader": {"batch_size": 256},
