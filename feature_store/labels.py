@@ -14,6 +14,8 @@ from feature_store.schema import Schema
 if TYPE_CHECKING:  # a config has labels, and is read without the engine
     import ibis.expr.types as ir
 
+_DISTINCT, _SHOWN = 1000, 6  # values of labels: looked at, and told
+
 
 class LabelConfig(Options):
     """Turns what the log holds, such as stars, into 0 and 1."""
@@ -49,8 +51,12 @@ def labelled(engine: Engine, events: ir.Table, schema: Schema, config: LabelConf
         return events.mutate(**{schema.label: (label >= config.positive_from).cast("float32")})
     other = engine.collect(events.filter(label.notin([0, 1])).limit(1))
     if other.num_rows:
+        distinct = engine.collect(events.select(schema.label).distinct().limit(_DISTINCT))
+        values = sorted(distinct[schema.label].to_pylist())
+        shown = ", ".join(f"{value:g}" for value in values[:_SHOWN])
         raise DataError(
-            f"column {schema.label!r} holds {other[schema.label][0].as_py()}, and labels are 0 or "
-            "1: set labels.positive_from, such as labels.positive_from = 4"
+            f"column {schema.label!r} holds {shown}{', ...' if len(values) > _SHOWN else ''}, and "
+            "labels are 0 or 1: set labels.positive_from to the least value that is a positive, "
+            f"such as labels.positive_from = {values[len(values) * 3 // 5]:g}"
         )
     return events.mutate(**{schema.label: label.cast("float32")})

@@ -32,6 +32,7 @@ from feature_store.progress import Progress, bar
 from feature_store.sources.base import BadRow, RawChunk, Source, raw_rows
 
 APPEND_ROWS = 1 << 20  # fixed, so that a log does not depend on how its source cuts chunks
+_REPEATS = 1 << 14
 REPORT = "ingest.json"
 QUARANTINE = "quarantine.parquet"
 
@@ -220,7 +221,10 @@ def _store_side(source: Source, side: CatalogueSide, store: Path, aside: Quarant
     repeats = table[key].to_pandas().duplicated(keep="first").to_numpy()
     if repeats.any():
         rows = np.flatnonzero(repeats)
-        add_repeats(table.take(pa.array(rows)), rows, [key], lines, aside)
+        for start in range(0, len(rows), _REPEATS):  # as texts they are far larger
+            part = rows[start : start + _REPEATS]
+            more = len(rows) - start - len(part)
+            add_repeats(table.take(pa.array(part)), part, [key], lines, aside, more=more)
         table = table.filter(pa.array(~repeats))
     read = table.num_rows + aside.rows - before
     if read != total:

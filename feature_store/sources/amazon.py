@@ -97,19 +97,10 @@ class _Product(_Row):
     price: Price = None
 
 
-_SEQUENCE_SCHEMA = Schema(
-    user="user_id",
-    item="item_id",
-    title="title",
-    clock="order",
-    unique=("user_id", "time"),  # a second sequence of a user would begin at the first's times
-    features=(
-        Feature(name="user_id", kind="id", side="user", dtype="int64"),
-        Feature(name="item_id", kind="id", side="item", dtype="int64"),
-        Feature(name="asin", kind="text", side="item"),
-        Feature(name="title", kind="text", side="item"),
-        Feature(name="attributes", kind="bag", side="item", dtype="int64"),
-    ),
+_ITEM_FEATURES = (
+    Feature(name="asin", kind="text", side="item"),
+    Feature(name="title", kind="text", side="item"),
+    Feature(name="attributes", kind="bag", side="item", dtype="int64"),
 )
 _PRODUCT_FEATURES = (
     Feature(name="title", kind="text", side="item"),
@@ -117,6 +108,21 @@ _PRODUCT_FEATURES = (
     Feature(name="category", kind="bag", side="item"),
     Feature(name="price", kind="dense", side="item", dtype="float64"),
 )
+
+
+def _sequence_schema(has_items: bool) -> Schema:
+    return Schema(
+        user="user_id",
+        item="item_id",
+        title="title" if has_items else None,
+        clock="order",
+        unique=("user_id", "time"),  # a second sequence of a user would begin at the first's times
+        features=(
+            Feature(name="user_id", kind="id", side="user", dtype="int64"),
+            Feature(name="item_id", kind="id", side="item", dtype="int64"),
+            *(_ITEM_FEATURES if has_items else ()),
+        ),
+    )
 
 
 def _review_schema(has_products: bool) -> Schema:
@@ -167,8 +173,8 @@ class Amazon(Source):
 
     `path` is a folder or zip; its files tell the layout:
 
-    - `sequences.txt` (a user, then its items in time order) and `items.jsonl` (titles,
-      attributes). There are no times, only an order: an item's time is its place in the
+    - `sequences.txt` (a user, then its items in time order) and, if there is one, `items.jsonl`
+      (titles, attributes). There are no times, only an order: an item's time is its place in the
       sequence, from 1, as seconds since 1970.
     - One file of reviews (`.json` or `.jsonl`, plain or `.gz`) of the releases of 2014, 2018 or
       2023, and beside it, if there is one, the metadata `meta_*`. A review may occur once: equal
@@ -186,16 +192,21 @@ class Amazon(Source):
     @cached_property
     def _layout(self) -> _Layout:
         names = self._files.names
-        if _SEQUENCES in names and _ITEMS in names:
-            read = _read_sequences, _ITEMS, lambda stream, file: read_records(stream, file, _Item)
-            return _Layout(_SEQUENCES, *read, _SEQUENCE_SCHEMA)
+        if _SEQUENCES in names:
+            return _Layout(
+                _SEQUENCES,
+                _read_sequences,
+                _ITEMS if _ITEMS in names else None,
+                lambda stream, file: read_records(stream, file, _Item),
+                _sequence_schema(_ITEMS in names),
+            )
         records = [n for n in names if n.endswith(_JSON) and n != _ITEMS and n[0] != "."]
         products = [name for name in records if name.startswith(_METADATA)]
         reviews = [name for name in records if name not in products]
         if len(reviews) != 1 or len(products) > 1:
             raise DataError(
                 f"{self._files.path} is no Amazon data: it has {', '.join(names) or 'nothing'}; "
-                f"known: {_SEQUENCES} with {_ITEMS}, or one file of reviews (such as "
+                f"known: {_SEQUENCES}, perhaps with {_ITEMS}, or one file of reviews (such as "
                 "reviews_Beauty_5.json.gz or All_Beauty.jsonl) with at most one meta_*.json[l][.gz]"
             )
         return _Layout(

@@ -69,6 +69,10 @@ def read_text(
         numbers = np.arange(line, line + len(lines))
         bad = [BadRow(line + at, "", f"is not {layout.encoding}", raw) for at, raw in undecodable]
         keep = np.asarray(pc.not_equal(lines, ""))
+        if line == 1 and layout.header:
+            place = int(keep.argmax())  # blank lines may stand before it
+            names = _header(lines[place].as_py(), file, layout)
+            keep[place] = False
         keep[[at for at, _ in undecodable]] = False
         for mask, reason in _broken(lines, block, layout):
             at_fault = np.flatnonzero(mask & keep)
@@ -77,10 +81,6 @@ def read_text(
         if torn and layout.final_newline and keep[-1]:
             bad.append(BadRow(int(numbers[-1]), "", _TORN, lines[-1].as_py()))
             keep[-1] = False
-        if line == 1 and layout.header:
-            place = int(keep.argmax())  # blank lines may stand before it
-            names = _header(lines[place].as_py(), file, layout)
-            keep[place] = False
         line += len(lines)
         if not keep.all():
             lines, numbers = lines.filter(pa.array(keep)), numbers[keep]

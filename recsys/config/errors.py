@@ -60,7 +60,7 @@ def _explain(error: Mapping[str, Any], root: Place) -> str:
         chosen = root.below(error["loc"][:-1])[1].chosen
         needed = f": {chosen[0]} = {chosen[1]!r} needs it" if chosen else ""
         return f"{key} is missing{needed}"
-    if kind == "union_tag_not_found" and choice is not None:
+    if kind in ("union_tag_not_found", "dict_type") and choice is not None:
         if isinstance(value, Mapping):
             close = difflib.get_close_matches(choice.key, map(str, value), 1)
             hint = f" (is it {close[0]}?)" if close else ""

@@ -113,7 +113,10 @@ class Reader:
     def __len__(self) -> int:
         """Batches of an epoch, the same on every rank."""
         if self.num_rows < self.lanes:
-            raise DataError(f"{self.files[0]}: {self.num_rows} rows for {self.lanes} lanes")
+            raise DataError(
+                f"{self.files[0].parent} holds {self.num_rows:,} rows, too few for {self.lanes} "
+                f"lanes: start at most {self.num_rows} processes, or lower reader.lanes"
+            )
         # the shortest lane decides, so that no lane has an empty slice
         batches = -(-self.num_rows // self.config.batch_size)
         return max(1, min(batches, self.num_rows // self.lanes))

@@ -159,7 +159,7 @@ class Evaluator:
         has_targets = users["targets"] > 0
         kept = has_history & has_targets
         if not kept.any():
-            raise DataError("no user has both a history and a target: nothing to evaluate")
+            raise DataError(_why_nobody(has_history, has_targets, self.exclude_seen))
         if not kept.all():  # copies are large: one column at a time
             for name in users:
                 users[name] = users[name][kept]
@@ -319,3 +319,19 @@ def _mean(values: np.ndarray) -> float:
 def _fill(values: Tensor, k: int) -> Tensor:
     """[B, <= k] -> [B, k]: lists shorter than k end in zeros."""
     return torch.nn.functional.pad(values, (0, k - values.shape[1]))
+
+
+def _why_nobody(has_history: np.ndarray, has_targets: np.ndarray, exclude_seen: bool) -> str:
+    """Why no user of [U] can be judged, and what to do about it."""
+    if not has_history.any():
+        return (
+            f"none of the {len(has_history):,} users of the test has a history: nothing to "
+            "evaluate; choose another protocol under [split], or split.cold_users = 'count'"
+        )
+    if exclude_seen:
+        return (
+            f"nothing to evaluate: of the {int(has_history.sum()):,} users with a history each has "
+            "had all its targets before, and split.seen = 'exclude' leaves those out; where people "
+            "buy again set split.seen = 'include'"
+        )
+    return "no user has both a history and a target: nothing to evaluate"

@@ -63,7 +63,8 @@ def ndcg(relevant: Tensor | Hits, total: Tensor, ks: Tensor) -> Tensor:
     dcg = hits.sums(1 / torch.log2(hits.rank + 1))
     ranks = torch.arange(1, int(ks[-1]) + 1, dtype=torch.float64, device=ks.device)
     ideal = (1 / torch.log2(ranks + 1)).cumsum(0)
-    return dcg / ideal[torch.minimum(total.unsqueeze(1), ks) - 1]
+    # sums that are added up in another order may differ in their last digit
+    return (dcg / ideal[torch.minimum(total.unsqueeze(1), ks) - 1]).clamp(max=1)
 
 
 def mrr(relevant: Tensor | Hits, total: Tensor, ks: Tensor) -> Tensor:

@@ -33,7 +33,8 @@ def gmv_capture(captured: np.ndarray, spent: np.ndarray) -> np.ndarray:
     targets; gives [C], NaN where users returned as much as they bought, or more.
     """
     total = spent.sum()
-    return captured.sum(0) / (total if total > 0 else np.nan)
+    # all of it may be found, in another order, and then by no digit more than all
+    return np.minimum(captured.sum(0) / (total if total > 0 else np.nan), 1.0)
 
 
 def price_ndcg(values_at: Tensor, target_values: Tensor, ks: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ def stable_top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Raises DataError where a score is NaN, which has no place in an order.
     """
     k = min(k, scores.shape[1])
+    if not k:
+        return scores[:, :0], scores.new_zeros(len(scores), 0, dtype=torch.int64)
     if scores.dtype in (torch.float32, torch.float16, torch.bfloat16):
         columns = _top_columns(scores.detach().float(), k)
     else:

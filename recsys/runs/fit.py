@@ -14,6 +14,7 @@ from recsys.config import RunConfig
 from recsys.data.examples import Examples
 from recsys.distributed import Group
 from recsys.model import Model
+from recsys.runs.asked_of_examples import check_examples
 from recsys.runs.build import is_trained
 from recsys.runs.evaluators import validator
 from recsys.runs.folder import MAIN_PHASE, RunFolder
@@ -72,6 +73,7 @@ def fit(
     )
     if not is_trained(config):
         return True
+    check_examples(config, examples, group.world)
     stale = files.training_record.read_text() if of_another_log(config, files) else None
     trained_to = _newest(files, phases)
     group.barrier()  # all have read the record

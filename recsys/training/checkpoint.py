@@ -186,7 +186,13 @@ def newest(folder: Path) -> Path | None:
 def best(folder: Path) -> Path:
     """The checkpoint with the best weights below `folder`. Raises DataError when there is none."""
     last = newest(folder)
-    step = None if last is None else read_state(last).get(BEST)
+    state = {} if last is None else read_state(last)
+    step = state.get(BEST)
+    if step is None and state.get("progress", {}).get("history"):
+        raise DataError(
+            f"{folder}: validation gave no epoch a figure to be chosen by: choose another "
+            "trainer.metric, and train anew with --fresh"
+        )
     if step is None:
         raise DataError(f"{folder} holds no checkpoint that was validated: train on with --resume")
     return folder_of(folder, step)

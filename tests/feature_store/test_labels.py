@@ -14,7 +14,7 @@ from feature_store.engine import Engine, EngineConfig
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.examples import RowsOf, write_examples
-from feature_store.labels import LabelConfig
+from feature_store.labels import LabelConfig, labelled
 from feature_store.schema import Feature, Schema
 from feature_store.splits import GlobalTime, Split, make_split
 from feature_store.vocabulary import Vocabulary
@@ -125,6 +125,17 @@ def test_labels_that_are_no_labels_are_refused(
 ) -> None:
     with pytest.raises(DataError, match=r"column 'stars' holds .* set labels.positive_from"):
         make_split(engine, log, SPLIT, LabelConfig())
+    for values, shown, least in (
+        ([0, 1, 2], "0, 1, 2", "1"),
+        ([1, 2, 3, 4, 5], "1, 2, 3, 4, 5", "4"),
+        ([-1, 1], "-1, 1", "1"),
+        (range(10), "0, 1, 2, 3, 4, 5, ...", "6"),
+    ):
+        rows = engine.table(pa.table({"stars": pa.array(values, pa.float32())}))
+        with pytest.raises(
+            DataError, match=rf"'stars' holds {shown}, and .*positive_from = {least}$"
+        ):
+            labelled(engine, rows, SCHEMA, LabelConfig())
     bare = Schema(user="u", item="i", features=SCHEMA.features[:3])
     other = EventLog.create(tmp_path / "bare", bare)
     other.append(pa.table({"u": [1], "i": ["a"], "time": [datetime(2024, 1, 1)]}))

@@ -318,9 +318,16 @@ def test_copies_and_broken_lines_are_set_aside_and_later_reviews_stay(tmp_path: 
     ]
 
 
+def test_sequences_need_no_titles(tmp_path: Path) -> None:
+    (tmp_path / "sequences.txt").write_text("1 7 8\n")
+    report = ingest(Amazon(path=tmp_path), tmp_path / "s")
+    log = EventLog.open(tmp_path / "s")
+    assert (report.events.stored, report.items.stored, log.schema.title) == (2, 0, None)
+
+
 def test_another_folder_is_named_with_what_it_holds(tmp_path: Path) -> None:
-    (tmp_path / "sequences.txt").write_text("1 2\n")
-    with pytest.raises(DataError, match=r"no Amazon data: it has sequences\.txt; known: sequ"):
+    (tmp_path / "items.jsonl").write_text("{}\n")
+    with pytest.raises(DataError, match=r"no Amazon data: it has items\.jsonl; known: sequ"):
         ingest(Amazon(path=tmp_path), tmp_path / "s")
     folder = write(tmp_path / "a", "2018", **{"Beauty.json": b"{}\n"})
     with pytest.raises(DataError, match=r"it has All_Beauty_5\.json, Beauty\.json, meta_All"):

@@ -238,7 +238,7 @@ def test_settings_that_cannot_be_are_refused(path: Path, tmp_path: Path) -> None
         Reader(path, ReaderConfig(lanes=3), world=2)
     with pytest.raises(ConfigError, match="at least the 8 lanes"):
         Reader(path, ReaderConfig(lanes=8, batch_size=4))
-    with pytest.raises(DataError, match="2 rows for 4 lanes"):
+    with pytest.raises(DataError, match="2 rows, too few for 4 lanes: start at most 2 proc"):
         ids(Reader(write(tmp_path / "few.parquet", 2, 1), ReaderConfig(lanes=4)))
 
 

@@ -169,8 +169,10 @@ def test_the_order_of_candidates_breaks_ties_alike() -> None:
 
 def test_nothing_to_evaluate_is_an_error() -> None:
     evaluator = Evaluator(EvaluationConfig(), torch.tensor([1, 2]), user="u")
-    with pytest.raises(DataError, match="nothing to evaluate"):
+    with pytest.raises(DataError, match=r"nothing to evaluate: .* 1 users .*seen = 'include'"):
         evaluator.evaluate(Planted(), [Block.of(REQUESTS.slice(3)).to_batch()], ALONE)
+    with pytest.raises(DataError, match=r"none of the 1 users .* has a history.*cold_users"):
+        evaluator.evaluate(Planted(), [Block.of(REQUESTS.slice(3, 1)).to_batch()], ALONE)
 
 
 def test_a_model_is_left_in_the_mode_it_was_in() -> None:

@@ -72,6 +72,11 @@ def test_a_perfect_list_scores_1() -> None:
     ones = torch.ones(1, 4, dtype=torch.float64)
     for name in ("Precision", "HR", "NDCG", "MRR", "MAP"):
         torch.testing.assert_close(METRICS[name](relevant, total, torch.arange(1, 5)), ones)
+    # nor by a digit more than 1, in whatever order a sum is taken
+    longest = torch.ones(1, 100, dtype=torch.bool)
+    for cuts in ([3, 100], [5, 10, 20, 50, 100], [1, 2, 7, 64]):
+        found = METRICS["NDCG"](longest, torch.tensor([100]), torch.tensor(cuts))
+        assert found.max() <= 1
     # more would not have fitted into the list
     torch.testing.assert_close(METRICS["MAP"](relevant, total + 5, torch.arange(1, 5)), ones)
 

@@ -24,6 +24,13 @@ SCORES = arrays(
 )
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_none_are_none_of_any(dtype: torch.dtype) -> None:
+    scores, columns = stable_top_k(torch.zeros(3, 40, dtype=dtype), 0)
+    assert scores.shape == columns.shape == (3, 0)
+    assert (scores.dtype, columns.dtype) == (dtype, torch.int64)
+
+
 def stable_sort(scores: Tensor, k: int) -> Tensor:
     """Columns of the k best, by numpy's stable sort of the negated scores."""
     return torch.from_numpy(np.argsort(-scores.double().numpy(), axis=1, kind="stable")[:, :k])

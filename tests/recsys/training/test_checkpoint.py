@@ -93,6 +93,9 @@ def test_without_a_validation_there_is_no_best(group: Group, tmp_path: Path) -> 
     save(tmp_path, group, 2)
     with pytest.raises(DataError, match="holds no checkpoint that was validated"):
         checkpoint.best(tmp_path)
+    save(tmp_path, group, 4, progress={"history": [{"AUC": float("nan")}]})
+    with pytest.raises(DataError, match=r"no epoch a figure .* trainer.metric, .* --fresh"):
+        checkpoint.best(tmp_path)
 
 
 def test_a_kill_while_a_checkpoint_is_removed_leaves_none_that_is_torn(
