@@ -35,6 +35,16 @@ RESERVED = frozenset(
         *(TRAIN_EVENTS, KNOWN_EVENTS, LAST_PRICE, EXPECTED_ITEMS, EXPECTED_SCORES),
     )
 )
+# what torch's modules call something else, so that no table of embeddings can have the name; the
+# long ones with underscores are nobody's columns
+OF_MODULES = frozenset(
+    (
+        *("append", "apply", "bfloat16", "buffers", "children", "clear", "compile", "copy"),
+        *("cpu", "cuda", "double", "eval", "extend", "float", "forward", "half"),
+        *("insert", "ipu", "items", "keys", "modules", "mtia", "parameters", "pop"),
+        *("to", "train", "training", "type", "update", "values", "xpu"),
+    )
+)
 _JOINS = ".#/\\"  # they join names of weights, of lookups and of files
 _LONGEST = 200  # bytes: a table's name is that of a file
 
@@ -63,6 +73,7 @@ def free_name(column: str, side: str, taken: Collection[str]) -> str:
     sided = f"{side}_{plain or 'column'}"
     numbered = (f"{sided}_{number}" for number in range(2, len(taken) + 3))
     for name in (column, plain, sided, *numbered):
-        if name.casefold() not in taken and fault_of(name) is None:
+        folded = name.casefold()
+        if folded not in taken and folded not in OF_MODULES and fault_of(name) is None:
             return name
     raise AssertionError("one of more names than are taken is free")

@@ -56,4 +56,7 @@ def describe(report: IngestReport) -> str:
     if report.reasons:
         reasons = ", ".join(f"{count:,} x {reason}" for reason, count in report.reasons.items())
         text += f"; set aside in quarantine.parquet: {reasons}"
+    if report.renamed:
+        others = ", ".join(f"{column!r} is {name!r}" for column, name in report.renamed.items())
+        text += f"; features that are called otherwise than their columns: {others}"
     return text

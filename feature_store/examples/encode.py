@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _INT32_ROWS = 1 << 31
 
+_NESTED = 8  # joins in one expression: dozens cost minutes to plan, or more depth than Python has
+
 
 def member_of(history: str) -> str:
     """The column that says whether an event is of the types that a history holds."""
@@ -91,7 +93,8 @@ def encode_events(
     }
     events = events.mutate(**members)
     ids = {f.name: f.name for f in schema.of_side("context") if f.kind == "id"}
-    for column, name in {schema.user: USER_ROW, schema.item: ITEM_ROW, **ids}.items():
+    columns = {schema.user: USER_ROW, schema.item: ITEM_ROW, **ids}
+    for place, (column, name) in enumerate(columns.items(), 1):
         values = vocabularies[schema[column].table_name].values
         # what is read over and over takes half the bytes; in memory rows are int64
         width = np.int32 if len(values) < _INT32_ROWS else np.int64
@@ -100,6 +103,8 @@ def encode_events(
         joined = events.left_join(table, events[column] == table["_id"])
         row = joined["_row"].fill_null(UNKNOWN)
         events = joined.mutate(**{name: row}).drop("_id", "_row")
+        if place % _NESTED == 0:
+            events = engine.cache(events)
     numbers = [f.name for f in schema.of_side("context") if f.kind == "dense"]
     label = {} if schema.label is None else {LABEL: events[schema.label].cast("float32")}
     encoded = events.select(

@@ -53,6 +53,7 @@ class IngestReport(BaseModel):
     those that events name. `reasons` counts quarantined rows by reason. `events_without_item`
     (`_user`) counts events whose item (user) the source's items (users) do not list; they are
     stored like any other.
+    `renamed` holds the columns whose features are called otherwise, and how.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -66,6 +67,7 @@ class IngestReport(BaseModel):
     distinct_items: int | None = None
     distinct_users: int | None = None
     reasons: dict[str, int]
+    renamed: dict[str, str] = {}
     events_without_item: int
     events_without_user: int
     finished: datetime
@@ -166,6 +168,7 @@ def _build(
         distinct_items=distinct(engine, log, "item"),
         distinct_users=distinct(engine, log, "user"),
         reasons=dict(aside.reasons.most_common()),
+        renamed=source.renamed,
         events_without_item=unknown["item"],
         events_without_user=unknown["user"],
         finished=finished,

@@ -105,6 +105,11 @@ class Source(Options, ABC):
         """Sixteen hex digits that change when the input or an option does; cheap to compute."""
 
     @property
+    def renamed(self) -> dict[str, str]:
+        """Columns of the input whose features are called otherwise; none by default."""
+        return {}
+
+    @property
     def total_bytes(self) -> int | None:
         """How many bytes `read_events` will read, where that is known."""
         return None

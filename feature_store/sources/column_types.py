@@ -171,5 +171,5 @@ def _statistics(name: str, file: pq.ParquetFile) -> list[Any]:
 def _values(name: str, file: pq.ParquetFile) -> Iterator[pa.Array]:
     """A column batch by batch, lists flattened."""
     for batch in file.iter_batches(columns=[name]):
-        values = plain(batch.column(0))
+        values = plain(batch.column(name))  # `a.b` comes with `a`
         yield plain(pc.list_flatten(values)) if pa.types.is_nested(values.type) else values

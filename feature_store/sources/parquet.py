@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
+from feature_store.columns import LABEL, TIME, fault_of, free_name
 from feature_store.errors import ConfigError, DataError
 from feature_store.options import Options
 from feature_store.schema import Dtype, Feature, Kind, Schema, Side
@@ -64,6 +65,9 @@ class ParquetLog(Source):
         kinds: kinds for columns that should not follow from their types: by default texts and
             integers are ids, lists are bags, fractions are dense. CSV holds texts alone.
         unique: event columns whose combination may occur only once.
+
+    All options speak of columns as the files call them. A feature has the name of its column where
+    one can, and one much like it elsewhere: see `renamed`.
     """
 
     source: Literal["parquet"] = "parquet"
@@ -78,7 +82,7 @@ class ParquetLog(Source):
     unique: tuple[str, ...] = ()
 
     @cached_property
-    def _schema(self) -> Schema:
+    def _log(self) -> tuple[Schema, _Names]:
         events = _columns_of(self.path)
         roles = self.columns
         item_columns = _columns_of(self.items) if self.items else {}
@@ -88,6 +92,7 @@ class ParquetLog(Source):
         wanted = dict.fromkeys([*named, *self.features])
         context = [name for name in wanted if name in events or name not in in_items]
         _require([roles.user, roles.item, roles.time, *context], events, self.path)
+        _refuse_twice(roles, context)
         sides: tuple[tuple[str | None, dict[str, ColumnType], str, Side], ...] = (
             (self.items, item_columns, roles.item, "item"),
             (self.users, user_columns, roles.user, "user"),
@@ -96,50 +101,59 @@ class ParquetLog(Source):
             if path is not None:
                 _require([key], have, path)
                 events[key] = _same_ids(key, events[key], have[key])
+        names = _Names(roles)
         features = [
-            self._feature(roles.user, events[roles.user], "user"),
-            self._feature(roles.item, events[roles.item], "item"),
-            *(self._feature(name, events[name], "context") for name in context),
+            self._feature(roles.user, events[roles.user], "user", names),
+            self._feature(roles.item, events[roles.item], "item", names),
+            *(self._feature(name, events[name], "context", names) for name in context),
         ]
         for _, have, key, side in sides:
-            names = [name for name in have if name != key and name not in self.ignore]
-            features += [self._feature(name, have[name], side) for name in names]
-        known = {feature.name for feature in features}
-        for option, names in (("kinds", list(self.kinds)), ("title", [self.title or roles.item])):
-            for name in names:
+            rest = [name for name in have if name != key and name not in self.ignore]
+            features += [self._feature(name, have[name], side, names) for name in rest]
+        known = {column for columns in names.of_side.values() for column in columns}
+        for option, asked in (("kinds", list(self.kinds)), ("title", [self.title or roles.item])):
+            for name in asked:
                 if name not in known:
                     have_names = ", ".join(sorted(known))
                     raise ConfigError(f"{option} names {name!r}, which is none of: {have_names}")
-        given = roles.model_dump()
+        title = self.title and names.of_side["item"].get(self.title, self.title)
+        unique = tuple(names.of_events.get(name, name) for name in self.unique)
+        given = {role: name and names.called(name) for role, name in roles.model_dump().items()}
         try:
-            return Schema(features=tuple(features), title=self.title, unique=self.unique, **given)
+            schema = Schema(features=tuple(features), title=title, unique=unique, **given)
         except ValidationError as error:
             why = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise ConfigError(
                 f"the columns of {self.path} make no log: {why}; leave columns of items and users "
                 "out with `ignore`"
             ) from None
+        return schema, names
 
     @property
     def schema(self) -> Schema:  # type: ignore[override]
         """From the options and the types of the columns."""
-        return self._schema
+        return self._log[0]
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """The columns whose features are called otherwise, and how."""
+        names = self._log[1]
+        every = [*names.of_side.values(), names.of_events]
+        return {c: name for columns in every for c, name in columns.items() if c != name}
 
     def read_events(self) -> Iterator[RawChunk]:
         """The rows of all files, in order of the files' names."""
-        context = [feature.name for feature in self.schema.of_side("context")]
-        names = [self.columns.user, self.columns.item, self.columns.time, *context]
-        return self._read(self.path, names)
+        return self._read(self.path, self._log[1].of_events)
 
     def read_items(self) -> Iterator[RawChunk]:
         """The items, if there are any."""
         if self.items:
-            yield from self._read(self.items, [f.name for f in self.schema.of_side("item")])
+            yield from self._read(self.items, self._log[1].of_side["item"])
 
     def read_users(self) -> Iterator[RawChunk]:
         """The users, if there are any."""
         if self.users:
-            yield from self._read(self.users, [f.name for f in self.schema.of_side("user")])
+            yield from self._read(self.users, self._log[1].of_side["user"])
 
     def fingerprint(self) -> str:
         """From the options and the files."""
@@ -164,7 +178,7 @@ class ParquetLog(Source):
             return None
         return sum(_open(path).metadata.num_rows for path in paths)
 
-    def _feature(self, name: str, column: ColumnType, side: Side) -> Feature:
+    def _feature(self, name: str, column: ColumnType, side: Side, names: _Names) -> Feature:
         key = name in (self.columns.user, self.columns.item)
         dtype, kind = _derive(column)
         number = key or name in self.columns.numbers or name in self.kinds
@@ -190,11 +204,45 @@ class ParquetLog(Source):
                 f"column {name!r} is of type {column.kind}, which is no feature: "
                 "list it in `ignore`, or cast it"
             )
-        return Feature(name=name, kind=kind, side=side, dtype=dtype)
+        return Feature(name=names.call(name, side), kind=kind, side=side, dtype=dtype)
 
-    def _read(self, pattern: str, names: list[str]) -> Iterator[RawChunk]:
+    def _read(self, pattern: str, columns: dict[str, str]) -> Iterator[RawChunk]:
+        """The columns of all files, under the names of their features."""
         for path in find(pattern):
-            yield from _read_text(path, names) if is_text(path) else _read_parquet(path, names)
+            read = _read_text if is_text(path) else _read_parquet
+            for chunk in read(path, list(columns)):
+                table = chunk.table.select(list(columns))  # `a` brings `a.b` with it, of Parquet
+                yield chunk.with_table(table.rename_columns(list(columns.values())))
+
+
+class _Names:
+    """What the features of people's columns are called."""
+
+    def __init__(self, roles: Columns) -> None:
+        self._roles = roles
+        self._time = TIME if fault_of(roles.time) else roles.time
+        self._taken = {self._time.casefold()}
+        self.of_side: dict[Side, dict[str, str]] = {"user": {}, "item": {}, "context": {}}
+
+    def call(self, column: str, side: Side) -> str:
+        """Give a column's feature its name, which no other has."""
+        of_events = side != "item" or column == self._roles.item
+        labels = {LABEL} if of_events and column != self._roles.label else set()
+        name = free_name(column, {"context": "event"}.get(side, side), self._taken | labels)
+        self._taken.add(name.casefold())
+        self.of_side[side][column] = name
+        return name
+
+    @property
+    def of_events(self) -> dict[str, str]:
+        """Of the columns of events."""
+        user, item = self._roles.user, self._roles.item
+        keys = {user: self.of_side["user"][user], item: self.of_side["item"][item]}
+        return {**keys, self._roles.time: self._time, **self.of_side["context"]}
+
+    def called(self, column: str) -> str:
+        """Of a column with a role, which items may hold where events do not."""
+        return self.of_events.get(column) or self.of_side["item"].get(column, column)
 
 
 def _columns_of(pattern: str) -> dict[str, ColumnType]:
@@ -202,6 +250,10 @@ def _columns_of(pattern: str) -> dict[str, ColumnType]:
     paths = find(pattern)
     texts = [path for path in paths if is_text(path)]
     files = [(path, _open(path)) for path in paths if path not in texts]
+    for path, file in files:
+        names = file.schema_arrow.names
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise DataError(f"{path}: several columns are called {twice[0]!r}: rename all but one")
     try:
         columns = parquet_columns(files)
     except _UNREADABLE as error:
@@ -218,6 +270,18 @@ def _require(names: list[str], have: dict[str, ColumnType], path: str) -> None:
     for name in names:
         if name not in have:
             raise DataError(f"{path}: no column {name!r}; it has: {', '.join(have)}")
+
+
+def _refuse_twice(roles: Columns, context: list[str]) -> None:
+    """Raises ConfigError where one column is to be several things that exclude each other."""
+    keys = {"user": roles.user, "item": roles.item, "time": roles.time}
+    for role, column in keys.items():
+        others = [other for other, name in keys.items() if name == column and other != role]
+        if others or column in context:
+            other = f"columns.{others[0]}" if others else "another role, or among `features`"
+            raise ConfigError(
+                f"column {column!r} is data.columns.{role} and {other}: each needs its own"
+            )
 
 
 def _unlike(name: str, differences: str) -> DataError:

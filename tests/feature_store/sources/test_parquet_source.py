@@ -116,9 +116,14 @@ def test_csv(tmp_path: Path, packed: bool) -> None:
         ({"path": "log/x*.parquet"}, DataError, "no Parquet or CSV file"),
         ({"kinds": {"nope": "id"}}, ConfigError, "kinds names 'nope'"),
         ({"title": "nope"}, ConfigError, "title names 'nope'"),
-        ({"features": ["at"]}, ConfigError, "'at' is of type timestamp"),
+        ({"features": ["at"]}, ConfigError, r"'at' is data\.columns\.time and .*`features`"),
+        (
+            {"columns": {**ROLES, "item": "visitor"}},
+            ConfigError,
+            r"columns\.user and columns\.item",
+        ),
         ({"unique": ["unused"]}, ConfigError, "unique names no event column"),
-        ({"items": "items.parquet", "features": ["device"]}, ConfigError, "named twice.*`ignore`"),
+        ({"items": "twice.parquet"}, DataError, r"twice\.parquet: several columns .* 'colour'"),
         ({"users": "items.parquet"}, DataError, r"items\.parquet: no column 'visitor'"),
     ],
 )
@@ -128,6 +133,8 @@ def test_options_that_do_not_fit_the_files(
     monkeypatch.chdir(tmp_path)
     write_log(tmp_path / "log")
     pq.write_table(pa.table({"sku": [1], "device": ["x"]}), "items.parquet")
+    twice = pa.table([pa.array([1])] * 3, names=["sku", "colour", "colour"])
+    pq.write_table(twice, "twice.parquet")
     source = ParquetLog.model_validate({"path": "log", "columns": ROLES, **options})
     with pytest.raises(error, match=message) as caught:
         ingest(source, tmp_path / "store")
