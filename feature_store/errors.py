@@ -1,5 +1,14 @@
 """The errors a user can mend: each message names the thing, the place and the way out."""
 
+from __future__ import annotations
+
+import shlex
+
+
+def command(*words: object) -> str:
+    """A command line that can be pasted, whatever blanks its paths and ids hold."""
+    return shlex.join(map(str, words))
+
 
 class RecsysError(Exception):
     """Bad input or configuration. Programs print it in one line and exit with status 1."""

@@ -11,7 +11,7 @@ from rich.console import Console
 from pipelines.evaluation_progress import EvaluationProgress
 from pipelines.ingest import ingest_log
 from pipelines.metrics_table import metrics_table
-from pipelines.printer import printer
+from pipelines.printer import print_whole, printer
 from recsys.config import RunConfig
 from recsys.evaluation.ceiling import sentences
 from recsys.report.report import write_report
@@ -54,7 +54,7 @@ def _show(work: Work, tracker: Tracker, results: dict[str, Any], console: Consol
     """The leading process writes the report, keeps it and its pictures as artifacts, and prints."""
     if work.group.leads:
         tracker.log_files(write_report(work.files.path), work.files.plots)
-        console.print(metrics_table(results))
+        print_whole(metrics_table(results), console)
         lines = sentences(results)
         if outcome := results.get(VERDICT):
             tried = advice(work.config, work.files, outcome)

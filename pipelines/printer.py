@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 
 from rich.console import Console
+from rich.table import Table
 
+_WORD = 12  # characters
 _WIDE = 1 << 16  # columns where no terminal ends: nothing is cut or wrapped
 
 
@@ -19,6 +21,26 @@ def printer(*, stderr: bool = False) -> Console:
         highlight=False,
         width=None if stream.isatty() else _WIDE,
     )
+
+
+def print_whole(table: Table, console: Console | None = None) -> None:
+    """Print a table: where a terminal is narrower than its numbers, lines run over its edge, and
+    no column is lost."""
+    console = console or printer()
+    width = console.width
+    console.width = max(width, _least_width(table, console))
+    console.print(table)
+    console.width = width
+
+
+def _least_width(table: Table, console: Console) -> int:
+    """Columns of a terminal that hold the cells which may not be folded, and a word of others."""
+    width = 2
+    for column in table.columns:
+        measures = [console.measure(cell) for cell in (column.header, *column.cells)]
+        wide = [m.maximum if column.no_wrap else min(m.minimum, _WORD) for m in measures]
+        width += max(wide) + 3  # with the blanks around it
+    return width
 
 
 def shown(value: object) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from feature_store.errors import RecsysError
 from pipelines.cli import asking, comparing, ingesting, looking, scoring, signing, tuning, working
+from pipelines.cli.fault import told_of_fault
 
 # Heavy imports happen inside the verbs, so that --help answers at once.
 # What torch's native code warns of (a choice made on purpose, in sharding.py) tells users nothing.
@@ -50,3 +51,5 @@ def main() -> None:
         app()
     except RecsysError as error:
         sys.exit(f"recsys: {error}")
+    except Exception as error:  # the last resort: what users can mend is told above
+        sys.exit(f"recsys: {told_of_fault(error)}")

@@ -33,7 +33,7 @@ def compare(
     Example: recsys compare runs/sasrec runs/two_tower runs/sasrec:popularity -m NDCG@10 -m Recall
     """
     from pipelines.compare import comparison_table
-    from pipelines.printer import printer
+    from pipelines.printer import print_whole
     from recsys.report.comparison import compare as job
 
     comparison = job(runs, metric or (), test=test)
@@ -44,7 +44,7 @@ def compare(
     if as_json:
         typer.echo(json.dumps(comparison.to_dict(), indent=2, allow_nan=False))
         return
-    printer().print(comparison_table(comparison))
+    print_whole(comparison_table(comparison))
     for note in comparison.notes:
         typer.echo(f"note: {note}")
     if out is not None:

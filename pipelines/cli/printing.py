@@ -27,6 +27,7 @@ def read_requests(path: Path) -> Any:
 
 def print_finished(finished: Any) -> None:
     """The end of a run: five recommendations for one user, and where to look further."""
+    from feature_store.errors import command
     from recsys.config import load_config
     from recsys.runs.verdict import VERDICT, sentence
 
@@ -34,24 +35,30 @@ def print_finished(finished: Any) -> None:
     config = load_config(files.config)
     here = "" if shutil.which("recsys") else f"{Path(sys.executable).parent}/"
     here = here.removeprefix(f"{Path.cwd()}/")
+    program = f"{here}recsys"
     if config.ranker is None:
         recommender = finished.recommender
         user = recommender.users()[0]
         answers = recommender.recommend_table(recommender.requests_of([user]), k=5)
         title = f"five recommendations for user {user}"
         print_answers(answers.drop_columns(["fallback"]), "table", title)
-        each, more = f"per user in {files.lists}", f"recommend {files.path} --user {user} -k 10"
+        each = f"per user in {files.lists}"
+        more = command(program, "recommend", files.path, f"--user={user}", "-k", 10)
     else:
-        each, more = f"per row in {files.predictions}", f"score {files.path} --requests FILE"
-    uri = config.tracking_uri
+        each = f"per row in {files.predictions}"
+        more = command(program, "score", files.path, "--requests", "FILE")
+    tracked = ""
+    if config.tracking.enabled and files.tracking_id.exists():  # or nothing would be seen there
+        look = command(f"{here}mlflow", "ui", "--backend-store-uri", config.tracking_uri)
+        tracked = f"MLflow UI:    {look}\n"
+    example = command(program, "run", "pipelines/configs/movielens_1m_sasrec.toml")
     if outcome := finished.results.get(VERDICT):
         typer.echo(f"verdict:      {sentence(config.model.name, outcome)}")
     typer.echo(
         f"bundle:       {files.bundle}\n"
         f"figures:      {files.metrics}, {each}\n"
         f"report:       {files.report}, its pictures in {files.plots}\n"
-        f"ask more:     {here}recsys {more}\n"
-        f"MLflow UI:    {here}mlflow ui --backend-store-uri {uri}\n"
-        f"MovieLens-1M: {here}recsys run pipelines/configs/movielens_1m_sasrec.toml "
-        "data.path=FOLDER_OR_ZIP"
+        f"ask more:     {more}\n"
+        f"{tracked}"
+        f"MovieLens-1M: {example} data.path=FOLDER_OR_ZIP"
     )

@@ -44,7 +44,7 @@ def tune(
     recsys tune CONFIG 'tune.retrievers=["item_knn", "ease", "sasrec"]' tune.timeout=20
     """
     from feature_store.errors import ConfigError
-    from pipelines.printer import printer
+    from pipelines.printer import print_whole
     from pipelines.tune import tune as job
     from pipelines.tuning_table import baseline_snippet, trials_table
     from recsys.runs.folder import RunFolder
@@ -61,7 +61,7 @@ def tune(
     else:
         loaded, files = for_retriever(asked, retriever, overrides)
     record = job(loaded, files, resume=resume, replace=replace)
-    printer().print(trials_table(record))
+    print_whole(trials_table(record))
     if retriever is not None and (snippet := baseline_snippet(record)):
         typer.echo(snippet)
     typer.echo(f"tuned: {files.tuned_config}")

@@ -78,4 +78,6 @@ def list_dimensions(name: str, length: int | None) -> dict[int, torch.export.Dim
     """The number of requests, and the length of a list of at most `length` entries."""
     if length == 1:
         return {0: REQUESTS}
-    return {0: REQUESTS, 1: torch.export.Dim(f"{name}_length", min=1, max=length)}
+    # a dimension's name is an identifier, and a column's may be anything
+    own = name if name.isidentifier() else f"x{name.encode().hex()}"
+    return {0: REQUESTS, 1: torch.export.Dim(f"{own}_length", min=1, max=length)}

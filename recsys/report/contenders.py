@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from feature_store.errors import DataError
+from feature_store.errors import DataError, command
 from recsys.runs.finished import Run, measured
 from recsys.runs.weights import TRAINING, training_of
 
@@ -53,7 +53,8 @@ class Contender:
         if table.num_rows != self.summary["users"]:
             raise DataError(
                 f"{self._path} has {table.num_rows:,} users and metrics.json "
-                f"{self.summary['users']:,}: run `recsys evaluate {self.folder}` again"
+                f"{self.summary['users']:,}: run "
+                f"`{command('recsys', 'evaluate', self.folder)}` again"
             )
         return table.to_pandas().set_index("user")
 
@@ -61,7 +62,9 @@ class Contender:
     def _path(self) -> Path:
         path = self.run.files.lists_of(self.retriever)
         if not path.exists():
-            raise DataError(f"{path} is absent: run `recsys evaluate {self.folder}` again")
+            raise DataError(
+                f"{path} is absent: run `{command('recsys', 'evaluate', self.folder)}` again"
+            )
         return path
 
 

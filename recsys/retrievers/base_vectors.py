@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from feature_store.columns import HISTORY, HISTORY_TIME
-from feature_store.errors import ConfigError, DataError
+from feature_store.errors import ConfigError, DataError, command
 from feature_store.protocols import VALIDATION
 from recsys.data.examples import Examples, Interactions
 from recsys.serving.generator import Generator
@@ -77,7 +77,7 @@ def vectors_of(
 def _open(run: Path) -> Recommender:
     bundle = run / "bundle"
     if not bundle.exists():
-        raise DataError(f"{run} has no bundle: run `recsys export {run}`")
+        raise DataError(f"{run} has no bundle: run `{command('recsys', 'export', run)}`")
     return Recommender.open(bundle)
 
 

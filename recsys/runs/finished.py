@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from feature_store.errors import DataError
+from feature_store.errors import DataError, command
 from recsys.runs.folder import RunFolder
 from recsys.serving.recommender import Recommender
 
@@ -53,7 +53,8 @@ class Run:
             results = json.loads(self.files.metrics.read_text())
         except FileNotFoundError:
             raise DataError(
-                f"{self.folder} was not evaluated: run `recsys evaluate {self.folder}`"
+                f"{self.folder} was not evaluated: run "
+                f"`{command('recsys', 'evaluate', self.folder)}`"
             ) from None
         times = self.files.seconds
         seconds = json.loads(times.read_text()) if times.exists() else {}
@@ -72,7 +73,9 @@ class Run:
     def recommender(self) -> Recommender:
         """The bundle, verified and ready to answer."""
         if not self.bundle.exists():
-            raise DataError(f"{self.folder} has no bundle: run `recsys export {self.folder}`")
+            raise DataError(
+                f"{self.folder} has no bundle: run `{command('recsys', 'export', self.folder)}`"
+            )
         return Recommender.open(self.bundle)
 
     def recommend(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from feature_store.durable import write_text
-from feature_store.errors import DataError
+from feature_store.errors import DataError, command
 from recsys.config import RunConfig
 from recsys.data.examples import Examples
 from recsys.distributed import Group
@@ -165,6 +165,7 @@ def trained_model(config: RunConfig, group: Group | None = None) -> tuple[Model,
     checkpoints = RunFolder(config.folder).phase(phase.name).checkpoints
     if is_trained(config) and checkpoint.newest(checkpoints) is None:
         raise DataError(
-            f"{checkpoints} holds no checkpoint: run `recsys train {config.folder}` first"
+            f"{checkpoints} holds no checkpoint: run "
+            f"`{command('recsys', 'train', config.folder)}` first"
         )
     return learnt_model(config, examples, checkpoints, group), examples

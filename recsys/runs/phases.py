@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from feature_store.errors import DataError
+from feature_store.errors import DataError, command
 from feature_store.protocols import LEARNT, TRAIN, VALIDATION
 from recsys.config import RunConfig
 from recsys.runs.finished import Run
@@ -75,6 +75,6 @@ def start_of(config: RunConfig, phase: Phase) -> PhaseFolder | None:
     if not start.checkpoints.exists():
         raise DataError(
             f"trainer.start_from = {phase.start_from}: that run has no checkpoints; "
-            f"run `recsys train {run.folder}` first"
+            f"run `{command('recsys', 'train', run.folder)}` first"
         )
     return start

@@ -16,7 +16,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from feature_store.errors import DataError
+from feature_store.errors import DataError, command
 from recsys.embeddings.options import Dtype
 from recsys.inputs import Input, from_json, to_json
 from recsys.lists.merging import MergeName
@@ -181,7 +181,7 @@ class Manifest(_Frozen):
             run = folder.parent if (folder.parent / "config.toml").exists() else "RUN"
             raise DataError(
                 f"{folder} has bundle format {written}, this program reads {FORMAT}: make it anew "
-                f"with `recsys export {run}`"
+                f"with `{command('recsys', 'export', run)}`"
             )
         try:
             return cls.model_validate(tree)

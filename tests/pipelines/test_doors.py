@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tomli_w
+from rich.console import Console
+from rich.table import Table
+
+from feature_store.errors import command
+from pipelines.cli.printing import print_finished
+from pipelines.printer import print_whole
+from recsys.runs.folder import RunFolder
 
 Ask = Callable[..., tuple[Any, str, str]]
 
@@ -15,3 +26,71 @@ Ask = Callable[..., tuple[Any, str, str]]
 def test_no_number_of_the_command_line_is_none(recsys: Ask, words: list[str], value: str) -> None:
     status, _, errors = recsys(*words, value)
     assert status == 2 and words[-1] in errors and "Invalid value" in errors
+
+
+def test_what_nobody_foresaw_is_one_line_with_a_file(
+    recsys: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def doctor() -> int:
+        raise KeyError("of\nours")
+
+    monkeypatch.setattr("recsys.doctor.doctor", doctor)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    message, out, errors = recsys("doctor")
+    (file,) = tmp_path.iterdir()
+    assert message.startswith("recsys: this is a fault of the program, KeyError: ")
+    assert str(file) in message and "\n" not in message and "Traceback" not in out + errors
+    assert "raise KeyError" in file.read_text()
+
+
+@pytest.mark.parametrize("width", [20, 60, 80, 200])
+def test_a_narrow_terminal_loses_no_column(width: int) -> None:
+    table = Table()
+    table.add_column("run", overflow="fold")
+    for heading in ("figure", "difference", "p"):
+        table.add_column(heading, no_wrap=True)
+    table.add_row("runs/with a name " * 4, "0.1234\n[0.1111, 0.2222]", "+0.0100\n[-0.1, 0.1]", "1")
+    console = Console(file=StringIO(), width=width)
+    print_whole(table, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    for whole in ("[0.1111, 0.2222]", "[-0.1, 0.1]", "figure", "difference", "p"):
+        assert whole in text
+    assert console.width == width
+    if width >= 80:
+        assert max(map(len, text.splitlines())) <= width
+
+
+def finished(folder: Path, *, enabled: bool, tracked: bool) -> Any:
+    """A ranker's run, as far as its end is told of."""
+    folder.mkdir(parents=True)
+    tree = {
+        "name": folder.name,
+        "output": str(folder.parent),
+        "data": {"source": "synthetic"},
+        "ranker": {"name": "dcn"},
+        "tracking": {"enabled": enabled},
+    }
+    files = RunFolder(folder)
+    files.config.write_text(tomli_w.dumps(tree))
+    if tracked:
+        files.tracking_id.write_text("1")
+    return SimpleNamespace(files=files, results={})
+
+
+@pytest.mark.parametrize(("enabled", "tracked"), [(True, True), (True, False), (False, True)])
+def test_printed_commands_can_be_pasted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], enabled: bool, tracked: bool
+) -> None:
+    """MLflow is named where something was recorded, and only there."""
+    folder = tmp_path / "my runs" / "mine"
+    print_finished(finished(folder, enabled=enabled, tracked=tracked))
+    told = dict(line.split(":", 1) for line in capsys.readouterr().out.splitlines())
+    assert f"recsys score '{folder}' --requests FILE" in told["ask more"]
+    assert ("MLflow UI" in told) == (enabled and tracked)
+    if "MLflow UI" in told:
+        assert f"'sqlite:///{folder.parent}/mlflow.db'" in told["MLflow UI"]
+
+
+def test_a_command_is_quoted_where_it_must_be() -> None:
+    assert command("recsys", "train", "runs/plain", "-k", 10) == "recsys train runs/plain -k 10"
+    assert command("recsys", "train", "my runs/$x") == "recsys train 'my runs/$x'"

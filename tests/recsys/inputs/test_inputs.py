@@ -133,3 +133,10 @@ def test_a_program_leaves_requests_and_lists_free() -> None:
 def test_examples_hold_one_width_of_integers() -> None:
     batch = Block.of(EXAMPLES).to_batch()
     assert {asked.from_batch(batch).dtype for asked in EVERY[:-1]} == {torch.int64}
+
+
+def test_dimensions_have_names_of_their_own_whatever_columns_are_called() -> None:
+    names = ["tags", "a b", "a-b", "gr\u00f6\u00dfe", "\u540d\u524d", "it's", "class"]
+    dims = [Bag(name).dimensions()[1].__name__ for name in names]
+    assert len(set(dims)) == len(names) and all(dim.isidentifier() for dim in dims)
+    assert dims[0] == "tags_length"
