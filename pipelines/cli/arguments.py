@@ -41,11 +41,18 @@ def writable(path: Path | None) -> Path | None:
     from feature_store.errors import DataError
     from feature_store.sources.text_file import DELIMITERS
 
-    if path is None:
-        return None
-    if path.suffix not in (".parquet", *DELIMITERS):
+    if path is not None and path.suffix not in (".parquet", *DELIMITERS):
         known = ", ".join((".parquet", *DELIMITERS))
         raise DataError(f"--out {path}: the name says what is written: let it end in {known}")
+    return in_a_folder(path)
+
+
+def in_a_folder(path: Path | None) -> Path | None:
+    """A file that can be written. Raises DataError, before there is anything to write."""
+    from feature_store.errors import DataError
+
+    if path is None:
+        return None
     if path.is_dir() or not path.parent.is_dir():
         wrong = f"{path} is a folder" if path.is_dir() else f"there is no folder {path.parent}"
         raise DataError(f"--out {path}: {wrong}")

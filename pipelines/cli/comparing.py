@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from pipelines.cli.arguments import in_a_folder
+
 
 def compare(
     runs: Annotated[
@@ -23,7 +25,10 @@ def compare(
     ] = "randomisation",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Write an HTML report of the runs side by side, too.")
+        Path | None,
+        typer.Option(
+            callback=in_a_folder, help="Write an HTML report of the runs side by side, too."
+        ),
     ] = None,
 ) -> None:
     """Runs side by side: differences from the first, intervals and paired p-values.

@@ -21,8 +21,8 @@ def read_requests(path: Path) -> Any:
 
     try:
         return pq.read_table(path, partitioning=None)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
 
 
 def print_finished(finished: Any) -> None:

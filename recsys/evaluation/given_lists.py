@@ -67,6 +67,8 @@ class GivenLists(nn.Module):
                 is null, or no user of the file, or no item of such a user, is in the log.
         """
         table, path = _read(source)
+        if not table.num_rows:
+            raise DataError(f"{path} holds no lists: it has columns and not one row")
         schema = examples.schema
         user = _ids(table, path, "user", schema.user, examples)
         item = _ids(table, path, "item", schema.item, examples)

@@ -28,6 +28,19 @@ def test_no_number_of_the_command_line_is_none(recsys: Ask, words: list[str], va
     assert status == 2 and words[-1] in errors and "Invalid value" in errors
 
 
+@pytest.mark.parametrize("verb", ["recommend", "score", "compare"])
+@pytest.mark.parametrize("place", ["nowhere/out", "folder"])
+def test_where_answers_go_is_looked_at_before_any_work(
+    recsys: Ask, tmp_path: Path, verb: str, place: str
+) -> None:
+    name = f"{place}.html" if verb == "compare" else f"{place}.parquet"
+    if place == "folder":
+        (tmp_path / name).mkdir()
+    asked = ["--requests", "none"] if verb == "score" else []
+    message, _, _ = recsys(verb, tmp_path / "no_run", *asked, "--out", tmp_path / name)
+    assert message.startswith(f"recsys: --out {tmp_path / name}: ") and "folder" in message
+
+
 def test_what_nobody_foresaw_is_one_line_with_a_file(
     recsys: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -143,6 +143,7 @@ WRONG = {
     ),
     "column 'rank' holds": lambda f: f.assign(rank="first"),
     "column 'user' holds": lambda f: f.assign(user="u" + f["user"].astype(str)),
+    "holds no lists": lambda f: f.iloc[:0],
     "none of its users is in the log": lambda f: f.assign(user=f["user"] + 10**6),
     "none of the items": lambda f: f.assign(item="x" + f["item"]),
     "items that users of the log are given": lambda f: f.assign(  # known ones go to strangers
