@@ -9,7 +9,7 @@ import typer
 
 from feature_store.errors import RecsysError
 from pipelines.cli import asking, comparing, ingesting, looking, scoring, signing, tuning, working
-from pipelines.cli.fault import told_of_fault
+from pipelines.cli.fault import one_line, told_of_fault
 
 # Heavy imports happen inside the verbs, so that --help answers at once.
 # What torch's native code warns of (a choice made on purpose, in sharding.py) tells users nothing.
@@ -50,6 +50,6 @@ def main() -> None:
     try:
         app()
     except RecsysError as error:
-        sys.exit(f"recsys: {error}")
+        sys.exit(f"recsys: {one_line(error)}")
     except Exception as error:  # the last resort: what users can mend is told above
         sys.exit(f"recsys: {told_of_fault(error)}")

@@ -46,8 +46,6 @@ def recommend(
 
     Example: recsys recommend runs/synthetic_quickstart --user 7 --user 42 -k 5
     """
-    import pyarrow.compute as pc
-
     from feature_store.errors import DataError
     from pipelines.cli.printing import read_requests
     from recsys.serving.recommender import Recommender
@@ -65,7 +63,7 @@ def recommend(
         strict=strict,
     )
     asked = answers.filter(answers["fallback"]).column(0)
-    if users := pc.count_distinct(asked, mode="all").as_py():
+    if users := len(asked.unique()):
         typer.echo(
             f"recsys: {users} of those asked for have no known history: they get the "
             "bundle's fallback, popular items; --strict refuses",

@@ -9,12 +9,23 @@ import traceback
 _LONGEST = 300  # characters of an error's own words
 
 
+def one_line(words: object) -> str:
+    """Words in one line, whatever paths and values hold: what cannot be printed is escaped."""
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode()
+        for sign in str(words)
+    )
+
+
 def told_of_fault(error: BaseException) -> str:
-    """One line on an error that no user can mend, which leaves its traceback in a file."""
+    """One line on an error that nobody foresaw. Where no user can mend it, its traceback is left in
+    a file."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return one_line(f"{str(error.filename)[:_LONGEST]}: {error.strerror}")
     handle, path = tempfile.mkstemp(prefix="recsys-fault-", suffix=".txt")
     with os.fdopen(handle, "w") as file:
         file.writelines(traceback.format_exception(error))
-    words = " ".join(str(error).split())[:_LONGEST]
+    words = one_line(" ".join(str(error).split()))[:_LONGEST]
     return (
         f"this is a fault of the program, {type(error).__name__}: {words}; please report it with "
         f"{path}, which says where"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from feature_store.errors import DataError
-from feature_store.ids import as_ids
+from feature_store.ids import as_ids, plain
 from recsys.inputs import History, Requests
 from recsys.lists.diversify import diversify
 from recsys.serving.bundle import Bundle
@@ -269,5 +269,8 @@ class Recommender:
         """What answers are told apart by: the users, or else the requests' places."""
         key = self.bundle.schema.user
         if key in requests.column_names:
-            return USER, requests.column(key).combine_chunks()
+            names = plain(requests.column(key))
+            if pa.types.is_nested(names.type):
+                raise DataError(f"column {key!r} of the requests holds {names.type}, and no ids")
+            return USER, names
         return REQUEST, pa.array(np.arange(requests.num_rows))

@@ -56,6 +56,15 @@ def test_what_nobody_foresaw_is_one_line_with_a_file(
     assert "raise KeyError" in file.read_text()
 
 
+@pytest.mark.parametrize("path", ["a\nb", "\u00e9" * 300, "a" * 5000, "", "/dev/null"])
+@pytest.mark.parametrize("verb", ["ingest", "recommend", "config", "evaluate", "plan"])
+def test_any_path_is_told_in_one_line(recsys: Ask, verb: str, path: str) -> None:
+    words = ["--user", "1"] if verb == "recommend" else []
+    message, _, errors = recsys(verb, path, *words)
+    assert message.startswith("recsys: ") and "\n" not in message and len(message) < 800
+    assert "fault of the program" not in message and "Traceback" not in errors
+
+
 @pytest.mark.parametrize("width", [20, 60, 80, 200])
 def test_a_narrow_terminal_loses_no_column(width: int) -> None:
     table = Table()
