@@ -32,7 +32,7 @@ def plan(
     """
     from pipelines.ingest import ingest_log
     from pipelines.plan_table import plan_table
-    from pipelines.printer import print_whole
+    from pipelines.printer import printer
     from recsys.report.plan_chart import draw_plan
     from recsys.runs.folder import RunFolder
     from recsys.runs.lock import locked
@@ -43,7 +43,7 @@ def plan(
     with locked(files):  # examples are written where they are not there
         ingest_log(loaded)
         planned = job(loaded, world_size, hbm, hosts)
-        print_whole(plan_table(planned))
+        printer().print(plan_table(planned))
         typer.echo(f"picture: {draw_plan(planned, files.plan_plot)}")
     if planned.problem:
         raise RecsysError(planned.problem)
