@@ -27,6 +27,7 @@ from recsys.embeddings.options import EmbeddingsConfig, PerFeature
 from recsys.training import checkpoint
 from recsys.training.background import Writer
 from recsys.training.growth import describe
+from recsys.training.trainer import Progress
 
 TESTS = Path(__file__).resolve().parents[1]
 SHARDED = PerFeature(shard_above_mb=0)
@@ -93,7 +94,8 @@ def test_without_a_validation_there_is_no_best(group: Group, tmp_path: Path) -> 
     save(tmp_path, group, 2)
     with pytest.raises(DataError, match="holds no checkpoint that was validated"):
         checkpoint.best(tmp_path)
-    save(tmp_path, group, 4, progress={"history": [{"AUC": float("nan")}]})
+    validated = Progress(history=[{"AUC": float("nan")}])
+    save(tmp_path, group, 4, progress=vars(validated))
     with pytest.raises(DataError, match=r"no epoch a figure .* trainer.metric, .* --fresh"):
         checkpoint.best(tmp_path)
 
