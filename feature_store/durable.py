@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,14 +36,14 @@ def staged(folder: Path) -> Iterator[Path]:
         staging = _aside(folder, "partial")
         staging.mkdir()
     except OSError as error:
-        raise DataError(f"{folder} cannot be written: {error.strerror}") from None
+        raise cannot_write(folder, error) from None
     handle = os.open(staging, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)  # held until this process ends, however it ends
     try:
         yield staging
         _publish(staging, folder)
     except OSError as error:  # a full disk, for one
-        raise DataError(f"{folder} cannot be written: {error}") from None
+        raise cannot_write(folder, error) from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         os.close(handle)
@@ -110,7 +111,7 @@ def write_tables(
 ) -> None:
     """Write tables of one schema, at least one, as `write_parquet` writes one that holds them
     all; a single one is in memory at a time."""
-    with _aside_file(path) as file, ExitStack() as stack:
+    with written(path) as file, ExitStack() as stack:
         writer: pq.ParquetWriter | None = None
         for table in tables:
             if writer is None:
@@ -126,13 +127,16 @@ def write_text(text: str, path: Path) -> None:
 
 def write_bytes(contents: bytes, path: Path) -> None:
     """Write a file that appears whole or not at all."""
-    with _aside_file(path) as file:
+    with written(path) as file:
         file.write(contents)
 
 
 @contextmanager
-def _aside_file(path: Path) -> Iterator[BinaryIO]:
-    """A file beside `path` that takes its place, on the disk, once it is written."""
+def written(path: Path) -> Iterator[BinaryIO]:
+    """A file beside `path` that takes its place, on the disk, once it is written.
+
+    Raises DataError when it cannot be written.
+    """
     aside = _aside(path, "partial")
     try:
         with open(aside, "wb") as file:
@@ -140,9 +144,37 @@ def _aside_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
+        _sync(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from None
     finally:
-        aside.unlink(missing_ok=True)
-    _sync(path.parent)
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, error: OSError) -> DataError:
+    """What to say of a file or folder that cannot be written: also how much of its disk is free."""
+    reason = error.strerror or " ".join(str(error).split())
+    return DataError(
+        f"{path} cannot be written: {reason}; {free_bytes(path) / 1e9:.2f} GB are free"
+    )
+
+
+def free_bytes(path: Path) -> int:
+    """Free on the disk that a file or folder lies on, or will."""
+    at = Path(path).absolute()
+    while not at.exists():
+        at = at.parent
+    return shutil.disk_usage(at).free
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The tree that `write_text` put into a file; empty where there is none, or half of one."""
+    try:
+        tree = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return tree if isinstance(tree, dict) else {}
 
 
 def _sync(folder: Path) -> None:

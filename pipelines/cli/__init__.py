@@ -10,6 +10,7 @@ import typer
 from feature_store.errors import RecsysError
 from pipelines.cli import asking, comparing, ingesting, looking, scoring, signing, tuning, working
 from pipelines.cli.fault import one_line, told_of_fault
+from pipelines.cli.stopping import Stopped, stoppable
 
 # Heavy imports happen inside the verbs, so that --help answers at once.
 # What torch's native code warns of (a choice made on purpose, in sharding.py) tells users nothing.
@@ -46,10 +47,16 @@ app.add_typer(bundle, name="bundle")
 
 
 def main() -> None:
-    """Entry point: a user's error is one line on stderr and status 1, never a traceback."""
+    """Entry point: a user's error is one line on stderr and status 1, never a traceback; so is a
+    disk that is full, and a signal, after which the status is the shell's, 130 or 143."""
     try:
-        app()
+        with stoppable():
+            app()
     except RecsysError as error:
         sys.exit(f"recsys: {one_line(error)}")
+    except Stopped as stopped:
+        if os.environ.get("RANK", "0") == "0":  # of processes that work together one tells
+            print(f"recsys: {stopped}", file=sys.stderr)
+        sys.exit(stopped.status)
     except Exception as error:  # the last resort: what users can mend is told above
         sys.exit(f"recsys: {told_of_fault(error)}")

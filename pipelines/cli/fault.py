@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import traceback
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LONGEST = 300  # characters of an error's own words
 
 
@@ -22,6 +24,8 @@ def told_of_fault(error: BaseException) -> str:
     a file."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return one_line(f"{str(error.filename)[:_LONGEST]}: {error.strerror}")
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return one_line(f"{error.strerror or error}: make room on the disk, then go on")
     handle, path = tempfile.mkstemp(prefix="recsys-fault-", suffix=".txt")
     with os.fdopen(handle, "w") as file:
         file.writelines(traceback.format_exception(error))

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store.catalogue import Catalogue
-from feature_store.durable import staged
+from feature_store.durable import free_bytes, staged
 from feature_store.errors import DataError
 from feature_store.vocabulary import vocabulary_file
 from recsys.data.examples import Examples
@@ -37,6 +37,10 @@ class PartExport(Protocol):
     def features(self) -> tuple[str, ...]:
         """The features whose raw ids it reads or answers with."""
 
+    @property
+    def bytes(self) -> int:
+        """Of its weights, which may come to lie in the bundle in fewer bits."""
+
     def write(self, folder: Path) -> PartRecord:
         """Write the part's files into its folder, golden requests among them."""
 
@@ -53,6 +57,7 @@ def write_bundle(folder: Path, parts: Mapping[str, PartExport], catalogue: Catal
     """
     _refuse_other_logs(parts)
     examples = next(iter(parts.values())).examples
+    _look_for_space(folder, parts, catalogue)
     with staged(folder) as aside:
         examples.schema.save(aside / SCHEMA)
         vocabularies = _write_vocabularies(aside, parts)
@@ -76,6 +81,19 @@ def write_bundle(folder: Path, parts: Mapping[str, PartExport], catalogue: Catal
         for name, part in parts.items():
             part.verify(written, name)
     return Bundle.open(folder)
+
+
+def _look_for_space(folder: Path, parts: Mapping[str, PartExport], catalogue: Catalogue) -> None:
+    """Raises DataError where what is copied, and the weights, do not fit on the disk."""
+    examples = next(iter(parts.values())).examples
+    needed = sum(part.bytes for part in parts.values())
+    copied = (examples.folder / "serving.parquet", catalogue.path("item"))
+    needed += sum(path.stat().st_size for path in copied if path.exists())
+    if (free := free_bytes(folder)) < needed:
+        raise DataError(
+            f"{folder} cannot be written: it takes {needed / 1e9:.2f} GB at least, and "
+            f"{free / 1e9:.2f} GB of that disk are free: make room, then `recsys export` again"
+        )
 
 
 def versions() -> dict[str, str]:

@@ -20,7 +20,7 @@ from recsys.data.block import Block
 from recsys.data.examples import Examples
 from recsys.embeddings.options import QuantisationConfig
 from recsys.export.fallback import popular_lately
-from recsys.export.programs import export_program, on_plain_tables, quantise_tables
+from recsys.export.programs import export_program, least_bytes, on_plain_tables, quantise_tables
 from recsys.export.requests import features_of, raw_requests
 from recsys.export.sample_quality import SAMPLE_K, sample_recall
 from recsys.export.space import space_of
@@ -70,6 +70,11 @@ class GeneratorExport:
     quantisation: QuantisationConfig = QuantisationConfig()  # noqa: RUF009 (frozen)
 
     noun: ClassVar[str] = GeneratorRecord.noun
+
+    @property
+    def bytes(self) -> int:
+        """Of its weights, at least."""
+        return least_bytes(self.retriever, self.quantisation)
 
     @property
     def features(self) -> tuple[str, ...]:

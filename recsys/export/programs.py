@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import io
 import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
 
+from feature_store.durable import written
 from feature_store.errors import ConfigError
 from recsys.data.batch import Batch
 from recsys.embeddings.options import QuantisationConfig
@@ -21,6 +23,42 @@ from recsys.embeddings.tables import Embeddings
 from recsys.inputs import REQUESTS
 from recsys.model import Model
 from recsys.serving.manifest import Quantisation
+
+
+class _Sink(io.RawIOBase):
+    """Where torch writes a program: its writer ends the whole process where a file fails, so it is
+    not told, and `check` raises afterwards."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._error: OSError | None = None
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """torch goes back to the beginning when it is done."""
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Nothing is read or written there."""
+        return offset
+
+    def write(self, data: Any) -> int:
+        """As if all were well."""
+        if self._error is None:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self._error = error
+        return len(data)
+
+    def check(self) -> None:
+        """Raises OSError where anything could not be written."""
+        if self._error is not None:
+            raise self._error
+
 
 # what torch.export writes of a node besides its value
 _TOLD = {"stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "custom", "from_node"}
@@ -34,6 +72,12 @@ def on_plain_tables(model: Model) -> Any:
             if isinstance(child, Embeddings):
                 setattr(parent, name, child.plain())
     return plain
+
+
+def least_bytes(model: nn.Module, config: QuantisationConfig) -> int:
+    """Bytes of a model's weights where tables of fewer bits have as few as there are."""
+    fewest = 1 if config.dtype == "fp32" and not config.tables else 8
+    return sum(tensor.nbytes for tensor in model.state_dict().values()) // fewest
 
 
 def quantise_tables(
@@ -74,7 +118,10 @@ def export_program(
         warnings.simplefilter("ignore")
         exported = torch.export.export(program, arguments, dynamic_shapes=dimensions)
         _strip(exported)
-        torch.export.save(exported, str(path))
+        with written(path) as file:
+            sink = _Sink(file)
+            torch.export.save(exported, sink)  # type: ignore[arg-type]
+            sink.check()
 
 
 def _at_least_two(part: Tensor, *, columns: bool) -> Tensor:

@@ -15,7 +15,7 @@ from feature_store.durable import write_parquet
 from recsys.data.block import Block
 from recsys.data.examples import Examples
 from recsys.embeddings.options import QuantisationConfig
-from recsys.export.programs import export_program, on_plain_tables, quantise_tables
+from recsys.export.programs import export_program, least_bytes, on_plain_tables, quantise_tables
 from recsys.export.requests import features_of, raw_requests
 from recsys.export.sample_quality import sample_auc
 from recsys.inputs import Id
@@ -49,6 +49,11 @@ class RankerExport:
     quantisation: QuantisationConfig = QuantisationConfig()  # noqa: RUF009 (frozen)
 
     noun: ClassVar[str] = RankerRecord.noun
+
+    @property
+    def bytes(self) -> int:
+        """Of its weights, at least."""
+        return least_bytes(self.ranker, self.quantisation)
 
     @property
     def features(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from feature_store.durable import written
 from feature_store.file_names import file_name
 from recsys import figure as figures
 
@@ -143,7 +144,8 @@ class Chart:
         path = folder / f"{file_name(self.name)}.png"
         with _styled():
             self.figure.set_facecolor("white")
-            FigureCanvasAgg(self.figure).print_figure(path, dpi=160)
+            with written(path) as file:
+                FigureCanvasAgg(self.figure).print_figure(file, dpi=160, format="png")
             self.figure.set_facecolor("none")
         return path
 

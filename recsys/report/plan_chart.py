@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from feature_store.durable import written
 from recsys.embeddings.planning import GB, RESERVE
 from recsys.runs.plan import Planned
 
@@ -39,5 +40,6 @@ def draw_plan(planned: Planned, path: Path) -> Path:
     look: dict[str, Any] = {"bbox_to_anchor": (1, 1), "frameon": False, "fontsize": 8}
     axes.legend(list(named.values()), list(named), loc="upper left", **look)
     path.parent.mkdir(parents=True, exist_ok=True)
-    FigureCanvasAgg(figure).print_figure(path, dpi=150)
+    with written(path) as file:
+        FigureCanvasAgg(figure).print_figure(file, dpi=150, format="png")
     return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from feature_store.durable import read_json, write_text
 from feature_store.errors import DataError
 from recsys.evaluation.ceiling import sentences
 from recsys.evaluation.item_facts import COLD_ITEM
@@ -349,7 +349,7 @@ def _slices(series: Series) -> list[SliceFamily]:
 def _training(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
     """The training records of those that were trained."""
     paths = {name: run.files.training_record for name, run in runs.items()}
-    records = {name: json.loads(p.read_text()) for name, p in paths.items() if p.exists()}
+    records = {name: read_json(path) for name, path in paths.items()}
     return {name: record for name, record in records.items() if record.get("history")}
 
 
@@ -388,7 +388,5 @@ def _write(path: Path, template: str, page: Mapping[str, Any]) -> Path:
     html = environment.get_template(template).render(
         **page, theme=charts.THEME, colours=charts.COLOURS
     )
-    aside = path.with_suffix(".part")
-    aside.write_text(html, encoding="utf-8")
-    aside.replace(path)
+    write_text(html, path)
     return path

@@ -12,6 +12,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from feature_store.durable import written
+
 
 @matplotlib.rc_context({"text.parse_math": False})  # names are text
 def draw_search(record: dict[str, Any], path: Path) -> Path:
@@ -42,7 +44,8 @@ def draw_search(record: dict[str, Any], path: Path) -> Path:
     for axis in axes[1 + len(record["space"]) :]:
         axis.set_axis_off()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    with written(path) as file:
+        figure.savefig(file, dpi=110, format="png")
     return path
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from feature_store.durable import write_text
+from feature_store.durable import read_json, write_text
 from feature_store.errors import ConfigError
 from recsys.config import RunConfig
 from recsys.data.examples import Examples
@@ -41,7 +41,7 @@ def earlier_results(files: RunFolder, description: dict[str, Any]) -> dict[str, 
     Raises ConfigError where they are of another protocol than the `description` says, or of a
     ranker.
     """
-    if not files.metrics.exists():
+    if not read_json(files.metrics):  # none, or half of them: they are made again
         return {}
     results = Run(files.path).results
     if "rankers" in results:
@@ -61,7 +61,7 @@ def given_lists(
 
     Those that do not fit any more, or whose lists are gone, are noted and left out.
     """
-    if not files.metrics.exists():
+    if not read_json(files.metrics):  # none, or half of them: they are made again
         return {}
     results, kept = Run(files.path).results, {}
     same = all(

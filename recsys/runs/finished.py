@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from feature_store.durable import read_json
 from feature_store.errors import DataError, command
 from recsys.runs.folder import RunFolder
 from recsys.serving.recommender import Recommender
@@ -49,15 +49,14 @@ class Run:
     def results(self) -> dict[str, Any]:
         """Protocol, users and figures of every model measured, as in `metrics.json`, with the
         seconds that it took."""
-        try:
-            results = json.loads(self.files.metrics.read_text())
-        except FileNotFoundError:
-            raise DataError(
-                f"{self.folder} was not evaluated: run "
-                f"`{command('recsys', 'evaluate', self.folder)}`"
-            ) from None
-        times = self.files.seconds
-        seconds = json.loads(times.read_text()) if times.exists() else {}
+        results = read_json(self.files.metrics)
+        if not results:
+            what = f"{self.folder} was not evaluated"
+            if self.files.metrics.exists():
+                what = f"{self.files.metrics} cannot be read"
+            again = command("recsys", "evaluate", self.folder)
+            raise DataError(f"{what}: run `{again}`")
+        seconds = read_json(self.files.seconds)
         for name, summary in measured(results)[1].items():
             summary["seconds"] = seconds.get(name, {})
         return results

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from feature_store.durable import write_text
+from feature_store.durable import read_json, write_text
 from feature_store.errors import DataError, command
 from recsys.config import RunConfig
 from recsys.data.examples import Examples
@@ -144,9 +144,9 @@ def _record(phases: Sequence[Phase], ended: Mapping[str, Progress]) -> dict[str,
 
 def training_seconds(files: RunFolder) -> float | None:
     """Seconds of all epochs of all phases, without validation; None where they are not known."""
-    if not files.training_record.exists():  # stopped between the last epoch and its record
+    record = read_json(files.training_record)
+    if not record:  # stopped between the last epoch and its record
         return None
-    record = json.loads(files.training_record.read_text())
     histories = [epochs for key, epochs in record.items() if key.endswith(_HISTORY)]
     return sum(epoch["seconds"] for history in histories for epoch in history)
 

@@ -15,12 +15,11 @@ So, however a program ends, the folder holds
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import tomli_w
 
-from feature_store.durable import write_text
+from feature_store.durable import read_json, write_text
 from feature_store.errors import ConfigError
 from recsys.config import RunConfig
 from recsys.runs.build import is_trained
@@ -81,7 +80,7 @@ def clear(files: RunFolder) -> None:
 
 def _unfinished(config: RunConfig, files: RunFolder) -> str | None:
     """What is missing; None where the training is finished."""
-    if not files.training_record.exists():
+    if not read_json(files.training_record):
         return "was stopped"
     if differing := differences(config):
         return f"was made with other options ({told(differing)})"
@@ -92,10 +91,10 @@ def _unfinished(config: RunConfig, files: RunFolder) -> str | None:
 
 def of_another_log(config: RunConfig, files: RunFolder) -> bool:
     """Whether the training is finished, but the log has changed since."""
-    if not files.training_record.exists():
+    record = read_json(files.training_record)
+    if not record:
         return False
     log, _ = open_log(config)
-    record = json.loads(files.training_record.read_text())
     return bool(record.get("log_fingerprint", log.fingerprint) != log.fingerprint)
 
 

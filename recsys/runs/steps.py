@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from feature_store.durable import write_text
+from feature_store.durable import read_json, write_text
 from feature_store.errors import DataError
 from recsys.config import RunConfig
 from recsys.runs.folder import RunFolder
@@ -32,7 +32,9 @@ class Step:
     def is_done(self, config: RunConfig) -> bool:
         """Whether what the step leaves is there, and was made from what is there now."""
         files = RunFolder(config.folder)
-        return self.made(files).exists() and _done(files).get(self.name) == self._origin(config)
+        made = self.made(files)
+        whole = bool(read_json(made)) if made.suffix == ".json" else made.exists()
+        return whole and _done(files).get(self.name) == self._origin(config)
 
     def require(self, config: RunConfig, verb: str) -> None:
         """Raises DataError, naming the verb that makes it, where the step is not done."""
@@ -72,4 +74,4 @@ BUNDLE = Step("bundle", ("baselines", "evaluation", "export"), lambda files: fil
 
 
 def _done(files: RunFolder) -> dict[str, str]:
-    return json.loads(files.steps_done.read_text()) if files.steps_done.exists() else {}
+    return read_json(files.steps_done)

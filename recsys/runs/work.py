@@ -41,7 +41,7 @@ class Work:
             run_id=remembered.read_text() if remembered.exists() and not new else None,
         )
         if leads and tracker.run_id:
-            remembered.write_text(tracker.run_id)
+            write_text(tracker.run_id, remembered)
         status = "FAILED"
         try:
             yield tracker
