@@ -59,5 +59,7 @@ class Catalogue:
         """All rows of one side; an empty table when there is no file."""
         path = self.path(side)
         if path.exists():
-            return pq.ParquetFile(path).read()  # read_table takes `name=value` folders for columns
+            return pq.ParquetFile(
+                path, page_checksum_verification=True
+            ).read()  # read_table takes `name=value` folders for columns
         return self.schema.side_schema(side).empty_table()

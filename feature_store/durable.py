@@ -115,7 +115,9 @@ def write_tables(
         writer: pq.ParquetWriter | None = None
         for table in tables:
             if writer is None:
-                writer = pq.ParquetWriter(file, table.schema, compression="zstd")
+                writer = pq.ParquetWriter(
+                    file, table.schema, compression="zstd", write_page_checksum=True
+                )
                 stack.enter_context(writer)
             writer.write_table(table, row_group_size=row_group_rows)
 

@@ -52,7 +52,7 @@ class RowGroups:
         path = self._path
         if self._file_rows is not None:
             path = path / f"{self._written // self._file_rows:05d}.parquet"
-        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
 
     def __enter__(self) -> RowGroups:
         return self

@@ -308,7 +308,7 @@ def _derive(column: ColumnType) -> tuple[Dtype | None, Kind | None]:
 
 def _open(path: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, page_checksum_verification=True)
     except _UNREADABLE as error:
         raise _unreadable(path, error) from None
 

@@ -41,7 +41,9 @@ class Examples:
         self.folder = Path(folder)
         self.summary = ExamplesSummary.load(self.folder)
         self.schema = Schema.load(self.folder / "schema.json")
-        self._items = pq.read_table(self.folder / "items.parquet", partitioning=None)
+        self._items = pq.read_table(
+            self.folder / "items.parquet", partitioning=None, page_checksum_verification=True
+        )
 
     @property
     def num_items(self) -> int:
@@ -104,12 +106,16 @@ class Examples:
                 f"{self.folder} holds no item text {feature!r}; it has: "
                 f"{', '.join(texts) or 'none, since its model reads none'}"
             )
-        table = pq.read_table(path, columns=[feature], partitioning=None)
+        table = pq.read_table(
+            path, columns=[feature], partitioning=None, page_checksum_verification=True
+        )
         return table.column(feature).combine_chunks()
 
     def user_column(self, feature: Feature) -> Tensor:
         """A feature of every user row, as `item_column`."""
-        table = pq.read_table(self.folder / "users.parquet", partitioning=None)
+        table = pq.read_table(
+            self.folder / "users.parquet", partitioning=None, page_checksum_verification=True
+        )
         return _feature(table.column(feature.name).combine_chunks(), feature)
 
     def training_column(self, feature: Feature) -> Tensor:
@@ -125,7 +131,7 @@ class Examples:
         """The training events."""
         path = self.folder / "interactions.parquet"
         tables = (  # one column at a time: they are the largest that is ever read whole
-            pq.read_table(path, columns=[name], partitioning=None)
+            pq.read_table(path, columns=[name], partitioning=None, page_checksum_verification=True)
             for name in ("user", "item", "time")
         )
         columns = (table.column(0).to_numpy().astype(np.int64) for table in tables)

@@ -225,7 +225,12 @@ class Reader:
 
     def _decode(self, group: int) -> pa.Table:
         path, index, _ = self._row_groups[group]
-        with _readable(path), pq.ParquetFile(path, metadata=self._footers[path]) as file:
+        with (
+            _readable(path),
+            pq.ParquetFile(
+                path, metadata=self._footers[path], page_checksum_verification=True
+            ) as file,
+        ):
             return file.read_row_group(index, columns=self.schema.names, use_threads=False)
 
     def _shuffle(self, block: _BlockPlan, lane: int, tables: dict[int, Future[pa.Table]]) -> Block:
