@@ -17,8 +17,10 @@ from feature_store import durable
 from feature_store.ingest import ingest
 from feature_store.vocabulary import Vocabulary
 from recsys.config import RunConfig, parse_config
-from recsys.runs.fit import fit, trained_model
+from recsys.model import Model
+from recsys.runs.fit import fit
 from recsys.runs.folder import MAIN_PHASE, PhaseFolder, RunFolder
+from recsys.runs.learn import learnt_model
 from recsys.runs.prepare import prepare
 from recsys.runs.work import working_on
 
@@ -81,6 +83,11 @@ def items(files: PhaseFolder) -> list[str]:
     return found
 
 
+def loaded(config: RunConfig, files: PhaseFolder) -> Model:
+    """The checkpoint in a model of the log as it is now, as whoever goes on from it has it."""
+    return learnt_model(config, prepare(config), files.checkpoints)
+
+
 KNOWN, NEW = [f"i{n}" for n in range(10, 30)], [f"i{n:02d}" for n in range(10)]
 
 
@@ -109,7 +116,7 @@ def test_a_checkpoint_keeps_its_ids_whatever_becomes_of_the_examples(
 ) -> None:
     config, files = run
     happens(files)
-    model, _ = trained_model(config)  # else: of another model, train anew
+    model = loaded(config, files)  # else: of another model, train anew
     assert items(files) == KNOWN + NEW
     assert model.embeddings.layout.features["item"].rows == 31  # type: ignore[attr-defined]
 
@@ -132,7 +139,7 @@ def test_a_kill_at_any_rename_keeps_the_ids(
         prepare(config)
     monkeypatch.undo()
     assert len(renames) == 2 and not files.examples.exists()
-    trained_model(config)
+    loaded(config, files)
     assert items(files) == KNOWN + NEW
 
 
@@ -147,7 +154,7 @@ def test_half_a_marker_means_to_write_the_examples_again(
     prepare(config)
     assert (files.examples / "examples.json").stat().st_ino == before  # nothing to do
     marker.unlink() if text is None else marker.write_text(text)
-    trained_model(config)
+    loaded(config, files)
     assert json.loads(marker.read_text()) == json.loads(whole)
     assert (files.examples / "examples.json").stat().st_ino != before
     assert items(files) == KNOWN + NEW
