@@ -13,8 +13,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from feature_store.errors import RecsysError
+
 if TYPE_CHECKING:
     from recsys.runs.finished import Run
+
+__version__ = "0.1.0"
+__all__ = ["RecsysError", "Run", "__version__", "evaluate", "open_run", "run"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def __getattr__(name: str) -> Any:
+    """`Run`, which is loaded where it is asked for: it opens bundles, and they need torch."""
+    if name != "Run":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from recsys.runs.finished import Run
+
+    return Run
 
 
 def run(

@@ -147,7 +147,9 @@ def wrong_recsys(words: list[str]) -> str | None:
     if asked.get("config") is None:
         return None
     try:
-        load_config(config_of(asked["config"]), [o for o in asked["overrides"] or () if o != "..."])
+        load_config(
+            config_of(str(asked["config"])), [o for o in asked["overrides"] or () if o != "..."]
+        )
     except ConfigError as error:
         return str(error)
     return None

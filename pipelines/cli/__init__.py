@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
+import recsys
 from feature_store.errors import RecsysError
 from pipelines.cli import asking, comparing, ingesting, looking, scoring, signing, tuning, working
 from pipelines.cli.fault import one_line, told_of_fault
+from pipelines.cli.going_on import telling_how
 from pipelines.cli.stopping import Stopped, stoppable
 
 # Heavy imports happen inside the verbs, so that --help answers at once.
@@ -18,27 +21,29 @@ os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="From a raw log to a verified candidate generator. Start with `recsys doctor`, then "
     "`recsys run pipelines/configs/synthetic_quickstart.toml`.",
 )
-app.command()(working.run)
-app.command()(ingesting.ingest)
-app.command()(tuning.tune)
-app.command()(working.train)
-app.command()(working.evaluate)
-app.command()(comparing.compare)
-app.command()(working.export)
-app.command()(asking.recommend)
-app.command()(scoring.score)
-app.command()(looking.plan)
-app.command()(looking.doctor)
-app.command("config")(looking.show_config)
-
 embeddings = typer.Typer(no_args_is_help=True, help="Look into embedding tables.")
-embeddings.command("inspect")(looking.inspect_embeddings)
+
+for verb in (
+    working.run,
+    ingesting.ingest,
+    tuning.tune,
+    working.train,
+    working.evaluate,
+    comparing.compare,
+    working.export,
+    asking.recommend,
+    scoring.score,
+    looking.plan,
+    looking.doctor,
+):
+    app.command()(telling_how(verb))
+app.command("config")(looking.show_config)
+embeddings.command("inspect")(telling_how(looking.inspect_embeddings))
 app.add_typer(embeddings, name="embeddings")
 
 bundle = typer.Typer(no_args_is_help=True, help="Say who made a bundle.")
@@ -46,12 +51,28 @@ bundle.command("sign")(signing.sign)
 app.add_typer(bundle, name="bundle")
 
 
+def tell_version(asked: bool) -> None:
+    """Print the version, and end."""
+    if asked:
+        typer.echo(f"recsys {recsys.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=tell_version, help="The version.")
+    ] = False,
+) -> None:
+    """What stands before any verb."""
+
+
 def main() -> None:
     """Entry point: a user's error is one line on stderr and status 1, never a traceback; so is a
     disk that is full, and a signal, after which the status is the shell's, 130 or 143."""
     try:
         with stoppable():
-            app()
+            app(prog_name="recsys")
     except RecsysError as error:
         sys.exit(f"recsys: {one_line(error)}")
     except Stopped as stopped:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-Config = Annotated[str, typer.Argument(help="A TOML file, or the folder of a run.")]
+from pipelines.cli import completing
+
+Config = Annotated[Path, typer.Argument(help="A TOML file, or the folder of a run.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="Overrides such as trainer.epochs=3 data.path=/data/ml-1m."),
+    typer.Argument(
+        help="Overrides such as trainer.epochs=3 data.path=/data/ml-1m.",
+        autocompletion=completing.overrides,
+    ),
 ]
 Resume = Annotated[
     bool,
@@ -76,13 +83,12 @@ def finite(value: float | None) -> float | None:
     return value
 
 
-def load(config: str, overrides: list[str] | None) -> Any:
+def load(config: Path, overrides: list[str] | None) -> Any:
     """The config of a TOML file or of a run's folder."""
     from recsys.config import load_config
     from recsys.runs.folder import RunFolder
 
-    path = Path(config)
-    return load_config(RunFolder(path).config if path.is_dir() else path, overrides)
+    return load_config(RunFolder(config).config if config.is_dir() else config, overrides)
 
 
 def bundle_in(folder: Path) -> Path:
@@ -91,3 +97,10 @@ def bundle_in(folder: Path) -> Path:
 
     bundle = RunFolder(folder).bundle
     return bundle if bundle.exists() else folder
+
+
+def program(name: str = "recsys") -> str:
+    """What to type for a program that is installed beside this one."""
+    if shutil.which(name):
+        return name
+    return f"{Path(sys.executable).parent}/{name}".removeprefix(f"{Path.cwd()}/")

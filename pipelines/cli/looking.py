@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -76,7 +77,7 @@ def doctor() -> None:
 
 
 def show_config(
-    config: Annotated[str | None, typer.Argument(help="A TOML file, or a run's folder.")] = None,
+    config: Annotated[Path | None, typer.Argument(help="A TOML file, or a run's folder.")] = None,
     overrides: Overrides = None,
     schema: Annotated[
         bool, typer.Option("--schema", help="The JSON schema of configs, for editors.")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from pipelines.cli.answers import print_answers
+from pipelines.cli.arguments import program
 
 
 def read_requests(path: Path) -> Any:
@@ -33,9 +32,6 @@ def print_finished(finished: Any) -> None:
 
     files = finished.files
     config = load_config(files.config)
-    here = "" if shutil.which("recsys") else f"{Path(sys.executable).parent}/"
-    here = here.removeprefix(f"{Path.cwd()}/")
-    program = f"{here}recsys"
     if config.ranker is None:
         recommender = finished.recommender
         user = recommender.users()[0]
@@ -43,15 +39,15 @@ def print_finished(finished: Any) -> None:
         title = f"five recommendations for user {user}"
         print_answers(answers.drop_columns(["fallback"]), "table", title)
         each = f"per user in {files.lists}"
-        more = command(program, "recommend", files.path, f"--user={user}", "-k", 10)
+        more = command(program(), "recommend", files.path, f"--user={user}", "-k", 10)
     else:
         each = f"per row in {files.predictions}"
-        more = command(program, "score", files.path, "--requests", "FILE")
+        more = command(program(), "score", files.path, "--requests", "FILE")
     tracked = ""
     if config.tracking.enabled and files.tracking_id.exists():  # or nothing would be seen there
-        look = command(f"{here}mlflow", "ui", "--backend-store-uri", config.tracking_uri)
+        look = command(program("mlflow"), "ui", "--backend-store-uri", config.tracking_uri)
         tracked = f"MLflow UI:    {look}\n"
-    example = command(program, "run", "pipelines/configs/movielens_1m_sasrec.toml")
+    example = command(program(), "run", "pipelines/configs/movielens_1m_sasrec.toml")
     if outcome := finished.results.get(VERDICT):
         typer.echo(f"verdict:      {sentence(config.model.name, outcome)}")
     typer.echo(

@@ -13,15 +13,22 @@ _STOPS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 
 class Stopped(BaseException):
-    """Raised where the program is when a signal comes; no `except Exception` holds it up."""
+    """Raised where the program is when a signal comes; no `except Exception` holds it up.
+
+    `way` says how to go on: whoever knows more than this may change it.
+    """
 
     def __init__(self, number: int) -> None:
-        what = _STOPS[signal.Signals(number)]
-        super().__init__(
-            f"stopped by {what}: what is whole stands, and the same command goes on from there; a "
-            "training goes on with --resume"
+        super().__init__(number)
+        self.what = _STOPS[signal.Signals(number)]
+        self.way = (
+            "what is whole stands, and the same command goes on from there; a training goes on "
+            "with --resume"
         )
         self.status = 128 + number
+
+    def __str__(self) -> str:
+        return f"stopped by {self.what}: {self.way}"
 
 
 @contextmanager

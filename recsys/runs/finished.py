@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from feature_store.durable import read_json
 from feature_store.errors import DataError, command
+from recsys.figure import Figure, cut_offs, first_cut
 from recsys.runs.folder import RunFolder
 from recsys.serving.recommender import Recommender
 
@@ -29,6 +30,17 @@ class Run:
         self.files = RunFolder(Path(folder))
         if not self.files.config.exists():
             raise DataError(f"{folder} is not a run: it has no config.toml")
+
+    def __repr__(self) -> str:
+        """Folder, protocol, and the figure of every model that people look at first."""
+        whole = f"Run({str(self.folder)!r}"
+        if not self.files.metrics.exists():
+            return f"{whole}, not evaluated)"
+        figures = self.metrics
+        cuts = cut_offs(map(Figure.parse, figures.columns))
+        name = str(Figure("NDCG", first_cut(cuts))) if cuts else "AUC"
+        told = ", ".join(f"{model} {value:.4f}" for model, value in figures[name].items())
+        return f"{whole}, {self.results['protocol']}, {name}: {told})"
 
     @property
     def folder(self) -> Path:

@@ -42,10 +42,13 @@ class Work:
         )
         if leads and tracker.run_id:
             write_text(tracker.run_id, remembered)
-        status = "FAILED"
+        status = "KILLED"  # by a signal, unless it ends otherwise
         try:
             yield tracker
             status = "FINISHED"
+        except Exception:
+            status = "FAILED"
+            raise
         finally:
             tracker.finish(status)
 

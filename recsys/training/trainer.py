@@ -123,14 +123,32 @@ class Trainer:
                 self._note(f"{name} was not whole when the program stopped, and is passed over")
         if last is not None:
             self._resume(last)
+            self._note(self._standing())
         elif self.start_from is not None:
             self._start(self.start_from)
+        elif resume:
+            self._note("there is no checkpoint to go on from: the training begins")
         try:
             while not (self._over or self.progress.stopped):
                 self._epoch()
         finally:
             self.writer.wait()
         return self.progress
+
+    def _standing(self) -> str:
+        """Where a training that was resumed goes on, or why nothing is left of it."""
+        state, config = self.progress, self.config
+        step, epoch = f"step {state.step:,}", self.reader.epoch
+        if state.stopped:
+            return (
+                f"nothing is left to train after {step}: trainer.patience = {config.patience} "
+                "validations brought nothing better"
+            )
+        if self._enough:
+            return f"nothing is left to train after {step}: trainer.steps = {config.steps:,}"
+        if self._over:
+            return f"nothing is left to train after {step}: trainer.epochs = {config.epochs}"
+        return f"goes on from {step}, in epoch {epoch + 1} of {config.epochs}"
 
     @property
     def _enough(self) -> bool:
@@ -273,6 +291,8 @@ class Trainer:
             raise DataError(
                 f"{folder} was written by another version: train without --resume"
             ) from None
+        # patience is this training's, which may have more of it than the one that stopped
+        self.progress.stopped = self.progress.bad_validations >= self.config.patience
         self.optimizer.count_steps(self.progress.step)
         for text in changes.notes:
             self._note(text)

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import tomli_w
 
+import recsys as recsys_api
 from recsys.config import load_config
 
 Tree = dict[str, Any]
@@ -143,6 +144,25 @@ def test_help_says_what_each_verb_does(recsys: Ask) -> None:
         assert verb in out
         status, own, _ = recsys(verb, "--help")
         assert status == 0 and meaning in " ".join(own.replace("\n", " ").split())
+
+
+def test_the_version(recsys: Ask) -> None:
+    assert recsys("--version") == (0, f"recsys {recsys_api.__version__}\n", "")
+
+
+def test_the_shell_completes_verbs_and_overrides(
+    recsys: Ask, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def proposed(line: str) -> list[str]:
+        monkeypatch.setenv("COMP_WORDS", line)
+        monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - 1))
+        return recsys()[1].split()
+
+    monkeypatch.setenv("_RECSYS_COMPLETE", "complete_bash")
+    assert proposed("recsys ev") == ["evaluate"]
+    assert proposed(f"recsys run {config} trainer.check") == ["trainer.checkpoint_every_steps="]
+    assert proposed(f"recsys train {config} retriever.wid") == ["retriever.width="]
+    assert proposed("recsys run absent.toml trainer.epo") == ["trainer.epochs="]
 
 
 def test_config_prints_what_loads_again(recsys: Ask, config: Path, tmp_path: Path) -> None:

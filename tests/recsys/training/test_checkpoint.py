@@ -72,7 +72,8 @@ def test_a_resumed_training_names_what_was_torn(
         resume=True
     )
     assert heard.notes == [
-        "step-000000005 was not whole when the program stopped, and is passed over"
+        "step-000000005 was not whole when the program stopped, and is passed over",
+        "goes on from step 3, in epoch 1 of 25",
     ]
     assert len(heard.losses) == 2
 

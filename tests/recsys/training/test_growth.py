@@ -178,6 +178,7 @@ def test_a_training_goes_on_over_a_log_that_has_grown(
         "3 new ids of item_id",
         "table item_id has 46 rows, 43 before",
         "the examples are others than before: the epoch begins anew",
+        "goes on from step 6, in epoch 1 of 2",
     ]
 
 

@@ -306,6 +306,39 @@ def test_a_finished_training_has_nothing_to_resume(make: MakeTrainer) -> None:
     assert again.fit(resume=True) == done
     assert heard.losses == []
     assert_equal_weights(first, again)
+    reason = "trainer.patience = 1 validations brought nothing better"
+    assert heard.notes == [f"nothing is left to train after step 16: {reason}"]
+
+
+def test_more_patience_lets_a_training_go_on_that_had_run_out_of_it(make: MakeTrainer) -> None:
+    make(validate=scripted(0.5, 0.4), epochs=4, patience=1).fit()
+    heard = Recorder()
+    again = make(validate=scripted(0.6, 0.7), listener=heard, epochs=4, patience=2)
+    assert again.fit(resume=True).best_epoch == 4
+    assert heard.notes == ["goes on from step 16, in epoch 3 of 4"]
+
+
+@pytest.mark.parametrize(
+    ("options", "note"),
+    [
+        ({"epochs": 2}, "nothing is left to train after step 16: trainer.epochs = 2"),
+        ({"epochs": 3, "steps": 16}, "nothing is left to train after step 16: trainer.steps = 16"),
+        ({"epochs": 3}, "goes on from step 16, in epoch 3 of 3"),
+    ],
+)
+def test_a_resumed_training_says_from_where(
+    make: MakeTrainer, options: dict[str, int], note: str
+) -> None:
+    make(epochs=2).fit()
+    heard = Recorder()
+    make(listener=heard, **options).fit(resume=True)
+    assert heard.notes == [note]
+
+
+def test_without_a_checkpoint_a_resumed_training_begins(make: MakeTrainer) -> None:
+    heard = Recorder()
+    make(listener=heard, steps=1, epochs=1).fit(resume=True)
+    assert heard.notes == ["there is no checkpoint to go on from: the training begins"]
 
 
 def test_the_last_checkpoints_are_kept(make: MakeTrainer, tmp_path: Path) -> None:
