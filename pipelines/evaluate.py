@@ -12,6 +12,7 @@ from pipelines.evaluation_progress import EvaluationProgress
 from pipelines.ingest import ingest_log
 from pipelines.metrics_table import metrics_table
 from pipelines.printer import print_whole, printer
+from pipelines.tracked_page import tracked
 from recsys.config import RunConfig
 from recsys.evaluation.ceiling import sentences
 from recsys.report.report import write_report
@@ -29,7 +30,7 @@ def evaluate(config: RunConfig) -> None:
     another config or another program holds it.
     """
     check_same_training(config)
-    with working_on(config) as work, work.tracked() as tracker:
+    with working_on(config) as work, tracked(work) as tracker:
         evaluate_in(work, tracker, printer())
 
 
@@ -44,7 +45,7 @@ def evaluate_lists(
     """Measure lists made elsewhere under a config's data and protocol, as retriever `name` of the
     run; nothing is trained."""
     check_same_training(config)
-    with working_on(config, "cpu") as work, work.tracked() as tracker:
+    with working_on(config, "cpu") as work, tracked(work) as tracker:
         ingest_log(config)
         results = measure_lists(work, tracker, recommendations, name, EvaluationProgress())
         _show(work, tracker, results, printer())

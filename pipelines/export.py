@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from pipelines.export_notes import tell_alias_stays, tell_quantisation
+from pipelines.tracked_page import tracked
 from recsys.config import RunConfig
 from recsys.export.bundle import PartExport, write_bundle
 from recsys.export.generator import GeneratorExport
@@ -36,7 +37,7 @@ def export(config: RunConfig, *, force: bool = False) -> None:
     with working_on(config, "cpu") as work:
         # before anything is written: no bundle has the figures of other weights
         FIGURES.require(config, "recsys evaluate")
-        with work.tracked() as tracker:
+        with tracked(work) as tracker:
             export_in(work, tracker, force=force)
 
 

@@ -17,6 +17,7 @@ from rich.progress import (
 
 from pipelines.printer import printer
 from recsys.config import RunConfig
+from recsys.figure import looked_at_first
 from recsys.runs.fit import Listen
 from recsys.tracking import Tracker
 
@@ -77,9 +78,11 @@ class TrainingProgress:
             f"({metrics['seconds']:.1f} s)",
             soft_wrap=True,
         )
-        figures = f"validation/{self.protocol}"
-        names = {n: f"{figures if '@' in n else self.phase}/{n}" for n in metrics}
-        self.tracker.log_metrics({names[n]: v for n, v in metrics.items()}, step)
+        own, judged = {"loss", "seconds"} & metrics.keys(), f"validation/{self.protocol}"
+        first = looked_at_first(metrics.keys() - own, self.metric)
+        logged = {f"{self.phase}/{name}": metrics[name] for name in own}
+        logged |= {f"{judged}/{name}": metrics[name] for name in first}
+        self.tracker.log_metrics(logged, step)
 
     def note(self, text: str) -> None:
         """Print it."""

@@ -11,6 +11,7 @@ from pipelines import evaluate
 from pipelines.export import export_in
 from pipelines.ingest import describe, ingest_log
 from pipelines.progress import console
+from pipelines.tracked_page import tracked
 from pipelines.train import train_in
 from recsys.config import RunConfig, load_config, parse_config
 from recsys.runs.finished import Run
@@ -45,7 +46,7 @@ def run(
         work.group.barrier()
         begins = left_to_train(config, resume=resume, fresh=fresh)
         anew = begins and not resume and (fresh or not FIGURES.is_done(config))
-        with work.tracked(new=anew) as tracker:
+        with tracked(work, new=anew) as tracker:
             train_in(work, tracker, resume=resume, fresh=fresh)
             _make_figures(work, tracker)
             if work.group.leads:

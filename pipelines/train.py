@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipelines.progress import console, listening
+from pipelines.tracked_page import tracked
 from recsys.config import RunConfig
 from recsys.runs.fit import fit
 from recsys.runs.standing import check_start, left_to_train
@@ -21,7 +22,7 @@ def train(config: RunConfig, *, resume: bool = False, fresh: bool = False) -> No
     with working_on(config) as work:
         begins = left_to_train(config, resume=resume, fresh=fresh)
         anew = begins and not resume and (fresh or not FIGURES.is_done(config))
-        with work.tracked(new=anew) as tracker:
+        with tracked(work, new=anew) as tracker:
             train_in(work, tracker, resume=resume, fresh=fresh)
 
 

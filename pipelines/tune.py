@@ -8,6 +8,7 @@ from typing import Any
 from feature_store.errors import ConfigError
 from pipelines.ingest import describe, ingest_log
 from pipelines.progress import console
+from pipelines.tracked_page import tell_page
 from pipelines.tuning_progress import TuningProgress
 from recsys.config import RunConfig
 from recsys.report.search_chart import draw_search
@@ -18,6 +19,7 @@ from recsys.runs.search import (
     open_study,
     protocol_of,
     search,
+    track_best,
     write_search,
 )
 from recsys.runs.search_space import judged_by, search_space
@@ -74,6 +76,7 @@ def _tune(work: Work, resume: bool, replace: bool) -> dict[str, Any]:
             search(work, study, examples, tracker, progress)
         write_search(config, study, examples, files)
         record = _keep(files, tracker)
+        tell_page(tracker)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
@@ -90,5 +93,5 @@ def _keep(files: RunFolder, tracker: Tracker) -> dict[str, Any]:
     tracker.log_files(draw_search(record, files.search_plot), folder="plots")
     best = best_trial(record)
     tracker.log_files(files.tuned_config)
-    tracker.log_metrics({f"validation/{name}": v for name, v in best["figures"].items()})
+    track_best(record, best, tracker)
     return record

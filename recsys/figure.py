@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from typing import NamedTuple, Self
 
 _LESS_IS_BETTER = frozenset({"LogLoss", "NormalisedEntropy", "ECE"})
+FIRST = ("Recall", "NDCG", "Coverage", "GMV", "GMVCapture")
+"""What people look at first of lists, where it is measured."""
 _USUAL_K = 10  # the cut-off that people look at first
 
 
@@ -52,3 +54,14 @@ def first_cut(ks: Iterable[int]) -> int:
     """The one of `ks` that is shown where there is room for one: 10, or the last."""
     known = sorted(ks)
     return _USUAL_K if _USUAL_K in known else known[-1]
+
+
+def looked_at_first(names: Iterable[str], *also: str) -> list[str]:
+    """Of figures by name those that people look at first: of lists `FIRST` at one cut-off, of
+    predictions all; and what is named `also`, where it is among them."""
+    every = list(names)
+    cuts = cut_offs(map(Figure.parse, every))
+    if not cuts:
+        return every
+    first = {str(Figure(name, first_cut(cuts))) for name in FIRST}
+    return [name for name in every if name in first or name in also]

@@ -1,4 +1,4 @@
-"""Where a run's settings, metrics and files are written down: MLflow, behind five functions.
+"""Where a run's settings, metrics and files are written down: MLflow, behind a few functions.
 
 Tracking never stops a training: a failure is told once, in one line, and the run goes on.
 """
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import RunInfo
 
 T = TypeVar("T")
 
@@ -40,6 +41,8 @@ ENVIRONMENT = {
 }
 """Set before MLflow is imported, where the user has not set them."""
 
+_PASSWORD = re.compile(r"//[^/@\s]+@")  # a URI of a database may hold one
+_DESCRIPTION = "mlflow.note.content"  # MLflow's own tag for it
 _PARAMS_PER_CALL = 100
 _PARAM_LENGTH = 6000
 _VERSIONS_OF = ("recsys", "torch", "torchrec", "fbgemm-gpu-cpu", "fbgemm-gpu")
@@ -57,6 +60,7 @@ class Tracker:
 
     Attributes:
         run_id: The id of the run, to be kept in the checkpoint; None where none was started.
+        uri: Where it is written, without a password.
     """
 
     def __init__(
@@ -65,9 +69,12 @@ class Tracker:
         *,
         client: MlflowClient | None = None,
         run_id: str | None = None,
+        experiment_id: str | None = None,
         warned: bool = False,
     ) -> None:
         self.run_id = run_id
+        self.uri = _PASSWORD.sub("//***@", uri)
+        self._experiment_id = experiment_id
         self._uri = uri
         self._client = client
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tracking")
@@ -99,12 +106,24 @@ class Tracker:
             return cls(uri)
         try:
             client = _connect(uri)
-            run_id = _run(client, uri, experiment, name, run_id)
+            info = _run(client, uri, experiment, name, run_id)
         except Exception as error:
             tracker = cls(uri)
             tracker._warn("start a run", error)
             return tracker
-        return cls(uri, client=client, run_id=run_id)
+        return cls(uri, client=client, run_id=info.run_id, experiment_id=info.experiment_id)
+
+    @property
+    def page(self) -> str | None:
+        """The run's page on a server, such as `/#/experiments/1/runs/0123...`; None where there is
+        no run, or not all of it could be written."""
+        if self.run_id is None or self._experiment_id is None or self._warned:
+            return None
+        return f"/#/experiments/{self._experiment_id}/runs/{self.run_id}"
+
+    def describe(self, text: str) -> None:
+        """Write what the run is, in Markdown, where its page begins."""
+        self._attempt("describe the run", lambda c, run: c.set_tag(run, _DESCRIPTION, text))
 
     def child(self, name: str) -> Tracker:
         """Begin a run below this one, such as a trial of a search; off where this tracker is off.
@@ -195,8 +214,7 @@ class Tracker:
             self._warned = True
             reason = " ".join(str(error).split())[:200]
             line = f"tracking: cannot {what} at {self._uri}: {type(error).__name__}: {reason}"
-            # A URI of a database may hold a password.
-            line = re.sub(r"//[^/@\s]+@", "//***@", line)
+            line = _PASSWORD.sub("//***@", line)
             _log.warning("%s; the run goes on, see MLFLOW_TRACKING_URI", line)
 
 
@@ -251,14 +269,14 @@ def _connect(uri: str) -> MlflowClient:
     return MlflowClient(tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI", uri))
 
 
-def _run(client: MlflowClient, uri: str, experiment: str, name: str, run_id: str | None) -> str:
-    """The id of the continued or of a new run."""
+def _run(client: MlflowClient, uri: str, experiment: str, name: str, run_id: str | None) -> RunInfo:
+    """The continued or a new run."""
     from mlflow.exceptions import MlflowException
 
     if run_id is not None:
         try:
             client.update_run(run_id, status="RUNNING")
-            return run_id
+            return client.get_run(run_id).info
         except MlflowException as error:
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
@@ -269,7 +287,7 @@ def _run(client: MlflowClient, uri: str, experiment: str, name: str, run_id: str
     existing = client.get_experiment_by_name(experiment)
     if existing is None:
         raise LookupError(f"experiment {experiment} was made but is not found")
-    return str(client.create_run(existing.experiment_id, run_name=name).info.run_id)
+    return client.create_run(existing.experiment_id, run_name=name).info
 
 
 def _child(client: MlflowClient, parent: str, name: str) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -97,10 +95,3 @@ def bundle_in(folder: Path) -> Path:
 
     bundle = RunFolder(folder).bundle
     return bundle if bundle.exists() else folder
-
-
-def program(name: str = "recsys") -> str:
-    """What to type for a program that is installed beside this one."""
-    if shutil.which(name):
-        return name
-    return f"{Path(sys.executable).parent}/{name}".removeprefix(f"{Path.cwd()}/")

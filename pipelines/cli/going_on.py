@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from pipelines.cli.arguments import load, program
+from pipelines.cli.arguments import load
+from pipelines.cli.stopping import Stopped
+from pipelines.installed import program
 
 _HOW = ("--resume", "--fresh", "--replace")  # how what was stopped had begun
 

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from pipelines.cli.answers import print_answers
-from pipelines.cli.arguments import program
+from pipelines.installed import program
 
 
 def read_requests(path: Path) -> Any:
@@ -43,10 +43,6 @@ def print_finished(finished: Any) -> None:
     else:
         each = f"per row in {files.predictions}"
         more = command(program(), "score", files.path, "--requests", "FILE")
-    tracked = ""
-    if config.tracking.enabled and files.tracking_id.exists():  # or nothing would be seen there
-        look = command(program("mlflow"), "ui", "--backend-store-uri", config.tracking_uri)
-        tracked = f"MLflow UI:    {look}\n"
     example = command(program(), "run", "pipelines/configs/movielens_1m_sasrec.toml")
     if outcome := finished.results.get(VERDICT):
         typer.echo(f"verdict:      {sentence(config.model.name, outcome)}")
@@ -55,6 +51,5 @@ def print_finished(finished: Any) -> None:
         f"figures:      {files.metrics}, {each}\n"
         f"report:       {files.report}, its pictures in {files.plots}\n"
         f"ask more:     {more}\n"
-        f"{tracked}"
         f"MovieLens-1M: {example} data.path=FOLDER_OR_ZIP"
     )

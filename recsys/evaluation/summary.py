@@ -56,6 +56,7 @@ def _intervals(result: Result, replicates: int) -> dict[str, list[float | None]]
         lambda users: lists.exposure(result.candidates, users),
         len(lists.longest),
         replicates=min(replicates, _EXPOSURE_REPLICATES),
+        within=(0.0, 1.0),  # shares and Gini coefficients
     )
     intervals |= _pairs(lists.names, *np.clip(spread, 0, 1))
     for ratio, (of, over) in RATIOS.items():

@@ -73,6 +73,9 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "svg.fonttype": "none",  # text stays text
 }
+_WHOLE = 1.04  # the end of an axis of shares, where points at 1 are seen whole
+_PLOT = 0.75  # of a figure's width and height, about, are inside its axes
+_LETTERS = (0.2, 0.13)  # inches that a number of three digits takes
 _MOST_SLICES = 8
 _LONGEST_LABEL = 28
 
@@ -174,7 +177,9 @@ def over_k(series: Series, metric: str, what: str) -> Chart | None:
             axes.plot(ks, value, **line)
             axes.fill_between(ks, low, high, color=line["color"], alpha=0.13, linewidth=0)
         axes.set_xscale("log")
-        axes.set_xticks(ks, [str(k) for k in ks])
+        axes.set_xticks(ks, [""] * len(ks))
+        labelled = _with_room(axes, [(float(k), 1.0) for k in ks])
+        axes.set_xticks(ks, [str(k) if place in labelled else "" for place, k in enumerate(ks)])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
         _legend(figure, list(series))
@@ -189,22 +194,23 @@ def coverage_against_recall(series: Series) -> Chart | None:
         return None
     with _styled():
         figure, axes = _axes("Coverage@k against Recall@k", "Recall@k", "Coverage@k")
-        for index, summary in enumerate(series.values()):
-            recall = [estimate(summary, f"Recall@{k}").value for k in ks]
-            coverage = [estimate(summary, f"Coverage@{k}").value for k in ks]
-            axes.plot(recall, coverage, **_line(index) | {"linewidth": 0.8})
-            # The model's points carry their k; every line takes the ks in the same order.
-            for k, x, y in zip(ks, recall, coverage, strict=True) if index == 0 else ():
-                if math.isfinite(x) and math.isfinite(y):
-                    axes.annotate(
-                        str(k), (x, y), xytext=(4, -9), textcoords="offset points", fontsize=7
-                    )
+        lines = [
+            [(estimate(of, f"Recall@{k}").value, estimate(of, f"Coverage@{k}").value) for k in ks]
+            for of in series.values()
+        ]
+        for index, points in enumerate(lines):
+            axes.plot(*zip(*points, strict=True), **_line(index) | {"linewidth": 0.8})
         axes.set_xlim(left=0)
-        axes.set_ylim(0, 1.04)
+        axes.set_ylim(0, min(_WHOLE, axes.get_ylim()[1]))
+        # The model's points carry their k; every line takes the ks in the same order.
+        for place in _with_room(axes, lines[0]):
+            below = {"xytext": (4, -9), "textcoords": "offset points", "fontsize": 7}
+            axes.annotate(str(ks[place]), lines[0][place], **below)
         _legend(figure, list(series))
     caption = (
         "Share of the candidates that anyone is shown against Recall, one point a k, joined from "
-        f"k = {ks[0]} to {ks[-1]}; the numbers at the first line's points are k."
+        f"k = {ks[0]} to {ks[-1]}; the numbers at the first line's points are k, where there is "
+        "room for them."
     )
     return Chart("coverage_against_recall", caption, figure)
 
@@ -364,6 +370,20 @@ def _axes(title: str, x: str, y: str, *, height: float = _HEIGHT) -> tuple[Figur
     axes = figure.add_subplot(facecolor="none")
     axes.set(title=title, xlabel=x, ylabel=y)
     return figure, axes
+
+
+def _with_room(axes: Axes, points: Sequence[tuple[float, float]]) -> list[int]:
+    """Which points in data coordinates can carry a number that prints over no other: the last one,
+    and of the others, from the first on, those that stand apart from all that were chosen."""
+    width, height = axes.figure.get_size_inches()
+    inside = (axes.transScale + axes.transLimits).transform(points)
+    places = inside * (_PLOT * width, _PLOT * height)
+    chosen: list[int] = []
+    for place in (len(points) - 1, *range(len(points) - 1)):
+        away = [np.abs(places[place] - places[other]) for other in chosen]
+        if np.isfinite(places[place]).all() and all((gap > _LETTERS).any() for gap in away):
+            chosen.append(place)
+    return chosen
 
 
 def _line(index: int) -> dict[str, Any]:

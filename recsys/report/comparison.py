@@ -12,7 +12,7 @@ import pandas as pd
 
 from feature_store.errors import DataError
 from recsys.evaluation.aggregates import RATIOS
-from recsys.figure import Figure, cut_offs, first_cut
+from recsys.figure import FIRST, Figure, cut_offs, first_cut
 from recsys.report.contenders import Contender, open_contenders
 from recsys.statistics.bootstrap import ratio_intervals
 from recsys.statistics.significance import bootstrap_test, holm, randomisation_test
@@ -22,8 +22,6 @@ TESTS: dict[str, Callable[..., np.ndarray]] = {
     "randomisation": randomisation_test,
     "bootstrap": bootstrap_test,
 }
-
-SHOWN_FIRST = ("Recall", "NDCG", "Coverage", "GMV", "GMVCapture")  # those that there are
 
 _FIGURE = ["value", "low", "high"]
 _DIFFERENCE = ["difference", "difference_low", "difference_high"]
@@ -140,7 +138,7 @@ def _choose(asked: Sequence[str], contenders: Sequence[Contender]) -> list[str]:
     if not cuts:
         raise DataError("the runs have no metric in common: evaluate them at the same cut-offs")
     if not asked:
-        first = [Figure(name, first_cut(cuts)) for name in SHOWN_FIRST]
+        first = [Figure(name, first_cut(cuts)) for name in FIRST]
         asked = [str(figure) for figure in first if figure in measured]
     chosen: list[str] = []
     for text in asked:

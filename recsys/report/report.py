@@ -42,18 +42,20 @@ GROUPS: dict[str, dict[str, str]] = {
         "Gini": "inequality of exposure: 0 all items alike, 1 one item everywhere",
         "Novelty": "mean self-information of the items shown, in bits",
         "CategoryDiversity": "mean distance between two items of a list, by their categories",
-        "VectorDiversity": "the same, by vectors learned from who chose them",
+        "VectorDiversity": "mean distance between two items of a list, by vectors learned from "
+        "who chose them",
         "StratifiedRecall": "recall in which the targets that are popular weigh less",
     },
     "Money": {
         "GMV": "money of the test purchases found among the first k, a user's mean",
-        "GMVCapture": "the same, summed, as a share of the money of all test purchases",
+        "GMVCapture": "money of the test purchases found among the first k, over that of all",
         "PriceNDCG": "NDCG whose gains are the money of the purchases",
         "ExpectedRevenue": "price times predicted probability of purchase, summed over the list",
     },
     "Predictions": {
         "AUC": "chance that a random positive is scored above a random negative",
-        "GAUC": "the same within a user, averaged over users by their rows",
+        "GAUC": "chance that a random positive of a user is scored above a random negative of the "
+        "same user, averaged over users by their rows",
         "LogLoss": "mean negative log-likelihood, in nats: less is better",
         "NormalisedEntropy": "log loss over that of always predicting the mean rate: below 1",
         "Calibration": "positives predicted over positives seen: 1 is right on average",

@@ -10,6 +10,7 @@ from feature_store.durable import read_json, write_text
 from feature_store.errors import ConfigError
 from recsys.config import RunConfig
 from recsys.data.examples import Examples
+from recsys.figure import Figure, looked_at_first
 from recsys.runs.finished import Run, measured
 from recsys.runs.folder import RunFolder
 from recsys.runs.work import Work
@@ -92,10 +93,40 @@ def write_figures(work: Work, results: dict[str, Any], tracker: Tracker) -> None
     }
     written = results | {kind: timeless}
     write_text(json.dumps(written, indent=2, allow_nan=False) + "\n", files.metrics)
-    # the protocol's name is part of every figure's: one must not be read for another
-    protocol = results["protocol"]
-    for name, figures in models.items():
-        whose = "" if name == work.config.model.name else f"{name}/"
-        logged = {f"test/{protocol}/{whose}{m}": v for m, v in figures["metrics"].items()}
-        tracker.log_metrics({name: v for name, v in logged.items() if v is not None})
+    _track(work.config, results, tracker)
     tracker.log_files(files.metrics, files.lists if kind == "retrievers" else files.predictions)
+
+
+def _track(config: RunConfig, results: dict[str, Any], tracker: Tracker) -> None:
+    """The figures people look at first: the model's as metrics, of the others one each, and all of
+    them as a table where the run's page begins. Hundreds of metrics would hide them."""
+    _, models = measured(results)
+    protocol = results["protocol"]  # part of every figure's name: one must not be read for another
+    own = looked_at_first(models[next(iter(models))]["metrics"], config.metric)
+    for name, figures in models.items():
+        is_model = name == config.model.name
+        names = own if is_model else [_deciding(config, own)]
+        values = {m: figures["metrics"].get(m) for m in names}
+        whose = "" if is_model else f"{name}/"
+        tracker.log_metrics(
+            {f"test/{protocol}/{whose}{m}": v for m, v in values.items() if v is not None}
+        )
+    rows = [
+        f"| {name} | {' | '.join(_cell(figures['metrics'].get(m)) for m in own)} |"
+        for name, figures in models.items()
+    ]
+    tracker.describe(
+        f"**{config.model.name}** on {config.data.source}, {protocol}.\n\n"
+        f"| test | {' | '.join(own)} |\n|---|{'---|' * len(own)}\n" + "\n".join(rows) + "\n\n"
+        "All figures with their intervals: `report.html` and `metrics.json` under *Artifacts*."
+    )
+
+
+def _deciding(config: RunConfig, names: list[str]) -> str:
+    """The figure that decides between models, or else the first NDCG."""
+    ndcg = [name for name in names if Figure.parse(name).name == "NDCG"]
+    return config.metric if config.metric in names else [*ndcg, *names][0]
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

@@ -71,6 +71,7 @@ def fit(
             "protocol_fingerprint": examples.summary.fingerprint,
         }
     )
+    tracker.describe(f"**{config.model.name}** on {config.data.source}, {config.split.short_name}.")
     if not is_trained(config):
         return True
     check_examples(config, examples, group.world)

@@ -13,6 +13,7 @@ from feature_store.errors import DataError
 from feature_store.protocols import VALIDATION
 from recsys.config import RunConfig
 from recsys.data.examples import Examples
+from recsys.figure import looked_at_first
 from recsys.runs.build import build_model, is_trained
 from recsys.runs.evaluators import validator
 from recsys.runs.folder import RunFolder
@@ -85,7 +86,8 @@ def search(work: Work, study: Study, examples: Examples, tracker: Tracker, watch
             child.log_config(values)
             listener = _Epochs(partial(watch.epoch, report), config.metric)
             figures = _try(work, with_values(config, values), examples, validate, listener)
-            child.log_metrics({f"validation/{name}": v for name, v in figures.items()})
+            first = looked_at_first(figures, config.metric)
+            child.log_metrics({f"validation/{name}": figures[name] for name in first})
             status = "FINISHED"
         except (KeyboardInterrupt, Pruned):
             status = "KILLED"
@@ -152,6 +154,17 @@ def best_trial(record: dict[str, Any]) -> dict[str, Any]:
             f"none of {counts(record['trials'])} could be finished: {'; '.join(reasons[:3])}"
         )
     return record["trials"][record["best"] - 1]
+
+
+def track_best(record: dict[str, Any], best: dict[str, Any], tracker: Tracker) -> None:
+    """The figures of the best trial, and what the search has found, in the search's own run."""
+    first = looked_at_first(best["figures"], record["metric"])
+    tracker.log_metrics({f"validation/{name}": best["figures"][name] for name in first})
+    tracker.describe(
+        f"The options of {record['retriever']} with the highest validation {record['metric']}, "
+        f"{best['value']:.4f} ({record['protocol']}), are in `tuned.toml` under *Artifacts*; "
+        f"{counts(record['trials'])}."
+    )
 
 
 def protocol_of(examples: Examples) -> dict[str, str]:

@@ -59,6 +59,7 @@ def statistic_intervals(
     replicates: int = 200,
     seed: int = 0,
     level: float = 0.95,
+    within: tuple[float, float] = (-np.inf, np.inf),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Normal intervals `estimate +- z * standard error` of any statistic over users.
 
@@ -70,6 +71,8 @@ def statistic_intervals(
     Args:
         statistic: from indices of users [U], some of them repeated, to figures [M].
         users: U.
+        within: the smallest and the largest value that the statistic can have: no interval
+            reaches beyond.
 
     Returns:
         low [M] and high [M]; NaN where the statistic of the whole or of a replicate is.
@@ -77,15 +80,20 @@ def statistic_intervals(
     estimate = np.asarray(statistic(np.arange(users)), dtype=np.float64)
     random = np.random.default_rng(seed)
     draws = np.stack([statistic(random.integers(0, users, users)) for _ in range(replicates)])
-    return around(estimate, draws, level)
+    return around(estimate, draws, level, within)
 
 
 def around(
-    estimate: np.ndarray, replicates: np.ndarray, level: float = 0.95
+    estimate: np.ndarray,
+    replicates: np.ndarray,
+    level: float = 0.95,
+    within: tuple[float, float] = (-np.inf, np.inf),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Normal intervals of `estimate` [M] by the spread of its `replicates` [R, M]: low and high."""
+    """Normal intervals of `estimate` [M] by the spread of its `replicates` [R, M]: low and high,
+    neither beyond what the statistic can be."""
     margin = norm.ppf((1 + level) / 2) * replicates.std(axis=0, ddof=1)
-    return estimate - margin, estimate + margin
+    low, high = np.clip([estimate - margin, estimate + margin], *within)
+    return low, high
 
 
 def mean_replicates(values: np.ndarray, *, replicates: int = 1000, seed: int = 0) -> np.ndarray:

@@ -123,6 +123,17 @@ def test_the_run_is_tracked_and_its_bundle_registered(finished: Run) -> None:
     assert all(
         "leave_one_out" in name for name in tracked.data.metrics if "_at_" in name
     )  # no figure without its protocol
+    figures = [name for name in tracked.data.metrics if name.startswith("test/leave_one_out/")]
+    few = [name.removeprefix("test/leave_one_out/") for name in figures]
+    assert set(few) == {
+        *("Recall_at_10", "NDCG_at_10", "Coverage_at_10", "GMV_at_10", "GMVCapture_at_10"),
+        *("popularity/NDCG_at_10", "recent_popularity/NDCG_at_10"),
+    }
+    described = tracked.data.tags["mlflow.note.content"]
+    assert (
+        f"| sasrec | {finished.metrics.loc['sasrec', 'Recall@10']:.4f} | {value:.4f} |" in described
+    )
+    assert "report.html" in described
     losses = client.get_metric_history(tracked.info.run_id, "train/loss")
     assert len(losses) == 4 and losses[-1].value < losses[0].value
     names = {file.path for file in client.list_artifacts(tracked.info.run_id)}

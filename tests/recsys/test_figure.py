@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from recsys.figure import Figure, cut_offs, first_cut
+from recsys.figure import Figure, cut_offs, first_cut, looked_at_first
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,15 @@ def test_the_metric_knows_what_is_better() -> None:
     for name in ("NDCG@10", "LogLoss"):
         assert not Figure.parse(name).improves(0.1, 0.1)
         assert not Figure.parse(name).improves(math.nan, 0.1)
+
+
+def test_few_figures_are_looked_at_first() -> None:
+    measured = [f"{n}@{k}" for k in (5, 10) for n in ("Recall", "MAP", "NDCG", "Coverage")]
+    assert looked_at_first(measured) == ["Recall@10", "NDCG@10", "Coverage@10"]
+    assert looked_at_first(measured, "MAP@5", "HR@5")[0] == "MAP@5"
+    assert looked_at_first(["NDCG@5", "NDCG@3"]) == ["NDCG@5"]
+    assert looked_at_first(["AUC", "LogLoss"]) == ["AUC", "LogLoss"]
+    assert looked_at_first([]) == []
 
 
 def test_ten_is_shown_first_where_it_was_measured() -> None:

@@ -112,6 +112,25 @@ def test_an_unknown_run_gives_way_to_a_new_one(uri: str, caplog: pytest.LogCaptu
     assert warnings_of(caplog) == []
 
 
+def test_a_run_has_a_page_of_its_own_that_begins_with_what_it_is(uri: str) -> None:
+    tracker = start(uri)
+    tracker.describe("**sasrec** on movielens")
+    tracker.finish()
+    info = MlflowClient(uri).get_run(tracker.run_id)
+    assert info.data.tags["mlflow.note.content"] == "**sasrec** on movielens"
+    assert tracker.page == f"/#/experiments/{info.info.experiment_id}/runs/{tracker.run_id}"
+    assert tracker.uri == uri and start(uri, run_id=tracker.run_id).page == tracker.page
+
+
+def test_what_was_not_tracked_whole_has_no_page(uri: str, tmp_path: Path) -> None:
+    assert start(uri, enabled=False).page is None
+    assert start(DEAD_SERVER).page is None
+    tracker = start(uri)
+    tracker.log_files(tmp_path / "missing")
+    assert tracker.page is None
+    assert Tracker("postgresql://me:secret@host/db").uri == "postgresql://***@host/db"
+
+
 def test_files_go_beside_the_database(uri: str, tmp_path: Path, elsewhere: Path) -> None:
     (tmp_path / "report" / "plots").mkdir(parents=True)
     (tmp_path / "report" / "plots" / "a.svg").write_text("<svg/>")

@@ -68,6 +68,15 @@ def test_every_figure_has_an_interval_around_it() -> None:
     assert bounds["Recall@2"] == [low[0], high[0]]
 
 
+def test_an_interval_of_a_share_ends_at_1() -> None:
+    """Four users reach all of four candidates, and half as many do not."""
+    result = planted()
+    result.users["recommended"] = np.array([[1, 1], [2, 2], [3, 3], [4, 4]])
+    found = summarise(result, k=2, replicates=200, labels={})
+    assert found["metrics"]["Coverage@1"] == 1 and found["ci95"]["Coverage@1"][1] == 1
+    assert found["metrics"]["Gini@1"] == 0 and found["ci95"]["Gini@1"][0] == 0
+
+
 def test_slices_hold_the_figures_of_their_users_or_targets() -> None:
     slices = summarise(planted(), k=2, replicates=100, labels=LABELS)["slices"]
     assert set(slices) == {"users", "popularity"}

@@ -111,6 +111,15 @@ def test_normal_intervals_of_a_mean_are_those_of_the_textbook() -> None:
     assert high[0] == pytest.approx(values.mean() + margin, abs=0.05 * margin)
 
 
+def test_no_interval_reaches_beyond_what_the_statistic_can_be() -> None:
+    def shares(users: np.ndarray) -> np.ndarray:
+        return np.array([1.0, len(np.unique(users)) / 300])
+
+    free, bound = statistic_intervals(shares, 300), statistic_intervals(shares, 300, within=(0, 1))
+    assert free[1][1] > 1.01 and bound[1].tolist() == [1, 1]
+    np.testing.assert_array_equal(bound[0], free[0])
+
+
 def test_intervals_of_a_distinct_count_lie_around_it_where_percentiles_would_not() -> None:
     items = np.random.default_rng(2).integers(0, 400, 300)
 
