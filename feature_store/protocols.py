@@ -136,10 +136,14 @@ class GlobalTime(Protocol):
 
     protocol: Literal["global_time"] = "global_time"
     needs_clock = ("time",)
-    validation_start: datetime | None = None
-    test_start: datetime | None = None
-    validation_days: float = Field(7, gt=0)
-    test_days: float = Field(7, gt=0)
+    validation_start: datetime | None = Field(
+        None, description="First moment of validation (UTC), instead of days."
+    )
+    test_start: datetime | None = Field(
+        None, description="First moment of the test (UTC), instead of days."
+    )
+    validation_days: float = Field(7, gt=0, description="Days of validation, before the test.")
+    test_days: float = Field(7, gt=0, description="Days of the test, at the end of the log.")
 
     @model_validator(mode="after")
     def _check_windows(self) -> GlobalTime:
@@ -218,7 +222,9 @@ class ItemHoldout(Protocol):
     have had those that are asked for, as when they are new; only such items are ranked."""
 
     protocol: Literal["item_holdout"] = "item_holdout"
-    candidates: Literal["catalogue", "new"] = "new"
+    candidates: Literal["catalogue", "new"] = Field(
+        "new", description="Rank only items without events, or the whole catalogue."
+    )
     validation: float = Field(0.1, gt=0, lt=1, description="Share of items.")
     test: float = Field(0.1, gt=0, lt=1, description="Share of items.")
     seed: int = Field(0, ge=0, description="Which items are held out.")
@@ -254,9 +260,11 @@ class Random(Protocol):
     protocol: Literal["random"] = "random"
     validation: float = Field(0.1, gt=0, lt=1, description="Share of events.")
     test: float = Field(0.1, gt=0, lt=1, description="Share of events, unless there are folds.")
-    folds: int | None = Field(None, ge=2)
+    folds: int | None = Field(
+        None, ge=2, description="Parts of the events, of which one is the test."
+    )
     fold: int = Field(0, ge=0, description="Which fold is the test, from 0.")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="Which events are drawn.")
 
     @model_validator(mode="after")
     def _check_shares(self) -> Random:
@@ -304,7 +312,7 @@ class Fixed(Protocol):
     validation: float = Field(
         0.1, gt=0, lt=1, description="Share of training events, if the publisher gives none."
     )
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="Which training events become validation.")
 
     @property
     def base_name(self) -> str:

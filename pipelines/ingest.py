@@ -45,7 +45,7 @@ def ingest_log(config: RunConfig) -> IngestReport:
 
 
 def describe(report: IngestReport) -> str:
-    """A report in one line."""
+    """A report in one line, and a line for each doubt about the data."""
     text = f"{report.events.stored:,} events"
     if report.distinct_users is not None:  # as earlier versions did not count
         text += f" of {report.distinct_users:,} users and {report.distinct_items:,} items"
@@ -59,4 +59,4 @@ def describe(report: IngestReport) -> str:
     if report.renamed:
         others = ", ".join(f"{column!r} is {name!r}" for column, name in report.renamed.items())
         text += f"; features that are called otherwise than their columns: {others}"
-    return text
+    return "\n".join([text, *(f"doubtful: {doubt}" for doubt in report.doubts)])

@@ -20,6 +20,7 @@ from feature_store.durable import restore, staged, write_text
 from feature_store.engine import Engine, EngineConfig
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
+from feature_store.ingest.doubts import doubtful_price
 from feature_store.ingest.quarantine import Quarantine
 from feature_store.ingest.repeats import (
     LineMap,
@@ -54,6 +55,7 @@ class IngestReport(BaseModel):
     (`_user`) counts events whose item (user) the source's items (users) do not list; they are
     stored like any other.
     `renamed` holds the columns whose features are called otherwise, and how.
+    `doubts` are sentences about what was stored and can hardly be meant.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -70,6 +72,7 @@ class IngestReport(BaseModel):
     renamed: dict[str, str] = {}
     events_without_item: int
     events_without_user: int
+    doubts: tuple[str, ...] = ()
     finished: datetime
     seconds: float
 
@@ -171,6 +174,7 @@ def _build(
         renamed=source.renamed,
         events_without_item=unknown["item"],
         events_without_user=unknown["user"],
+        doubts=tuple(filter(None, [doubtful_price(engine, log)])),
         finished=finished,
         seconds=round((finished - started).total_seconds(), 3),
     )

@@ -183,7 +183,7 @@ class Amazon(Source):
     """
 
     source: Literal["amazon"] = "amazon"
-    path: Path
+    path: Path = Field(description="Folder or zip; the names of its files tell their layout.")
 
     @cached_property
     def _files(self) -> Files:

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
 from feature_store.errors import DataError
 from feature_store.schema import TIME_TYPE, Feature, Schema
@@ -68,8 +69,11 @@ class BookCrossing(Source):
     """
 
     source: Literal["book_crossing"] = "book_crossing"
-    path: Path
-    isbn: Literal["as_published", "valid"] = "as_published"
+    path: Path = Field(description="Folder or the published zip.")
+    isbn: Literal["as_published", "valid"] = Field(
+        "as_published",
+        description="Take ISBNs as they are, or correct ones alone, in one spelling.",
+    )
 
     @cached_property
     def _files(self) -> Files:

@@ -11,7 +11,7 @@ from typing import IO, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from feature_store.errors import DataError
 from feature_store.schema import Feature, Schema
@@ -54,11 +54,17 @@ class EdgeList(Source):
     """
 
     source: Literal["edge_list"] = "edge_list"
-    path: Path
-    format: Literal["pairs", "adjacency"] = "pairs"
-    columns: tuple[Column, ...] = ("user", "item")
-    ids: Literal["int", "string"] = "int"
-    same_nodes: bool = False
+    path: Path = Field(description="A file, or a folder or zip with one file or a published split.")
+    format: Literal["pairs", "adjacency"] = Field(
+        "pairs", description="A pair a line, or a user and then all its items."
+    )
+    columns: tuple[Column, ...] = Field(
+        ("user", "item"), description="What the columns of pairs hold, in their order."
+    )
+    ids: Literal["int", "string"] = Field("int", description="Whether ids are numbers.")
+    same_nodes: bool = Field(
+        False, description="Users and items are the same things and share a table."
+    )
 
     @field_validator("columns")
     @classmethod

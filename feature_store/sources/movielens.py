@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from feature_store.errors import DataError
 from feature_store.schema import Feature, Schema
@@ -112,9 +112,13 @@ class MovieLens(Source):
     """
 
     source: Literal["movielens"] = "movielens"
-    path: Path | None = None
-    download: Release | None = None
-    cache: Path | None = None
+    path: Path | None = Field(None, description="Folder or the published zip.")
+    download: Release | None = Field(
+        None, description="A release to fetch from its publisher, once."
+    )
+    cache: Path | None = Field(
+        None, description="Folder that it is fetched into; by default one in the home."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> MovieLens:

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
 from feature_store.errors import DataError
 from feature_store.schema import Feature, Schema
@@ -97,8 +98,8 @@ class OnlineRetail(Source):
     """
 
     source: Literal["online_retail"] = "online_retail"
-    path: Path
-    products_only: bool = True
+    path: Path = Field(description="The table as CSV, plain or gzipped, or its folder.")
+    products_only: bool = Field(True, description="Leave out lines of charges, such as postage.")
 
     @cached_property
     def _file(self) -> Path:

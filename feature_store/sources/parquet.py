@@ -35,14 +35,18 @@ _UNREADABLE = (pa.ArrowException, OSError)
 class Columns(Options):
     """Which columns of the events carry which role."""
 
-    user: str
-    item: str
-    time: str
-    label: str | None = None
-    price: str | None = None
-    quantity: str | None = None
-    event_type: str | None = None
-    propensity: str | None = None
+    user: str = Field(description="Who: the id of a user.")
+    item: str = Field(description="What: the id of an item.")
+    time: str = Field(description="When: a date or time, ISO 8601 or seconds since 1970 (UTC).")
+    label: str | None = Field(
+        None, description="What a ranker learns: 0 or 1, or stars (see labels.positive_from)."
+    )
+    price: str | None = Field(
+        None, description="Of one piece, never of the line: money is price times quantity."
+    )
+    quantity: str | None = Field(None, description="Pieces of a purchase; below 0 of a return.")
+    event_type: str | None = Field(None, description="What happened, such as click or purchase.")
+    propensity: str | None = Field(None, description="Probability with which the item was shown.")
 
     @property
     def numbers(self) -> tuple[str, ...]:
@@ -71,15 +75,26 @@ class ParquetLog(Source):
     """
 
     source: Literal["parquet"] = "parquet"
-    path: str
-    columns: Columns
-    features: tuple[str, ...] = ()
-    items: str | None = None
-    users: str | None = None
-    title: str | None = None
-    kinds: dict[str, Kind] = Field(default_factory=dict)
-    ignore: tuple[str, ...] = ()
-    unique: tuple[str, ...] = ()
+    path: str = Field(description="A file, a folder or a pattern, of Parquet or CSV files.")
+    columns: Columns = Field(description="Which column of the events has which role.")
+    features: tuple[str, ...] = Field(
+        (), description="Further columns of the events that models may read."
+    )
+    items: str | None = Field(
+        None, description="Attributes of items: files like path, with the id named as there."
+    )
+    users: str | None = Field(
+        None, description="Attributes of users: files like path, with the id named as there."
+    )
+    title: str | None = Field(None, description="Column of the items that people read.")
+    kinds: dict[str, Kind] = Field(
+        default_factory=dict,
+        description="Kinds of columns that should not follow from their types.",
+    )
+    ignore: tuple[str, ...] = Field((), description="Columns of items and users that are left out.")
+    unique: tuple[str, ...] = Field(
+        (), description="Columns of the events whose combination may occur once."
+    )
 
     @cached_property
     def _log(self) -> tuple[Schema, _Names]:

@@ -29,27 +29,39 @@ class World(Options):
     user's weight on the item's cluster at that time, `p` the item's log price, standardised.
     """
 
-    seed: int = Field(0, ge=0, lt=1 << 32)
-    users: int = Field(2_000, ge=1)
-    items: int = Field(1_000, ge=10)
-    clusters: int = Field(20, ge=1)
-    events: float = Field(40.0, gt=0)  # clicks and purchases of a user, about, on average
-    days: int = Field(60, ge=1)
-    interests: int = Field(3, ge=1)
-    drift: float = Field(0.5, ge=0, le=1)  # how far interests have moved on the last day
-    zipf: float = Field(0.8, ge=0)  # popularity ~ rank ** -zipf, of clusters and within them
-    traits: float = Field(1.0, ge=0)  # how strongly country and age tell interests
-    session: float = Field(12.0, ge=1)  # impressions in a session, on average
-    successors: int = Field(3, ge=1)  # items that tend to follow an item
-    stickiness: float = Field(0.8, ge=0, lt=1)  # share of impressions that follow the last click
-    exploration: float = Field(0.1, gt=0, le=1)  # share of impressions drawn from all items alike
-    return_rate: float = Field(0.05, ge=0, le=1)  # of purchases
-    click_bias: float = -2.0
-    click_affinity: float = 4.0
-    click_price: float = -0.3
-    buy_bias: float = -2.0
-    buy_affinity: float = 2.0
-    buy_price: float = -0.5
+    seed: int = Field(0, ge=0, lt=1 << 32, description="Of all that is drawn.")
+    users: int = Field(2_000, ge=1, description="How many users.")
+    items: int = Field(1_000, ge=10, description="How many items.")
+    clusters: int = Field(20, ge=1, description="Kinds of items, of which a user likes some.")
+    events: float = Field(
+        40.0, gt=0, description="Clicks and purchases of a user, about, on average."
+    )
+    days: int = Field(60, ge=1, description="Days that the log spans.")
+    interests: int = Field(3, ge=1, description="Clusters that a user likes.")
+    drift: float = Field(
+        0.5, ge=0, le=1, description="How far interests have moved on the last day."
+    )
+    zipf: float = Field(
+        0.8, ge=0, description="Popularity falls with rank to this power, of clusters and within."
+    )
+    traits: float = Field(1.0, ge=0, description="How strongly country and age tell interests.")
+    session: float = Field(12.0, ge=1, description="Impressions in a session, on average.")
+    successors: int = Field(3, ge=1, description="Items that tend to follow an item.")
+    stickiness: float = Field(
+        0.8, ge=0, lt=1, description="Share of impressions that follow the last click."
+    )
+    exploration: float = Field(
+        0.1, gt=0, le=1, description="Share of impressions drawn from all items alike."
+    )
+    return_rate: float = Field(
+        0.05, ge=0, le=1, description="Share of purchases that are returned."
+    )
+    click_bias: float = Field(-2.0, description="Of the logit of a click.")
+    click_affinity: float = Field(4.0, description="What the user's interest adds to it.")
+    click_price: float = Field(-0.3, description="What the log price, standardised, adds to it.")
+    buy_bias: float = Field(-2.0, description="Of the logit of a purchase, given a click.")
+    buy_affinity: float = Field(2.0, description="What the user's interest adds to it.")
+    buy_price: float = Field(-0.5, description="What the log price, standardised, adds to it.")
 
     @model_validator(mode="after")
     def _check(self) -> World:

@@ -83,12 +83,16 @@ def show_config(
         bool, typer.Option("--schema", help="The JSON schema of configs, for editors.")
     ] = False,
 ) -> None:
-    """The full resolved config as TOML, or the JSON schema of all configs."""
+    """The full resolved config as TOML, or the JSON schema of all configs.
+
+    Every option stands there with what it means, also where it is not set.
+    """
     from recsys.config import RunConfig
+    from recsys.config.annotated import annotated
 
     if schema:
         typer.echo(json.dumps(RunConfig.model_json_schema(), indent=2))
     elif config is None:
         raise RecsysError("name a config, or ask for --schema")
     else:
-        typer.echo(load(config, overrides).to_toml())
+        typer.echo(annotated(load(config, overrides)), nl=False)

@@ -34,18 +34,18 @@ if TYPE_CHECKING:  # reading a config imports no more than the options of the mo
 class TrackingConfig(Options):
     """Where runs are recorded. The environment's MLFLOW_TRACKING_URI comes first."""
 
-    enabled: bool = True
+    enabled: bool = Field(True, description="Whether runs are recorded.")
     uri: str | None = Field(
         None, description="Any MLflow tracking URI; by default a SQLite file below `output`."
     )
-    experiment: str = "recsys"
+    experiment: str = Field("recsys", description="Name of the experiment that they belong to.")
     alias: str = Field("candidate", description="Alias given to the newest registered bundle.")
 
 
 class ExportConfig(Options):
     """What the bundle holds."""
 
-    index: IndexConfig = ExactConfig()
+    index: IndexConfig = Field(ExactConfig(), description="How the nearest items are found.")
     quantisation: QuantisationConfig = QuantisationConfig()
     golden: int = Field(16, ge=1, description="Requests kept with their answers, and replayed.")
 
@@ -56,17 +56,19 @@ class RunConfig(Options):
     name: str = Field(
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$", description="Names the folder of the run."
     )
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="Of all that is drawn at random.")
     output: Path = Field(Path("runs"), description="Folder of runs.")
     store: Path | None = Field(
         None, description="Folder of the event log; by default below `output`, one per input."
     )
-    data: SourceConfig
+    data: SourceConfig = Field(description="What is read: one kind of input and its options.")
     quarantine: bool = Field(
         False, description="Set bad rows aside in a Parquet file instead of stopping."
     )
     engine: EngineConfig = EngineConfig()
-    split: SplitConfig = LeaveOneOut()
+    split: SplitConfig = Field(
+        LeaveOneOut(), description="Who may be seen when: a named protocol and its options."
+    )
     labels: LabelConfig = LabelConfig()
     retriever: RetrieverConfig | None = Field(
         None, description="The model, where the run is to find items for users..."
@@ -81,7 +83,7 @@ class RunConfig(Options):
         "a user had most often where split.seen = 'include', and item_knn and ease where the "
         "catalogue is not too large for them.",
     )
-    embeddings: AnyEmbeddings = PerFeature()
+    embeddings: AnyEmbeddings = Field(PerFeature(), description="How ids become vectors.")
     reader: ReaderConfig = ReaderConfig()
     trainer: TrainerConfig = TrainerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

@@ -29,7 +29,9 @@ class ObjectiveConfig(ModelConfig):
     """Options of the loss."""
 
     width: int = Field(64, ge=2, description="D: width of item and user vectors.")
-    loss: AnyLoss = Softmax()
+    loss: AnyLoss = Field(
+        Softmax(), description="What is minimised; by its name, or as a table with its options."
+    )
     negatives: int = Field(
         256,
         ge=0,
@@ -55,7 +57,9 @@ class ObjectiveConfig(ModelConfig):
         "not in the history. Each step then computes all item vectors.",
     )
     log_q: bool = Field(False, description="Correct the logits for how often items are drawn.")
-    temperature: float = Field(0.05, gt=0)
+    temperature: float = Field(
+        0.05, gt=0, description="What scores are divided by in the loss; small ones sharpen it."
+    )
     normalise: bool = Field(True, description="Cosine similarity instead of inner product.")
     matryoshka: tuple[int, ...] = Field(
         (),

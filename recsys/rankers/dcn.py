@@ -26,9 +26,11 @@ class DCNConfig(ModelConfig):
 
     name: Literal["dcn"] = "dcn"
     width: int = Field(16, ge=1, description="D: width of embeddings, where no table has its own.")
-    cross_layers: int = Field(2, ge=0)
+    cross_layers: int = Field(2, ge=0, description="Cross layers, one on the other.")
     hidden: tuple[int, ...] = Field((128,), description="Hidden layers of the deep network.")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="Share of numbers that a training step hides."
+    )
     user_features: tuple[str, ...] = Field((), description="Of the user; empty takes all.")
     item_features: tuple[str, ...] = Field((), description="Of the item; empty takes all.")
     context_features: tuple[str, ...] = Field(

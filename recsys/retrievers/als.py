@@ -27,11 +27,11 @@ class ALSConfig(ModelConfig):
 
     name: Literal["als"] = "als"
     factors: int = Field(64, ge=1, description="D: width of the vectors.")
-    regularisation: float = Field(0.1, gt=0)
+    regularisation: float = Field(0.1, gt=0, description="Weight of the squared vectors.")
     alpha: float = Field(
         10, gt=0, description="Confidence in an event, where that in no event is 1."
     )
-    iterations: int = Field(15, ge=1)
+    iterations: int = Field(15, ge=1, description="Times that both sides are solved for.")
 
     search_space: ClassVar[dict[str, dict[str, Any]]] = {
         "factors": {"low": 16, "high": 256, "log": True},

@@ -24,8 +24,8 @@ class BPRConfig(ModelConfig):
 
     name: Literal["bpr"] = "bpr"
     factors: int = Field(64, ge=1, description="D - 1: width of the vectors without the bias.")
-    learning_rate: float = Field(0.01, gt=0)
-    regularisation: float = Field(0.01, ge=0)
+    learning_rate: float = Field(0.01, gt=0, description="Length of a step.")
+    regularisation: float = Field(0.01, ge=0, description="Weight of the squared vectors.")
     iterations: int = Field(100, ge=1, description="Passes over the training events.")
 
     search_space: ClassVar[dict[str, dict[str, Any]]] = {

@@ -42,12 +42,16 @@ class GraphConfig(ObjectiveConfig):
     2022."""
 
     name: Literal["graph"] = "graph"
-    propagation: AnyPropagation = LightGCNKind()
+    propagation: AnyPropagation = Field(
+        LightGCNKind(), description="How vectors travel along the edges."
+    )
     regularisation: float = Field(
         1e-4, ge=0, description="Of the vectors in a batch before they are propagated, squared."
     )
-    loss: AnyLoss = BPR()
-    temperature: float = Field(1.0, gt=0)
+    loss: AnyLoss = Field(
+        BPR(), description="What is minimised; by its name, or as a table with its options."
+    )
+    temperature: float = Field(1.0, gt=0, description="What scores are divided by in the loss.")
     normalise: bool = Field(False, description="Cosine similarity instead of inner product.")
 
     search_space: ClassVar[dict[str, dict[str, Any]]] = {

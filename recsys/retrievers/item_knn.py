@@ -77,7 +77,10 @@ class ItemKNNConfig(ModelConfig):
 
     name: Literal["item_knn"] = "item_knn"
     neighbours: int = Field(100, ge=1, description="Most similar items kept of each item.")
-    similarity: AnySimilarity = Cosine()
+    similarity: AnySimilarity = Field(
+        Cosine(),
+        description="Of the users that two items share; its name, or a table with its options.",
+    )
     shrinkage: float = Field(
         10, ge=0, description="A similarity that rests on n users counts n / (n + shrinkage)."
     )

@@ -35,7 +35,10 @@ class MultiInterestConfig(ObjectiveConfig):
     the mean of the history as their rival with one vector."""
 
     name: Literal["multi_interest"] = "multi_interest"
-    extractor: AnyExtractor = ComiRecSAKind()
+    extractor: AnyExtractor = Field(
+        ComiRecSAKind(),
+        description="What makes interests of a history; by its name, or as a table.",
+    )
     max_length: int = Field(50, ge=1, description="T: events of the history that are read.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Of the events' vectors.")
     targets_per_user: int = Field(

@@ -32,10 +32,12 @@ class SequentialConfig(ObjectiveConfig):
     """Options of the family."""
 
     width: int = Field(50, ge=2, description="D: width of item and user vectors.")
-    blocks: int = Field(2, ge=1)
-    heads: int = Field(1, ge=1)
+    blocks: int = Field(2, ge=1, description="Blocks, one on the other.")
+    heads: int = Field(1, ge=1, description="Heads of a block, which share its width.")
     max_length: int = Field(200, ge=1, description="T: events of the history that are read.")
-    dropout: float = Field(0.2, ge=0, lt=1)
+    dropout: float = Field(
+        0.2, ge=0, lt=1, description="Share of numbers that a training step hides."
+    )
 
     search_space: ClassVar = {
         **ObjectiveConfig.search_space,

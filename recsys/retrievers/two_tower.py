@@ -40,9 +40,13 @@ class TwoTowerConfig(ObjectiveConfig):
     )
     item_features: tuple[str, ...] = Field((), description="Features of the item; empty takes all.")
     max_length: int = Field(50, ge=1, description="Events of the history that are averaged.")
-    negative_sampling: Literal["uniform", "popularity", "mixed", "in_batch"] = "in_batch"
-    log_q: bool = True
-    dropout: float = Field(0.1, ge=0, lt=1)
+    negative_sampling: Literal["uniform", "popularity", "mixed", "in_batch"] = Field(
+        "in_batch", description="Where from; in_batch takes the targets of the whole batch."
+    )
+    log_q: bool = Field(True, description="Correct the logits for how often items are drawn.")
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="Share of numbers that a training step hides."
+    )
     id_dropout: float = Field(
         0.0,
         ge=0,

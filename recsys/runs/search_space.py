@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from feature_store.errors import ConfigError
 from recsys.config import RunConfig, parse_config
+from recsys.config.inline import inline
 from recsys.runs.folder import RunFolder
 from recsys.tuning.options import Domain
 
@@ -51,17 +51,8 @@ def search_space(config: RunConfig) -> dict[str, Domain]:
 
 def with_values(config: RunConfig, values: dict[str, Any], where: str = "config") -> RunConfig:
     """The config with some options set, by dotted name. Raises ConfigError as `parse_config`."""
-    overrides = [f"{key}={_toml(value)}" for key, value in values.items()]
+    overrides = [f"{key}={inline(value)}" for key, value in values.items()]
     return parse_config(config.to_dict(), overrides, where=where)
-
-
-def _toml(value: Any) -> str:
-    """A value as an override writes it; a table is inline."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {_toml(inner)}" for key, inner in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)
 
 
 def judged_by(config: RunConfig) -> RunConfig:

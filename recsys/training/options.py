@@ -18,15 +18,17 @@ Fused = Literal["rowwise_adagrad", "adagrad", "sgd", "adam"]
 class TableOptimizer(Options):
     """How one sharded table moves; what is not set is as for the others."""
 
-    name: Fused | None = None
-    learning_rate: float | None = Field(None, gt=0)
+    name: Fused | None = Field(None, description="How its rows move.")
+    learning_rate: float | None = Field(None, gt=0, description="Length of its steps.")
 
 
 class OptimizerConfig(Options):
     """How weights move."""
 
-    name: Literal["adam", "adamw", "adagrad", "sgd"] = "adam"
-    learning_rate: float = Field(1e-3, gt=0)
+    name: Literal["adam", "adamw", "adagrad", "sgd"] = Field(
+        "adam", description="How weights move, but those of sharded tables."
+    )
+    learning_rate: float = Field(1e-3, gt=0, description="Length of a step, but of sharded tables.")
     weight_decay: float = Field(
         0.0,
         ge=0,
@@ -39,11 +41,13 @@ class OptimizerConfig(Options):
     sharded: Fused = Field(
         "rowwise_adagrad", description="Fused optimizer of sharded tables; adam on GPUs alone."
     )
-    sharded_learning_rate: float = Field(0.02, gt=0)
+    sharded_learning_rate: float = Field(
+        0.02, gt=0, description="Length of a step of sharded tables."
+    )
     tables: dict[str, TableOptimizer] = Field(
         {}, description="Sharded tables with an optimizer or rate of their own."
     )
-    warmup_steps: int = Field(0, ge=0)
+    warmup_steps: int = Field(0, ge=0, description="Steps over which the rate rises from 0.")
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant", description="After warm-up, over the planned steps, down to `final`."
     )
@@ -96,8 +100,12 @@ class TrainerConfig(Options):
     )
     optimizer: OptimizerConfig = OptimizerConfig()
     clip_norm: float | None = Field(None, gt=0, description="Norm that gradients are scaled to.")
-    precision: Literal["fp32", "bf16"] = "fp32"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="What layers compute in; weights are kept in fp32."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where to train; auto takes a GPU where there is one."
+    )
     checkpoint_every_steps: int | None = Field(
         None, ge=1, description="Besides the checkpoint after every validation."
     )
