@@ -24,7 +24,7 @@ from feature_store.sources.synthetic_world import (
     World,
 )
 
-_VERSION = 1  # of what is generated from equal options: raise it when that changes
+_VERSION = 2  # of what is generated from equal options: raise it when that changes
 
 
 class Synthetic(World, Source):

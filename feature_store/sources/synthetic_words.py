@@ -8,6 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_store.sources.synthetic_lexicon import (
+    brand_names,
+    categories_of,
+    common_words,
+    own_words,
+)
 from feature_store.sources.synthetic_world import WORDS, World
 
 ITEM_BLOCK = 1 << 16  # fixed: the words of items are drawn block by block
@@ -35,14 +41,18 @@ class Words:
         random = world.random(WORDS)
         clusters = world.clusters
         brands = max(_BRANDS, clusters * _BRANDS // 2)
-        words = _invent(random, _COMMON_WORDS + clusters * (_OWN_WORDS + 1) + brands)
+        sounds = _invent(random, _COMMON_WORDS + clusters * (_OWN_WORDS + 1) + brands)
         cuts = np.cumsum([_COMMON_WORDS, clusters * _OWN_WORDS, brands])
-        common, own, names, categories = (pa.array(part) for part in np.split(words, cuts))
+        lexicon = (common_words, own_words, brand_names, categories_of)
+        common, own, names, categories = (
+            _spelled(part, words(len(part)))
+            for part, words in zip(np.split(sounds, cuts), lexicon, strict=True)
+        )
         return cls(
             world=world,
             common=common,
             own=own,
-            brands=pc.utf8_capitalize(names),
+            brands=names,
             brand_of=random.integers(0, brands, (clusters, _BRANDS)),
             categories=categories,
         )
@@ -69,8 +79,19 @@ class Words:
         }
 
 
+def _spelled(sounds: np.ndarray, words: list[str]) -> pa.Array:
+    """`words` [n] in the order in which `sounds` [n] sort.
+
+    Vocabularies are sorted: so every word has the row that its sounds had before there were words,
+    and what was trained on them comes out the same.
+    """
+    spelled = np.empty(len(words), dtype=object)
+    spelled[np.argsort(sounds)] = sorted(words)
+    return pa.array(spelled, pa.string())
+
+
 def _invent(random: np.random.Generator, count: int) -> np.ndarray:
-    """That many different words."""
+    """That many different combinations of sounds."""
     words: dict[str, None] = {}
     while len(words) < count:
         sounds = (_ONSETS, _VOWELS, _CODAS, _ONSETS, _VOWELS, _CODAS)

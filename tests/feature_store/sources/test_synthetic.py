@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,15 @@ from feature_store.event_log import EventLog
 from feature_store.ingest import ingest
 from feature_store.sources.base import RawChunk
 from feature_store.sources.synthetic import Synthetic
+from feature_store.sources.synthetic_lexicon import (
+    brand_names,
+    categories_of,
+    common_words,
+    own_words,
+)
 from feature_store.sources.synthetic_truth import Truth
+from feature_store.sources.synthetic_words import Words, _invent
+from feature_store.sources.synthetic_world import WORDS
 
 SMALL = {"users": 60, "items": 100, "clusters": 5}
 
@@ -255,3 +264,33 @@ def test_truth_survives_the_way_to_disk_and_is_named_when_absent(
     assert truth.users.begin.shape == (2000, 3)
     with pytest.raises(DataError, match="is this a store made from the synthetic source"):
         Truth.load(tmp_path)
+
+
+def test_items_have_words_that_people_read() -> None:
+    """Each of the four kinds from its own lexicon, and none twice, however many there are."""
+    lexicon = (brand_names, common_words, own_words, categories_of)
+    for words in lexicon:
+        many = words(5_000)
+        assert len(set(many)) == 5_000 and many[:3] == words(3)
+        assert all(re.fullmatch(r"[A-Za-z]+([- ][a-z]+)?( [0-9]+)?", word) for word in many)
+    drawn = Words.draw(Synthetic(**SMALL))
+    assert set(drawn.brands.to_pylist()) == set(brand_names(10))
+    assert set(drawn.categories.to_pylist()) == set(categories_of(5))
+    (title, *_) = drawn.describe(np.array([2]), 0)["title"].to_pylist()
+    brand, *_, category = title.split(" ")
+    assert brand in brand_names(10) and category == drawn.categories[2].as_py()
+
+
+def test_words_sort_as_the_sounds_that_stood_for_them() -> None:
+    """So that no row of a vocabulary, and no figure, moves with the spelling."""
+    world = Synthetic(**SMALL)
+    sounds = _invent(world.random(WORDS), 40 + 5 * 13 + 10)
+    common, own, brands, categories = np.split(sounds, [40, 40 + 60, 40 + 60 + 10])
+    drawn = Words.draw(world)
+    for words, before in (
+        (drawn.common, common),
+        (drawn.own, own),
+        (drawn.brands, brands),
+        (drawn.categories, categories),
+    ):
+        assert np.argsort(words.to_pylist()).tolist() == np.argsort(before).tolist()
