@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
+from feature_store.progress import stage
 from pipelines.evaluation_progress import EvaluationProgress
 from pipelines.ingest import ingest_log
 from pipelines.metrics_table import metrics_table
@@ -54,7 +55,8 @@ def evaluate_lists(
 def _show(work: Work, tracker: Tracker, results: dict[str, Any], console: Console) -> None:
     """The leading process writes the report, keeps it and its pictures as artifacts, and prints."""
     if work.group.leads:
-        tracker.log_files(write_report(work.files.path), work.files.plots)
+        with stage("write the report"):
+            tracker.log_files(write_report(work.files.path), work.files.plots)
         print_whole(metrics_table(results), console)
         lines = sentences(results)
         if outcome := results.get(VERDICT):

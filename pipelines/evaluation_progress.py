@@ -12,18 +12,19 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from feature_store.progress import Ticks
 from pipelines.progress import console
 from recsys.data.batch import Batch
 from recsys.data.reader import Reader
 
 
 class EvaluationProgress:
-    """A bar for each retriever that is measured, on a terminal."""
+    """A bar for each retriever that is measured, on a terminal; elsewhere lines, if it lasts."""
 
     def batches(self, what: str, reader: Reader) -> Iterable[Batch]:
         """The reader's batches under a bar."""
         if not console.is_terminal:
-            return reader
+            return _ticking(what, reader)
         return self._watched(what, reader)
 
     def _watched(self, what: str, reader: Reader) -> Iterator[Batch]:
@@ -39,3 +40,11 @@ class EvaluationProgress:
     def note(self, text: str) -> None:
         """Print it."""
         console.print(text, soft_wrap=True)
+
+
+def _ticking(what: str, reader: Reader) -> Iterator[Batch]:
+    ticks = Ticks(what)
+    ticks(0, len(reader))
+    for number, batch in enumerate(reader, 1):
+        yield batch
+        ticks(number, len(reader))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+from feature_store.progress import stage
 from pipelines.export_notes import tell_alias_stays, tell_quantisation
 from pipelines.tracked_page import tracked
 from recsys.config import RunConfig
@@ -68,7 +69,8 @@ def export_in(work: Work, tracker: Tracker, *, force: bool = False) -> None:
             about=about,
             quantisation=options.quantisation,
         )
-    bundle = write_bundle(run.bundle, {part.noun: part}, open_log(config)[1])
+    with stage("write and verify the bundle"):
+        bundle = write_bundle(run.bundle, {part.noun: part}, open_log(config)[1])
     for record in bundle.manifest.parts.values():
         tell_quantisation(record.quantisation)
     BUNDLE.mark_done(config)

@@ -15,6 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from feature_store.progress import Ticks
 from pipelines.printer import printer
 from recsys.config import RunConfig
 from recsys.figure import looked_at_first
@@ -42,6 +43,7 @@ class TrainingProgress:
         )
         self._bar = Progress(*columns, console=console, disable=not sys.stderr.isatty())
         self._task = self._bar.add_task(phase, total=None, loss=0.0, rate=0.0)
+        self._ticks = None if sys.stderr.isatty() else Ticks(phase)
 
     def __enter__(self) -> TrainingProgress:
         self._bar.start()
@@ -60,6 +62,8 @@ class TrainingProgress:
         self._rows += rows
         rate = self._rows / max(1e-9, time.perf_counter() - self._since)
         self._bar.update(self._task, completed=step, total=steps, loss=loss, rate=rate)
+        if self._ticks is not None:
+            self._ticks(step, steps, f" (step {step:,} of {steps:,}, loss {loss:.4f})")
         if step % 20 == 0:
             self.tracker.log_metrics(
                 {f"{self.phase}/loss_step": loss, f"{self.phase}/rows_per_second": rate}, step

@@ -7,11 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from pipelines import evaluate
+from pipelines import evaluate, tracked_page
 from pipelines.export import export_in
 from pipelines.ingest import describe, ingest_log
 from pipelines.progress import console
-from pipelines.tracked_page import tracked
 from pipelines.train import train_in
 from recsys.config import RunConfig, load_config, parse_config
 from recsys.runs.finished import Run
@@ -46,7 +45,7 @@ def run(
         work.group.barrier()
         begins = left_to_train(config, resume=resume, fresh=fresh)
         anew = begins and not resume and (fresh or not FIGURES.is_done(config))
-        with tracked(work, new=anew) as tracker:
+        with tracked_page.tracked(work, new=anew) as tracker:
             train_in(work, tracker, resume=resume, fresh=fresh)
             _make_figures(work, tracker)
             if work.group.leads:

@@ -30,4 +30,4 @@ def tell_page(tracker: Tracker) -> None:
     server = tracker.uri.rstrip("/") if served else _LOCAL
     start = f"{program('mlflow')} ui --backend-store-uri {shlex.quote(tracker.uri)}"
     how = "" if served else f"`{start}`, then "
-    console.print(f"MLflow: {how}{server}{tracker.page}", soft_wrap=True, markup=False)
+    console.print(f"MLflow: {how}{server}{tracker.page}", soft_wrap=True)

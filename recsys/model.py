@@ -28,6 +28,13 @@ class Loss(NamedTuple):
     weight: Tensor
 
 
+class Cost(NamedTuple):
+    """What fitting a model takes: about so many seconds, and what for, with what it holds."""
+
+    seconds: float
+    what: str
+
+
 @dataclass(frozen=True)
 class Columns:
     """Which features the entries along `dims` of a weight belong to: their names and widths.
@@ -64,6 +71,10 @@ class Model(nn.Module):
     def fit(self, interactions: Interactions, examples: Examples) -> None:
         """Learn from all training events at once."""
         raise NotImplementedError(f"{type(self).__name__} learns by gradient: train it")
+
+    def fit_cost(self, interactions: Interactions) -> Cost | None:
+        """What fitting takes, where that is worth telling before it is done."""
+        return None
 
     def inputs_of(self, batch: Batch) -> dict[str, Tensor]:
         """The tensors that `inputs` describes, cut and padded from a batch."""

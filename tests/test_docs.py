@@ -133,7 +133,7 @@ def wrong_recsys(words: list[str]) -> str | None:
     command: Any = get_command(app)
     while hasattr(command, "commands"):
         name, *words = words
-        if name == "--help":
+        if name == "--help" or any(name in option.opts for option in command.params):
             return None
         if name not in command.commands:
             return f"no such verb: {name}"

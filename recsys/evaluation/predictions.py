@@ -105,8 +105,9 @@ class Predictions:
         )
         low, high = percentiles(draws)
         ece = FIGURES.index("ECE")
-        gaps = around(self._sorted.figures(None)[ece], draws[:, ece])
-        low[ece], high[ece] = np.clip(gaps, 0, 1)
+        low[ece], high[ece] = around(
+            self._sorted.figures(None)[ece], draws[:, ece], within=(0.0, 1.0)
+        )
         return {n: (float(a), float(b)) for n, a, b in zip(FIGURES, low, high, strict=True)}
 
     def calibration(self) -> dict[str, list[float]]:

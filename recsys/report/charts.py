@@ -178,7 +178,7 @@ def over_k(series: Series, metric: str, what: str) -> Chart | None:
             axes.fill_between(ks, low, high, color=line["color"], alpha=0.13, linewidth=0)
         axes.set_xscale("log")
         axes.set_xticks(ks, [""] * len(ks))
-        labelled = _with_room(axes, [(float(k), 1.0) for k in ks])
+        labelled = _with_room(figure, axes, [(float(k), 1.0) for k in ks])
         axes.set_xticks(ks, [str(k) if place in labelled else "" for place, k in enumerate(ks)])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
@@ -203,8 +203,12 @@ def coverage_against_recall(series: Series) -> Chart | None:
         axes.set_xlim(left=0)
         axes.set_ylim(0, min(_WHOLE, axes.get_ylim()[1]))
         # The model's points carry their k; every line takes the ks in the same order.
-        for place in _with_room(axes, lines[0]):
-            below = {"xytext": (4, -9), "textcoords": "offset points", "fontsize": 7}
+        for place in _with_room(figure, axes, lines[0]):
+            below: dict[str, Any] = {
+                "xytext": (4, -9),
+                "textcoords": "offset points",
+                "fontsize": 7,
+            }
             axes.annotate(str(ks[place]), lines[0][place], **below)
         _legend(figure, list(series))
     caption = (
@@ -372,10 +376,10 @@ def _axes(title: str, x: str, y: str, *, height: float = _HEIGHT) -> tuple[Figur
     return figure, axes
 
 
-def _with_room(axes: Axes, points: Sequence[tuple[float, float]]) -> list[int]:
+def _with_room(figure: Figure, axes: Axes, points: Sequence[tuple[float, float]]) -> list[int]:
     """Which points in data coordinates can carry a number that prints over no other: the last one,
     and of the others, from the first on, those that stand apart from all that were chosen."""
-    width, height = axes.figure.get_size_inches()
+    width, height = figure.get_size_inches()
     inside = (axes.transScale + axes.transLimits).transform(points)
     places = inside * (_PLOT * width, _PLOT * height)
     chosen: list[int] = []

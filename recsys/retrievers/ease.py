@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -13,10 +14,12 @@ from torch import Tensor
 
 from feature_store.errors import ConfigError
 from recsys.data.examples import Examples, Interactions
+from recsys.model import Cost
 from recsys.options import ModelConfig
 from recsys.retrievers.fitted import ScoringRetriever, binary_matrix
 
 _BLOCK = 512  # rows of the Gram matrix that are computed at once
+_SOON = 1_500  # items of which nobody waits for the inverse
 
 
 class EASEConfig(ModelConfig):
@@ -41,6 +44,17 @@ class EASE(ScoringRetriever):
     config: EASEConfig
     rows: Tensor
     weights: Tensor
+
+    def fit_cost(self, interactions: Interactions) -> Cost | None:
+        """Of the inversion, from the speed at which a small matrix is inverted here."""
+        n = len(np.unique(interactions.items.numpy()))
+        if not _SOON < n <= self.config.max_items:
+            return None
+        small = np.eye(_SOON, order="F")
+        started = time.perf_counter()
+        _invert(small)
+        seconds = (time.perf_counter() - started) * (n / _SOON) ** 3
+        return Cost(seconds, f"whose matrix of {n:,} x {n:,} items takes {12 * n**2 / 1e9:.1f} GB")
 
     def fit(self, interactions: Interactions, examples: Examples) -> None:
         """Invert the Gram matrix.
@@ -78,8 +92,7 @@ def item_weights(seen: sp.csr_array, l2: float) -> np.ndarray:
     for start in range(0, n, _BLOCK):
         gram[:, start : start + _BLOCK] = (users_of[start : start + _BLOCK] @ seen).toarray().T
     gram[np.diag_indices(n)] += l2
-    lapack.dpotrf(gram, lower=1, overwrite_a=1)
-    lapack.dpotri(gram, lower=1, overwrite_c=1)  # P, in the lower triangle alone
+    _invert(gram)  # P, in the lower triangle alone
     diagonal = gram.diagonal().astype(np.float32)
     weights = gram.astype(np.float32, order="C")
     del gram
@@ -87,3 +100,9 @@ def item_weights(seen: sp.csr_array, l2: float) -> np.ndarray:
     weights += weights.T
     weights /= -diagonal
     return weights
+
+
+def _invert(gram: np.ndarray) -> None:
+    """A positive definite matrix [n, n], in place, in its lower triangle alone: n^3 operations."""
+    lapack.dpotrf(gram, lower=1, overwrite_a=1)
+    lapack.dpotri(gram, lower=1, overwrite_c=1)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from feature_store.columns import HISTORY, TARGET, TARGET_VALUE
 from feature_store.durable import ROW_GROUP_ROWS, write_tables
 from feature_store.examples import files_of
+from feature_store.progress import stage
 from feature_store.protocols import TEST
 from recsys.data.batch import Batch
 from recsys.data.examples import Examples
@@ -47,12 +48,13 @@ class Bench:
         self.work, self.examples = work, examples
         self.watch = watch if work.group.leads else None
         options = work.config.evaluation
-        facts = ItemFacts.of(
-            examples,
-            category=options.category,
-            columns=options.slice_columns,
-            power=options.popularity_power,
-        ).to(work.group.device)
+        with stage("look at the items that are ranked"):
+            facts = ItemFacts.of(
+                examples,
+                category=options.category,
+                columns=options.slice_columns,
+                power=options.popularity_power,
+            ).to(work.group.device)
         self.evaluator = make_evaluator(work.config, examples, TEST, facts)
 
     @property
@@ -101,8 +103,12 @@ class Bench:
         tensors = retriever.state_dict().values()
         # a sharded table has no numel; its size is that of the whole table
         parameters = sum(t.size().numel() for t in tensors if t.is_floating_point())
+        with stage(f"intervals of the figures of {name}"):
+            summary = summarise(
+                result, k=options.slice_cut, replicates=options.replicates, labels=labels
+            )
         return {
-            **summarise(result, k=options.slice_cut, replicates=options.replicates, labels=labels),
+            **summary,
             **({"parameters": parameters} if parameters else {}),
             "seconds": {what: round(value, 3) for what, value in seconds.items()},
             "config": config.model_dump(mode="json") if config else {},

@@ -8,6 +8,7 @@ from typing import cast
 import numpy as np
 import torch
 
+from feature_store.progress import stage
 from recsys import rankers, retrievers
 from recsys.config import RunConfig
 from recsys.data.examples import Examples
@@ -33,6 +34,15 @@ def build_model(config: RunConfig, examples: Examples) -> Model:
         return rankers.build(config.ranker, config.embeddings, examples, config.seed)
     assert config.retriever is not None
     return retrievers.build(config.retriever, config.embeddings, examples, config.seed)
+
+
+def fit(model: Model, name: str, examples: Examples) -> None:
+    """Fit a model in closed form to the training events, and tell where that takes long."""
+    events = examples.interactions()
+    cost = model.fit_cost(events)
+    about, what = (None, "") if cost is None else (cost.seconds, f", {cost.what}")
+    with stage(f"fit {name}{what}", about):
+        model.fit(events, examples)
 
 
 def trainable(config: RunConfig, examples: Examples) -> TrainedModel:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import cast
 
 from feature_store.columns import HISTORY, LABEL, TARGET, TARGET_VALUE
+from feature_store.progress import stage
 from feature_store.protocols import TEST, VALIDATION
 from recsys.config import RunConfig
 from recsys.data.examples import Examples
@@ -41,7 +42,8 @@ def judge(
 
     def judged(retriever: Retriever) -> Result:
         reader = request_reader(config, examples, retriever, role, group)
-        return evaluator.evaluate(retriever, reader, group)
+        with stage("validate"):
+            return evaluator.evaluate(retriever, reader, group)
 
     return judged
 

@@ -9,7 +9,7 @@ from recsys.config import RunConfig
 from recsys.data.examples import Examples
 from recsys.distributed import Group
 from recsys.model import Model, TrainedModel
-from recsys.runs.build import build_model, trainable
+from recsys.runs.build import build_model, fit, trainable
 from recsys.training import checkpoint
 from recsys.training.options import TrainerConfig
 from recsys.training.sharding import shard
@@ -89,7 +89,7 @@ def learnt_model(
     """
     model = build_model(config, examples)
     if not model.learns_by_gradient:
-        model.fit(examples.interactions(), examples)
+        fit(model, config.model.name, examples)
     elif group is None:
         checkpoint.load_unsharded(checkpoint.best(checkpoints), model)
     else:

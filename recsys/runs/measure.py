@@ -20,7 +20,7 @@ from recsys.retrievers import build
 from recsys.retrievers.base import Retriever
 from recsys.runs.baselines import baselines_of
 from recsys.runs.bench import Bench, Watch
-from recsys.runs.build import seed_all
+from recsys.runs.build import fit, seed_all
 from recsys.runs.evaluators import predictions
 from recsys.runs.figures import describe, earlier_results, given_lists, write_figures
 from recsys.runs.fit import trained_model, training_seconds
@@ -96,13 +96,13 @@ def _measure_retrievers(work: Work, watch: Watch | None) -> dict[str, Any]:
     config, started = work.config, time.perf_counter()
     model, examples = trained_model(config, work.group)
     learnt = model.learns_by_gradient
-    fit = training_seconds(work.files) if learnt else time.perf_counter() - started
+    seconds = training_seconds(work.files) if learnt else time.perf_counter() - started
     retriever = cast(Retriever, model)
     bench = Bench(work, examples, watch)
     results = describe(config, examples, bench.candidates) | {CEILING: bench.ceiling()}
     given = given_lists(work.files, results, _noting(bench))
     name: str = config.model.name
-    figures: dict[str, Any] = {name: bench.measure(name, retriever, config.retriever, fit)}
+    figures: dict[str, Any] = {name: bench.measure(name, retriever, config.retriever, seconds)}
     for label, variant in retriever.variants().items():
         label = f"{name}_{label}"
         figures[label] = bench.measure(label, variant, config.retriever, None)
@@ -113,7 +113,7 @@ def _measure_retrievers(work: Work, watch: Watch | None) -> dict[str, Any]:
         started = time.perf_counter()
         seed_all(config.seed)
         fitted = build(baseline, config.embeddings, examples, config.seed)
-        fitted.fit(examples.interactions(), examples)
+        fit(fitted, name, examples)
         figures[name] = bench.measure(name, fitted, baseline, time.perf_counter() - started)
     if work.group.leads and (outcome := verdict(config, work.files, config.model.name, baselines)):
         results[VERDICT] = outcome
@@ -139,8 +139,8 @@ def _measure_ranker(work: Work) -> dict[str, Any]:
         ]
         write_parquet(predicted.table(*ids), path)
     seconds = {"evaluate": round(time.perf_counter() - started, 3)}
-    if (fit := training_seconds(work.files)) is not None:
-        seconds["fit"] = round(fit, 3)
+    if (of_training := training_seconds(work.files)) is not None:
+        seconds["fit"] = round(of_training, 3)
     summary |= {"seconds": seconds, "config": config.model.model_dump(mode="json")}
     return describe(config, examples, None) | {"rankers": {name: summary}}
 

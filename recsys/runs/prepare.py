@@ -15,6 +15,7 @@ from feature_store.engine import Engine
 from feature_store.event_log import EventLog
 from feature_store.examples import MADE_FROM, write_examples
 from feature_store.file_names import original_name
+from feature_store.progress import stage
 from feature_store.splits import make_split
 from feature_store.vocabulary import Vocabulary, vocabulary_file
 from recsys.config import RunConfig
@@ -59,7 +60,7 @@ def prepare(config: RunConfig, phase: Phase | None = None, *, fresh: bool = Fals
         "base": {table: vocabulary.fingerprint for table, vocabulary in base.items()},
     }
     if not _holds(files.examples, wanted, fresh, base):
-        with Engine(config.engine) as engine:
+        with stage(f"write the examples to {phase.name} on"), Engine(config.engine) as engine:
             write_examples(
                 engine,
                 make_split(engine, log, config.split, labels),

@@ -23,7 +23,7 @@ from recsys.config import RunConfig
 from recsys.data.examples import Examples
 from recsys.model import Model
 from recsys.retrievers.base import Retriever
-from recsys.runs.build import build_model, is_trained
+from recsys.runs.build import build_model, fit, is_trained
 from recsys.runs.evaluators import judge
 from recsys.runs.folder import RunFolder
 from recsys.runs.learn import trainer_of
@@ -214,7 +214,7 @@ class _Runner:
     def _fit(self) -> None:
         entry = self.entry
         model = build_model(entry.config, entry.examples)
-        model.fit(entry.examples.interactions(), entry.examples)
+        fit(model, entry.config.model.name, entry.examples)
         self._validate(model.to(self._work.group.device))
 
     def _epoch(self) -> None:

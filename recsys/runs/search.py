@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import partial
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ from feature_store.protocols import VALIDATION
 from recsys.config import RunConfig
 from recsys.data.examples import Examples
 from recsys.figure import looked_at_first
-from recsys.runs.build import build_model, is_trained
+from recsys.runs.build import build_model, fit, is_trained
 from recsys.runs.evaluators import validator
 from recsys.runs.folder import RunFolder
 from recsys.runs.learn import trainer_of
@@ -33,6 +34,9 @@ class Watch(Protocol):
 
     def epoch(self, report: Report, epoch: int, figure: float) -> None:
         """After every epoch that was validated; hands the figure on to `report`."""
+
+    def trying(self, number: int, values: dict[str, Any]) -> AbstractContextManager[None]:
+        """While a trial runs."""
 
     def ended(self, trial: Trial) -> None:
         """After every trial."""
@@ -85,7 +89,8 @@ def search(work: Work, study: Study, examples: Examples, tracker: Tracker, watch
         try:
             child.log_config(values)
             listener = _Epochs(partial(watch.epoch, report), config.metric)
-            figures = _try(work, with_values(config, values), examples, validate, listener)
+            with watch.trying(number, values):
+                figures = _try(work, with_values(config, values), examples, validate, listener)
             first = looked_at_first(figures, config.metric)
             child.log_metrics({f"validation/{name}": figures[name] for name in first})
             status = "FINISHED"
@@ -115,7 +120,7 @@ def _try(
             raise DataError(f"no epoch reached a {config.metric} that is a number")
         return {name: value for name, value in best[0].items() if name not in _BOOKKEEPING}
     fitted = build_model(config, examples)
-    fitted.fit(examples.interactions(), examples)
+    fit(fitted, config.model.name, examples)
     return validate(fitted.to(group.device))  # type: ignore[arg-type]
 
 

@@ -24,11 +24,12 @@ from feature_store.event_log import EventLog
 from planted import Shape
 from recsys.data.examples import Examples, Interactions
 from recsys.distributed import Group
+from recsys.model import Cost
 from recsys.options import Kind, ModelConfig
 from recsys.retrievers import item_knn, retriever_class
 from recsys.retrievers.als import ALSConfig
 from recsys.retrievers.bpr import BPRConfig
-from recsys.retrievers.ease import EASEConfig
+from recsys.retrievers.ease import EASE, EASEConfig
 from recsys.retrievers.fitted import FittedRetriever, binary_matrix
 from recsys.retrievers.gf_cf import GFCFConfig
 from recsys.retrievers.item_knn import BM25, ItemKNNConfig
@@ -278,6 +279,25 @@ def test_ease_by_hand() -> None:
         [[0, 1 / 3, 0], [1 / 2, 0, 0], [1 / 2, 1 / 3, 0], [0, 0, 0]],
         rtol=1e-6,
     )
+
+
+def test_ease_says_before_it_starts_what_it_will_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice as many items as the probe take eight times as long, and 12 bytes for each pair."""
+    monkeypatch.setattr("recsys.retrievers.ease._SOON", 500)
+    clock = iter([10.0, 11.5])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    examples: Any = SimpleNamespace(num_items=1_001, schema=SimpleNamespace(item="item_id"))
+
+    def cost_of(items: int, **options: int) -> Cost | None:
+        rows = torch.arange(1, items + 1)
+        events = Interactions(torch.ones_like(rows), rows, torch.zeros_like(rows))
+        return EASE(EASEConfig(**options), examples).fit_cost(events)
+
+    cost = cost_of(1_000)
+    assert cost is not None and cost.seconds == pytest.approx(1.5 * 8)
+    assert cost.what == "whose matrix of 1,000 x 1,000 items takes 0.0 GB"
+    assert cost_of(500) is None, "nobody waits for that"
+    assert cost_of(1_000, max_items=999) is None, "that is refused"
 
 
 def test_ease_is_the_formula(seen: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
