@@ -99,7 +99,7 @@ def config_of(
                 "test": 0.3,
                 "event_types": ["click", "purchase"],
             },
-            "retriever": {**retriever, "negatives": 256, **ARMS[arm]},
+            "retriever": {**retriever, "negatives": 256, "negative_sets": 1, **ARMS[arm]},
             "reader": {"batch_size": 64},
             "trainer": {
                 "epochs": args.epochs,
