@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from feature_store.errors import ConfigError
+from recsys.members import Member, naming_the_lost
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class Group:
 def join(device: str = "auto") -> Iterator[Group]:
     """Enter the group that `torchrun` describes in the environment, or a group of one.
 
-    Raises ConfigError when `device` is "cuda" and there is none.
+    Raises ConfigError when `device` is "cuda" and there is none, and within it DataError when
+    another process has ended.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("trainer.device = 'cuda', but torch sees no GPU: see `recsys doctor`")
@@ -93,7 +95,9 @@ def join(device: str = "auto") -> Iterator[Group]:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     try:
         background = dist.new_group(backend="gloo")
-        yield Group(dist.get_rank(), dist.get_world_size(), where, background)
+        group = Group(dist.get_rank(), dist.get_world_size(), where, background)
+        with naming_the_lost(group.rank, group.gather(Member.here())):
+            yield group
     finally:
         dist.destroy_process_group()
 

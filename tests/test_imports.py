@@ -31,6 +31,7 @@ FLOORS = {
         ("examples",),
     ),
     "recsys": (
+        ("members",),
         ("inputs", "options", "figure", "distributed", "statistics", "doctor", "tracking"),
         ("lists", "embeddings", "layers"),
         ("serving", "data"),
@@ -55,6 +56,7 @@ KNOW_OF_PROCESSES = {
     "recsys/objectives/objective.py",
     "recsys/evaluation/evaluator.py",
     "recsys/evaluation/predictions.py",
+    "recsys/members.py",
     "recsys/runs/evaluators.py",
     "recsys/runs/fit.py",
     "recsys/runs/learn.py",
