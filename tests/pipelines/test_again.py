@@ -185,9 +185,10 @@ def test_a_training_that_goes_on_is_not_finished_meanwhile(
     def step(*_: object) -> None:
         raise RuntimeError("killed")
 
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+    with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", step)
-        recsys("train", *config, "trainer.epochs=3", "--resume")
+        message, _, _ = recsys("train", *config, "trainer.epochs=3", "--resume")
+    assert "killed" in message
     message, _, _ = recsys("train", *config, "trainer.epochs=3")
     assert "was stopped" in message
     assert recsys("train", *config, "trainer.epochs=3", "--resume")[0] == 0

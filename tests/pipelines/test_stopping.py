@@ -70,7 +70,7 @@ def test_a_signal_is_one_line_and_leaves_no_half_bundle(
 def test_of_processes_that_work_together_one_tells(
     recsys: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop() -> None:
+    def stop(**_: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(cli, "app", stop)
@@ -84,7 +84,7 @@ def test_a_shell_sees_the_signals_own_status() -> None:
     """In a process of its own, which is told to stop before it has done anything."""
     program = (
         "import os, signal, sys, typer; from pipelines import cli; "
-        "cli.app = lambda: os.kill(os.getpid(), signal.SIGTERM); cli.main()"
+        "cli.app = lambda **_: os.kill(os.getpid(), signal.SIGTERM); cli.main()"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 143
