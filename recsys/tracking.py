@@ -223,8 +223,8 @@ class Tracker:
 
 _FORBIDDEN = r"[^/\w.\- ]"
 # An underscore that would read as the start of an escape is escaped itself.
-# Nor may a name be another as a path: `a//b`, `/a`, `a/`, `./a`, `..`.
-_PATHS = r"^/|/(?=/|$)|(?:^|(?<=/))\.(?=\.?(?:/|$))"
+# Nor may a name be another as a path: `a//b`, `/a`, `a/`, `./a`, `..`; nor begin with `..`.
+_PATHS = r"^/|/(?=/|$)|^\.(?=\.)|(?:^|(?<=/))\.(?=\.?(?:/|$))"
 _ESCAPE = re.compile(rf"{_FORBIDDEN}|{_PATHS}|_(?=(?:at|x[0-9a-f]+)(?:_|{_FORBIDDEN}|{_PATHS}))")
 _UNESCAPE = re.compile(r"_at_|_x([0-9a-f]+)_")
 

@@ -261,6 +261,7 @@ def test_one_failure_does_not_switch_tracking_off(
         ("test/../x", "test/_x2e_./x"),
         ("a//b/.", "a_x2f_/b/_x2e_"),
         ("/a/", "_x2f_a_x2f_"),
+        ("..2", "_x2e_.2"),
     ],
 )
 def test_names(name: str, expected: str) -> None:
