@@ -8,11 +8,11 @@ from typing import Literal, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from feature_store.conform import conform
 from feature_store.durable import write_parquet
 from feature_store.errors import DataError
+from feature_store.parquet import read_parquet
 from feature_store.schema import Schema
 
 CatalogueSide = Literal["user", "item"]
@@ -59,7 +59,5 @@ class Catalogue:
         """All rows of one side; an empty table when there is no file."""
         path = self.path(side)
         if path.exists():
-            return pq.ParquetFile(
-                path, page_checksum_verification=True
-            ).read()  # read_table takes `name=value` folders for columns
+            return read_parquet(path)
         return self.schema.side_schema(side).empty_table()

@@ -16,6 +16,7 @@ from feature_store.columns import POSITION
 from feature_store.conform import conform
 from feature_store.durable import write_parquet
 from feature_store.errors import DataError
+from feature_store.parquet import check_parquet
 from feature_store.schema import Schema
 
 _DIGEST = b"recsys.sha256"
@@ -75,6 +76,11 @@ class EventLog:
         for path in self.files:
             digest.update(pq.read_metadata(path).metadata[_DIGEST])
         return digest.hexdigest()[:16]
+
+    def check(self) -> None:
+        """Read every page of it. Raises DataError naming the file in which a bit has changed."""
+        for path in self.files:
+            check_parquet(path)
 
     def append(self, table: pa.Table) -> int:
         """Validate `table` and add it to the log; returns the number of rows.

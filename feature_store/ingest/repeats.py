@@ -9,13 +9,13 @@ from collections.abc import Sequence
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from feature_store.catalogue import Catalogue, CatalogueSide
 from feature_store.columns import POSITION
 from feature_store.engine import Engine
 from feature_store.event_log import EventLog
 from feature_store.ingest.quarantine import Quarantine
+from feature_store.parquet import read_parquet
 from feature_store.sources.base import BadRow, raw_rows
 
 _FIRST, _COUNT = "_first_position", "_count"
@@ -105,7 +105,7 @@ def _without(log: EventLog, positions: np.ndarray) -> EventLog:
     folder = log.folder / "events.without"
     kept = EventLog.create(folder, log.schema)
     for path in log.files:
-        events = pq.ParquetFile(path).read().sort_by(POSITION)
+        events = read_parquet(path).sort_by(POSITION)
         keep = ~np.isin(events[POSITION].to_numpy(), positions)
         kept.append(events.filter(pa.array(keep)).drop_columns([POSITION]))
     shutil.rmtree(log.folder / "events")

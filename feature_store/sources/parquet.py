@@ -9,12 +9,12 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
 from feature_store.columns import LABEL, TIME, fault_of, free_name
 from feature_store.errors import ConfigError, DataError
 from feature_store.options import Options
+from feature_store.parquet import UNREADABLE, open_parquet, unreadable
 from feature_store.schema import Dtype, Feature, Kind, Schema, Side
 from feature_store.sources.base import RawChunk, Source
 from feature_store.sources.column_types import (
@@ -29,7 +29,6 @@ from feature_store.sources.text_file import DELIMITERS, is_text, layout_of
 from feature_store.sources.text_table import read_text
 
 BATCH_ROWS = 1 << 18
-_UNREADABLE = (pa.ArrowException, OSError)
 
 
 class Columns(Options):
@@ -191,7 +190,7 @@ class ParquetLog(Source):
         paths = find(self.path)
         if any(is_text(path) for path in paths):
             return None
-        return sum(_open(path).metadata.num_rows for path in paths)
+        return sum(open_parquet(path).metadata.num_rows for path in paths)
 
     def _feature(self, name: str, column: ColumnType, side: Side, names: _Names) -> Feature:
         key = name in (self.columns.user, self.columns.item)
@@ -264,14 +263,14 @@ def _columns_of(pattern: str) -> dict[str, ColumnType]:
     """The columns of all files; of text files those of the first, whose header the others have."""
     paths = find(pattern)
     texts = [path for path in paths if is_text(path)]
-    files = [(path, _open(path)) for path in paths if path not in texts]
+    files = [(path, open_parquet(path)) for path in paths if path not in texts]
     for path, file in files:
         names = file.schema_arrow.names
         if twice := [name for name in names if names.count(name) > 1]:
             raise DataError(f"{path}: several columns are called {twice[0]!r}: rename all but one")
     try:
         columns = parquet_columns(files)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DataError(f"{pattern} cannot be read as Parquet: {error}") from None
     if texts:
         with open_binary(texts[0]) as stream:
@@ -321,20 +320,8 @@ def _derive(column: ColumnType) -> tuple[Dtype | None, Kind | None]:
     return dtype, (None if dtype is None else "dense" if dtype == "float32" else "id")
 
 
-def _open(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path, page_checksum_verification=True)
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    why = str(error).splitlines()[0]
-    return DataError(f"{path} cannot be read as Parquet ({why}): it may be truncated")
-
-
 def _read_parquet(path: Path, names: list[str]) -> Iterator[RawChunk]:
-    file = _open(path)
+    file = open_parquet(path)
     have = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
     _require(names, have, str(path))
     batches = file.iter_batches(BATCH_ROWS, columns=names)
@@ -342,8 +329,8 @@ def _read_parquet(path: Path, names: list[str]) -> Iterator[RawChunk]:
     while True:
         try:
             batch = next(batches, None)
-        except _UNREADABLE as error:
-            raise _unreadable(path, error) from None
+        except UNREADABLE as error:
+            raise unreadable(path, error) from None
         if batch is None:
             return
         table = pa.Table.from_batches([batch])

@@ -16,6 +16,7 @@ from torch import Tensor
 from feature_store.columns import KNOWN_EVENTS, LAST_PRICE, TRAIN_EVENTS
 from feature_store.errors import DataError
 from feature_store.examples import ExamplesSummary, files_of
+from feature_store.parquet import read_parquet
 from feature_store.protocols import TEST
 from feature_store.schema import Feature, Schema
 from feature_store.vocabulary import Vocabulary, vocabulary_file
@@ -41,9 +42,7 @@ class Examples:
         self.folder = Path(folder)
         self.summary = ExamplesSummary.load(self.folder)
         self.schema = Schema.load(self.folder / "schema.json")
-        self._items = pq.read_table(
-            self.folder / "items.parquet", partitioning=None, page_checksum_verification=True
-        )
+        self._items = read_parquet(self.folder / "items.parquet")
 
     @property
     def num_items(self) -> int:
@@ -106,16 +105,12 @@ class Examples:
                 f"{self.folder} holds no item text {feature!r}; it has: "
                 f"{', '.join(texts) or 'none, since its model reads none'}"
             )
-        table = pq.read_table(
-            path, columns=[feature], partitioning=None, page_checksum_verification=True
-        )
+        table = read_parquet(path, [feature])
         return table.column(feature).combine_chunks()
 
     def user_column(self, feature: Feature) -> Tensor:
         """A feature of every user row, as `item_column`."""
-        table = pq.read_table(
-            self.folder / "users.parquet", partitioning=None, page_checksum_verification=True
-        )
+        table = read_parquet(self.folder / "users.parquet")
         return _feature(table.column(feature.name).combine_chunks(), feature)
 
     def training_column(self, feature: Feature) -> Tensor:
@@ -131,8 +126,7 @@ class Examples:
         """The training events."""
         path = self.folder / "interactions.parquet"
         tables = (  # one column at a time: they are the largest that is ever read whole
-            pq.read_table(path, columns=[name], partitioning=None, page_checksum_verification=True)
-            for name in ("user", "item", "time")
+            read_parquet(path, [name]) for name in ("user", "item", "time")
         )
         columns = (table.column(0).to_numpy().astype(np.int64) for table in tables)
         return Interactions(*map(torch.from_numpy, columns))

@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from feature_store.errors import ConfigError, DataError
+from feature_store.parquet import open_parquet
 from recsys.data.batch import Batch
 from recsys.data.block import Block
 from recsys.data.options import ReaderConfig
@@ -225,12 +226,7 @@ class Reader:
 
     def _decode(self, group: int) -> pa.Table:
         path, index, _ = self._row_groups[group]
-        with (
-            _readable(path),
-            pq.ParquetFile(
-                path, metadata=self._footers[path], page_checksum_verification=True
-            ) as file,
-        ):
+        with _readable(path), open_parquet(path, self._footers[path]) as file:
             return file.read_row_group(index, columns=self.schema.names, use_threads=False)
 
     def _shuffle(self, block: _BlockPlan, lane: int, tables: dict[int, Future[pa.Table]]) -> Block:

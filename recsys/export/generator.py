@@ -8,12 +8,12 @@ from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from torch import Tensor, nn
 
 from feature_store.columns import EXPECTED_ITEMS, EXPECTED_SCORES, HISTORY
 from feature_store.durable import write_parquet
 from feature_store.errors import DataError
+from feature_store.parquet import read_parquet
 from feature_store.vocabulary import Vocabulary
 from recsys.data.batch import Batch
 from recsys.data.block import Block
@@ -168,7 +168,7 @@ class GeneratorExport:
 
     def _golden_requests(self) -> tuple[Batch, pa.Table]:
         """The first test requests that can be answered, as a batch and with raw ids."""
-        table = pq.read_table(self.examples.folder / "test.parquet", partitioning=None)
+        table = read_parquet(self.examples.folder / "test.parquet")
         if self.retriever.needs_history:
             lengths = np.diff(table.column(HISTORY).combine_chunks().offsets)
             table = table.take(pa.array(np.flatnonzero(lengths)))

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import ClassVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
 from feature_store.durable import write_parquet
+from feature_store.parquet import read_parquet
 from recsys.data.block import Block
 from recsys.data.examples import Examples
 from recsys.embeddings.options import QuantisationConfig
@@ -72,7 +72,7 @@ class RankerExport:
         quantised = quantise_tables(
             small, self.quantisation, lambda: sample_auc(small, examples, sample), "AUC"
         )
-        chosen = pq.read_table(examples.folder / "test.parquet", partitioning=None)
+        chosen = read_parquet(examples.folder / "test.parquet")
         chosen = chosen.slice(0, self.golden).combine_chunks()
         read = (*ranker.inputs, Id(ranker.item))
         batch = Block.of(chosen.select([asked.name for asked in read])).to_batch()

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 
 from feature_store.columns import HISTORY, TARGET
+from feature_store.parquet import read_parquet
 from feature_store.protocols import TEST, VALIDATION
 from recsys.data.batch import Batch
 from recsys.data.block import Block
@@ -50,7 +50,7 @@ def sample_auc(ranker: Ranker, examples: Examples, count: int) -> float:
 def _batches(examples: Examples, names: list[str], count: int) -> Iterator[Batch]:
     role = VALIDATION if VALIDATION in examples.summary.rows else TEST
     file: Path = examples.folder / f"{role}.parquet"
-    table = pq.read_table(file, columns=list(dict.fromkeys(names)), partitioning=None)
+    table = read_parquet(file, list(dict.fromkeys(names)))
     for start in range(0, min(count, table.num_rows), _REQUESTS):
         rows = table.slice(start, min(_REQUESTS, count - start)).combine_chunks()
         yield Block.of(rows).to_batch()

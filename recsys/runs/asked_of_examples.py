@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from feature_store.columns import LABEL
 from feature_store.errors import DataError
 from feature_store.examples import files_of
+from feature_store.parquet import read_parquet
 from feature_store.protocols import TEST, TRAIN, VALIDATION
 from recsys.config import RunConfig
 from recsys.data.examples import Examples
@@ -59,7 +59,7 @@ def _check_judged(metric: str, rows: pa.Table) -> None:
 def _labels(examples: Examples, role: str, *more: str) -> pa.Table:
     columns = [*more, LABEL]
     files = files_of(examples.folder, role)
-    return pa.concat_tables(pq.read_table(f, columns=columns, partitioning=None) for f in files)
+    return pa.concat_tables(read_parquet(f, columns) for f in files)
 
 
 def _only(labels: pa.ChunkedArray) -> str:

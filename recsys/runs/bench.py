@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from feature_store.columns import HISTORY, TARGET, TARGET_VALUE
 from feature_store.durable import ROW_GROUP_ROWS, write_tables
 from feature_store.examples import files_of
+from feature_store.parquet import open_parquet
 from feature_store.progress import stage
 from feature_store.protocols import TEST
 from recsys.data.batch import Batch
@@ -70,7 +70,7 @@ class Bench:
             (
                 batch
                 for path in files_of(self.examples.folder, TEST)
-                for batch in pq.ParquetFile(path).iter_batches(
+                for batch in open_parquet(path).iter_batches(
                     _REQUESTS, columns=[HISTORY, TARGET, *worth]
                 )
             ),

@@ -60,6 +60,7 @@ def prepare(config: RunConfig, phase: Phase | None = None, *, fresh: bool = Fals
         "base": {table: vocabulary.fingerprint for table, vocabulary in base.items()},
     }
     if not _holds(files.examples, wanted, fresh, base):
+        log.check()  # the engine does not look at checksums
         with stage(f"write the examples to {phase.name} on"), Engine(config.engine) as engine:
             write_examples(
                 engine,

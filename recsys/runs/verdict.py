@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_store.parquet import read_parquet
 from recsys.config import RunConfig
 from recsys.figure import Figure, cut_offs, first_cut
 from recsys.runs.folder import RunFolder
@@ -136,4 +137,4 @@ def _metric(config: RunConfig, files: RunFolder, model: str) -> str:
 
 def _of_users(files: RunFolder, name: str, metric: str) -> pa.Table:
     path = files.lists_of(name)
-    return pq.read_table(path, columns=["user", metric], partitioning=None).sort_by("user")
+    return read_parquet(path, ["user", metric]).sort_by("user")

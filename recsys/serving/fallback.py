@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Self
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from feature_store.parquet import read_parquet
 from feature_store.vocabulary import Vocabulary
 
 FALLBACK = "fallback.parquet"
@@ -27,7 +27,7 @@ class Fallback:
     @classmethod
     def read(cls, path: Path, item_ids: pa.Array) -> Self:
         """The list in a file, as places among `item_ids`."""
-        table = pq.read_table(path, partitioning=None)
+        table = read_parquet(path)
         places = Vocabulary(item_ids).encode(table.column(ITEM)) - 1
         scores = table.column(SCORE).to_numpy()
         return cls(torch.from_numpy(places), torch.tensor(scores, dtype=torch.float32))

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from feature_store.columns import EXPECTED_ITEMS, EXPECTED_SCORES
 from feature_store.errors import DataError
+from feature_store.parquet import read_parquet
 from feature_store.vocabulary import Vocabulary
 from recsys.lists.merging import MERGES
 from recsys.lists.search import search
@@ -80,7 +80,7 @@ class Generator:
 
     def golden(self) -> pa.Table:
         """Requests and the training stack's answers to them."""
-        return pq.read_table(self.bundle.part_file(self.name, GOLDEN), partitioning=None)
+        return read_parquet(self.bundle.part_file(self.name, GOLDEN))
 
     def check_golden(self, golden: pa.Table, inputs: dict[str, Tensor], exclude: Tensor) -> None:
         """Compare exact search for golden requests with their answers.

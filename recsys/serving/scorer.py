@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from feature_store.columns import LABEL
 from feature_store.errors import DataError
+from feature_store.parquet import read_parquet
 from recsys.inputs import Id, Requests
 from recsys.serving.bundle import Bundle
 from recsys.serving.files import opening
@@ -122,7 +122,7 @@ class Scorer:
 
     def verify(self) -> None:
         """Replay the golden requests. Raises DataError where a logit differs."""
-        golden = pq.read_table(self.bundle.part_file(self.part, GOLDEN), partitioning=None)
+        golden = read_parquet(self.bundle.part_file(self.part, GOLDEN))
         logits = self.logits(golden, self._items(golden)).squeeze(1)
         for task, answers in zip(self.tasks, logits.T, strict=True):
             expected = torch.tensor(golden.column(expected_of(task)).to_pylist())
