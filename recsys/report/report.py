@@ -126,7 +126,8 @@ class Table:
 
 @dataclass(frozen=True)
 class Difference:
-    """A run beside the first: its figure, the difference, and the paired test of it."""
+    """A run beside the first, or a baseline beside its model: its figure, the difference, and the
+    paired test of it."""
 
     run: str
     value: Cell
@@ -173,7 +174,10 @@ def write_report(folder: Path) -> Path:
         "origins": {name: {} for name in series},
         "verdict": sentence(model, outcome) if outcome else None,
         "ceiling": sentences(run.results),
+        "model": model,
     }
+    if outcome:
+        own["differences"] = {outcome["metric"]: _against(outcome)}
     return _write(run.files.report, "report.html", page | own)
 
 
@@ -227,6 +231,28 @@ def _differences(comparison: Comparison) -> dict[str, list[Difference]]:
             for row in rows.to_dict("records")
         ]
     return differences
+
+
+def _against(outcome: dict[str, Any]) -> list[Difference]:
+    """One row a baseline, from a verdict: its figure, and how far the model is from it."""
+    metric = outcome["metric"]
+    decimals = _decimals([result["value"] for result in outcome["against"].values()])
+    unknown = math.nan
+    return [
+        Difference(
+            run=name,
+            value=Cell(metric, Estimate(result["value"], unknown, unknown), decimals),
+            minus_first=Cell(
+                metric,
+                Estimate(result["difference"], result["low"], result["high"]),
+                decimals,
+                "+",
+            ),
+            p=result["p"],
+            p_holm=result["p_holm"],
+        )
+        for name, result in outcome["against"].items()
+    ]
 
 
 def _page(

@@ -307,6 +307,35 @@ def test_hostile_and_long_titles_stay_text(html: str) -> None:
     assert "&lt;3&gt;" in html and "<3>" not in html  # names of slices, drawn and in tables
 
 
+def test_the_baselines_stand_beside_the_model_with_their_tests(
+    log: EventLog, tmp_path: Path
+) -> None:
+    against = {
+        "popularity": {
+            "value": 0.07,
+            "difference": 0.24,
+            "low": 0.2,
+            "high": 0.28,
+            "p": 0.0004,
+            "p_holm": 0.0312,
+        }
+    }
+    verdict = {
+        "metric": "NDCG@10",
+        "value": 0.31,
+        "users": 100,
+        "beats_baselines": True,
+        "best_baseline": "popularity",
+        "against": against,
+    }
+    html = write_report(write_run(tmp_path / "run", log, verdict=verdict)).read_text()
+    section = html[html.index('<section id="differences">') :].split("</section>")[0]
+    for shown in ("Against the baselines", "popularity", "+0.2400", "0.0312", "sasrec minus it"):
+        assert shown in section
+    assert 'class="best">+0.2400' in section  # the corrected test says so
+    assert '<a href="#differences">' in html
+
+
 def test_a_run_with_the_least_that_a_run_can_have(log: EventLog, tmp_path: Path) -> None:
     one = {
         "metrics": {"Recall@5": 0.25, "NDCG@5": math.nan, "Gini@5": None},
