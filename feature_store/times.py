@@ -117,7 +117,9 @@ def _are_years_or_months(numbers: pa.Array) -> pa.Array:
 
 
 def _over(numbers: pa.Array, by: int) -> pa.Array:
-    return pc.floor(pc.divide(numbers, by))
+    """Whole times that `by` goes into numbers of at least 0; integers stay exact."""
+    times = pc.divide(numbers, by)
+    return pc.floor(times) if pa.types.is_floating(times.type) else times
 
 
 def _rest(numbers: pa.Array, by: int) -> pa.Array:

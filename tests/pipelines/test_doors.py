@@ -82,7 +82,7 @@ def test_a_narrow_terminal_loses_no_column(width: int) -> None:
         assert max(map(len, text.splitlines())) <= width
 
 
-def finished(folder: Path, *, enabled: bool, tracked: bool) -> Any:
+def finished(folder: Path) -> Any:
     """A ranker's run, as far as its end is told of."""
     folder.mkdir(parents=True)
     tree = {
@@ -90,27 +90,18 @@ def finished(folder: Path, *, enabled: bool, tracked: bool) -> Any:
         "output": str(folder.parent),
         "data": {"source": "synthetic"},
         "ranker": {"name": "dcn"},
-        "tracking": {"enabled": enabled},
+        "tracking": {"enabled": False},
     }
     files = RunFolder(folder)
     files.config.write_text(tomli_w.dumps(tree))
-    if tracked:
-        files.tracking_id.write_text("1")
     return SimpleNamespace(files=files, results={})
 
 
-@pytest.mark.parametrize(("enabled", "tracked"), [(True, True), (True, False), (False, True)])
-def test_printed_commands_can_be_pasted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], enabled: bool, tracked: bool
-) -> None:
-    """MLflow is named where something was recorded, and only there."""
+def test_printed_commands_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "my runs" / "mine"
-    print_finished(finished(folder, enabled=enabled, tracked=tracked))
+    print_finished(finished(folder))
     told = dict(line.split(":", 1) for line in capsys.readouterr().out.splitlines())
     assert f"recsys score '{folder}' --requests FILE" in told["ask more"]
-    assert ("MLflow UI" in told) == (enabled and tracked)
-    if "MLflow UI" in told:
-        assert f"'sqlite:///{folder.parent}/mlflow.db'" in told["MLflow UI"]
 
 
 def test_a_command_is_quoted_where_it_must_be() -> None:

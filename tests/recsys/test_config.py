@@ -219,7 +219,7 @@ def test_known_keys_of_another_arm_are_not_offered() -> None:
         ),
         ({"name": "a/b"}, ("name", "'a/b'")),
         ({"trainer": 3}, ("trainer: must be a table, got 3",)),
-        ({"retriever": 3}, ("retriever: must be a table, got 3",)),
+        ({"retriever": 3}, ("retriever: must be a table", "got 3", "choose one of: ada_")),
         ({"data": {"source": 7}}, ("data.source: 7 is not known; choose one of: amazon, ",)),
         ({"trainer": {"epochs": 2.5}}, ("trainer.epochs: must be a whole number, got 2.5",)),
         ({"trainer": {"clip_norm": "much"}}, ("trainer.clip_norm: must be a number, got 'much'",)),
