@@ -31,7 +31,12 @@ def open_parquet(path: Path, footer: pq.FileMetaData | None = None) -> pq.Parque
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """The columns of a file, in that order, by default all; see `open_parquet`."""
+    """The columns of a file, or of all files of a folder, in that order, by default all; see
+    `open_parquet`."""
+    if path.is_dir():
+        return pa.concat_tables(
+            read_parquet(part, columns) for part in sorted(path.glob("[!._]*.parquet"))
+        )
     with open_parquet(path) as file:
         try:
             table = file.read(columns=columns)

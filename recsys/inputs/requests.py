@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -20,13 +21,22 @@ class EncodedLists:
     lists: pa.ListArray
     rows: np.ndarray
 
+    @cached_property
+    def _known(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which entries [E] are known, and the lists that those are of."""
+        known = self.rows != 0
+        return known, pc.list_parent_indices(self.lists).to_numpy()[known]
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Known ids of each list [B]."""
+        return np.bincount(self._known[1], minlength=len(self.lists))
+
     def padded(self, length: int | None, values: np.ndarray | None = None) -> np.ndarray:
         """Rows [B, L] of the known ids, the last `length`, padded with 0 behind; or, in their
         stead, `values` [E] of the entries."""
-        known = self.rows != 0
-        parent = pc.list_parent_indices(self.lists).to_numpy()[known]
-        kept_values = (self.rows if values is None else values)[known]
-        counts = np.bincount(parent, minlength=len(self.lists))
+        known, parent = self._known
+        kept_values, counts = (self.rows if values is None else values)[known], self.counts
         longest = int(counts.max(initial=0))
         width = max(1, longest if length is None else min(length, longest))
         from_end = np.repeat(np.cumsum(counts), counts) - np.arange(len(parent))  # 1 = the last

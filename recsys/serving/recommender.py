@@ -230,8 +230,7 @@ class Recommender:
         """Which requests [B] the model has nothing to go by for: it needs a known item."""
         if not self.generator.record.needs_history:
             return np.zeros(len(asked), dtype=bool)
-        rows = self._seen.from_requests(asked)
-        return ~rows.any(1).numpy()
+        return asked.encoded(self._seen.name, self._seen.item).counts == 0
 
     def _refuse(self, asked: Requests, unknown: np.ndarray) -> None:
         """Raises DataError naming the first request of those that are `unknown` [B]."""

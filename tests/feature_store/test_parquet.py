@@ -44,6 +44,14 @@ def test_what_was_written_comes_back(path: Path) -> None:
     assert read_parquet(path, ["lists", "x"]).column_names == ["lists", "x"]
 
 
+def test_a_folder_is_its_files_one_behind_the_other(path: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    path.rename(folder / "00000.parquet")
+    write_parquet(TABLE.slice(0, 3), folder / "00001.parquet")
+    assert read_parquet(folder, ["x"])["x"].to_pylist() == [*VALUES, *VALUES[:3]]
+
+
 def test_no_flipped_bit_becomes_another_value(path: Path) -> None:
     draws, whole = random.Random(1), path.read_bytes()
     refused = 0
