@@ -37,12 +37,12 @@ def _check_ranker(config: RunConfig, where: str) -> None:
 def _check_retriever(config: RunConfig, where: str) -> None:
     from recsys.retrievers.fitted import ScoringRetriever  # needs torch, and options do not
 
-    for baseline in config.baselines or ():
+    for place, baseline in enumerate(config.baselines or ()):
         if retriever_class(baseline.name).learns_by_gradient:
             fitted = [n for n in RETRIEVERS if not retriever_class(n).learns_by_gradient]
             raise ConfigError(
-                f"{where}: baselines: {baseline.name!r} learns by gradient: make it the "
-                f"retriever of a run of its own; known: {', '.join(fitted)}"
+                f"{where}: baselines.{place}.name: {baseline.name!r} learns by gradient: make it "
+                f"the retriever of a run of its own; known: {', '.join(fitted)}"
             )
     chosen = retriever_class(config.model.name)
     index = config.export.index

@@ -78,7 +78,7 @@ def test_a_mistake_is_one_line_on_stderr_and_status_1(tmp_path: Path) -> None:
         ("evaluation.ks=[5,1]", ["evaluation.ks", "ascending"]),
         ("trainer.metric=NDCG@7", ["trainer.metric", "NDCG@7", "NDCG@10"]),
         ('baselines=["magic"]', ["baselines", "magic", "popularity"]),
-        ('baselines=["sasrec"]', ["baselines", "sasrec", "learns by gradient", "ease"]),
+        ('baselines=["sasrec"]', ["baselines.0.name", "sasrec", "learns by gradient", "ease"]),
         ("baselines=[{name='ease', l3=1}]", ["baselines", "l3", "l2"]),
         ("name=a/b", ["name", "a/b"]),
         ("nonsense", ["'nonsense' is not an override", "section.key=value"]),
