@@ -7,6 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples every time, so that what passed once passes; HYPOTHESIS_PROFILE=explore draws
+# others, to look for what nobody thought of.
+settings.register_profile("repeatable", derandomize=True)
+settings.register_profile("explore", derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 # Tests run in several processes: torch's threads of one would wait for those of another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
