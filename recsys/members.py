@@ -15,7 +15,7 @@ import torch.distributed as dist
 from feature_store.errors import DataError
 
 _PATIENCE = 2.0  # seconds in which a process that was killed is seen to be gone
-_BROKEN = ("gloo", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
+_BROKEN = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from itertools import product
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -20,16 +21,16 @@ from recsys.retrievers.fitted import ScoringRetriever, binary_matrix
 _CELLS = 1 << 24  # similarities that are held at once
 
 
-class SimilarityKind(Kind):
+class SimilarityKind(Kind, ABC):
     """How much two items are alike: a_i a_j sum_u w_u x_ui x_uj, with x [U, N] of 0 and 1."""
 
+    @abstractmethod
     def user_weights(self, lengths: np.ndarray, items: int) -> np.ndarray:
         """w [U], of users who had `lengths` [U] of I `items`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def factors(self, popularity: np.ndarray, items: int, events: int) -> np.ndarray:
         """a [N], of items with `popularity` [N] users; I `items` have `events` together."""
-        raise NotImplementedError
 
 
 class Cosine(SimilarityKind):

@@ -85,7 +85,7 @@ def search(work: Work, study: Study, examples: Examples, tracker: Tracker, watch
 
     def objective(number: int, values: dict[str, Any], report: Report) -> dict[str, float]:
         child = tracker.child(f"trial {number}")
-        status = "FAILED"
+        status = "KILLED"  # given up, or stopped from without
         try:
             child.log_config(values)
             listener = _Epochs(partial(watch.epoch, report), config.metric)
@@ -94,8 +94,10 @@ def search(work: Work, study: Study, examples: Examples, tracker: Tracker, watch
             first = looked_at_first(figures, config.metric)
             child.log_metrics({f"validation/{name}": figures[name] for name in first})
             status = "FINISHED"
-        except (KeyboardInterrupt, Pruned):
-            status = "KILLED"
+        except Pruned:
+            raise
+        except Exception:
+            status = "FAILED"
             raise
         finally:
             child.finish(status)
