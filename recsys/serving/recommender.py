@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,9 +15,9 @@ from feature_store.errors import DataError
 from feature_store.ids import as_ids, plain
 from recsys.inputs import History, Requests
 from recsys.lists.diversify import diversify
+from recsys.serving.answering import Answering
 from recsys.serving.bundle import Bundle
 from recsys.serving.catalogue import ItemCatalogue
-from recsys.serving.files import opening
 from recsys.serving.generator import Generator
 from recsys.serving.requests import USER, by_names_of_log, frame_of, ids_of, table_of
 
@@ -35,7 +34,7 @@ class Answers(NamedTuple):
     fallback: Tensor
 
 
-class Recommender:
+class Recommender(Answering):
     """Answers from a generator of a bundle, `part`; by default the only one.
 
     A request is a row with the user's `history` (raw item ids, oldest first) and whichever user
@@ -56,26 +55,6 @@ class Recommender:
         self.catalogue = ItemCatalogue(bundle.catalogue, bundle.schema, item_ids)
         self._place = np.full(len(vocabulary), -1)
         self._place[vocabulary.encode(item_ids)] = np.arange(len(item_ids))
-
-    @classmethod
-    def open(
-        cls,
-        folder: Path | str,
-        *,
-        part: str | None = None,
-        verify: bool = True,
-        signed_by: Path | None = None,
-    ) -> Recommender:
-        """Open a bundle; replays its golden requests unless `verify` is off. `signed_by` is a
-        public key that it must be signed by.
-
-        Raises DataError when files were altered, an answer differs, or there is no such part.
-        """
-        with opening(Path(folder)):
-            opened = cls(Bundle.open(folder, signed_by=signed_by), part)
-            if verify:
-                opened.verify()
-        return opened
 
     def verify(self) -> None:
         """Replay the golden requests. Raises DataError where an answer differs."""

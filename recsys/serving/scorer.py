@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 import pyarrow as pa
 import torch
@@ -13,8 +11,8 @@ from feature_store.columns import LABEL
 from feature_store.errors import DataError
 from feature_store.parquet import read_parquet
 from recsys.inputs import Id, Requests
+from recsys.serving.answering import Answering
 from recsys.serving.bundle import Bundle
-from recsys.serving.files import opening
 from recsys.serving.golden import GOLDEN, TOLERANCE, expected_of
 from recsys.serving.manifest import RankerRecord
 from recsys.serving.requests import by_names_of_log, frame_of, table_of
@@ -22,33 +20,13 @@ from recsys.serving.requests import by_names_of_log, frame_of, table_of
 PROGRAM, PROBABILITY = "ranker.pt2", "probability"
 
 
-class Scorer:
+class Scorer(Answering):
     """Answers from a ranker of a bundle, `part`; by default the only one."""
 
     def __init__(self, bundle: Bundle, part: str | None = None) -> None:
         self.bundle = bundle
         self.part, self.record = bundle.part(RankerRecord, part)
         self.program = bundle.program(self.part, PROGRAM)
-
-    @classmethod
-    def open(
-        cls,
-        folder: Path | str,
-        *,
-        part: str | None = None,
-        verify: bool = True,
-        signed_by: Path | None = None,
-    ) -> Scorer:
-        """Open a bundle; replays its golden requests unless `verify` is off. `signed_by` is a
-        public key that it must be signed by.
-
-        Raises DataError when files were altered, an answer differs, or there is no such part.
-        """
-        with opening(Path(folder)):
-            opened = cls(Bundle.open(folder, signed_by=signed_by), part)
-            if verify:
-                opened.verify()
-        return opened
 
     @property
     def tasks(self) -> tuple[str, ...]:
