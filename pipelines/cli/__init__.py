@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -74,10 +74,16 @@ def main() -> None:
         with stoppable():
             app(prog_name="recsys")
     except RecsysError as error:
-        sys.exit(f"recsys: {one_line(error)}")
+        _end(one_line(error), 1)
     except Stopped as stopped:
         if os.environ.get("RANK", "0") == "0":  # of processes that work together one tells
-            print(f"recsys: {stopped}", file=sys.stderr)
+            _end(str(stopped), stopped.status)
         sys.exit(stopped.status)
     except Exception as error:  # the last resort: what users can mend is told above
-        sys.exit(f"recsys: {told_of_fault(error)}")
+        _end(told_of_fault(error), 1)
+
+
+def _end(words: str, status: int) -> NoReturn:
+    """Say why, in a single write: lines of processes that work together stay apart."""
+    sys.stderr.write(f"recsys: {words}\n")
+    sys.exit(status)

@@ -33,6 +33,9 @@ def recsys() -> Ask:
                 cli.main()
             except SystemExit as leave:
                 status = leave.code
+        *_, last = ["", *errors.getvalue().splitlines()]
+        if status == 1 and last.startswith("recsys: "):  # what went wrong, told last
+            status = last
         return status, out.getvalue(), errors.getvalue()
 
     return recsys
