@@ -38,7 +38,7 @@ FLOORS = {
         ("model",),
         ("objectives",),
         ("retrievers", "rankers", "training"),
-        ("evaluation", "tuning"),
+        ("cascade", "evaluation", "tuning"),
         ("export", "config"),
         ("runs",),
         ("report",),

@@ -18,6 +18,7 @@ from recsys.data.batch import Batch
 from recsys.distributed import Group
 from recsys.evaluation.aggregates import Lists, aggregate
 from recsys.evaluation.beyond_accuracy import diversity, novelty, stratified_recall
+from recsys.evaluation.funnel import stage_columns
 from recsys.evaluation.item_facts import ItemFacts
 from recsys.evaluation.metrics import METRICS, Hits
 from recsys.evaluation.money import expected_revenue, gmv, price_ndcg
@@ -38,7 +39,8 @@ class Result:
     `targets`, `recommended` [U, K] item rows and their `scores`, a column for each figure such
     as `NDCG@10`, and `Recall@10|slice=label` for slices of items (NaN: no such target). With facts,
     `rarity` is what the user weighs in StratifiedRecall, 1 on average; with money, `value` is what
-    its targets are worth. `shorter` holds the lists [U, k] of cut-offs below K that are no
+    its targets are worth. Of retrievers of several stages there are the columns of
+    `recsys.evaluation.funnel`. `shorter` holds the lists [U, k] of cut-offs below K that are no
     beginnings of the longest.
     """
 
@@ -194,10 +196,16 @@ class Evaluator:
         events = seen.counts(len(batch))
         if self.exclude_seen:
             targets = targets.masked_fill(seen.contains(targets), 0)
-        lists = retriever.retrieve(batch, k, self._hidden(batch, seen, targets))
+        stages = list(retriever.stages(batch, k, self._hidden(batch, seen, targets)))
         if retriever.needs_history:
             cold = (events == 0).unsqueeze(1)
-            lists = Candidates(lists.ids.masked_fill(cold, 0), lists.scores.masked_fill(cold, 0))
+            stages = [
+                stage._replace(
+                    items=stage.items.masked_fill(cold, 0), scores=stage.scores.masked_fill(cold, 0)
+                )
+                for stage in stages
+            ]
+        lists = Candidates(stages[-1].items[:, :k], stages[-1].scores[:, :k].float())
         relevant = contains(targets, lists.ids) & (lists.ids != 0)
         total = (targets != 0).sum(1)
         users = {
@@ -209,6 +217,7 @@ class Evaluator:
         }
         hits, least = Hits(relevant, ks), total.clamp(min=1)
         columns = {name: metric(hits, least, ks) for name, metric in METRICS.items()}
+        money: dict[str, Tensor] = {}
         if self.facts is not None:
             users[_RARITY] = self.facts.rarity[targets].masked_fill(targets == 0, 0).sum(1)
             columns |= self._beyond(self.facts, lists, relevant, users[_RARITY], ks)
@@ -217,11 +226,14 @@ class Evaluator:
                 values = values.masked_fill(targets == 0, 0.0)
                 users["value"] = values.sum(1)
                 columns |= _money(lists, relevant, targets, values, ks)
+                money["GMV"] = values
             if self.facts.prices is not None and retriever.probabilities:
                 prices = self.facts.prices[lists.ids]
                 columns["ExpectedRevenue"] = expected_revenue(lists.scores.double(), prices, ks)
             if self.config.slice_cut in cuts:
                 users |= self._slices(self.facts, lists, relevant, targets)
+        if len(stages) > 1 and self.config.slice_cut in cuts:
+            users |= stage_columns(stages, targets, money, self.config.slice_cut)
         for column, cut in enumerate(cuts):
             users |= {f"{name}@{cut}": values[:, column] for name, values in columns.items()}
         return users

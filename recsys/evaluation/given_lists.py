@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,10 @@ from feature_store.sources.text_file import is_text, read_whole
 from recsys.data.batch import Batch
 from recsys.data.examples import Examples
 from recsys.inputs import Id, Input
+from recsys.lists.funnel import Stage
 from recsys.lists.merging import BY_SCORE, Merge
 from recsys.lists.pairs import Pairs
+from recsys.lists.stage_names import LIST
 from recsys.retrievers.base import Candidates, Retriever
 from recsys.serving.requests import table_of
 
@@ -111,6 +113,10 @@ class GivenLists(nn.Module):
     def variants(self) -> Mapping[str, Retriever]:
         """Nothing but the lists."""
         return {}
+
+    def stages(self, batch: Batch, k: int, exclude: Pairs | None = None) -> Iterator[Stage]:
+        """The lists alone."""
+        yield Stage(LIST, *self.retrieve(batch, k, exclude), shown=True)
 
     def retrieve(self, batch: Batch, k: int, exclude: Pairs | None = None) -> Candidates:
         """The first k items of each user's list that may be retrieved."""

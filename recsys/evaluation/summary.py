@@ -9,6 +9,7 @@ import numpy as np
 
 from recsys.evaluation.aggregates import RATIOS
 from recsys.evaluation.evaluator import Result
+from recsys.evaluation.funnel import FUNNEL, funnel_summary
 from recsys.evaluation.metrics import f1_of_means
 from recsys.figure import Figure
 from recsys.statistics.bootstrap import (
@@ -31,7 +32,11 @@ def summarise(
     cut-off of figures in slices. A figure that does not exist, such as the diversity of lists of
     one item, is None.
     """
+    captures = ((name, *columns) for name, columns in RATIOS.items())
+    totals = {kind: total for name, kind, total in captures if name == f"{kind}Capture"}
+    funnel = funnel_summary(result.users, totals, replicates)
     return {
+        **({FUNNEL: funnel} if funnel else {}),
         "metrics": {name: _none_if_nan(value) for name, value in result.metrics.items()},
         "ci95": _intervals(result, replicates),
         "users": len(result.users["user"]),

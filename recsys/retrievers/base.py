@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, Self
 
 import torch
@@ -11,9 +11,11 @@ from torch import Tensor
 
 from recsys.data.batch import Batch
 from recsys.inputs import Input
+from recsys.lists.funnel import Stage
 from recsys.lists.merging import BY_SCORE, Merge
 from recsys.lists.pairs import Pairs
 from recsys.lists.search import search
+from recsys.lists.stage_names import LIST
 from recsys.model import Model
 
 
@@ -56,6 +58,10 @@ class Retriever(Protocol):
 
         Raises RuntimeError before `prepare`.
         """
+
+    def stages(self, batch: Batch, k: int, exclude: Pairs | None = None) -> Iterator[Stage]:
+        """What is left after each of its stages, where it has several, as soon as it is done: item
+        rows, 0 for none. The first k of the last one are what `retrieve` gives."""
 
     def variants(self) -> Mapping[str, Retriever]:
         """Reduced forms of it that are measured beside it, by label."""
@@ -141,6 +147,10 @@ class VectorRetriever(Model, ABC):
         scores, indices = search(queries.vectors, queries.weights, items, k, exclude, self.merge)
         ids = candidates[indices.clamp(min=0)].masked_fill(indices < 0, 0)
         return Candidates(ids, scores)
+
+    def stages(self, batch: Batch, k: int, exclude: Pairs | None = None) -> Iterator[Stage]:
+        """The list alone."""
+        yield Stage(LIST, *self.retrieve(batch, k, exclude), shown=True)
 
 
 def single_interest(vectors: Tensor) -> Queries:

@@ -1,0 +1,1 @@
+"""Several models as one: generators find candidates, rankers narrow them down."""
