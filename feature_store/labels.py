@@ -33,7 +33,8 @@ class LabelConfig(Options):
 
 
 def labelled(engine: Engine, events: ir.Table, schema: Schema, config: LabelConfig) -> ir.Table:
-    """The events with a label, which is 0 or 1 in the column of the label's role.
+    """The events, with 0, 1 or nothing in the column of the label's role. What has no label stays:
+    it is part of histories.
 
     Raises:
         DataError: the log has no labels, or some are neither 0 nor 1 and no rule makes them so.
@@ -43,15 +44,16 @@ def labelled(engine: Engine, events: ir.Table, schema: Schema, config: LabelConf
             "a ranker learns from labels, and this log has none: name the column with the "
             "label role in the schema (data.columns.label of a parquet source)"
         )
-    events = events.filter(events[schema.label].notnull())
     if config.leave_out:
-        events = events.filter(events[schema.label].notin(config.leave_out))
+        left_out = events[schema.label].isin(config.leave_out).fill_null(False)
+        events = events.filter(~left_out)
     label = events[schema.label]
     if config.positive_from is not None:
         return events.mutate(**{schema.label: (label >= config.positive_from).cast("float32")})
     other = engine.collect(events.filter(label.notin([0, 1])).limit(1))
     if other.num_rows:
-        distinct = engine.collect(events.select(schema.label).distinct().limit(_DISTINCT))
+        labels = events.filter(label.notnull()).select(schema.label)
+        distinct = engine.collect(labels.distinct().limit(_DISTINCT))
         values = sorted(distinct[schema.label].to_pylist())
         shown = ", ".join(f"{value:g}" for value in values[:_SHOWN])
         raise DataError(

@@ -65,7 +65,7 @@ class Split:
 def make_split(
     engine: Engine, log: EventLog, config: AnyProtocol, labels: LabelConfig | None = None
 ) -> Split:
-    """Give every event of the log its role; with `labels`, every event that has one.
+    """Give every event of the log its role. With `labels`, those that have one are counted.
 
     Raises DataError when the log cannot be split this way, or a role stays empty.
     """
@@ -79,7 +79,10 @@ def make_split(
     if labels is not None:
         kept = labelled(engine, kept, schema, labels)
     events = engine.cache(kept.mutate(**{ROLE: config.role(kept, schema)}))
-    counted = engine.collect(events.group_by(ROLE).aggregate(n=events.count())).to_pylist()
+    asked = events
+    if labels is not None and schema.label is not None:
+        asked = events.filter(events[schema.label].notnull())
+    counted = engine.collect(asked.group_by(ROLE).aggregate(n=asked.count())).to_pylist()
     counts = {row[ROLE]: row["n"] for row in sorted(counted, key=lambda row: row[ROLE])}
     for role in (TRAIN, VALIDATION, TEST):
         if not counts.get(role):

@@ -68,6 +68,11 @@ class Model(nn.Module):
     rows_of: ClassVar[RowsOf] = RowsOf()
     inputs: tuple[Input, ...] = ()
 
+    @classmethod
+    def rows_for(cls, config: ModelConfig) -> RowsOf:
+        """`rows_of`, where its options do not say otherwise."""
+        return cls.rows_of
+
     def fit(self, interactions: Interactions, examples: Examples) -> None:
         """Learn from all training events at once."""
         raise NotImplementedError(f"{type(self).__name__} learns by gradient: train it")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from feature_store.columns import (
     SECONDS,
     USER_ROW,
     VALUE,
+    time_of,
 )
 from feature_store.engine import Engine
 from feature_store.errors import ConfigError
@@ -73,10 +74,12 @@ def encode_events(
     catalogue: Catalogue,
     vocabularies: Mapping[str, Vocabulary],
     histories: Mapping[str, tuple[str, ...]],
+    positives: Collection[str] = (),
 ) -> ir.Table:
     """The events with rows in place of ids, seconds in place of times, and their money.
 
-    Raises ConfigError where a history asks for event types and the log has none.
+    `histories` and `positives` are those of `RowsOf`. Raises ConfigError where a history asks for
+    event types and the log has none, or has the name of a feature.
     """
     schema, events = split.schema, split.events
     if schema.price is not None:
@@ -87,10 +90,17 @@ def encode_events(
             f"the list {next(iter(types))!r} holds events of certain types, and this log names no "
             "types: give its schema the event_type role"
         )
-    members = {  # an event without a type is of none of them
+    features = {feature.name.casefold() for feature in schema.features}
+    for name in histories:
+        if features & {name.casefold(), time_of(name).casefold()}:
+            raise ConfigError(f"the list {name!r} has the name of a feature: call it otherwise")
+    members = {  # an event without a type or a label is of none of them
         member_of(name): events[schema.event_type].isin(wanted).fill_null(False)
         for name, wanted in types.items()
     }
+    for name in positives:
+        positive = (events[schema.label] == 1).fill_null(False)
+        members[member_of(name)] = positive & members.get(member_of(name), True)
     events = events.mutate(**members)
     ids = {f.name: f.name for f in schema.of_side("context") if f.kind == "id"}
     columns = {schema.user: USER_ROW, schema.item: ITEM_ROW, **ids}

@@ -65,6 +65,8 @@ def event_rows(
     """One row an event whose role is `asked`: its context, and lists of the last `length` events
     before it whose role is `shown`; without labels the item is the target."""
     wanted = _has_role(block, asked)
+    if rows_of.labels:
+        wanted &= ~np.isnan(block.column(LABEL))
     if since is not None:
         wanted &= block.column(SECONDS) >= since
     rows = np.flatnonzero(wanted)
@@ -155,8 +157,9 @@ def _lists(
     """Each history of m requests, the i-th made of the `shown` [n] rows begin[i] to end[i] of the
     block, or the last `length` of them; and the seconds beside it."""
     lists: dict[str, pa.Array] = {}
-    for name, types in histories.items():
-        kept = shown & block.column(member_of(name)) if types else shown
+    for name in histories:
+        limited = member_of(name) in block.rows.column_names
+        kept = shown & block.column(member_of(name)) if limited else shown
         before = np.concatenate([[0], np.cumsum(kept)])  # kept rows before each row
         first, last = before[begin], before[end]
         if length is not None:

@@ -26,8 +26,10 @@ class RowsOf:
             means every event. Beside a list `h` lies `h_time`, the seconds of its events.
         labels: rows carry the event's label, and validation and test have one row an event too.
             Lists then hold only events of an earlier second: what shares a page with the event,
-            or was decided in the same moment, would give its label away.
+            or was decided in the same moment, would give its label away. Events without a label
+            are part of lists, and nobody's question.
         texts: models read the texts of items.
+        positives: which of the lists hold only events whose label is 1.
     """
 
     per: Literal["user", "event"] = "user"
@@ -36,8 +38,11 @@ class RowsOf:
     )
     labels: bool = False
     texts: bool = False
+    positives: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.positives and not self.labels:
+            raise ConfigError(f"the list {self.positives[0]!r} holds positives: it needs labels")
         if self.labels and self.per == "user":
             raise ConfigError("labels are of events: rows with labels are per = 'event'")
         if not self.labels and HISTORY not in self.histories:
@@ -47,7 +52,8 @@ class RowsOf:
     def from_dict(cls, values: dict[str, Any]) -> RowsOf:
         """The value that `asdict` took apart, also after a way through JSON."""
         histories = {name: tuple(types) for name, types in values["histories"].items()}
-        return cls(**{**values, "histories": histories})
+        positives = tuple(values.get("positives", ()))
+        return cls(**{**values, "histories": histories, "positives": positives})
 
     @property
     def requested(self) -> dict[str, tuple[str, ...]]:

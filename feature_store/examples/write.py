@@ -90,7 +90,8 @@ def write_examples(
         vocabularies = fit_vocabularies(engine, split, catalogue, base or {})
         for table, vocabulary in vocabularies.items():
             vocabulary.save(aside / "vocabulary" / vocabulary_file(table))
-        events = encode_events(engine, split, catalogue, vocabularies, rows_of.requested)
+        lists, positives = rows_of.requested, rows_of.positives
+        events = encode_events(engine, split, catalogue, vocabularies, lists, positives)
         train = events.filter(events[ROLE].isin(train_roles))
         raw_users = raw_side(schema, "user", catalogue, vocabularies)
         users = encode_side(raw_users, schema, "user", vocabularies)

@@ -106,7 +106,7 @@ class RunConfig(Options):
     @property
     def rows_of(self) -> RowsOf:
         """What rows the model is trained on."""
-        return self.model_class.rows_of
+        return self.model_class.rows_for(self.model)
 
     @property
     def metric(self) -> str:

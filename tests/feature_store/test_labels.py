@@ -81,16 +81,16 @@ def rows(path: Path) -> list[tuple[object, ...]]:
 def test_every_labelled_event_is_a_row_of_its_role(
     engine: Engine, log: EventLog, tmp_path: Path
 ) -> None:
-    """Users 3, 7, 9 have rows 1, 2, 3, and items a and c 1 and 2: b has no label that counts."""
+    """Users 3, 7, 9 have rows 1, 2, 3, and items a, b, c too: b has no label that counts."""
     split = make_split(engine, log, SPLIT, STARS)
     assert split.counts == {"test": 2, "train": 3, "validation": 1}
     write(engine, split, log, tmp_path / "e")
     assert rows(tmp_path / "e" / "train.parquet") == [
         (2, 1, 2, 1.0, 1, 1.0, 0),
         (1, 1, 1, 2.0, 0, 0.0, 2 * DAY),
-        (1, 2, 0, 3.0, 0, 1.0, 3 * DAY),
+        (1, 3, 0, 3.0, 0, 1.0, 3 * DAY),
     ]
-    assert rows(tmp_path / "e" / "validation.parquet") == [(3, 2, 1, 5.0, 0, 0.0, 5 * DAY)]
+    assert rows(tmp_path / "e" / "validation.parquet") == [(3, 3, 1, 5.0, 0, 0.0, 5 * DAY)]
     assert [row[5] for row in rows(tmp_path / "e" / "test.parquet")] == [1.0, 1.0]
     assert "stars" not in pq.read_schema(tmp_path / "e" / "train.parquet" / "00000.parquet").names
 
@@ -107,7 +107,7 @@ def test_known_ids_keep_their_rows(engine: Engine, log: EventLog, tmp_path: Path
     split = make_split(engine, log, SPLIT, STARS)
     write(engine, split, log, tmp_path / "e", base=base)
     items = Vocabulary.load(tmp_path / "e" / "vocabulary" / "i.arrow")
-    assert items.values.to_pylist() == ["c", "x", "a"]
+    assert items.values.to_pylist() == ["c", "x", "a", "b"]
     assert [row[:2] for row in rows(tmp_path / "e" / "validation.parquet")] == [(1, 1)]
 
 

@@ -31,7 +31,7 @@ Shape = Literal["sequences", "events", "labelled"]
 ROWS_OF: dict[Shape, RowsOf] = {
     "sequences": RowsOf(),
     "events": RowsOf(per="event"),
-    "labelled": RowsOf(per="event", histories={}, labels=True),
+    "labelled": RowsOf(per="event", labels=True),
 }
 _CLUBS = ("chess", "rowing", None)
 SCHEMA = Schema(

@@ -14,6 +14,7 @@ from feature_store.columns import (
     HISTORY,
     HISTORY_TIME,
     ITEM_ROW,
+    LABEL,
     POSITION,
     ROLE,
     SECONDS,
@@ -42,7 +43,8 @@ cuts = st.integers(1, 7)  # rows of a batch
 
 
 def sorted_rows(log: Log) -> pa.RecordBatch:
-    """Events whose item is 100 + position, so that items say which event they came from."""
+    """Events whose item is 100 + position, so that items say which event they came from; every
+    third has no label."""
     order = sorted(range(len(log)), key=lambda p: (*log[p], p))
     return pa.RecordBatch.from_pydict(
         {
@@ -51,6 +53,7 @@ def sorted_rows(log: Log) -> pa.RecordBatch:
             SECONDS: [log[p][1] for p in order],
             POSITION: order,
             ROLE: ["train"] * len(order),
+            LABEL: pa.array([float(p % 3 == 1) if p % 3 else None for p in order], pa.float32()),
         }
     )
 
@@ -94,7 +97,8 @@ def test_blocks_hold_whole_users_and_all_rows(log: Log, size: int) -> None:
 def test_a_history_is_the_last_events_strictly_before(
     labels: bool, log: Log, size: int, length: int
 ) -> None:
-    """Where labels are trained, events of the same second are nobody's history."""
+    """Where labels are trained, events of the same second are nobody's history, and those without
+    a label are nobody's question."""
     rows_of = RowsOf(per="event", labels=labels)
     rows = [
         row
@@ -103,7 +107,8 @@ def test_a_history_is_the_last_events_strictly_before(
             block, SCHEMA, rows_of, (), asked=("train",), shown=("train",), length=length
         ).to_pylist()
     ]
-    assert len(rows) == len(log)
+    asked = [p for p in range(len(log)) if p % 3 or not labels]
+    assert sorted(row[POSITION] for row in rows) == asked
     for row in rows:
         expected = earlier(log, row[POSITION], ties=not labels)[-length:]
         assert row[HISTORY] == [100 + p for p in expected]

@@ -108,6 +108,31 @@ def test_labelled_rows_know_nothing_of_their_own_second(
     assert [letters(row["history"]) for row in roles["test"]] == ["abcdeabc"]
 
 
+def test_histories_hold_what_has_no_label_and_positives_alone_if_asked(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """A look has no label: nothing is asked of it, and it tells of the user all the same."""
+    log = EventLog.create(tmp_path / "looks", SCHEMA)
+    at = [datetime.fromtimestamp(second, UTC) for second in (1, 2, 3, 4, 45, 55)]
+    kinds = ["look", "click", "impression", "look", "click", "click"]
+    labels = [None, 1.0, 0.0, None, 1.0, 1.0]
+    columns = {"u": [7] * 6, "i": list("abcdef"), "time": at, "kind": kinds, "clicked": labels}
+    log.append(pa.table(columns))
+    rows_of = RowsOf(
+        "event", {"history": (), "clicks": (), "looks": ("look",)}, True, positives=("clicks",)
+    )
+    roles = write(engine, log, tmp_path / "e", rows_of)
+    asked = [row for role in roles.values() for row in role]
+    assert [letters([row["i"]]) for row in asked] == ["b", "c", "e", "f"]
+    assert [letters(row["history"]) for row in asked] == ["a", "ab", "abcd", "abcde"]
+    assert [letters(row["clicks"]) for row in asked] == ["", "b", "b", "be"]
+    assert [letters(row["looks"]) for row in asked] == ["a", "a", "ad", "ad"]
+    serving = pq.read_table(tmp_path / "e" / "serving.parquet").to_pylist()
+    assert serving[0]["clicks"] == list("bef")
+    with pytest.raises(ConfigError, match="'Kind' has the name of a feature"):
+        write(engine, log, tmp_path / "f", RowsOf("event", {"Kind": ()}, True))
+
+
 def test_unlabelled_rows_hold_the_events_before_them_in_the_one_order(
     engine: Engine, log: EventLog, tmp_path: Path
 ) -> None:

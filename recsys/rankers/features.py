@@ -1,0 +1,211 @@
+"""What rankers read: features of the user, of the event and of items, and histories of items.
+
+B requests, M items of each, L events of a history. R numbers describe a request, I an item.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from feature_store.columns import HISTORY
+from feature_store.examples import RowsOf
+from feature_store.options import Options
+from feature_store.schema import Feature
+from recsys.data.examples import Examples
+from recsys.data.item_features import FeatureValues, ItemColumns, choose, input_of
+from recsys.embeddings.layout import make_layout
+from recsys.embeddings.options import EmbeddingsConfig
+from recsys.embeddings.tables import Embeddings
+from recsys.inputs import History
+from recsys.layers.standardise import Standardise
+from recsys.options import ModelConfig
+from recsys.rankers.base import Ranker, State
+
+REQUEST = "request"  # in a state: what is known of the request itself
+
+
+def vectors_of(history: str) -> str:
+    """The name in a state of a history's vectors."""
+    return f"{history}.vectors"
+
+
+def rows_of(history: str) -> str:
+    """The name in a state of the item rows of a history."""
+    return f"{history}.rows"
+
+
+class FeatureOptions(ModelConfig):
+    """Options of rankers that read features."""
+
+    width: int = Field(16, ge=1, description="D: width of embeddings, where no table has its own.")
+    hidden: tuple[int, ...] = Field((128,), description="Hidden layers of the deep network.")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="Share of numbers that a training step hides."
+    )
+    user_features: tuple[str, ...] = Field((), description="Of the user; empty takes all.")
+    item_features: tuple[str, ...] = Field((), description="Of the item; empty takes all.")
+    context_features: tuple[str, ...] = Field(
+        (), description="Of the event; empty takes all but those that tell how it ended."
+    )
+
+    search_space: ClassVar[dict[str, dict[str, Any]]] = {
+        "width": {"choices": [8, 16, 32]},
+        "hidden": {"choices": [[128], [256, 128], [512, 256]]},
+        "dropout": {"low": 0.0, "high": 0.5},
+    }
+
+
+class HistoryOptions(Options):
+    """Which of a user's earlier events a history holds."""
+
+    event_types: tuple[str, ...] = Field((), description="Only these; empty takes all.")
+    positives: bool = Field(False, description="Only events whose label is 1.")
+
+
+class HistoryRankerOptions(FeatureOptions):
+    """Options of rankers that read histories, too."""
+
+    max_length: int = Field(50, ge=1, description="L: the last events of a history that are read.")
+    histories: dict[str, HistoryOptions] = Field(
+        {HISTORY: HistoryOptions()},
+        min_length=1,
+        description="Histories by name, such as one of clicks and one of purchases.",
+    )
+
+
+class FeatureRanker(Ranker):
+    """Looks up features, each table once a step; a ranker adds what it makes of them.
+
+    The item's features are those of the items in histories, from the same tables. Numbers are
+    standardised. A subclass defines `rate`, and `digest` where requests take work that does not
+    depend on the item.
+    """
+
+    Config: ClassVar[type[FeatureOptions]]
+
+    @classmethod
+    def rows_for(cls, config: ModelConfig) -> RowsOf:
+        """Labelled events with the histories that the options name."""
+        histories: Mapping[str, HistoryOptions] = getattr(config, "histories", {})
+        return RowsOf(
+            per="event",
+            histories={name: history.event_types for name, history in histories.items()},
+            positives=tuple(name for name, history in histories.items() if history.positives),
+            labels=True,
+        )
+
+    def __init__(
+        self, config: FeatureOptions, embeddings: EmbeddingsConfig, examples: Examples, seed: int
+    ) -> None:
+        super().__init__()
+        schema = examples.schema
+        users = choose(config.user_features, examples, "user", option="ranker.user_features")
+        items = choose(config.item_features, examples, "item", option="ranker.item_features")
+        # what is known only once the event has happened must not be asked before it
+        outcome = (schema.label, schema.quantity, schema.event_type, schema.propensity)
+        context = choose(
+            config.context_features,
+            examples,
+            "context",
+            option="ranker.context_features",
+            without=outcome,
+        )
+        self.item = schema.item
+        self.asked = (*users, *context)
+        histories = self.rows_for(config).histories
+        length = getattr(config, "max_length", None)
+        self.histories = tuple(History(schema.item, length, name) for name in histories)
+        self.inputs = (*map(input_of, self.asked), *self.histories)
+        features = (*self.asked, *items)
+        embedded = [examples.spec(f.name) for f in features if f.embedded]
+        layout = make_layout(embedded, config.width, embeddings)
+        self.embeddings = Embeddings(layout, seed)
+        self.items = ItemColumns(items, examples)
+        numbers = [f for f in features if f.kind == "dense"]
+        self.numbers = Standardise({f.name: examples.training_column(f) for f in numbers})
+        self.own = {
+            f.name: tuple(f"numbers.{constant}" for constant in self.numbers.names(f.name))
+            for f in numbers
+        }
+        widths = {f.name: layout.width(f.name) if f.embedded else 1 for f in features}
+        self.request_widths = {f.name: widths[f.name] for f in self.asked}
+        self.item_widths = {f.name: widths[f.name] for f in items}
+
+    @property
+    def request_width(self) -> int:
+        """R."""
+        return sum(self.request_widths.values())
+
+    @property
+    def item_width(self) -> int:
+        """I."""
+        return sum(self.item_widths.values())
+
+    @abstractmethod
+    def rate(self, state: State, items: Tensor) -> Tensor:
+        """Logits [B, M, tasks] of items [B, M, I], from what `digest` left of their requests."""
+
+    def digest(self, state: State) -> State:
+        """What is kept of requests: by default all, which is REQUEST [B, R] and, of each history,
+        `vectors_of` it [B, L, I] and `rows_of` it [B, L], which are 0 where it is padded."""
+        return state
+
+    def encode(self, inputs: dict[str, Tensor]) -> State:
+        """What `digest` keeps."""
+        state, _ = self._looked_up(inputs, None)
+        return self.digest(state)
+
+    def score(self, state: State, items: Tensor) -> Tensor:
+        """Logits [B, M, tasks] of item rows [B, M]."""
+        values = self.items(items.flatten())
+        vectors = self.embeddings(values.ids, values.bags)
+        joined = self._joined(self.items.features, vectors, values.numbers)
+        return self.rate(state, joined.unflatten(0, items.shape))
+
+    def logits(self, inputs: dict[str, Tensor], items: Tensor) -> Tensor:
+        """Logits [B, M, tasks] of item rows [B, M]."""
+        state, joined = self._looked_up(inputs, items)
+        assert joined is not None
+        return self.rate(self.digest(state), joined)
+
+    def _looked_up(
+        self, inputs: dict[str, Tensor], items: Tensor | None
+    ) -> tuple[State, Tensor | None]:
+        """The state before it is digested, and vectors [B, M, I] of item rows [B, M]."""
+        asked = FeatureValues.of(self.asked, inputs)
+        ids, bags, numbers = dict(asked.ids), dict(asked.bags), dict(asked.numbers)
+        rows = [inputs[history.name] for history in self.histories]
+        rows += [] if items is None else [items]
+        if rows:
+            values = self.items(torch.cat([part.flatten() for part in rows]))
+            ids, bags, numbers = ids | values.ids, bags | values.bags, numbers | values.numbers
+        vectors = self.embeddings(ids, bags)
+        state = {REQUEST: self._joined(self.asked, vectors, numbers)}
+        joined = []
+        if rows:
+            together = self._joined(self.items.features, vectors, numbers)
+            parts = together.split([part.numel() for part in rows])
+            joined = [part.unflatten(0, of.shape) for part, of in zip(parts, rows, strict=True)]
+        for history, part, row in zip(self.histories, joined, rows, strict=False):
+            state[rows_of(history.name)] = row
+            state[vectors_of(history.name)] = part * (row != 0).unsqueeze(2)
+        return state, None if items is None else joined[-1]
+
+    def _joined(
+        self,
+        features: tuple[Feature, ...],
+        vectors: dict[str, Tensor],
+        numbers: dict[str, Tensor],
+    ) -> Tensor:
+        """Vectors and standardised numbers of features, side by side [n, D]."""
+        columns = [
+            vectors[f.name] if f.embedded else self.numbers(f.name, numbers[f.name]).unsqueeze(1)
+            for f in features
+        ]
+        return torch.cat(columns, dim=1)
