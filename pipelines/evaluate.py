@@ -10,6 +10,7 @@ from rich.console import Console
 
 from feature_store.progress import stage
 from pipelines.evaluation_progress import EvaluationProgress
+from pipelines.funnel_table import funnel_table
 from pipelines.ingest import ingest_log
 from pipelines.metrics_table import metrics_table
 from pipelines.printer import print_whole, printer
@@ -58,6 +59,8 @@ def _show(work: Work, tracker: Tracker, results: dict[str, Any], console: Consol
         with stage("write the report"):
             tracker.log_files(write_report(work.files.path), work.files.plots)
         print_whole(metrics_table(results), console)
+        if (stages := funnel_table(results)) is not None:
+            print_whole(stages, console)
         lines = sentences(results)
         if outcome := results.get(VERDICT):
             tried = advice(work.config, work.files, outcome)

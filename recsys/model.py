@@ -67,6 +67,8 @@ class Model(nn.Module):
     learns_by_gradient: ClassVar[bool] = False
     rows_of: ClassVar[RowsOf] = RowsOf()
     inputs: tuple[Input, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What people should know who measure it."""
 
     @classmethod
     def rows_for(cls, config: ModelConfig) -> RowsOf:

@@ -183,7 +183,7 @@ def wrong_toml(text: str) -> Iterator[str]:
     for body in blocks(text, "toml"):
         try:
             tree = BASE | tomllib.loads(body)
-            if not {"retriever", "ranker"} & tree.keys():
+            if not {"retriever", "ranker", "cascade"} & tree.keys():
                 tree["retriever"] = {"name": "sasrec"}
             parse_config(tree)
         except (ConfigError, tomllib.TOMLDecodeError) as error:

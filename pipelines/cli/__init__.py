@@ -10,10 +10,11 @@ import typer
 
 import recsys
 from feature_store.errors import RecsysError
-from pipelines.cli import asking, comparing, ingesting, looking, scoring, signing, tuning, working
+from pipelines.cli import looking, signing
 from pipelines.cli.fault import one_line, told_of_fault
 from pipelines.cli.going_on import telling_how
 from pipelines.cli.stopping import Stopped, stoppable
+from pipelines.cli.verbs import VERBS
 
 # Heavy imports happen inside the verbs, so that --help answers at once.
 # What torch's native code warns of (a choice made on purpose, in sharding.py) tells users nothing.
@@ -28,19 +29,7 @@ app = typer.Typer(
 )
 embeddings = typer.Typer(no_args_is_help=True, help="Look into embedding tables.")
 
-for verb in (
-    working.run,
-    ingesting.ingest,
-    tuning.tune,
-    working.train,
-    working.evaluate,
-    comparing.compare,
-    working.export,
-    asking.recommend,
-    scoring.score,
-    looking.plan,
-    looking.doctor,
-):
+for verb in VERBS:
     app.command()(telling_how(verb))
 app.command("config")(looking.show_config)
 embeddings.command("inspect")(telling_how(looking.inspect_embeddings))

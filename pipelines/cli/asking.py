@@ -53,7 +53,7 @@ def recommend(
     if bool(user) == (requests is not None):
         raise DataError("give either users or requests: --user or --requests")
     recommender = Recommender.open(bundle_in(folder), signed_by=require_signature)
-    warn_of_other_weights(folder, recommender.generator.record.about)
+    warn_of_other_weights(folder, recommender.finder.record.about)
     answers = recommender.recommend_table(
         recommender.requests_of(user, strict=strict) if user else read_requests(requests),  # type: ignore[arg-type]
         k=k,

@@ -57,6 +57,11 @@ class Cascade(Model):
         inputs = _merged(chain.from_iterable(part.inputs for part in self._parts()))
         self.unknown = tuple(n for n in inputs if known is not None and n not in known)
         self.inputs = tuple(asked for name, asked in inputs.items() if name not in self.unknown)
+        if self.unknown:
+            self.notes = (
+                f"unknown to the cascade's parts: {', '.join(self.unknown)}, which only "
+                "events tell",
+            )
         self.needs_history = all(part.needs_history for part in generators.values())
         self._prepared = False
 
@@ -77,7 +82,7 @@ class Cascade(Model):
         if len(self.names) == 1 and self.fine is None:
             return {}
         alone = zip(self.names, self._generators(), strict=True)
-        return {name: Cascade({name: part}, known=_names(self.inputs)) for name, part in alone}
+        return {name: _Alone({name: part}, known=_names(self.inputs)) for name, part in alone}
 
     def prepare(self, candidates: Tensor) -> None:
         """Fix the item rows that may be retrieved."""
@@ -114,6 +119,15 @@ class Cascade(Model):
         """
         *_, last = self.stages(batch, k, exclude)
         return Candidates(last.items[:, :k], last.scores[:, :k].float())
+
+
+class _Alone(Cascade):
+    """A generator as a retriever of one stage."""
+
+    def stages(self, batch: Batch, k: int, exclude: Pairs | None = None) -> Iterator[Stage]:
+        """The list alone."""
+        *_, last = super().stages(batch, k, exclude)
+        yield last
 
 
 def _names(inputs: tuple[Input, ...]) -> frozenset[str]:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from feature_store.errors import ConfigError
 from recsys.config.run_config import RunConfig
+from recsys.embeddings.options import QuantisationConfig
 from recsys.rankers import RANKERS
 from recsys.retrievers import RETRIEVERS, retriever_class
-from recsys.serving.index.options import FaissConfig, PrefixConfig
+from recsys.serving.index.options import ExactConfig, FaissConfig, PrefixConfig
 
 
 def check(config: RunConfig, where: str) -> None:
     """Raises ConfigError where sections do not go together."""
-    if (config.retriever is None) == (config.ranker is None):
+    models = (config.retriever, config.ranker, config.cascade)
+    if sum(model is not None for model in models) != 1:
         raise ConfigError(
             f"{where}: give either [retriever], one of {', '.join(RETRIEVERS)}, or [ranker], "
-            f"one of {', '.join(RANKERS)}"
+            f"one of {', '.join(RANKERS)}, or [cascade], whose parts are finished runs"
         )
     if config.ranker is not None:
         _check_ranker(config, where)
+    elif config.cascade is not None:
+        _check_cascade(config, where)
     else:
         _check_retriever(config, where)
 
@@ -34,9 +38,19 @@ def _check_ranker(config: RunConfig, where: str) -> None:
         )
 
 
-def _check_retriever(config: RunConfig, where: str) -> None:
-    from recsys.retrievers.fitted import ScoringRetriever  # needs torch, and options do not
+def _check_cascade(config: RunConfig, where: str) -> None:
+    _check_baselines(config, where)
+    asked = {"index": config.export.index, "quantisation": config.export.quantisation}
+    for section, kind in (("index", ExactConfig), ("quantisation", QuantisationConfig)):
+        if asked[section] != kind():
+            raise ConfigError(
+                f"{where}: export.{section}: a cascade's parts search exactly, on tables of "
+                "float32: leave it out"
+            )
+    _check_metric(config, where, chooses_epochs=False)
 
+
+def _check_baselines(config: RunConfig, where: str) -> None:
     for place, baseline in enumerate(config.baselines or ()):
         if retriever_class(baseline.name).learns_by_gradient:
             fitted = [n for n in RETRIEVERS if not retriever_class(n).learns_by_gradient]
@@ -44,6 +58,12 @@ def _check_retriever(config: RunConfig, where: str) -> None:
                 f"{where}: baselines.{place}.name: {baseline.name!r} learns by gradient: make it "
                 f"the retriever of a run of its own; known: {', '.join(fitted)}"
             )
+
+
+def _check_retriever(config: RunConfig, where: str) -> None:
+    from recsys.retrievers.fitted import ScoringRetriever  # needs torch, and options do not
+
+    _check_baselines(config, where)
     chosen = retriever_class(config.model.name)
     index = config.export.index
     if issubclass(chosen, ScoringRetriever) and isinstance(index, FaissConfig):
@@ -62,8 +82,12 @@ def _check_retriever(config: RunConfig, where: str) -> None:
             f"{where}: export.index.prefix: {index.prefix} is not a width that "
             f"retriever.matryoshka trains; choose one of: {', '.join(map(str, nested)) or 'none'}"
         )
+    _check_metric(config, where, chooses_epochs=chosen.learns_by_gradient)
+
+
+def _check_metric(config: RunConfig, where: str, *, chooses_epochs: bool) -> None:
     metric, measured = config.metric, config.evaluation.figures
-    if metric not in measured and (config.trainer.metric or chosen.learns_by_gradient):
+    if metric not in measured and (config.trainer.metric or chooses_epochs):
         raise ConfigError(
             f"{where}: trainer.metric: {metric!r} is not measured with these evaluation.ks; "
             f"choose one of: {', '.join(measured)}"

@@ -16,6 +16,7 @@ from feature_store.labels import LabelConfig
 from feature_store.options import Options
 from feature_store.protocols import LeaveOneOut, SplitConfig
 from feature_store.sources import SourceConfig
+from recsys.cascade.options import CascadeConfig
 from recsys.data.options import ReaderConfig
 from recsys.embeddings.options import AnyEmbeddings, PerFeature, QuantisationConfig
 from recsys.evaluation.options import EvaluationConfig
@@ -74,7 +75,10 @@ class RunConfig(Options):
         None, description="The model, where the run is to find items for users..."
     )
     ranker: RankerConfig | None = Field(
-        None, description="... or where it is to say how likely a label is."
+        None, description="... or where it is to say how likely a label is..."
+    )
+    cascade: CascadeConfig | None = Field(
+        None, description="... or where finished runs are to find and to rank items together."
     )
     baselines: tuple[NamedRetriever, ...] | None = Field(
         None,
@@ -93,14 +97,18 @@ class RunConfig(Options):
 
     @property
     def model(self) -> ModelConfig:
-        """The retriever or the ranker."""
-        model = self.retriever or self.ranker
+        """The retriever, the ranker or the cascade."""
+        model = self.retriever or self.ranker or self.cascade
         assert model is not None
         return model
 
     @property
     def model_class(self) -> type[Model]:
-        """The class of the retriever or the ranker."""
+        """The class of the retriever, the ranker or the cascade."""
+        if self.cascade is not None:
+            from recsys.cascade.cascade import Cascade  # needs torch, and configs do not
+
+            return Cascade
         return (retriever_class if self.ranker is None else ranker_class)(self.model.name)
 
     @property
@@ -133,7 +141,8 @@ class RunConfig(Options):
     @property
     def training(self) -> dict[str, Any]:
         """The part of the tree that can change the trained weights."""
-        sections = ("seed", "data", "quarantine", "split", "labels", "retriever", "ranker")
+        models = ("retriever", "ranker", "cascade")
+        sections = ("seed", "data", "quarantine", "split", "labels", *models)
         return self.model_dump(
             mode="json",
             exclude_none=True,

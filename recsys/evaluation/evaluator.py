@@ -205,7 +205,7 @@ class Evaluator:
                 )
                 for stage in stages
             ]
-        lists = Candidates(stages[-1].items[:, :k], stages[-1].scores[:, :k].float())
+        lists = Candidates(stages[-1].items[:, :k].contiguous(), stages[-1].scores[:, :k].float())
         relevant = contains(targets, lists.ids) & (lists.ids != 0)
         total = (targets != 0).sum(1)
         users = {

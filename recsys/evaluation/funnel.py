@@ -6,6 +6,7 @@ B users, L targets, n items of a stage.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,13 @@ from torch import Tensor
 
 from recsys.lists.funnel import Stage
 from recsys.lists.pairs import contains
+from recsys.lists.stage_names import CANDIDATES
 from recsys.statistics.bootstrap import mean_intervals, ratio_intervals
 
 FUNNEL = "funnel"
 """What `metrics.json` calls it."""
+LATENCY = "latency_ms"
+"""What `seconds.json` calls milliseconds of a request, by stage."""
 RECALL, ITEMS = "Recall", "items"
 
 
@@ -50,6 +54,20 @@ def stages_of(users: Mapping[str, np.ndarray]) -> list[str]:
     """The stages that columns per user know, in their order."""
     end = f":{RECALL}"
     return [name[len("stage:") : -len(end)] for name in users if _of_stage(name, end)]
+
+
+def label_of(stage: str) -> str:
+    """A stage's own name, without the cut-off at which it is judged."""
+    return stage.partition("@")[0]
+
+
+def losses(stages: Sequence[Mapping[str, Any]]) -> list[float | None]:
+    """The recall that each stage of a summary has lost since the one before it; None of generators,
+    and of what they find together."""
+    recall = [stage["metrics"][RECALL] for stage in stages]
+    merged = [label_of(stage["stage"]) for stage in stages].index(CANDIDATES)
+    lost = [before - after for before, after in pairwise(recall[merged:])]
+    return [None] * (merged + 1) + lost
 
 
 def _of_stage(name: str, end: str) -> bool:

@@ -48,14 +48,22 @@ class PartExport(Protocol):
         """Ask the written part its golden requests. Raises DataError where an answer differs."""
 
 
-def write_bundle(folder: Path, parts: Mapping[str, PartExport], catalogue: Catalogue) -> Bundle:
+def write_bundle(
+    folder: Path,
+    parts: Mapping[str, PartExport],
+    catalogue: Catalogue,
+    *,
+    own_ids: bool = False,
+) -> Bundle:
     """Write a bundle of parts by name, verify each by opening it, and only then put the folder in
     place.
+
+    With `own_ids` a part may know other raw ids than the first one, and then brings its own.
 
     Raises:
         DataError: parts of different logs, or one that answers otherwise than its model.
     """
-    _refuse_other_logs(parts)
+    _refuse_other_logs(parts, own_ids)
     examples = next(iter(parts.values())).examples
     _look_for_space(folder, parts, catalogue)
     with staged(folder) as aside:
@@ -68,7 +76,8 @@ def write_bundle(folder: Path, parts: Mapping[str, PartExport], catalogue: Catal
         for name, part in parts.items():
             own = aside / PARTS / name
             own.mkdir(parents=True)
-            records[name] = part.write(own)
+            theirs = _write_own_vocabularies(own, f"{PARTS}/{name}", part, examples)
+            records[name] = part.write(own).model_copy(update={"vocabularies": theirs})
         files = sorted(path for path in aside.rglob("*") if path.is_file())
         Manifest(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -101,13 +110,13 @@ def versions() -> dict[str, str]:
     return {name: installed(name) or "not installed" for name in ("recsys", "torch")}
 
 
-def _refuse_other_logs(parts: Mapping[str, PartExport]) -> None:
-    """Parts share schema, ids and users."""
+def _refuse_other_logs(parts: Mapping[str, PartExport], own_ids: bool) -> None:
+    """Parts share schema, users and, unless they may have their own, ids."""
     known: dict[str, tuple[str, str]] = {}
     for name, part in parts.items():
         schema = part.examples.schema
         shared = {"schemas": schema.fingerprint}
-        for feature in part.features:
+        for feature in () if own_ids else part.features:
             ids = f"ids of {schema[feature].table_name}"
             shared[ids] = part.examples.vocabulary(feature).fingerprint
         for what, fingerprint in shared.items():
@@ -120,15 +129,33 @@ def _refuse_other_logs(parts: Mapping[str, PartExport]) -> None:
 
 
 def _write_vocabularies(folder: Path, parts: Mapping[str, PartExport]) -> dict[str, str]:
-    """Write the raw ids of every table that a part reads; returns the file of each feature."""
+    """Write the raw ids of every table that a part reads, as the first part knows them; returns the
+    file of each feature."""
     (folder / "vocabulary").mkdir()
     files = {}
+    examples = next(iter(parts.values())).examples
     for part in parts.values():
         for feature in part.features:
             table = part.examples.schema[feature].table_name
             files[feature] = f"vocabulary/{vocabulary_file(table)}"
             if not (folder / files[feature]).exists():
-                part.examples.vocabulary(feature).save(folder / files[feature])
+                examples.vocabulary(feature).save(folder / files[feature])
+    return files
+
+
+def _write_own_vocabularies(
+    folder: Path, place: str, part: PartExport, examples: Examples
+) -> dict[str, str]:
+    """Write the raw ids of a part that are not those of the bundle; returns the file of each
+    feature of such."""
+    files = {}
+    for feature in part.features:
+        known = part.examples.vocabulary(feature)
+        if known.fingerprint != examples.vocabulary(feature).fingerprint:
+            name = f"vocabulary/{vocabulary_file(part.examples.schema[feature].table_name)}"
+            (folder / "vocabulary").mkdir(exist_ok=True)
+            known.save(folder / name)
+            files[feature] = f"{place}/{name}"
     return files
 
 

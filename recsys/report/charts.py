@@ -25,6 +25,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from feature_store.durable import written
 from feature_store.file_names import file_name
 from recsys import figure as figures
+from recsys.evaluation.funnel import FUNNEL, RECALL, losses
 
 Series = Mapping[str, Mapping[str, Any]]
 """What is compared, in its order: name -> what metrics.json holds of a retriever."""
@@ -289,6 +290,42 @@ def slice_labels(series: Series, family: str) -> list[str]:
     numbers = [re.match(r"\d+", label) for label in labels]
     starts = {label: int(n[0]) for label, n in zip(labels, numbers, strict=True) if n}
     return sorted(labels, key=starts.__getitem__) if len(starts) == len(labels) else labels
+
+
+# Charts over stages
+
+
+def funnel(series: Series) -> Chart | None:
+    """Shares of targets, and of money, that each stage leaves, of the first retriever that has
+    stages; None where nobody has."""
+    staged = ((name, of[FUNNEL]) for name, of in series.items() if of.get(FUNNEL))
+    name, stages = next(staged, ("", []))
+    if not stages:
+        return None
+    captures = [kind for kind in stages[0]["metrics"] if kind.endswith("Capture")]
+    shares = [RECALL, *captures]
+    estimates = [np.array([estimate(stage, kind) for stage in stages]) for kind in shares]
+    labels = [
+        f"{shorten(stage['stage'], _LONGEST_LABEL)}\n{stage['items']:,.0f} items"
+        + ("" if lost is None else f", {-lost:+.3f}")
+        for stage, lost in zip(stages, losses(stages), strict=True)
+    ]
+    with _styled():
+        height = len(stages) * (0.17 * len(shares) + 0.2) + 1.1
+        figure, axes = _axes("What is left after each stage", "share of all", "", height=height)
+        _bars(axes, estimates, step=1 / (len(shares) + 1))
+        axes.set_yticks(range(len(stages)), labels)
+        axes.set_ylim(len(stages) - 0.5, -0.5)
+        axes.set_xlim(left=0)
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        _legend(figure, shares, bars=True)
+    caption = (
+        f"Share of the targets (Recall) and of their money that the stages of {shorten(name, 60)} "
+        "leave for a list to show, generators first, each alone and then together; behind the "
+        "items, what is lost of the recall since the stage before. Whiskers are 95 % intervals."
+    )
+    return Chart("funnel", caption, figure)
 
 
 # Charts over predictions

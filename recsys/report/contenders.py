@@ -109,7 +109,8 @@ def _open(text: str, label: str) -> Contender:
 def _check_same_training(run: Run, retriever: str) -> None:
     """Raises DataError where a model's figures are those of weights that are no longer there."""
     written, figures = run.results.get(TRAINING), run.results["retrievers"]
-    model = figures.get(run.config.get("retriever", {}).get("name"), {}).get("config")
+    section = run.config.get("retriever") or run.config.get("cascade") or {}
+    model = figures.get(section.get("name"), {}).get("config")
     of_model = bool(model) and figures[retriever].get("config") == model  # or a reduced form of it
     if written and of_model and written != training_of(run.files):
         raise DataError(

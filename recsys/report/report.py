@@ -211,7 +211,7 @@ def _is_model(contender: Contender) -> bool:
 
 
 def _validation_metric(run: Run) -> str:
-    default = f"NDCG@{_K}" if "retriever" in run.config else "AUC"
+    default = f"NDCG@{_K}" if "ranker" not in run.config else "AUC"
     return str(run.config.get("trainer", {}).get("metric", default))
 
 
@@ -270,6 +270,7 @@ def _page(
     over = {name: charts.over_k(series, name, what) for name, what in _CURVES.items()}
     drawn = {
         "predictions": [charts.calibration(series)],
+        "stages": [charts.funnel(series)],
         "lists": [over["Recall"], over["NDCG"], charts.coverage_against_recall(series)],
         "money": [over["GMVCapture"]],
         "training": curves,

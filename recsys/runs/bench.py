@@ -20,12 +20,14 @@ from recsys.data.examples import Examples
 from recsys.data.reader import Reader
 from recsys.evaluation.ceiling import ceiling
 from recsys.evaluation.evaluator import Result
+from recsys.evaluation.funnel import LATENCY, stages_of
 from recsys.evaluation.item_facts import ItemFacts
 from recsys.evaluation.summary import summarise
 from recsys.evaluation.user_slices import user_slices
 from recsys.options import ModelConfig
 from recsys.retrievers.base import Retriever
 from recsys.runs.evaluators import make_evaluator, request_reader
+from recsys.runs.latency import stage_latency
 from recsys.runs.work import Work
 
 _REQUESTS = 1 << 12  # looked at together: their histories may be long
@@ -92,9 +94,11 @@ class Bench:
         batches = reader if self.watch is None else self.watch.batches(f"evaluate {name}", reader)
         started = time.perf_counter()
         result = self.evaluator.evaluate(retriever.to(group.device), batches, group)
-        seconds = {"evaluate": time.perf_counter() - started}
+        seconds: dict[str, Any] = {"evaluate": round(time.perf_counter() - started, 3)}
         if fit_seconds is not None:
-            seconds["fit"] = fit_seconds
+            seconds["fit"] = round(fit_seconds, 3)
+        if stages_of(result.users):
+            seconds[LATENCY] = self._latency(retriever)
         labels = user_slices(result, self.examples, options.slice_columns)
         if group.leads:
             path = self.work.files.lists_of(name)
@@ -110,9 +114,22 @@ class Bench:
         return {
             **summary,
             **({"parameters": parameters} if parameters else {}),
-            "seconds": {what: round(value, 3) for what, value in seconds.items()},
+            "seconds": seconds,
             "config": config.model_dump(mode="json") if config else {},
         }
+
+    def _latency(self, retriever: Retriever) -> dict[str, dict[str, float]]:
+        """Milliseconds of every stage of a retriever."""
+        config, group = self.work.config, self.work.group
+        reader = request_reader(config, self.examples, retriever, TEST, group, most=group.world)
+        with stage("ask for one request at a time"):
+            return stage_latency(
+                retriever,
+                reader,
+                config.evaluation.ks[-1],
+                group.device,
+                exclude_seen=config.split.seen == "exclude",
+            )
 
 
 def _per_user(

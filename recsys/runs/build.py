@@ -8,6 +8,7 @@ from typing import cast
 import numpy as np
 import torch
 
+from feature_store.errors import ConfigError
 from feature_store.progress import stage
 from recsys import rankers, retrievers
 from recsys.config import RunConfig
@@ -32,7 +33,8 @@ def build_model(config: RunConfig, examples: Examples) -> Model:
     seed_all(config.seed)
     if config.ranker is not None:
         return rankers.build(config.ranker, config.embeddings, examples, config.seed)
-    assert config.retriever is not None
+    if config.retriever is None:
+        raise ConfigError("a cascade is made of finished runs, and has no weights of its own")
     return retrievers.build(config.retriever, config.embeddings, examples, config.seed)
 
 

@@ -83,11 +83,12 @@ def request_reader(
     retriever: Retriever,
     role: str,
     group: Group,
+    most: int | None = None,
 ) -> Reader:
-    """Batches of requests of a role."""
+    """Batches of requests of a role, by default of as many as the evaluation's options say."""
     worth = (TARGET_VALUE,) if role == TEST and examples.schema.price else ()
     rows = examples.summary.rows[role]
-    size = max(group.world, min(config.evaluation.batch_size, rows))
+    size = max(group.world, min(most or config.evaluation.batch_size, rows))
     return examples.reader(
         role,
         retriever.inputs,

@@ -10,6 +10,7 @@ from feature_store.durable import read_json, write_text
 from feature_store.errors import ConfigError
 from recsys.config import RunConfig
 from recsys.data.examples import Examples
+from recsys.evaluation.funnel import FUNNEL
 from recsys.figure import Figure, looked_at_first
 from recsys.runs.finished import Run, measured
 from recsys.runs.folder import RunFolder
@@ -111,6 +112,14 @@ def _track(config: RunConfig, results: dict[str, Any], tracker: Tracker) -> None
         tracker.log_metrics(
             {f"test/{protocol}/{whose}{m}": v for m, v in values.items() if v is not None}
         )
+    tracker.log_metrics(
+        {
+            f"test/{protocol}/funnel/{stage['stage']}/{name}": value
+            for figures in [*models.values()][:1]
+            for stage in figures.get(FUNNEL, ())
+            for name, value in stage["metrics"].items()
+        }
+    )
     rows = [
         f"| {name} | {' | '.join(_cell(figures['metrics'].get(m)) for m in own)} |"
         for name, figures in models.items()

@@ -15,6 +15,7 @@ from recsys.data.examples import Examples
 from recsys.distributed import Group
 from recsys.model import Model
 from recsys.runs.asked_of_examples import check_examples
+from recsys.runs.assemble import assemble, open_parts
 from recsys.runs.build import is_trained
 from recsys.runs.evaluators import validator
 from recsys.runs.folder import MAIN_PHASE, RunFolder
@@ -153,8 +154,8 @@ def training_seconds(files: RunFolder) -> float | None:
 
 
 def trained_model(config: RunConfig, group: Group | None = None) -> tuple[Model, Examples]:
-    """The run's model with the best weights of its last phase, or fitted, and the examples it
-    knows.
+    """The run's model with the best weights of its last phase, or fitted, or made of finished runs,
+    and the examples it knows.
 
     With a group its large tables are split over it; otherwise this process holds all of them.
     Raises DataError when it was not trained, and ConfigError when the log has changed since.
@@ -163,6 +164,9 @@ def trained_model(config: RunConfig, group: Group | None = None) -> tuple[Model,
         check_same_log(config)
     phase = phases_of(config.trainer)[-1]
     examples = prepare(config, phase) if group is None else prepare_together(config, phase, group)
+    if config.cascade is not None:
+        parts = open_parts(config, examples, lambda part: whole_model(part, group))
+        return assemble(config, examples, parts), examples
     checkpoints = RunFolder(config.folder).phase(phase.name).checkpoints
     if is_trained(config) and checkpoint.newest(checkpoints) is None:
         raise DataError(
@@ -170,3 +174,11 @@ def trained_model(config: RunConfig, group: Group | None = None) -> tuple[Model,
             f"`{command('recsys', 'train', config.folder)}` first"
         )
     return learnt_model(config, examples, checkpoints, group), examples
+
+
+def whole_model(part: RunConfig, group: Group | None = None) -> tuple[Model, Examples]:
+    """The model of a part of a cascade, which every process holds whole: not all of them would ask
+    it equally often."""
+    if group is not None:
+        prepare_together(part, phases_of(part.trainer)[-1], group)
+    return trained_model(part)

@@ -100,12 +100,14 @@ def _measure_retrievers(work: Work, watch: Watch | None) -> dict[str, Any]:
     retriever = cast(Retriever, model)
     bench = Bench(work, examples, watch)
     results = describe(config, examples, bench.candidates) | {CEILING: bench.ceiling()}
+    for note in model.notes:
+        _noting(bench)(note)
     given = given_lists(work.files, results, _noting(bench))
     name: str = config.model.name
-    figures: dict[str, Any] = {name: bench.measure(name, retriever, config.retriever, seconds)}
+    figures: dict[str, Any] = {name: bench.measure(name, retriever, config.model, seconds)}
     for label, variant in retriever.variants().items():
         label = f"{name}_{label}"
-        figures[label] = bench.measure(label, variant, config.retriever, None)
+        figures[label] = bench.measure(label, variant, config.model, None)
     baselines = []
     for baseline in baselines_of(config, examples, _noting(bench)):
         name = _unused(baseline.name, figures | given)

@@ -23,6 +23,7 @@ from recsys.data.examples import Examples
 from recsys.distributed import Group
 from recsys.runs.asked_of_log import check_log
 from recsys.runs.folder import PhaseFolder, RunFolder
+from recsys.runs.parts import rows_of
 from recsys.runs.phases import Phase, phases_of, start_of
 
 
@@ -48,14 +49,15 @@ def prepare(config: RunConfig, phase: Phase | None = None, *, fresh: bool = Fals
     restore(files.examples)
     restore(files.known_ids)
     base = _known_ids(config, phase, files, fresh)
-    labels = config.labels if config.rows_of.labels else None
+    rows = rows_of(config)
+    labels = config.labels if rows.labels else None
     wanted = {
         "log": log.fingerprint,
         "catalogue": catalogue.fingerprint,
         "split": config.split.model_dump(mode="json"),
         "labels": labels.model_dump(mode="json") if labels else None,
         "since": config.trainer.since.isoformat() if config.trainer.since else None,
-        "rows_of": asdict(config.rows_of),
+        "rows_of": asdict(rows),
         "history_length": getattr(config.model, "max_length", 50),
         "base": {table: vocabulary.fingerprint for table, vocabulary in base.items()},
     }
@@ -67,7 +69,7 @@ def prepare(config: RunConfig, phase: Phase | None = None, *, fresh: bool = Fals
                 make_split(engine, log, config.split, labels),
                 catalogue,
                 files.examples,
-                rows_of=config.rows_of,
+                rows_of=rows,
                 history_length=getattr(config.model, "max_length", 50),
                 train_roles=phase.examples,
                 since=config.trainer.since,

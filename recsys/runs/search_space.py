@@ -61,8 +61,9 @@ def judged_by(config: RunConfig) -> RunConfig:
     Raises ConfigError for a config that cannot be tuned, or a figure that is not measured.
     """
     if config.retriever is None:
+        kind = "ranker" if config.ranker is not None else "cascade"
         raise ConfigError(
-            "this config has a ranker, and recsys tune searches options of retrievers"
+            f"this config has a {kind}, and recsys tune searches options of retrievers"
         )
     metric = config.tune.metric or config.metric
     if metric not in config.evaluation.figures:
@@ -91,6 +92,7 @@ def for_retriever(
     """
     tree = config.to_dict() | {"retriever": {"name": name}}
     tree.pop("ranker", None)
+    tree.pop("cascade", None)
     tree["tune"].pop("space", None)
     swapped = parse_config(tree, overrides)
     renamed = swapped.model_copy(update={"name": f"{swapped.name}_{name}"})

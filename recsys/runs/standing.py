@@ -78,6 +78,19 @@ def clear(files: RunFolder) -> None:
         shutil.rmtree(checkpoints)
 
 
+def unfinished(config: RunConfig) -> str | None:
+    """Why a run's model cannot be used as it is; None where it can."""
+    files = RunFolder(config.folder)
+    phase = files.phase(MAIN_PHASE)
+    there = phase.examples.exists()
+    if is_trained(config):
+        there = checkpoint.newest(phase.checkpoints) is not None
+    if not there:
+        return "was not trained"
+    why = _unfinished(config, files) if is_trained(config) else None
+    return None if why is None else f"holds a training that {why}"
+
+
 def _unfinished(config: RunConfig, files: RunFolder) -> str | None:
     """What is missing; None where the training is finished."""
     if not read_json(files.training_record):

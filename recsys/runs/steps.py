@@ -13,6 +13,7 @@ from feature_store.errors import DataError
 from recsys.config import RunConfig
 from recsys.runs.folder import RunFolder
 from recsys.runs.prepare import open_log
+from recsys.runs.weights import training_of
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Step:
             "catalogue": catalogue.fingerprint,
             "record": record.read_text() if record.exists() else None,
             "training": config.training,
+            **({} if config.cascade is None else {"parts": training_of(RunFolder(config.folder))}),
             **{section: tree.get(section) for section in self.sections},
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

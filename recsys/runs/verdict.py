@@ -104,6 +104,8 @@ def advice(config: RunConfig, files: RunFolder, outcome: dict[str, Any]) -> list
     if outcome["beats_baselines"]:
         return []
     run, name = shlex.quote(str(files.path)), outcome["best_baseline"]
+    if config.cascade is not None:
+        return [f"where the stages lose what there was to be found: {files.report}"]
     tried = [
         f"which model suits this log: recsys tune {run} "
         f'\'tune.retrievers=["{name}", "{config.model.name}"]\''

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tomllib
+from pathlib import Path
 from typing import Any
 
 from recsys.runs.folder import RunFolder
@@ -16,13 +18,37 @@ def training_of(files: RunFolder) -> str | None:
     """Sixteen hex digits over the record of the finished training: over the losses and figures of
     its epochs, not the seconds they took, so that the same training has the same.
 
-    None where none is finished, or the model is fitted where it is used.
+    None where none is finished, or the model is fitted where it is used. Of a cascade it is over
+    those of all its parts, and the options of those that are fitted.
     """
+    if parts := _parts(files):
+        of_parts = {name: [_learnt(run), training_of(run)] for name, run in parts.items()}
+        return _digest(of_parts)
     if not files.training_record.exists():
         return None
-    record = _timeless(json.loads(files.training_record.read_text()))
-    text = json.dumps(record, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return _digest(_timeless(json.loads(files.training_record.read_text())))
+
+
+def _digest(tree: Any) -> str:
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _parts(files: RunFolder) -> dict[str, RunFolder]:
+    """The runs of a cascade's parts; none where the run is of no cascade."""
+    cascade = _config(files).get("cascade", {})
+    rankers = {stage: cascade[stage] for stage in ("coarse", "fine") if stage in cascade}
+    parts = {**cascade.get("generators", {}), **rankers}
+    return {name: RunFolder(Path(part["run"])) for name, part in parts.items()}
+
+
+def _learnt(files: RunFolder) -> dict[str, Any]:
+    """The options that decide what a part has learned."""
+    sections = ("seed", "data", "split", "labels", "retriever", "ranker", "embeddings")
+    return {name: part for name, part in _config(files).items() if name in sections}
+
+
+def _config(files: RunFolder) -> dict[str, Any]:
+    return tomllib.loads(files.config.read_text()) if files.config.exists() else {}
 
 
 def _timeless(tree: Any) -> Any:

@@ -16,6 +16,11 @@ parts/NAME/            what answers, one or more
     fallback.parquet   items and scores that answer where a history is needed, and nothing is known
   of a ranker:
     ranker.pt2         torch.export: request tensors -> logits
+  of a cascade, whose stages are other parts:
+    item_ids.arrow     raw ids of its candidates
+    worth.npy          what each of them is worth, where lists are ordered by money
+    categories.npy     their categories, where lists are made diverse
+    fallback.parquet   as of a generator
 """
 
 from __future__ import annotations
@@ -31,14 +36,20 @@ from feature_store.errors import DataError
 from feature_store.schema import Schema
 from feature_store.vocabulary import Vocabulary
 from recsys.serving.files import check_files, plain_file
-from recsys.serving.manifest import MANIFEST, GeneratorRecord, Manifest, RankerRecord
+from recsys.serving.manifest import (
+    MANIFEST,
+    CascadeRecord,
+    GeneratorRecord,
+    Manifest,
+    RankerRecord,
+)
 from recsys.serving.program import open_program
 from recsys.serving.signature import sign
 from recsys.serving.users import KnownUsers, UsersFile
 
 SCHEMA, CATALOGUE, USERS, PARTS = "schema.json", "catalogue.parquet", "users.arrow", "parts"
 
-Record = TypeVar("Record", GeneratorRecord, RankerRecord)
+Record = TypeVar("Record", GeneratorRecord, RankerRecord, CascadeRecord)
 
 
 @dataclass(frozen=True)
@@ -136,6 +147,20 @@ class Bundle:
         files = self.manifest.vocabularies
         read = {name: Vocabulary.load(self.file(name)) for name in set(files.values())}
         return {feature: read[name] for feature, name in files.items()}
+
+    def vocabularies_of(self, part: str) -> dict[str, Vocabulary]:
+        """As a part reads and answers: those of the bundle, but where it has its own."""
+        if part not in self._own_vocabularies:
+            files = self.manifest.parts[part].vocabularies
+            own = {feature: Vocabulary.load(self.file(name)) for feature, name in files.items()}
+            self._own_vocabularies[part] = (
+                {**self.vocabularies, **own} if own else self.vocabularies
+            )
+        return self._own_vocabularies[part]
+
+    @cached_property
+    def _own_vocabularies(self) -> dict[str, dict[str, Vocabulary]]:
+        return {}
 
     @cached_property
     def users(self) -> KnownUsers:

@@ -11,24 +11,23 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from feature_store.columns import EXPECTED_ITEMS, EXPECTED_SCORES
 from feature_store.errors import DataError
-from feature_store.parquet import read_parquet
 from feature_store.vocabulary import Vocabulary
+from recsys.inputs import Requests
 from recsys.lists.merging import MERGES
 from recsys.lists.search import search
 from recsys.serving.bundle import Bundle
 from recsys.serving.fallback import FALLBACK, Fallback
-from recsys.serving.golden import GOLDEN, same_list
+from recsys.serving.finder import ITEM_IDS, Finder
 from recsys.serving.index.base import Index, Queries
 from recsys.serving.index.kinds import load_index
 from recsys.serving.manifest import GeneratorRecord
 
-PROGRAM, ITEMS, ITEM_IDS = "user.pt2", "items.npy", "item_ids.arrow"
+PROGRAM, ITEMS = "user.pt2", "items.npy"
 
 
 @dataclass(frozen=True)
-class Generator:
+class Generator(Finder):
     """An opened generator: a program for users, and n items with an index over them."""
 
     bundle: Bundle
@@ -78,45 +77,20 @@ class Generator:
         """
         return self.index.search(queries, k, exclude, MERGES[self.record.merge])
 
-    def golden(self) -> pa.Table:
-        """Requests and the training stack's answers to them."""
-        return read_parquet(self.bundle.part_file(self.name, GOLDEN))
+    def find(self, asked: Requests, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What the index finds for raw requests."""
+        return self.search(self._queries_of(asked), k, exclude)
 
-    def check_golden(self, golden: pa.Table, inputs: dict[str, Tensor], exclude: Tensor) -> None:
-        """Compare exact search for golden requests with their answers.
+    def find_exactly(
+        self, asked: Requests, k: int, exclude: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What exact search finds for raw requests."""
+        vectors, weights, _ = self._queries_of(asked)
+        return search(vectors, weights, self.items, k, exclude, MERGES[self.record.merge])
 
-        Raises DataError naming the first request whose answer is not the training stack's.
-        """
-        vectors, weights, _ = self.queries(inputs)
-        k = max(len(ids) for ids in golden.column(EXPECTED_ITEMS).to_pylist())
-        merge = MERGES[self.record.merge]
-        self._check_answers(golden, *search(vectors, weights, self.items, k, exclude, merge))
-
-    def check_fallback(self, golden: pa.Table) -> None:
-        """Compare the fallback with its golden answers, as `check_golden`.
-
-        Raises DataError also where there are none.
-        """
-        if (self.fallback is None) != (golden.num_rows == 0):
-            raise DataError(
-                f"{self.bundle.folder}: its fallback and its golden requests do not belong "
-                "together: do not serve it, export again"
-            )
-        if self.fallback is not None:
-            k = max(len(ids) for ids in golden.column(EXPECTED_ITEMS).to_pylist())
-            self._check_answers(golden, *self.fallback.top(golden.num_rows, k))
-
-    def _check_answers(self, golden: pa.Table, scores: Tensor, places: Tensor) -> None:
-        expected_ids = golden.column(EXPECTED_ITEMS).to_pylist()
-        expected_scores = golden.column(EXPECTED_SCORES).to_pylist()
-        for row, (ids, wanted) in enumerate(zip(expected_ids, expected_scores, strict=True)):
-            kept = places[row][places[row] >= 0]
-            answered = self.item_ids.take(pa.array(kept.numpy())).to_pylist()
-            if not same_list(ids, wanted, answered, scores[row][: len(kept)].tolist()):
-                raise DataError(
-                    f"{self.bundle.folder}: golden request {row} answers {answered[:5]}..., "
-                    f"the training stack answered {ids[:5]}...: do not serve it, export again"
-                )
+    def _queries_of(self, asked: Requests) -> Queries:
+        reads = self.record.inputs
+        return self.queries({column.name: column.from_requests(asked) for column in reads})
 
 
 def _check_items(path: Path, items: Tensor, ids: pa.Array, record: GeneratorRecord) -> None:

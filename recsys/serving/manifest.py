@@ -50,6 +50,9 @@ AnyInput = Annotated[
 ]
 
 
+PartName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+
+
 class About(_Frozen):
     """The run that a part comes from."""
 
@@ -112,6 +115,10 @@ class _Part(_Frozen):
     inputs: tuple[AnyInput, ...] = Field(description="What its program reads of a request.")
     embeddings: dict[str, Any] | None = Field(description="Layout of its embedding tables.")
     quantisation: Quantisation | None = Field(description="Where tables hold fewer bits.")
+    vocabularies: dict[str, str] = Field(
+        {},
+        description="File of a feature's raw ids, where the part has others than the bundle.",
+    )
 
 
 class GeneratorRecord(_Part):
@@ -143,8 +150,48 @@ class RankerRecord(_Part):
     tasks: tuple[str, ...] = Field(description="Names of its logits, in their order.")
 
 
-PartRecord = Annotated[GeneratorRecord | RankerRecord, Field(discriminator="kind")]
-PartName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+class GeneratorStage(_Frozen):
+    """A generator within a cascade."""
+
+    part: PartName = Field(description="Name of the part.")
+    budget: int = Field(ge=1, description="Items that it may find.")
+
+
+class RankerStage(_Frozen):
+    """A ranker within a cascade."""
+
+    part: PartName = Field(description="Name of the part.")
+    task: str = Field(description="Which of its logits.")
+    keep: int | None = Field(None, ge=1, description="Items that go on; null for all.")
+
+
+class DiversityRecord(_Frozen):
+    """The last step of a cascade: `categories.npy`."""
+
+    category: str = Field(description="Column of the catalogue.")
+    weight: float = Field(description="Score that a pair of different categories is worth.")
+
+
+class CascadeRecord(_Part):
+    """A part that narrows down what other parts find: `item_ids.arrow`, `worth.npy`."""
+
+    noun: ClassVar[str] = "cascade"
+    verb: ClassVar[str] = "recsys recommend"
+
+    kind: Literal["cascade"] = Field("cascade", description="What the part does.")
+    generators: dict[str, GeneratorStage] = Field(description="What finds candidates, by stage.")
+    coarse: RankerStage | None = Field(description="What keeps some of them.")
+    fine: RankerStage | None = Field(description="What orders those.")
+    worth: bool = Field(description="Whether probabilities are multiplied by `worth.npy`.")
+    diversity: DiversityRecord | None = Field(description="What makes lists diverse.")
+    needs_history: bool = Field(description="Whether users without one get the fallback.")
+    candidates: int = Field(description="Items that it can find.")
+    fallback: FallbackRecord | None = Field(
+        None, description="What answers requests without a known item, where it needs one."
+    )
+
+
+PartRecord = Annotated[GeneratorRecord | RankerRecord | CascadeRecord, Field(discriminator="kind")]
 
 
 class Manifest(_Frozen):

@@ -1,4 +1,4 @@
-"""Recommender: raw requests in, raw items out, from a generator of a bundle alone."""
+"""Recommender: raw requests in, raw items out, from a generator or a cascade of a bundle alone."""
 
 from __future__ import annotations
 
@@ -17,12 +17,23 @@ from recsys.inputs import History, Requests
 from recsys.lists.diversify import diversify
 from recsys.serving.answering import Answering
 from recsys.serving.bundle import Bundle
+from recsys.serving.cascade import Cascade
 from recsys.serving.catalogue import ItemCatalogue
+from recsys.serving.finder import Finder
 from recsys.serving.generator import Generator
+from recsys.serving.manifest import CascadeRecord
 from recsys.serving.requests import USER, by_names_of_log, frame_of, ids_of, table_of
 
 REQUEST = "request"
 _POOL = 10  # candidates for each place of a diverse list
+
+
+def _finder(bundle: Bundle, part: str | None) -> Finder:
+    """What answers: the part of that name, by default a cascade if there is one."""
+    parts = bundle.manifest.parts
+    cascades = [name for name, record in parts.items() if isinstance(record, CascadeRecord)]
+    name = cascades[0] if part is None and cascades else part
+    return Cascade.open(bundle, name) if name in cascades else Generator.open(bundle, name)
 
 
 class Answers(NamedTuple):
@@ -35,7 +46,8 @@ class Answers(NamedTuple):
 
 
 class Recommender(Answering):
-    """Answers from a generator of a bundle, `part`; by default the only one.
+    """Answers from a generator of a bundle, or from a cascade of several: `part`, by default the
+    cascade, or else the only generator.
 
     A request is a row with the user's `history` (raw item ids, oldest first) and whichever user
     features the model reads; features that are absent are unknown. A model that reads times
@@ -49,20 +61,29 @@ class Recommender(Answering):
 
     def __init__(self, bundle: Bundle, part: str | None = None) -> None:
         self.bundle = bundle
-        self.generator = Generator.open(bundle, part)
+        self.finder = _finder(bundle, part)
         self._seen = History(bundle.schema.item)
-        vocabulary, item_ids = bundle.vocabularies[bundle.schema.item], self.generator.item_ids
+        self._vocabularies = bundle.vocabularies_of(self.finder.name)
+        vocabulary, item_ids = self._vocabularies[bundle.schema.item], self.finder.item_ids
         self.catalogue = ItemCatalogue(bundle.catalogue, bundle.schema, item_ids)
         self._place = np.full(len(vocabulary), -1)
         self._place[vocabulary.encode(item_ids)] = np.arange(len(item_ids))
 
+    @property
+    def generator(self) -> Generator:
+        """The generator that answers. Raises DataError where a cascade does."""
+        if not isinstance(self.finder, Generator):
+            raise DataError(f"{self.bundle.folder} answers by a cascade, which is no generator")
+        return self.finder
+
     def verify(self) -> None:
         """Replay the golden requests. Raises DataError where an answer differs."""
-        golden = self.generator.golden()
+        golden = self.finder.golden()
         unknown = pa.array(self._without_history(self._asked(golden)))
         known = golden.filter(pc.invert(unknown))
-        self.generator.check_golden(known, *self.encode(known))
-        self.generator.check_fallback(golden.filter(unknown))
+        asked = self._asked(known)
+        self.finder.check_golden(known, asked, self._places(asked))
+        self.finder.check_fallback(golden.filter(unknown))
 
     def recommend(
         self,
@@ -117,7 +138,7 @@ class Recommender(Answering):
         columns = {
             label: names.take(pa.array(row.numpy())),
             "rank": pa.array((rank + 1).numpy()),
-            "item": self.generator.item_ids.take(pa.array(places.numpy())),
+            "item": self.finder.item_ids.take(pa.array(places.numpy())),
             "score": pa.array(answers.scores[row, rank].numpy()),
         }
         if self.catalogue.has_titles:
@@ -146,7 +167,7 @@ class Recommender(Answering):
             self.catalogue.check_category(category)
         asked = self._asked(requests)
         unknown = self._without_history(asked)
-        if strict or self.generator.fallback is None:
+        if strict or self.finder.fallback is None:
             self._refuse(asked, unknown)
         scores, places = self._search(asked, unknown, _POOL * k if diversity else k, exclude_seen)
         if diversity and category is not None:
@@ -177,18 +198,24 @@ class Recommender(Answering):
             ids = wanted
         return table.set_column(table.column_names.index(key), key, ids)
 
+    def asked_of(self, requests: pa.Table) -> tuple[Requests, Tensor]:
+        """Requests with their history as models read them, and the places [B, L] of seen items,
+        padded with -1."""
+        asked = self._asked(requests)
+        return asked, self._places(asked)
+
     def users(self) -> list[Any]:
         """Ids of all known users."""
         return self.bundle.users.users().to_pylist()
 
     def encode(self, requests: pa.Table) -> tuple[dict[str, Tensor], Tensor]:
         """Tensors of the program's inputs, and the places [B, L] of seen items, padded with -1."""
-        return self._encode(self._asked(requests))
+        asked, reads = self._asked(requests), self.finder.record.inputs
+        return {column.name: column.from_requests(asked) for column in reads}, self._places(asked)
 
-    def _encode(self, asked: Requests) -> tuple[dict[str, Tensor], Tensor]:
-        reads = self.generator.record.inputs
-        inputs = {column.name: column.from_requests(asked) for column in reads}
-        return inputs, torch.from_numpy(self._place[self._seen.from_requests(asked).numpy()])
+    def _places(self, asked: Requests) -> Tensor:
+        """The places [B, L] of seen items, padded with -1."""
+        return torch.from_numpy(self._place[self._seen.from_requests(asked).numpy()])
 
     def _asked(self, requests: pa.Table) -> Requests:
         """Requests with a history, under the log's names.
@@ -203,11 +230,11 @@ class Recommender(Answering):
             raise DataError(
                 f"requests need a column {self._seen.name!r} of item ids; they have: {have}"
             )
-        return Requests(requests, self.bundle.vocabularies)
+        return Requests(requests, self._vocabularies)
 
     def _without_history(self, asked: Requests) -> np.ndarray:
         """Which requests [B] the model has nothing to go by for: it needs a known item."""
-        if not self.generator.record.needs_history:
+        if not self.finder.record.needs_history:
             return np.zeros(len(asked), dtype=bool)
         return asked.encoded(self._seen.name, self._seen.item).counts == 0
 
@@ -215,9 +242,9 @@ class Recommender(Answering):
         """Raises DataError naming the first request of those that are `unknown` [B]."""
         if not unknown.any():
             return
-        row, about = int(unknown.argmax()), self.generator.record.about
+        row, about = int(unknown.argmax()), self.finder.record.about
         way_out = "without strict it gets the bundle's fallback"
-        if self.generator.fallback is None:
+        if self.finder.fallback is None:
             way_out = f"its bundle has no fallback yet: `recsys export` the run {about.run} anew"
         label, names = self._names(asked.table)
         who = f" (user {names[row]})" if label == USER else ""
@@ -232,11 +259,9 @@ class Recommender(Answering):
         """(scores [B, k], places [B, k]): of the model, and of the fallback where a request is
         `unknown` [B]: such a one has seen nothing that would have to be left out."""
         if not unknown.any():
-            inputs, seen = self._encode(asked)
-            queries = self.generator.queries(inputs)
-            return self.generator.search(queries, k, seen if exclude_seen else None)
-        assert self.generator.fallback is not None
-        scores, places = self.generator.fallback.top(len(asked), k)
+            return self.finder.find(asked, k, self._places(asked) if exclude_seen else None)
+        assert self.finder.fallback is not None
+        scores, places = self.finder.fallback.top(len(asked), k)
         if not unknown.all():
             known = self._asked(asked.table.filter(pa.array(~unknown)))
             rows = torch.from_numpy(~unknown)

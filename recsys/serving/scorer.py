@@ -69,7 +69,7 @@ class Scorer(Answering):
 
     def logits(self, requests: pa.Table, items: Tensor) -> Tensor:
         """Logits [B, M, tasks] of item rows [B, M] for requests that bring all they know."""
-        asked = Requests(requests, self.bundle.vocabularies)
+        asked = Requests(requests, self.bundle.vocabularies_of(self.part))
         inputs = {one.name: one.from_requests(asked) for one in self.record.inputs}
         with torch.no_grad():
             logits: Tensor = self.program(inputs, items)
@@ -77,7 +77,7 @@ class Scorer(Answering):
 
     def _items(self, requests: pa.Table) -> Tensor:
         """The rows [B, 1] of the requests' items."""
-        asked = Requests(requests, self.bundle.vocabularies)
+        asked = Requests(requests, self.bundle.vocabularies_of(self.part))
         return Id(self.bundle.schema.item).from_requests(asked).unsqueeze(1)
 
     def _with_users(self, requests: pa.Table) -> pa.Table:

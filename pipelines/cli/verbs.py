@@ -1,0 +1,29 @@
+"""The verbs of the command line that stand alone, in the order of its help."""
+
+from __future__ import annotations
+
+from pipelines.cli import (
+    asking,
+    comparing,
+    explaining,
+    ingesting,
+    looking,
+    scoring,
+    tuning,
+    working,
+)
+
+VERBS = (
+    working.run,
+    ingesting.ingest,
+    tuning.tune,
+    working.train,
+    working.evaluate,
+    comparing.compare,
+    working.export,
+    asking.recommend,
+    scoring.score,
+    explaining.explain,
+    looking.plan,
+    looking.doctor,
+)

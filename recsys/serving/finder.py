@@ -1,0 +1,78 @@
+"""What finds items for requests: a generator of a bundle, or a cascade of several parts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import pyarrow as pa
+from torch import Tensor
+
+from feature_store.columns import EXPECTED_ITEMS, EXPECTED_SCORES
+from feature_store.errors import DataError
+from feature_store.parquet import read_parquet
+from recsys.inputs import Requests
+from recsys.serving.bundle import Bundle
+from recsys.serving.fallback import Fallback
+from recsys.serving.golden import GOLDEN, same_list
+from recsys.serving.manifest import CascadeRecord, GeneratorRecord
+
+ITEM_IDS = "item_ids.arrow"
+
+
+class Finder(ABC):
+    """Answers with places among n items, whose raw ids are `item_ids`. B requests."""
+
+    bundle: Bundle
+    name: str
+    record: GeneratorRecord | CascadeRecord
+    item_ids: pa.Array
+    fallback: Fallback | None
+
+    @abstractmethod
+    def find(self, asked: Requests, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(scores [B, k], places [B, k]) of the best items, -1 for none; `exclude` [B, L] holds
+        places, padded with -1."""
+
+    def golden(self) -> pa.Table:
+        """Requests and the training stack's answers to them."""
+        return read_parquet(self.bundle.part_file(self.name, GOLDEN))
+
+    def find_exactly(
+        self, asked: Requests, k: int, exclude: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`find` without what an index may miss."""
+        return self.find(asked, k, exclude)
+
+    def check_golden(self, golden: pa.Table, asked: Requests, exclude: Tensor) -> None:
+        """Compare exact search for golden requests with their answers.
+
+        Raises DataError naming the first request whose answer is not the training stack's.
+        """
+        k = max(len(ids) for ids in golden.column(EXPECTED_ITEMS).to_pylist())
+        self._check_answers(golden, *self.find_exactly(asked, k, exclude))
+
+    def check_fallback(self, golden: pa.Table) -> None:
+        """Compare the fallback with its golden answers, as `check_golden`.
+
+        Raises DataError also where there are none.
+        """
+        if (self.fallback is None) != (golden.num_rows == 0):
+            raise DataError(
+                f"{self.bundle.folder}: its fallback and its golden requests do not belong "
+                "together: do not serve it, export again"
+            )
+        if self.fallback is not None:
+            k = max(len(ids) for ids in golden.column(EXPECTED_ITEMS).to_pylist())
+            self._check_answers(golden, *self.fallback.top(golden.num_rows, k))
+
+    def _check_answers(self, golden: pa.Table, scores: Tensor, places: Tensor) -> None:
+        expected_ids = golden.column(EXPECTED_ITEMS).to_pylist()
+        expected_scores = golden.column(EXPECTED_SCORES).to_pylist()
+        for row, (ids, wanted) in enumerate(zip(expected_ids, expected_scores, strict=True)):
+            kept = places[row][places[row] >= 0]
+            answered = self.item_ids.take(pa.array(kept.numpy())).to_pylist()
+            if not same_list(ids, wanted, answered, scores[row][: len(kept)].tolist()):
+                raise DataError(
+                    f"{self.bundle.folder}: golden request {row} answers {answered[:5]}..., "
+                    f"the training stack answered {ids[:5]}...: do not serve it, export again"
+                )
