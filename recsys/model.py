@@ -37,7 +37,8 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True)
 class Columns:
-    """Which features the entries along `dims` of a weight belong to: their names and widths.
+    """Which features the entries along `dims` of a weight belong to: their names and widths. Those
+    of a feature within a part of what is read, such as a history, are named `part.feature`.
 
     A checkpoint of other features is carried over by it.
     """

@@ -53,6 +53,7 @@ KNOW_OF_PROCESSES = {
     "recsys/distributed.py",
     "recsys/doctor.py",
     "recsys/embeddings/tables.py",
+    "recsys/layers/dice.py",
     "recsys/objectives/objective.py",
     "recsys/evaluation/evaluator.py",
     "recsys/evaluation/predictions.py",

@@ -11,7 +11,11 @@ if TYPE_CHECKING:  # a config names rankers, and imports only the one that it na
     from recsys.embeddings.options import EmbeddingsConfig
     from recsys.rankers.base import Ranker
 
-RANKERS = {"dcn": "recsys.rankers.dcn.DCN"}
+RANKERS = {
+    "dcn": "recsys.rankers.dcn.DCN",
+    "pooling": "recsys.rankers.pooling.Pooling",
+    "din": "recsys.rankers.din.DIN",
+}
 RankerConfig = Annotated[ModelConfig, ChosenByName(RANKERS)]
 
 

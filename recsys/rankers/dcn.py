@@ -6,11 +6,12 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from recsys.data.examples import Examples
 from recsys.embeddings.options import EmbeddingsConfig
 from recsys.layers.cross import CrossLayers
+from recsys.layers.deep import deep_network
 from recsys.model import Columns
 from recsys.rankers.base import State
 from recsys.rankers.features import REQUEST, FeatureOptions, FeatureRanker
@@ -39,11 +40,7 @@ class DCN(FeatureRanker):
         super().__init__(config, embeddings, examples, seed)
         width = self.request_width + self.item_width
         self.cross = CrossLayers(width, config.cross_layers)
-        layers: list[nn.Module] = []
-        for hidden in config.hidden:
-            layers += [nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(config.dropout)]
-            width = hidden
-        self.deep = nn.Sequential(*layers, nn.Linear(width, len(self.tasks)))
+        self.deep = deep_network(width, config.hidden, len(self.tasks), dropout=config.dropout)
         widths = {**self.request_widths, **self.item_widths}
         self.columns = {"deep.0.weight": Columns((1,), widths)}
         for layer in range(config.cross_layers):

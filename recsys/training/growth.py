@@ -155,7 +155,8 @@ def compare(
 
 def _all_features(description: dict[str, Any]) -> list[str]:
     """Those with tables, and those that are numbers."""
-    read = [name for columns in description["columns"].values() for name in columns["widths"]]
+    widths = (columns["widths"] for columns in description["columns"].values())
+    read = [part.rpartition(".")[2] for of_weight in widths for part in of_weight]
     return list(dict.fromkeys([*description["features"], *read]))
 
 

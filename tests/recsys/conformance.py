@@ -52,6 +52,7 @@ from recsys.training.trainer import Trainer
 _SMALL = {
     "width": 16,
     "hidden": (16,),
+    "attention_hidden": (8,),
     "dropout": 0.0,
     "max_length": 8,
     "negatives": 64,

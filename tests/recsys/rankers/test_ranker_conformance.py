@@ -48,6 +48,7 @@ from recsys.serving.recommender import Recommender
 from recsys.serving.scorer import Scorer
 from recsys.training import checkpoint
 
+HISTORIES = ("history", "history_time")
 TESTS = Path(__file__).resolve().parents[1]
 
 
@@ -220,8 +221,13 @@ def test_its_bundle_scores_as_it_does(subject: Subject) -> None:
 
 
 def test_known_users_need_no_more_than_their_id(subject: Subject) -> None:
+    """What is known of them is the newest: of histories all of it, not what was before a row."""
     requests = raw_rows(subject)
     brief = requests[["user_id", "item_id"]]
+    known = subject.scorer.bundle.users.of(pa.array(brief["user_id"])).to_pandas()
+    for history in (asked.name for asked in subject.ranker.inputs if asked.name in HISTORIES):
+        assert (known[history].str.len() >= requests[history].str.len()).all()
+        requests[history] = known[history]
     found, whole = subject.scorer.score(brief), subject.scorer.score(requests)
     assert found["probability"].to_numpy() == pytest.approx(whole["probability"], abs=1e-5)
 

@@ -1,0 +1,78 @@
+"""Pooling: averaged histories beside the other features, the baseline of whatever attends."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from recsys.data.examples import Examples
+from recsys.embeddings.options import EmbeddingsConfig
+from recsys.layers.deep import Activation, deep_network
+from recsys.model import Columns
+from recsys.rankers.base import State
+from recsys.rankers.features import (
+    REQUEST,
+    FeatureOptions,
+    FeatureRanker,
+    HistoryRankerOptions,
+    rows_of,
+    vectors_of,
+)
+
+
+class InterestOptions(HistoryRankerOptions):
+    """Options of rankers that make one vector of a history, and a deep network of all."""
+
+    activation: Activation = Field(
+        "relu", description="Between layers; dice adapts to the distribution of its inputs."
+    )
+
+
+class PoolingConfig(InterestOptions):
+    """The base model of Zhou et al., "Deep interest network", KDD 2018."""
+
+    name: Literal["pooling"] = "pooling"
+
+
+class Pooling(FeatureRanker):
+    """A deep network over the request, the item, and the mean of every history."""
+
+    Config: ClassVar[type[FeatureOptions]] = PoolingConfig
+
+    def __init__(
+        self,
+        config: InterestOptions,
+        embeddings: EmbeddingsConfig,
+        examples: Examples,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(config, embeddings, examples, seed)
+        widths = {**self.request_widths, **self.item_widths}
+        for history in self.histories:
+            widths |= {f"{history.name}.{name}": w for name, w in self.item_widths.items()}
+        self.deep = deep_network(
+            sum(widths.values()),
+            config.hidden,
+            len(self.tasks),
+            activation=config.activation,
+            dropout=config.dropout,
+        )
+        self.columns = {"deep.0.weight": Columns((1,), widths)}
+
+    def interest(self, history: str, items: Tensor, keys: Tensor, kept: Tensor) -> Tensor:
+        """What a history says of items [B, M, I]: its vectors are keys [B, L, I], of which some
+        are `kept` [B, L]."""
+        mean = keys.sum(1) / kept.sum(1, keepdim=True).clamp(min=1)
+        return mean.unsqueeze(1).expand(-1, items.shape[1], -1)
+
+    def rate(self, state: State, items: Tensor) -> Tensor:
+        """Logits [B, M, tasks]."""
+        parts = [state[REQUEST].unsqueeze(1).expand(-1, items.shape[1], -1), items]
+        for history in self.histories:
+            keys, kept = state[vectors_of(history.name)], state[rows_of(history.name)] != 0
+            parts.append(self.interest(history.name, items, keys, kept))
+        logits = self.deep(torch.cat(parts, dim=2).flatten(0, 1))
+        return logits.unflatten(0, items.shape[:2])

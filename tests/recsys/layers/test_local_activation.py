@@ -1,0 +1,67 @@
+"""The local activation unit against the formula, one pair of item and event at a time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from recsys.layers.local_activation import LocalActivation
+
+B, M, L, WIDTH = 3, 2, 4, 5
+KEPT = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]]).bool()
+
+
+def unit(*, softmax: bool) -> LocalActivation:
+    torch.manual_seed(1)
+    return LocalActivation(WIDTH, (6, 3), "relu", softmax=softmax)
+
+
+def by_pairs(unit: LocalActivation, queries: Tensor, keys: Tensor, kept: Tensor) -> Tensor:
+    """Every pair by itself, through a first layer over [q, k, q - k, q * k].
+
+    What is linear in q and k lies in the weights of any of q, k and q - k: here all three.
+    """
+    apart = torch.randn(6, WIDTH)
+    first = torch.cat(
+        [
+            unit.of_query.weight - apart,
+            unit.of_key.weight + apart,
+            apart,
+            unit.of_product.weight,
+        ],
+        dim=1,
+    )
+    pooled = torch.zeros_like(queries)
+    for b in range(len(queries)):
+        events = keys[b][kept[b]]
+        for m in range(queries.shape[1]):
+            scores = []
+            for event in events:
+                query = queries[b, m]
+                x = torch.cat([query, event, query - event, query * event])
+                x = F.relu(first @ x + unit.of_query.bias)
+                scores.append(unit.last(F.relu(unit.layers[0](x))))
+            if scores:
+                weights = torch.cat(scores)
+                weights = weights.softmax(0) if unit.softmax else weights
+                pooled[b, m] = weights @ events
+    return pooled
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+def test_it_sums_events_by_what_the_network_says_of_each_pair(softmax: bool) -> None:
+    attention = unit(softmax=softmax)
+    queries, keys = torch.randn(B, M, WIDTH), torch.randn(B, L, WIDTH)
+    expected = by_pairs(attention, queries, keys, KEPT)
+    torch.testing.assert_close(attention(queries, keys, KEPT), expected, atol=1e-5, rtol=1e-4)
+    assert (expected[:2] != 0).all() and (expected[2] == 0).all()
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+def test_what_is_padded_has_no_part(softmax: bool) -> None:
+    attention = unit(softmax=softmax)
+    queries, keys = torch.randn(B, M, WIDTH), torch.randn(B, L, WIDTH)
+    other = torch.where(KEPT.unsqueeze(2), keys, 1e3)
+    torch.testing.assert_close(attention(queries, other, KEPT), attention(queries, keys, KEPT))
