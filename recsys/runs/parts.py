@@ -84,8 +84,8 @@ def check_lists(config: RunConfig, name: str, part: RunConfig, read: Iterable[st
         if here != there:
             raise ConfigError(
                 f"cascade.{name}: {part.folder} has learned from lists {key!r} of {there}, and "
-                f"here they hold {here}: set split.event_types and split.min_label alike, or name event "
-                "types in the histories of the part"
+                f"here they hold {here}: set split.event_types and split.min_label alike, or name "
+                "event types in the histories of the part"
             )
 
 
