@@ -19,6 +19,7 @@ from recsys.serving.bundle import Bundle
 from recsys.serving.fallback import FALLBACK, Fallback
 from recsys.serving.finder import ITEM_IDS, Finder
 from recsys.serving.generator import Generator
+from recsys.serving.golden import nearly_same_list
 from recsys.serving.manifest import CascadeRecord, RankerRecord, RankerStage
 from recsys.serving.scorer import PROGRAM
 
@@ -113,6 +114,8 @@ class Cascade(Finder):
     worth: Tensor | None
     diversity: Diversity | None
     fallback: Fallback | None
+
+    same_answer = staticmethod(nearly_same_list)
 
     @classmethod
     def open(cls, bundle: Bundle, name: str | None = None) -> Cascade:

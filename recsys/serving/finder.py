@@ -43,6 +43,8 @@ class Finder(ABC):
         """`find` without what an index may miss."""
         return self.find(asked, k, exclude)
 
+    same_answer = staticmethod(same_list)
+
     def check_golden(self, golden: pa.Table, asked: Requests, exclude: Tensor) -> None:
         """Compare exact search for golden requests with their answers.
 
@@ -71,7 +73,7 @@ class Finder(ABC):
         for row, (ids, wanted) in enumerate(zip(expected_ids, expected_scores, strict=True)):
             kept = places[row][places[row] >= 0]
             answered = self.item_ids.take(pa.array(kept.numpy())).to_pylist()
-            if not same_list(ids, wanted, answered, scores[row][: len(kept)].tolist()):
+            if not self.same_answer(ids, wanted, answered, scores[row][: len(kept)].tolist()):
                 raise DataError(
                     f"{self.bundle.folder}: golden request {row} answers {answered[:5]}..., "
                     f"the training stack answered {ids[:5]}...: do not serve it, export again"
