@@ -11,7 +11,7 @@ from recsys.inputs import Input
 from recsys.lists.funnel import Score
 from recsys.rankers.base import Ranker
 
-_PAIRS = 1 << 16  # of a request and an item, scored at a time
+_PAIRS = 1 << 13  # of a request and an item, scored at a time: each may look at a whole history
 
 
 class Ranking(nn.Module):

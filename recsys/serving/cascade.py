@@ -24,7 +24,7 @@ from recsys.serving.manifest import CascadeRecord, RankerRecord, RankerStage
 from recsys.serving.scorer import PROGRAM
 
 CASCADE, WORTH, CATEGORIES = "cascade", "worth.npy", "categories.npy"
-_PAIRS = 1 << 16  # of a request and an item, scored at a time
+_PAIRS = 1 << 13  # of a request and an item, scored at a time: each may look at a whole history
 
 
 @dataclass(frozen=True)

@@ -273,6 +273,14 @@ def test_a_part_that_was_not_trained_is_refused(base: Tree, parts: dict[str, Pat
         trained_model(config)
 
 
+def test_what_has_no_weights_of_its_own_is_neither_searched_nor_planned(
+    recsys: Ask, finished: Run
+) -> None:
+    assert "this config has a cascade" in recsys("tune", finished.folder)[0]
+    assert "is made of finished runs" in recsys("plan", finished.folder)[0]
+    assert recsys("train", finished.folder)[0] == 0
+
+
 def test_an_item_is_explained(recsys: Ask, finished: Run) -> None:
     """Of every item of the catalogue it is told what the stages really did with it."""
     recommender = finished.recommender

@@ -178,6 +178,7 @@ def test_inputs_are_merged_by_name_and_the_longest_list_is_read() -> None:
     assert made.inputs == (History("item"), Id("u"))  # what was seen is read whole
     without = Cascade({"a": Generator(short, 1, SAME)}, fine=ranking(TASTES), known={HISTORY})
     assert without.inputs == (History("item"),) and without.unknown == ("u",)
+    assert without.notes == ("unknown to the cascade's parts: u, which only events tell",)
     long.inputs = (History("other", 9),)
     with pytest.raises(ConfigError, match="different things under the name 'history'"):
         Cascade({"a": Generator(short, 1, SAME), "b": Generator(long, 1, SAME)})
