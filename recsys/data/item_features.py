@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple, Self
 
+import torch
 from torch import Tensor, nn
 
 from feature_store.errors import ConfigError
@@ -84,6 +85,11 @@ class ItemColumns(nn.Module):
         for feature in features:
             column = examples.item_column(feature)
             self.register_buffer(f"item_{feature.name}", column, persistent=False)
+
+    def everything(self) -> Tensor:
+        """All item rows [N], the unknown one first."""
+        column: Tensor = getattr(self, f"item_{self.features[0].name}")
+        return torch.arange(column.shape[0], device=column.device)
 
     def forward(self, rows: Tensor) -> FeatureValues:
         """The features of item rows [n]."""

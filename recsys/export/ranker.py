@@ -82,6 +82,7 @@ class RankerExport:
             requests = requests.append_column(expected_of(task), pa.array(expected, pa.float32()))
         write_parquet(requests, folder / GOLDEN)
         items = batch.id(ranker.item).unsqueeze(1)
+        small.freeze()
         export_program(_Program(small), ranker, batch, folder / PROGRAM, items)
         layout = getattr(getattr(ranker, "embeddings", None), "layout", None)
         return RankerRecord(

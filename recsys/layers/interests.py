@@ -239,6 +239,14 @@ def squash(x: Tensor) -> Tensor:
     return square / (1 + square) * x / (square + _SMALLEST).sqrt()
 
 
+def newest_first(lengths: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Where the events before `lengths` [B] lie, from the last one back, and whether they are
+    there; [B, T] each."""
+    ago = torch.arange(width, device=lengths.device)
+    positions = lengths.unsqueeze(1) - 1 - ago
+    return positions.clamp(min=0), positions >= 0
+
+
 def nearest(vectors: Tensor, present: Tensor, events: Tensor) -> Tensor:
     """Which interest each event is closest to [B, T], by the inner product."""
     scores = torch.einsum("btd,bkd->btk", events, vectors)

@@ -30,6 +30,10 @@ class Ranker(TrainedModel):
     tasks: ClassVar[tuple[str, ...]] = (LABEL,)
     item: str
 
+    def freeze(self) -> None:
+        """Make once what is the same for all requests, now that the weights move no more; what is
+        made is forgotten when the ranker learns again."""
+
     @abstractmethod
     def encode(self, inputs: dict[str, Tensor]) -> State:
         """What is kept of requests, tensors [B, ...], from those that `inputs` describes."""

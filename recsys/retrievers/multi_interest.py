@@ -20,7 +20,7 @@ from recsys.embeddings.options import EmbeddingsConfig
 from recsys.embeddings.tables import Embeddings
 from recsys.inputs import History
 from recsys.layers.dropout import Dropout
-from recsys.layers.interests import Interests, nearest
+from recsys.layers.interests import Interests, nearest, newest_first
 from recsys.lists.merging import MERGES
 from recsys.model import Loss, answering
 from recsys.objectives.objective import Objective, ObjectiveConfig
@@ -143,14 +143,6 @@ class MultiInterest(TrainedRetriever):
             vectors, weights = self.encode({HISTORY: read})
             vectors = torch.where(weights.unsqueeze(2) > 0, vectors, vectors[:, :1])
             return self.objective.hardest(vectors, history, self.item_matrix(rows), rows)
-
-
-def newest_first(lengths: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Where the events before `lengths` [B] lie, from the last one back, and whether they are
-    there; [B, T] each."""
-    ago = torch.arange(width, device=lengths.device)
-    positions = lengths.unsqueeze(1) - 1 - ago
-    return positions.clamp(min=0), positions >= 0
 
 
 def shares(closest: Tensor, mask: Tensor, present: Tensor) -> Tensor:

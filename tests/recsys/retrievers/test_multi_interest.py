@@ -32,10 +32,11 @@ from recsys.layers.interests import (
     Interests,
     MeanPooling,
     nearest,
+    newest_first,
     squash,
 )
 from recsys.objectives.targets import draw_targets
-from recsys.retrievers.multi_interest import MultiInterest, newest_first, shares
+from recsys.retrievers.multi_interest import MultiInterest, shares
 
 B, K, T, D, LENGTH = 4, 3, 9, 5, 12
 LENGTHS = (1, 9, 4, 0)
