@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store.errors import DataError
-from feature_store.ids import integers, plain, why_no_integer
+from feature_store.ids import PADDED, integers, padded, plain, why_no_integer
 from feature_store.times import moments, why_no_moment
 
 _EMPTY = ("", "NULL", "null", "\\N")
@@ -40,7 +40,7 @@ def conform(table: pa.Table, schema: pa.Schema) -> Conformed:
     """Cast `table` to `schema`, setting aside the rows that cannot be cast.
 
     Text is parsed: integers, finite numbers, times as ISO 8601 or seconds since 1970 (UTC).
-    An empty text is null. Columns that the schema does not name are left out; a nullable
+    An empty text is null. Integers that may not be null are ids, which "007" is not. Columns that the schema does not name are left out; a nullable
     column that the table lacks is filled with nulls.
 
     Raises:
@@ -59,6 +59,10 @@ def conform(table: pa.Table, schema: pa.Schema) -> Conformed:
         raw = plain(table.column(target.name))
         cast, wrong = _cast(raw, target.type)
         problems += _describe(raw, wrong, target)
+        if pa.types.is_integer(target.type) and not target.nullable:
+            other = np.asarray(padded(raw)) & ~wrong
+            problems += _describe(raw, other, target, PADDED)
+            wrong |= other
         bad |= wrong
         if not target.nullable:
             null = np.asarray(cast.is_null()) & ~wrong

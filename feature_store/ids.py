@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 _LAST = (1 << 63) - 1  # of int64
 _DIGITS, _FIRST_DIGITS = str(_LAST), str(-_LAST - 1)
 _WHOLE = pa.decimal256(76, 0)
-_WHOLE_TEXT = r"^[+-]?\d+$"
+_PADDED = r"^(\+\d+|-?0\d+|-0)$"
+PADDED = "is a text of other digits than an integer's own: as an id it would be another"
 
 
 def plain(raw: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -63,11 +64,23 @@ def why_no_integer(value: object) -> str:
     return "is an integer of more than 64 bits" if whole else "is not an integer"
 
 
+def padded(raw: pa.Array) -> pa.Array:
+    """Which plain values are texts of an integer in other digits than its own: "007", "+7", "-0".
+
+    As ids they are others than 7 and 0, though they read as the same number.
+    """
+    if not pa.types.is_string(raw.type):
+        return pa.repeat(pa.scalar(False), len(raw))
+    texts = pc.utf8_trim_whitespace(raw)
+    return pc.fill_null(pc.match_substring_regex(texts, _PADDED), False)
+
+
 def as_ids(raw: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
     """Ids from outside in the type of a log's, int64 or string, without space around texts.
 
     Null where the log cannot have such an id, as beyond 64 bits. Raises ValueError for values
-    that are no ids of that type, and for fractional types that have lost digits.
+    that are no ids of that type, such as "007" where ids are integers, and for fractional types
+    that have lost digits.
     """
     raw = plain(raw)
     if pa.types.is_binary(raw.type) or pa.types.is_large_binary(raw.type):
@@ -80,7 +93,10 @@ def as_ids(raw: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
         return pa.nulls(len(raw), kind)
     if pa.types.is_floating(raw.type):
         raw = pc.if_else(pc.is_nan(raw), None, raw)  # how frames say that a number is missing
-    ids = integers(raw) if pa.types.is_integer(kind) else _texts(raw)
+    whole = pa.types.is_integer(kind)
+    for text in raw.filter(padded(raw)).to_pylist()[:1] if whole else ():
+        raise ValueError(f"{text!r} {PADDED}")
+    ids = integers(raw) if whole else _texts(raw)
     missing = pc.and_not(raw.is_valid(), ids.is_valid())
     for value in raw.filter(missing).to_pylist() if pc.any(missing).as_py() else ():
         why = why_no_integer(value)

@@ -25,7 +25,7 @@ from feature_store.sources.column_types import (
 )
 from feature_store.sources.files import file_identity, open_binary
 from feature_store.sources.paths import find
-from feature_store.sources.text_file import DELIMITERS, is_text, layout_of
+from feature_store.sources.text_file import DELIMITERS, header_of, is_text, layout_of
 from feature_store.sources.text_table import read_text
 
 BATCH_ROWS = 1 << 18
@@ -260,7 +260,8 @@ class _Names:
 
 
 def _columns_of(pattern: str) -> dict[str, ColumnType]:
-    """The columns of all files; of text files those of the first, whose header the others have."""
+    """The columns of all files, which go by their names: whoever reads a file that lacks one that
+    is wanted refuses it."""
     paths = find(pattern)
     texts = [path for path in paths if is_text(path)]
     files = [(path, open_parquet(path)) for path in paths if path not in texts]
@@ -272,10 +273,8 @@ def _columns_of(pattern: str) -> dict[str, ColumnType]:
         columns = parquet_columns(files)
     except UNREADABLE as error:
         raise DataError(f"{pattern} cannot be read as Parquet: {error}") from None
-    if texts:
-        with open_binary(texts[0]) as stream:
-            table = next(read_text(stream, str(texts[0]), layout_of(texts[0]))).table
-        for name, column in text_columns(table.column_names, texts[0]).items():
+    for path in texts:
+        for name, column in text_columns(header_of(path), path).items():
             columns[name] = columns[name].beside(column) if name in columns else column
     return columns
 

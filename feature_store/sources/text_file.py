@@ -13,6 +13,7 @@ from feature_store.sources.text_table import TextFormat, read_text
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 """By the suffix that says so."""
+_HEADER_BYTES = 1 << 16
 
 
 def is_text(path: Path) -> bool:
@@ -24,6 +25,13 @@ def layout_of(path: Path, columns: tuple[str, ...] = ()) -> TextFormat:
     """How the table lies in such a file, which holds at least `columns`."""
     delimiter = DELIMITERS[_plain(path).suffix]
     return TextFormat(columns, delimiter, header=True, quoted=True, final_newline=False)
+
+
+def header_of(path: Path) -> list[str]:
+    """The names of the columns of such a file. Raises DataError where they cannot be read."""
+    with open_binary(path) as stream:
+        chunk = next(read_text(stream, str(path), layout_of(path), block_bytes=_HEADER_BYTES))
+    return list(chunk.table.column_names)
 
 
 def read_whole(path: Path) -> pa.Table:

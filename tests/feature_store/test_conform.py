@@ -99,6 +99,17 @@ def test_null_where_none_may_be_is_a_problem() -> None:
     assert [(p.row, p.reason) for p in checked.problems] == [(0, "is null")]
 
 
+def test_padded_texts_are_other_ids_and_the_same_numbers() -> None:
+    ids = one(["7", "007", "+7", None], pa.int64(), nullable=False)
+    assert ids.table["a"].to_pylist() == [7]
+    assert [(p.row, p.value, p.reason.split(":")[0]) for p in ids.problems] == [
+        (1, "007", "is a text of other digits than an integer's own"),
+        (2, "+7", "is a text of other digits than an integer's own"),
+        (3, "", "is null"),
+    ]
+    assert one(["007"], pa.int64()).table["a"].to_pylist() == [7]
+
+
 def test_columns_may_be_missing_only_where_null_is_allowed() -> None:
     table = pa.table({"a": ["1"], "stray": ["x"]})
     optional = pa.schema([pa.field("a", pa.int64()), pa.field("b", pa.float32())])

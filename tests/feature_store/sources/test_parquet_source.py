@@ -6,6 +6,7 @@ import gzip
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -102,6 +103,29 @@ def test_csv(tmp_path: Path, packed: bool) -> None:
     assert events["sku"].to_pylist() == ["a,1", "b"]
     assert events["n"].to_pylist() == [2, -1]
     assert events["time"].to_pylist() if "time" in events.column_names else True
+
+
+def test_several_csv_files_go_by_the_names_of_their_columns(tmp_path: Path) -> None:
+    """In whatever order; and no file decides for the others which columns there are."""
+    (tmp_path / "a.csv").write_text("visitor,sku,at\nv,a,5\n")
+    (tmp_path / "b.csv").write_text("extra,at,sku,visitor\nx,6,b,w\n")
+    (tmp_path / "i1.csv").write_text("sku,colour\na,red\n")
+    (tmp_path / "i2.csv").write_text("size,colour,sku\n9,blue,b\n")
+    columns = Columns(**ROLES)
+
+    def source(events: str, **options: Any) -> ParquetLog:
+        return ParquetLog(path=str(tmp_path / events), columns=columns, **options)
+
+    ingest(source("?.csv", items=str(tmp_path / "i2.csv")), tmp_path / "store")
+    events = pq.read_table(EventLog.open(tmp_path / "store").files[0]).sort_by("position")
+    assert events.select(["visitor", "sku"]).to_pylist() == [
+        {"visitor": "v", "sku": "a"},
+        {"visitor": "w", "sku": "b"},
+    ]
+    for lacking, fields in (("i1", {"items": str(tmp_path / "i?.csv")}), ("a", {})):
+        features = () if fields else ("extra",)
+        with pytest.raises(DataError, match=rf"{lacking}\.csv:1: no column '(size|extra)' in the"):
+            ingest(source("?.csv", features=features, **fields), tmp_path / "other")
 
 
 @pytest.mark.parametrize(
