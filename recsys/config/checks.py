@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from feature_store.errors import ConfigError
-from recsys.config.run_config import RunConfig
+from recsys.config.run_config import DATABASE, TAKEN, RunConfig
 from recsys.embeddings.options import QuantisationConfig
 from recsys.rankers import RANKERS
 from recsys.retrievers import RETRIEVERS, retriever_class
@@ -12,6 +12,7 @@ from recsys.serving.index.options import ExactConfig, FaissConfig, PrefixConfig
 
 def check(config: RunConfig, where: str) -> None:
     """Raises ConfigError where sections do not go together."""
+    _check_folders(config, where)
     models = (config.retriever, config.ranker, config.cascade)
     if sum(model is not None for model in models) != 1:
         raise ConfigError(
@@ -24,6 +25,23 @@ def check(config: RunConfig, where: str) -> None:
         _check_cascade(config, where)
     else:
         _check_retriever(config, where)
+
+
+def _check_folders(config: RunConfig, where: str) -> None:
+    """Whoever removes a run, or a log that is made anew, must not remove anything else."""
+    name = config.name.casefold()
+    if name in TAKEN or name.startswith(DATABASE):
+        raise ConfigError(
+            f"{where}: name: {config.name!r} is what lies beside the runs in {config.output}: "
+            f"choose another than {', '.join(TAKEN)}"
+        )
+    if config.store is not None:
+        run, log = config.folder.absolute(), config.store.absolute()
+        if run.is_relative_to(log) or log.is_relative_to(run):
+            raise ConfigError(
+                f"{where}: store: the event log in {log} and the run in {run} lie within each "
+                "other: choose another folder for one of them"
+            )
 
 
 def _check_ranker(config: RunConfig, where: str) -> None:

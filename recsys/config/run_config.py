@@ -32,6 +32,11 @@ if TYPE_CHECKING:  # reading a config imports no more than the options of the mo
     from recsys.model import Model
 
 
+STORE, DATABASE = "store", "mlflow.db"
+TAKEN = (STORE, DATABASE, "mlartifacts", "mlruns")
+"""What lies beside the runs of a folder: no run has such a name."""
+
+
 class TrackingConfig(Options):
     """Where runs are recorded. The environment's MLFLOW_TRACKING_URI comes first."""
 
@@ -129,14 +134,14 @@ class RunConfig(Options):
     @property
     def store_folder(self) -> Path:
         """The folder of the event log."""
-        default = self.output / "store" / f"{self.data.source}-{self.data.fingerprint()[:8]}"
+        default = self.output / STORE / f"{self.data.source}-{self.data.fingerprint()[:8]}"
         return self.store or default
 
     @property
     def tracking_uri(self) -> str:
         """Where runs are recorded."""
         uri = os.environ.get("MLFLOW_TRACKING_URI") or self.tracking.uri
-        return uri or f"sqlite:///{self.output / 'mlflow.db'}"
+        return uri or f"sqlite:///{self.output / DATABASE}"
 
     @property
     def training(self) -> dict[str, Any]:

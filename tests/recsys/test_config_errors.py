@@ -144,3 +144,26 @@ def test_no_option_takes_a_number_that_is_none(value: Any) -> None:
             taken.append(f"{kind.__name__}.{name}")
     assert asked > 50
     assert taken == []
+
+
+@pytest.mark.parametrize(
+    ("name", "store", "message"),
+    [
+        ("store", None, "name: 'store' is what lies beside the runs in r: choose another"),
+        ("STORE", None, "what lies beside"),
+        ("mlflow.db", None, "what lies beside"),
+        ("mlflow.db-wal", None, "what lies beside"),
+        ("mlartifacts", None, "what lies beside"),
+        ("a", "r/a", "lie within each other"),
+        ("a", "r/a/bundle", "lie within each other"),
+        ("a", "r", "lie within each other"),
+        ("stores", "r/ab", None),
+    ],
+)
+def test_no_run_lies_where_something_else_does(
+    name: str, store: str | None, message: str | None
+) -> None:
+    tree: Tree = {"name": name, "output": "r", "data": {"source": "synthetic"}}
+    tree |= {"retriever": {"name": "popularity"}} | ({} if store is None else {"store": store})
+    told = message_of(tree)
+    assert told is None if message is None else told is not None and message in told
