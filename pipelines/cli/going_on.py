@@ -51,13 +51,15 @@ def _way(verb: str, arguments: dict[str, Any]) -> str | None:
 def _kept(verb: str, arguments: dict[str, Any]) -> tuple[str, bool] | None:
     """What is left of the work, and whether it takes --resume to go on; None where nothing is."""
     from recsys.runs.folder import RunFolder
+    from recsys.runs.standing import of_another_log
 
-    files = RunFolder(load(arguments["config"], arguments["overrides"]).folder)
+    config = load(arguments["config"], arguments["overrides"])
+    files = RunFolder(config.folder)
     if verb == "tune":
         other = arguments["retriever"]
         files = files if other is None else files.search_of(other)
         return ("the trials so far are", True) if files.study.exists() else None
-    if files.training_record.exists():
+    if files.training_record.exists() and not of_another_log(config, files):
         return "the training is finished and", False
     steps = [step for phase in files.checkpoints for step in sorted(phase.glob("step-*"))]
     return (f"{_named(steps[-1])} is", True) if steps else None

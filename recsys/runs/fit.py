@@ -22,7 +22,15 @@ from recsys.runs.folder import MAIN_PHASE, RunFolder
 from recsys.runs.learn import learnt_model, trainer_of
 from recsys.runs.phases import Phase, phases_of, start_of
 from recsys.runs.prepare import keep_ids, open_log, prepare, prepare_together
-from recsys.runs.standing import check_same_log, clear, left_to_train, mark, of_another_log
+from recsys.runs.standing import (
+    REACHED,
+    check_same_log,
+    clear,
+    left_to_train,
+    mark,
+    of_another_log,
+    reached,
+)
 from recsys.runs.work import Work
 from recsys.tracking import Tracker
 from recsys.training import checkpoint
@@ -76,31 +84,25 @@ def fit(
     if not is_trained(config):
         return True
     check_examples(config, examples, group.world)
-    stale = files.training_record.read_text() if of_another_log(config, files) else None
-    trained_to = _newest(files, phases)
+    stale = of_another_log(config, files)
+    trained_to = read_json(files.training_record).get(REACHED) or reached(files, phases)
     group.barrier()  # all have read the record
     if group.leads:
-        mark(config, files)
+        mark(config, files, record_stays=stale)
     group.barrier()
     ended: dict[str, Progress] = {}
     for phase in phases:
         if phase is not phases[0]:
             examples = prepare_together(config, phase, group, fresh=not resume)
         ended[phase.name] = _train(work, phase, examples, ended, resume, listen)
-    if stale and _newest(files, phases) == trained_to:
-        if group.leads:
-            write_text(stale, files.training_record)
-        group.barrier()
+    if stale and reached(files, phases) == trained_to:
         check_same_log(config)
     if group.leads:
         record = _record(phases, ended) | {"log_fingerprint": log.fingerprint}
+        record |= {REACHED: reached(files, phases)}
         write_text(json.dumps(record, indent=2) + "\n", files.training_record)
     group.barrier()
     return True
-
-
-def _newest(files: RunFolder, phases: Sequence[Phase]) -> list[Path | None]:
-    return [checkpoint.newest(files.phase(phase.name).checkpoints) for phase in phases]
 
 
 def _train(

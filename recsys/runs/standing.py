@@ -2,12 +2,13 @@
 
 A training begins with the marker `checkpoints/training.toml`, which says what config makes it, and
 ends with `training.json`, which appears whole once the last phase has its last checkpoint. Whatever
-trains on, removes the record first; whatever trains anew, removes the record, then the checkpoints.
-So, however a program ends, the folder holds
+trains on, removes the record first, but for one of another log, which alone says so of the
+checkpoints; whatever trains anew, removes the record, then the checkpoints. So, however a program
+ends, the folder holds
 
     nothing       no whole checkpoint: a training begins
-    a stopped     checkpoints without a record, or a record of other lengths or of a log that has
-    training      changed since: it goes on when that is asked for
+    a stopped     checkpoints without a record, or a record of other checkpoints, other lengths, or
+    training      of a log that has changed since: it goes on when that is asked for
     a finished    checkpoints, and a record of all that the config asks for: its weights are used
     training      as they are
     another's     checkpoints of a config that makes other weights: never touched unasked
@@ -16,6 +17,7 @@ So, however a program ends, the folder holds
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 
 import tomli_w
 
@@ -24,9 +26,14 @@ from feature_store.errors import ConfigError
 from recsys.config import RunConfig
 from recsys.runs.build import is_trained
 from recsys.runs.folder import MAIN_PHASE, RunFolder
+from recsys.runs.phases import Phase, phases_of
 from recsys.runs.prepare import open_log
 from recsys.runs.same_training import check_same_training, differences, told
 from recsys.training import checkpoint
+
+
+REACHED = "checkpoints"
+"""What the record calls the checkpoints that it is of."""
 
 
 def check_start(config: RunConfig, *, resume: bool, fresh: bool) -> None:
@@ -64,9 +71,10 @@ def left_to_train(config: RunConfig, *, resume: bool, fresh: bool) -> bool:
     )
 
 
-def mark(config: RunConfig, files: RunFolder) -> None:
+def mark(config: RunConfig, files: RunFolder, *, record_stays: bool = False) -> None:
     """Begin a training, or go on with one: the checkpoints are this config's from now on."""
-    files.training_record.unlink(missing_ok=True)
+    if not record_stays:
+        files.training_record.unlink(missing_ok=True)
     files.training_marker.parent.mkdir(parents=True, exist_ok=True)
     write_text(tomli_w.dumps(config.training), files.training_marker)
 
@@ -91,9 +99,17 @@ def unfinished(config: RunConfig) -> str | None:
     return None if why is None else f"holds a training that {why}"
 
 
+def reached(files: RunFolder, phases: Sequence[Phase]) -> dict[str, str | None]:
+    """The newest checkpoint of each phase, by its name."""
+    newest = {p.name: checkpoint.newest(files.phase(p.name).checkpoints) for p in phases}
+    return {name: None if path is None else path.name for name, path in newest.items()}
+
+
 def _unfinished(config: RunConfig, files: RunFolder) -> str | None:
     """What is missing; None where the training is finished."""
-    if not read_json(files.training_record):
+    record = read_json(files.training_record)
+    now = reached(files, phases_of(config.trainer))
+    if not record or not now.items() >= (record.get(REACHED) or {}).items():
         return "was stopped"
     if differing := differences(config):
         return f"was made with other options ({told(differing)})"

@@ -120,7 +120,7 @@ def test_the_alias_moves_to_a_model_that_beats_its_baselines_or_by_force(
 ) -> None:
     aliases: list[str | None] = []
     nothing = SimpleNamespace(manifest=SimpleNamespace(parts={}))
-    monkeypatch.setattr(export, "write_bundle", lambda *_: nothing)
+    monkeypatch.setattr(export, "write_bundle", lambda *_, **__: nothing)
     monkeypatch.setattr(
         Tracker, "register_bundle", lambda self, folder, name, alias: aliases.append(alias)
     )

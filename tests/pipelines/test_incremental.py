@@ -111,17 +111,29 @@ def test_the_bundle_knows_old_and_new_items(runs: dict[str, Run]) -> None:
 
 
 def test_a_run_goes_on_over_a_log_that_has_grown(
-    runs: dict[str, Run], tree: Tree, capsys: pytest.CaptureFixture[str]
+    runs: dict[str, Run],
+    tree: Tree,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The same run, resumed: ids get rows, and nothing that was learned is lost."""
     before = checkpoint.newest(runs["may"].folder / "checkpoints")
     rows = vocabulary(runs["may"]).values.to_pylist()
     record = (runs["may"].folder / "training.json").read_bytes()
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr("recsys.runs.fit._train", lambda *_: 1 / 0)  # stands for a kill
+        run(tree, resume=True)
     for asked in (lambda: run(tree, resume=True), lambda: evaluate(resolve(tree))):
         with pytest.raises(ConfigError, match=r"event log as it was before.* never saw: train on"):
             asked()  # nothing is left to train: no figure is of what was never seen
         assert (runs["may"].folder / "training.json").read_bytes() == record
-    resumed = run(tree, ["trainer.epochs=14"], resume=True)
+    longer = ["trainer.epochs=14"]
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr("recsys.runs.fit._record", lambda *_: 1 / 0)  # after its last checkpoint
+        run(tree, longer, resume=True)
+    with pytest.raises(ConfigError, match="event log as it was before"):
+        evaluate(resolve(tree, longer))
+    resumed = run(tree, longer, resume=True)
     told = capsys.readouterr().err
     assert "6 new ids of item" in told and "table item has 37 rows, 31 before" in told
     assert "the examples are others than before: the epoch begins anew" in told
