@@ -40,8 +40,9 @@ def conform(table: pa.Table, schema: pa.Schema) -> Conformed:
     """Cast `table` to `schema`, setting aside the rows that cannot be cast.
 
     Text is parsed: integers, finite numbers, times as ISO 8601 or seconds since 1970 (UTC).
-    An empty text is null. Integers that may not be null are ids, which "007" is not. Columns that the schema does not name are left out; a nullable
-    column that the table lacks is filled with nulls.
+    An empty text is null. Integers that may not be null are ids, which "007" is not. Columns that
+    the schema does not name are left out; a nullable column that the table lacks is filled with
+    nulls.
 
     Raises:
         DataError: a column that may not be null is missing altogether.

@@ -31,7 +31,6 @@ from recsys.runs.prepare import open_log
 from recsys.runs.same_training import check_same_training, differences, told
 from recsys.training import checkpoint
 
-
 REACHED = "checkpoints"
 """What the record calls the checkpoints that it is of."""
 
