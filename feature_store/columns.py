@@ -12,15 +12,18 @@ POSITION = "position"  # the order of the log: breaks ties in time, always the s
 
 HISTORY, HISTORY_TIME, TARGET, TIME, LABEL = "history", "history_time", "target", "time", "label"
 TARGET_VALUE = "target_value"  # net money of a target in millionths, beside `target`
+TARGET_PROFIT = "target_profit"  # of it what is left above the cost, in millionths
 TRAIN_EVENTS = "train_events"  # of an item: 0 means that it cannot have been learned
 KNOWN_EVENTS = "known_events"  # of an item: events before the test, validation included
 LAST_PRICE = "last_price"  # of an item, the newest one known before the test
+LAST_COST = "last_cost"  # likewise
 EXPECTED_ITEMS, EXPECTED_SCORES = "expected_items", "expected_scores"  # of golden requests
 
 # of events while examples are made of them; in no file
 ROLE = "_role"  # of an event under a protocol
 USER_ROW, ITEM_ROW, SECONDS = "_user_row", "_item_row", "_seconds"
 PRICE, VALUE = "_price", "_value"  # of one piece, and of the whole event, in the log's currency
+COST, PROFIT = "_cost", "_profit"  # likewise
 
 
 def time_of(history: str) -> str:
@@ -31,8 +34,8 @@ def time_of(history: str) -> str:
 # what no feature may be called, in whatever case; `label` is the label's alone
 RESERVED = frozenset(
     (
-        *(POSITION, HISTORY, HISTORY_TIME, TARGET, TARGET_VALUE, TIME),
-        *(TRAIN_EVENTS, KNOWN_EVENTS, LAST_PRICE, EXPECTED_ITEMS, EXPECTED_SCORES),
+        *(POSITION, HISTORY, HISTORY_TIME, TARGET, TARGET_VALUE, TARGET_PROFIT, TIME),
+        *(TRAIN_EVENTS, KNOWN_EVENTS, LAST_PRICE, LAST_COST, EXPECTED_ITEMS, EXPECTED_SCORES),
     )
 )
 # what torch's modules call something else, so that no table of embeddings can have the name; the

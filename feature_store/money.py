@@ -1,4 +1,4 @@
-"""What events are worth: price times quantity, less what was returned."""
+"""What events are worth: price times quantity, less what was returned; and the profit in it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from feature_store.catalogue import Catalogue
-from feature_store.columns import POSITION, PRICE, ROLE, VALUE
+from feature_store.columns import COST, POSITION, PRICE, PROFIT, ROLE, VALUE
 from feature_store.engine import Engine
 from feature_store.schema import Schema
 from feature_store.splits import Split
@@ -21,18 +21,52 @@ def with_money(engine: Engine, split: Split, catalogue: Catalogue) -> ir.Table:
     its own price x quantity from what the user's purchases of that item are worth within the
     role (validation, test, ...) of the latest purchase before it; they are never worth less
     than nothing. Returns without an earlier purchase in the log take nothing.
+
+    In a log with costs also `_cost`, of a piece, and `_profit`: what an event is worth less what
+    its goods cost, both net, null where the cost is unknown. What returned goods cost is taken
+    off like their price, and is the latest purchase's where the return does not say it. A cost
+    may be above the price: then profit is below nothing.
     """
     schema = split.schema
-    events = _priced(engine, split.events, schema, catalogue)
-    events = events.mutate(**{VALUE: _worth(events, schema)})
-    if split.returns is None:
+    events = _known(engine, split.events, schema, catalogue)
+    worth = {VALUE: _times(PRICE, events, schema)}
+    if schema.cost is not None:
+        worth[PROFIT] = _times(COST, events, schema)  # the cost of all pieces, until all is net
+    events = events.mutate(**worth)
+    if split.returns is not None:
+        events = _less_returns(events, _known(engine, split.returns, schema, catalogue), schema)
+    if schema.cost is None:
         return events
+    return events.mutate(**{PROFIT: events[VALUE] - events[PROFIT]})
+
+
+def last_known(
+    engine: Engine, events: ir.Table, schema: Schema, name: str, item: str, items: int
+) -> pa.Array:
+    """The newest `_price` or `_cost`, whichever `name` says, of every item row [items]; null where
+    none is known.
+
+    `events` come from `with_money`; `item` names their column of item rows.
+    """
+    known = events.filter(events[name].notnull())
+    newest = known.group_by(item).aggregate(last=known[name].argmax(known[schema.time]))
+    of_item = engine.collect(newest)
+    values = np.full(items, np.nan)
+    values[np.asarray(of_item[item])] = np.asarray(of_item["last"])
+    return pa.array(values, from_pandas=True)
+
+
+def _less_returns(events: ir.Table, returns: ir.Table, schema: Schema) -> ir.Table:
+    """Events whose money is net of the returns: `_value`, and with costs what stands in `_profit`."""
     keys = [schema.user, schema.item]
-    returns = _priced(engine, split.returns, schema, catalogue)
+    money = {VALUE: PRICE} if schema.cost is None else {VALUE: PRICE, PROFIT: COST}
+    lost = {f"_lost{name}": -_times(piece, returns, schema) for name, piece in money.items()}
+    pieces = {"_pieces": -_quantity(returns, schema)}
     returns = returns.select(
-        *keys, _at=returns[schema.time], _return=returns[POSITION], _lost=-_worth(returns, schema)
+        *keys, _at=returns[schema.time], _return=returns[POSITION], **pieces, **lost
     )
-    bought = events.filter(events[VALUE] > 0).select(*keys, schema.time, POSITION, ROLE)
+    bought = events.filter(events[VALUE] > 0)
+    bought = bought.select(*keys, schema.time, POSITION, ROLE, *set(money.values()) & {COST})
     pairs = returns.join(bought, keys)
     pairs = pairs.filter(pairs[schema.time] <= pairs["_at"])
     latest = ibis.row_number().over(
@@ -40,47 +74,51 @@ def with_money(engine: Engine, split: Split, catalogue: Catalogue) -> ir.Table:
     )
     pairs = pairs.mutate(_age=latest)
     pairs = pairs.filter(pairs["_age"] == 0)
-    lost = pairs.group_by(*keys, ROLE).aggregate(_lost=pairs["_lost"].sum())
+    if schema.cost is not None:
+        own = pairs[f"_lost{PROFIT}"]
+        pairs = pairs.mutate(**{f"_lost{PROFIT}": own.fill_null(pairs["_pieces"] * pairs[COST])})
+    sums = {name: pairs[name].sum() for name in lost}
+    totals = pairs.group_by(*keys, ROLE).aggregate(**sums)
     # all that is lost of a (user, item, role) is taken from its purchases in their order
-    joined = events.left_join(lost, [*keys, ROLE], rname="_right_{name}")
+    joined = events.left_join(totals, [*keys, ROLE], rname="_right_{name}")
     joined = joined.drop(f"_right_{k}" for k in (*keys, ROLE))
     before = ibis.window(
         group_by=[joined[k] for k in (*keys, ROLE)],
         order_by=[joined[schema.time], joined[POSITION]],
         preceding=(None, 1),
     )
-    left = joined["_lost"].fill_null(0) - joined[VALUE].sum().over(before).fill_null(0)
-    taken = ibis.greatest(0.0, ibis.least(left, joined[VALUE]))
-    return joined.mutate(**{VALUE: joined[VALUE] - taken}).drop("_lost")
+    net = {}
+    for name in money:
+        left = joined[f"_lost{name}"].fill_null(0) - joined[name].sum().over(before).fill_null(0)
+        net[name] = joined[name] - ibis.greatest(0.0, ibis.least(left, joined[name]))
+    return joined.mutate(**net).drop(*lost)
 
 
-def last_prices(
-    engine: Engine, events: ir.Table, schema: Schema, item: str, items: int
-) -> pa.Array:
-    """The newest price of every item row [items], null where none is known.
-
-    `events` come from `with_money`; `item` names their column of item rows.
-    """
-    priced = events.filter(events[PRICE].notnull())
-    newest = priced.group_by(item).aggregate(price=priced[PRICE].argmax(priced[schema.time]))
-    of_item = engine.collect(newest)
-    prices = np.full(items, np.nan)
-    prices[np.asarray(of_item[item])] = np.asarray(of_item["price"])
-    return pa.array(prices, from_pandas=True)
-
-
-def _priced(engine: Engine, events: ir.Table, schema: Schema, catalogue: Catalogue) -> ir.Table:
-    """The events with `_price`: their own, or their item's from the catalogue."""
+def _known(engine: Engine, events: ir.Table, schema: Schema, catalogue: Catalogue) -> ir.Table:
+    """The events with `_price`, and `_cost` in a log that has costs: their own, or their item's
+    from the catalogue."""
     assert schema.price is not None
-    if schema[schema.price].side == "context":
-        return events.mutate(**{PRICE: events[schema.price].cast("float64")})
-    items = catalogue.read("item").select([schema.item, schema.price])
-    prices = items.rename_columns(["_priced_item", PRICE])
-    table = engine.table(prices)
-    joined = events.left_join(table, events[schema.item] == table["_priced_item"])
-    return joined.drop("_priced_item").mutate(**{PRICE: joined[PRICE].cast("float64")})
+    of_items = {}
+    for role, name in ((schema.price, PRICE), (schema.cost, COST)):
+        if role is not None and schema[role].side == "context":
+            events = events.mutate(**{name: events[role].cast("float64")})
+        elif role is not None:
+            of_items[name] = role
+    if not of_items:
+        return events
+    items = catalogue.read("item")
+    columns = {"_money_item": items[schema.item]}
+    columns |= {name: items[role] for name, role in of_items.items()}
+    table = engine.table(pa.table(columns))
+    joined = events.left_join(table, events[schema.item] == table["_money_item"])
+    numbers = {name: joined[name].cast("float64") for name in of_items}
+    return joined.drop("_money_item").mutate(**numbers)
 
 
-def _worth(events: ir.Table, schema: Schema) -> ir.FloatingColumn:
-    quantity = 1 if schema.quantity is None else events[schema.quantity].fill_null(0)
-    return events[PRICE] * quantity
+def _times(piece: str, events: ir.Table, schema: Schema) -> ir.FloatingColumn:
+    """The money of all pieces of an event, from that of one."""
+    return events[piece] * _quantity(events, schema)
+
+
+def _quantity(events: ir.Table, schema: Schema) -> ir.NumericColumn | int:
+    return 1 if schema.quantity is None else events[schema.quantity].fill_null(0)

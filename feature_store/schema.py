@@ -24,6 +24,10 @@ _ARROW = {
     **{"float32": pa.float32(), "float64": pa.float64()},
 }
 
+_OF_EVENTS = ("label", "quantity", "event_type", "propensity", "published_role")
+_OF_A_PIECE = ("price", "cost")
+_CAME_LATER = ("cost",)
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -76,9 +80,10 @@ class Feature(_Frozen):
 class Schema(_Frozen):
     """Roles and features of a log, saved beside it as `schema.json`.
 
-    `user`, `item` and `time` name the columns of every event; `label`, `price`, `quantity`,
-    `event_type`, `propensity` name context features that carry those meanings. `title` names
-    the text feature of items that people read. `unique` lists event columns whose combination
+    `user`, `item` and `time` name the columns of every event; `label`, `price`, `cost`,
+    `quantity`, `event_type`, `propensity` name context features that carry those meanings; price
+    and cost of one piece may be features of items instead. `title` names the text feature of
+    items that people read. `unique` lists event columns whose combination
     may occur only once. `published_role` names a context column of kind `text` that says, with
     the words train, validation and test, how the publisher split the data.
 
@@ -91,6 +96,7 @@ class Schema(_Frozen):
     time: str = "time"
     label: str | None = None
     price: str | None = None
+    cost: str | None = None
     quantity: str | None = None
     event_type: str | None = None
     propensity: str | None = None
@@ -118,11 +124,14 @@ class Schema(_Frozen):
             raise ValueError(f"the time column {self.time!r} cannot be a feature as well")
         if self.time != TIME and (fault := fault_of(self.time)):
             raise ValueError(f"the time column {self.time!r} {fault}")
-        context = {f.name for f in self.features if f.side == "context"}
-        for role in ("label", "price", "quantity", "event_type", "propensity", "published_role"):
+        context, of_items = ({f.name for f in self.of_side(s)} for s in ("context", "item"))
+        for role in (*_OF_EVENTS, *_OF_A_PIECE):
             name = getattr(self, role)
-            if name is not None and name not in context and not (role == "price" and name in names):
-                raise ValueError(f"role {role!r} names {name!r}: not among {sorted(context)}")
+            known = context | (of_items if role in _OF_A_PIECE else set())
+            if name is not None and name not in known:
+                raise ValueError(f"role {role!r} names {name!r}: not among {sorted(known)}")
+        if self.cost is not None and self.price is None:
+            raise ValueError("role 'cost' is what a piece costs the seller: it needs a 'price'")
         for feature in self.features:
             of_events = feature.side != "item" or feature.name == self.item
             if feature.name.casefold() == LABEL and of_events and feature.name != self.label:
@@ -163,7 +172,11 @@ class Schema(_Frozen):
     @property
     def fingerprint(self) -> str:
         """Sixteen hex digits that change with any part of the schema."""
-        text = json.dumps(self.model_dump(), sort_keys=True)
+        roles = self.model_dump()
+        for name in _CAME_LATER:  # logs without them keep the digits that they had before
+            if roles[name] is None:
+                del roles[name]
+        text = json.dumps(roles, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def save(self, path: Path) -> None:

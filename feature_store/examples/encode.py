@@ -11,10 +11,12 @@ import pyarrow as pa
 
 from feature_store.catalogue import Catalogue
 from feature_store.columns import (
+    COST,
     ITEM_ROW,
     LABEL,
     POSITION,
     PRICE,
+    PROFIT,
     ROLE,
     SECONDS,
     USER_ROW,
@@ -120,6 +122,7 @@ def encode_events(
     encoded = events.select(
         *(USER_ROW, ITEM_ROW, POSITION, ROLE, schema.time, *members, *ids),
         *([] if schema.price is None else [PRICE, VALUE]),
+        *([] if schema.cost is None else [COST, PROFIT]),
         **{SECONDS: seconds(events[schema.time])},
         **{n: _number(events[n]) for n in numbers if n != schema.label},
         **label,

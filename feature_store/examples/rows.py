@@ -13,15 +13,18 @@ from feature_store.columns import (
     ITEM_ROW,
     LABEL,
     POSITION,
+    PROFIT,
     ROLE,
     SECONDS,
     TARGET,
+    TARGET_PROFIT,
     TARGET_VALUE,
     TIME,
     USER_ROW,
     VALUE,
     time_of,
 )
+from feature_store.errors import DataError
 from feature_store.examples.blocks import Block, spans
 from feature_store.examples.encode import member_of
 from feature_store.examples.spec import RowsOf
@@ -29,6 +32,7 @@ from feature_store.protocols import SHOWN
 from feature_store.schema import Schema
 
 _MILLION = 1e6
+_MOST = 9e12  # in millionths it still fits 64 bits
 
 
 def sequence_rows(
@@ -93,7 +97,8 @@ def event_rows(
 def request_rows(block: Block, schema: Schema, rows_of: RowsOf, role: str) -> pa.Table:
     """One row a user with an event of the role: what was known before it, and what came after.
 
-    An item that occurs again among the targets is one target, worth the sum.
+    An item that occurs again among the targets is one target, worth the sum; what is unknown of
+    prices and costs adds nothing.
     """
     rows = np.flatnonzero(_has_role(block, (role,)))
     user, items = block.user_of_row[rows], block.column(ITEM_ROW)[rows]
@@ -103,11 +108,14 @@ def request_rows(block: Block, schema: Schema, rows_of: RowsOf, role: str) -> pa
     of_user, lengths = np.unique(user[kept], return_counts=True)
     ends = np.cumsum(lengths)
     targets = {TARGET: items[kept]}
-    if schema.price:
-        value = np.nan_to_num(block.column(VALUE)[rows])
-        worth = np.bincount(pair, weights=value, minlength=len(first))[pair][kept]
-        millionths = pc.round(worth * _MILLION, round_mode="half_towards_infinity")
-        targets[TARGET_VALUE] = millionths.cast(pa.int64())
+    for priced, of_event, of_target in (
+        (schema.price, VALUE, TARGET_VALUE),
+        (schema.cost, PROFIT, TARGET_PROFIT),
+    ):
+        if priced is not None:
+            money = np.nan_to_num(block.column(of_event)[rows])
+            worth = np.bincount(pair, weights=money, minlength=len(first))[pair][kept]
+            targets[of_target] = _millionths(worth, priced)
     begin, end = block.starts[:-1][of_user], block.starts[1:][of_user]
     shown = _has_role(block, SHOWN[role])
     return pa.table(
@@ -126,6 +134,17 @@ def serving_rows(block: Block, rows_of: RowsOf) -> pa.Table:
     begin, end = block.starts[:-1], block.starts[1:]
     lists = _lists(block, rows_of.requested, everything, begin, end)
     return pa.table({USER_ROW: block.column(USER_ROW)[begin], **lists})
+
+
+def _millionths(money: np.ndarray, column: str) -> pa.Array:
+    """Exact to the millionth. Raises DataError for what is no money any more."""
+    if (beyond := np.abs(money) > _MOST).any():
+        raise DataError(
+            f"a test purchase of {money[beyond][0]:g} is more money than can be counted (at most "
+            f"{_MOST:.0e}): column {column!r} or the quantity beside it cannot be right"
+        )
+    rounded = pc.round(money * _MILLION, round_mode="half_towards_infinity")
+    return rounded.cast(pa.int64())
 
 
 _EVENT = (USER_ROW, ITEM_ROW, SECONDS, POSITION)

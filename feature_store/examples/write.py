@@ -15,10 +15,13 @@ import pyarrow as pa
 
 from feature_store.catalogue import Catalogue
 from feature_store.columns import (
+    COST,
     ITEM_ROW,
     KNOWN_EVENTS,
+    LAST_COST,
     LAST_PRICE,
     POSITION,
+    PRICE,
     ROLE,
     SECONDS,
     TIME,
@@ -39,7 +42,7 @@ from feature_store.examples.encode import (
 from feature_store.examples.row_groups import RowGroups
 from feature_store.examples.rows import event_rows, request_rows, sequence_rows, serving_rows
 from feature_store.examples.spec import MADE_FROM, ExamplesSummary, RowsOf
-from feature_store.money import last_prices
+from feature_store.money import last_known
 from feature_store.protocols import LEARNT, SHOWN, TRAIN
 from feature_store.schema import Schema
 from feature_store.splits import Split
@@ -145,17 +148,18 @@ def _stamp(moment: datetime | None) -> int | None:
 def _with_counts(
     engine: Engine, items: pa.Table, events: ir.Table, train: ir.Table, schema: Schema
 ) -> pa.Table:
-    """Item rows with their counts of events and, in a log with prices, the last known one."""
+    """Item rows with their counts of events and, in a log with prices and costs, the last known ones."""
     learnt = events.filter(events[ROLE].isin(LEARNT))
     for name, part in ((TRAIN_EVENTS, train), (KNOWN_EVENTS, learnt)):
         counts = engine.collect(part.group_by(ITEM_ROW).aggregate(n=part.count()))
         of_item = np.zeros(items.num_rows, dtype=np.int64)
         of_item[np.asarray(counts[ITEM_ROW])] = np.asarray(counts["n"])
         items = items.append_column(name, pa.array(of_item))
-    if schema.price is None:
-        return items
-    prices = last_prices(engine, learnt, schema, ITEM_ROW, items.num_rows)
-    return items.append_column(LAST_PRICE, prices)
+    for role, name, last in ((schema.price, PRICE, LAST_PRICE), (schema.cost, COST, LAST_COST)):
+        if role is not None:
+            values = last_known(engine, learnt, schema, name, ITEM_ROW, items.num_rows)
+            items = items.append_column(last, values)
+    return items
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,9 @@ class Columns(Options):
     price: str | None = Field(
         None, description="Of one piece, never of the line: money is price times quantity."
     )
+    cost: str | None = Field(
+        None, description="What one piece costs the seller; with it profit is measured, too."
+    )
     quantity: str | None = Field(None, description="Pieces of a purchase; below 0 of a return.")
     event_type: str | None = Field(None, description="What happened, such as click or purchase.")
     propensity: str | None = Field(None, description="Probability with which the item was shown.")
@@ -50,7 +53,7 @@ class Columns(Options):
     @property
     def numbers(self) -> tuple[str, ...]:
         """Columns whose roles make them numbers."""
-        roles = (self.label, self.price, self.quantity, self.propensity)
+        roles = (self.label, self.price, self.cost, self.quantity, self.propensity)
         return tuple(name for name in roles if name is not None)
 
 
@@ -101,7 +104,7 @@ class ParquetLog(Source):
         roles = self.columns
         item_columns = _columns_of(self.items) if self.items else {}
         user_columns = _columns_of(self.users) if self.users else {}
-        in_items = {roles.price} if roles.price in item_columns else set()
+        in_items = {roles.price, roles.cost} & set(item_columns)
         named = [name for name in (*roles.numbers, roles.event_type) if name]
         wanted = dict.fromkeys([*named, *self.features])
         context = [name for name in wanted if name in events or name not in in_items]

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from feature_store.columns import KNOWN_EVENTS, LAST_PRICE, TRAIN_EVENTS
+from feature_store.columns import KNOWN_EVENTS, LAST_COST, LAST_PRICE, TRAIN_EVENTS
 from feature_store.errors import DataError
 from feature_store.examples import ExamplesSummary, files_of
 from feature_store.parquet import read_parquet
@@ -63,9 +63,18 @@ class Examples:
     def last_prices(self) -> Tensor | None:
         """The newest price of every item row [N] before the test, 0 where none is known; None
         for logs without prices."""
-        if LAST_PRICE not in self._items.column_names:
+        return self._last(LAST_PRICE)
+
+    @cached_property
+    def last_costs(self) -> Tensor | None:
+        """What a piece of every item row [N] cost the seller when it was last known before the
+        test, 0 where that is unknown; None for logs without costs."""
+        return self._last(LAST_COST)
+
+    def _last(self, column: str) -> Tensor | None:
+        if column not in self._items.column_names:
             return None
-        return torch.from_numpy(self._items.column(LAST_PRICE).fill_null(0).to_numpy().copy())
+        return torch.from_numpy(self._items.column(column).fill_null(0).to_numpy().copy())
 
     def candidates(self, which: str = "known", role: str = TEST) -> Tensor:
         """Item rows that may be recommended: those `known` before the role's events, the others,

@@ -12,12 +12,14 @@ import pytest
 
 from feature_store.catalogue import Catalogue
 from feature_store.engine import Engine, EngineConfig
+from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.examples import write_examples
 from feature_store.ingest import ingest
 from feature_store.schema import Feature, Schema
 from feature_store.sources.parquet import Columns, ParquetLog
 from feature_store.splits import GlobalTime, LeaveOneOut, Split, make_split
+from recsys.data.examples import Examples
 
 SCHEMA = Schema(
     user="u",
@@ -170,3 +172,81 @@ def test_money_keeps_its_cents(engine: Engine, tmp_path: Path) -> None:
     test = pq.read_table(tmp_path / "examples" / "test.parquet")
     assert test["target_value"].to_pylist() == [[12_345_678_937_000]]  # millionths, of 100 grams
     assert (report.distinct_items, report.distinct_users) == (3, 1)
+
+
+COSTED = Schema(
+    **SCHEMA.model_dump(exclude={"features", "cost"}),
+    cost="cost",
+    features=(
+        *SCHEMA.features,
+        Feature(name="cost", kind="dense", side="context", dtype="float64"),
+    ),
+)
+
+
+def test_profit_is_what_is_left_above_the_cost_net_of_returns(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """Rows of user, item, second, price, quantity, cost of a piece."""
+    rows = [
+        (1, "c", 0, 2.5, 4, 2.0),  # 10 - 8
+        (2, "c", 0, 2.5, 4, 2.0),
+        (2, "c", 5, 2.5, -1, 2.0),  # one came back: 7.5 - 6
+        (3, "c", 0, 2.5, 4, 2.0),
+        (3, "c", 5, 2.5, -9, 2.0),  # all came back, and no more than all
+        (4, "c", 0, 2.5, 4, 3.25),  # sold below its cost: 10 - 13
+        (5, "c", 0, 2.5, 4, None),  # nobody knows the cost: no profit is counted
+        (6, "c", 0, 2.5, 4, 2.0),
+        (6, "c", 5, 2.0, -2, None),  # taken back at 2 each, at the purchase's cost: 6 - 4
+        (7, "c", 0, None, 4, 2.0),  # nor the price
+        (8, "c", 0, 0.0, 4, 2.0),  # given away: 0 - 8
+    ]
+    before = [(u, i, -10, 1.0, 1, 0.5) for u in range(1, 9) for i in "ab"]
+    users, items, at, prices, counts, costs = zip(*before, *rows, strict=True)
+    times = [datetime.fromtimestamp(1_000_000 + second, UTC) for second in at]
+    log = EventLog.create(tmp_path / "log", COSTED)
+    events = {"u": users, "i": items, "time": times, "price": prices, "n": counts, "cost": costs}
+    log.append(pa.table(events))
+    split = make_split(engine, log, LeaveOneOut())
+    write_examples(engine, split, Catalogue(tmp_path / "log", COSTED), tmp_path / "e")
+    test = pq.read_table(tmp_path / "e" / "test.parquet").to_pylist()
+    profit = {row["u"]: row["target_profit"][0] / 1e6 for row in test}
+    assert profit == {1: 2.0, 2: 1.5, 3: 0.0, 4: -3.0, 5: 0.0, 6: 2.0, 7: 0.0, 8: -8.0}
+    worth = {row["u"]: row["target_value"][0] / 1e6 for row in test}
+    assert worth == {1: 10.0, 2: 7.5, 3: 0.0, 4: 10.0, 5: 10.0, 6: 6.0, 7: 0.0, 8: 0.0}
+    assert Examples(tmp_path / "e").last_costs.tolist() == [0.0, 0.5, 0.5, 0.0]  # a, b; c later
+
+
+def test_costs_may_lie_in_the_catalogue_and_prices_in_the_events(
+    engine: Engine, tmp_path: Path
+) -> None:
+    rows = {"u": [1] * 3, "i": list("abd"), "t": [10, 20, 30], "price": [1.0, 2.0, 3.5]}
+    pq.write_table(pa.table(rows), tmp_path / "log.parquet")
+    pq.write_table(pa.table({"i": list("abd"), "buy": [0.5, None, 1.25]}), tmp_path / "i.parquet")
+    source = ParquetLog(
+        path=str(tmp_path / "log.parquet"),
+        items=str(tmp_path / "i.parquet"),
+        columns=Columns(user="u", item="i", time="t", price="price", cost="buy"),
+    )
+    ingest(source, tmp_path / "s")
+    log = EventLog.open(tmp_path / "s")
+    assert log.schema["buy"].dtype == "float64"
+    split = make_split(engine, log, LeaveOneOut())
+    write_examples(engine, split, Catalogue(log.folder, log.schema), tmp_path / "e")
+    (test,) = pq.read_table(tmp_path / "e" / "test.parquet").to_pylist()
+    assert (test["target_value"], test["target_profit"]) == ([3_500_000], [2_250_000])
+    items = pq.read_table(tmp_path / "e" / "items.parquet")
+    assert items["last_cost"].to_pylist() == [None, 0.5, None, None]
+
+
+def test_money_that_cannot_be_counted_is_one_error(engine: Engine, tmp_path: Path) -> None:
+    split, catalogue = split_of(engine, tmp_path / "log", [(1, "c", 0, 1e30, 4)])
+    with pytest.raises(DataError, match=r"of 4e\+30 is more money than .*column 'price'"):
+        write_examples(engine, split, catalogue, tmp_path / "e")
+
+
+def test_a_cost_without_a_price_is_refused_and_none_keeps_fingerprints() -> None:
+    with pytest.raises(ValueError, match="'cost' is what a piece costs the seller: it needs a"):
+        Schema(user="u", item="i", cost="price", features=SCHEMA.features)
+    assert SCHEMA.fingerprint == "764970c409801419"
+    assert COSTED.fingerprint != SCHEMA.fingerprint
