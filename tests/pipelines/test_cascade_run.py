@@ -27,6 +27,7 @@ from recsys.lists.pairs import Pairs
 from recsys.report.comparison import compare
 from recsys.runs.finished import Run
 from recsys.runs.fit import trained_model
+from recsys.runs.leaks import check_not_learnt
 from recsys.runs.prepare import prepare
 from recsys.runs.steps import BUNDLE, FIGURES
 from recsys.runs.weights import training_of
@@ -258,6 +259,23 @@ def test_a_part_must_not_have_learned_what_is_asked_for(
     prepare(config)
     with pytest.raises((DataError, ConfigError), match=message):
         trained_model(config)
+
+
+def test_other_events_of_the_time_of_the_test_are_no_less_told(
+    base: Tree, parts: dict[str, Path]
+) -> None:
+    """Who saw the impressions of those days knows what was clicked, though no event is shared."""
+    part = parse_config(
+        plain(base, "shown", retriever={"name": "popularity"}, baselines=[])
+        | {"split": {"protocol": "global_time", "event_types": ["impression"]}}
+    )
+    asked = parse_config(cascade_tree(base, parts, "late"))
+    known, same = prepare(part), prepare(asked)
+    check_not_learnt(asked, same, "a", part, known)
+    tree = cascade_tree(base, parts, "longer") | {"split": {**SPLIT, "test_days": 20}}
+    longer = parse_config(tree)
+    with pytest.raises(DataError, match=r"cascade\.a: .*shown was trained on [\d,]+ events"):
+        check_not_learnt(longer, prepare(longer), "a", part, known)
 
 
 def test_a_part_that_was_not_trained_is_refused(base: Tree, parts: dict[str, Path]) -> None:
