@@ -84,9 +84,9 @@ def finite(value: float | None) -> float | None:
 def load(config: Path, overrides: list[str] | None) -> Any:
     """The config of a TOML file or of a run's folder."""
     from recsys.config import load_config
-    from recsys.runs.folder import RunFolder
+    from recsys.runs.moved import config_of
 
-    return load_config(RunFolder(config).config if config.is_dir() else config, overrides)
+    return config_of(config, overrides) if config.is_dir() else load_config(config, overrides)
 
 
 def bundle_in(folder: Path) -> Path:

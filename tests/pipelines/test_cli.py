@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -257,6 +259,72 @@ def test_folders_that_cannot_be_written_are_refused(
         elsewhere = "name=elsewhere" if key == "output" else f"output={tmp_path}"
         answer = recsys(verb, config, elsewhere, f"{key}={place}")
         assert_refused(answer, f"{place}", "cannot be written")
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The private halves of two keys, and their public ones."""
+    from cryptography.hazmat.primitives import serialization as pem
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    folder, paths = tmp_path_factory.mktemp("keys"), {}
+    for name in ("own", "other"):
+        key = Ed25519PrivateKey.generate()
+        private = key.private_bytes(pem.Encoding.PEM, pem.PrivateFormat.PKCS8, pem.NoEncryption())
+        public = key.public_key().public_bytes(
+            pem.Encoding.PEM, pem.PublicFormat.SubjectPublicKeyInfo
+        )
+        for half, content in ((name, private), (f"{name}_public", public)):
+            paths[half] = folder / f"{half}.pem"
+            paths[half].write_bytes(content)
+    return paths
+
+
+def test_a_bundle_is_signed_and_asked_by_its_signature(
+    recsys: Ask, folder: Path, tmp_path: Path, keys: dict[str, Path]
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(folder / "bundle", bundle)
+    ask = ["recommend", bundle, "--user", "1", "-k", "1"]
+    own = [*ask, "--require-signature", keys["own_public"]]
+    assert_refused(recsys(*own), "is not signed: `recsys bundle sign")
+    status, told, _ = recsys("bundle", "sign", bundle, "--key", keys["own"])
+    assert status == 0 and told == f"signed: {bundle / 'manifest.sig'}\n"
+    assert recsys(*own)[0] == recsys(*ask)[0] == 0
+    other = [*ask, "--require-signature", keys["other_public"]]
+    assert_refused(recsys(*other), "was not signed by the holder of", "other_public.pem")
+    assert_refused(recsys(*ask, "--require-signature", keys["own"]), "as a public key")
+    wrong = recsys("bundle", "sign", bundle, "--key", keys["own_public"])
+    assert_refused(wrong, "cannot be read as a key", "openssl genpkey")
+    nothing = recsys("bundle", "sign", tmp_path / "x", "--key", keys["own"])
+    assert_refused(nothing, str(tmp_path / "x"))
+
+
+def test_a_folder_from_elsewhere_is_written_and_nothing_else(
+    recsys: Ask, config: Path, folder: Path, tmp_path: Path
+) -> None:
+    """Whatever places its config names."""
+    here, theirs = tmp_path / "here", tmp_path / "theirs"
+    shutil.copytree(folder, here)
+    (store,) = (folder.parent / "store").iterdir()
+    tree = tomllib.loads((here / "config.toml").read_text()) | {"output": str(theirs)}
+
+    def asked(*words: str, **more: Any) -> tuple[Any, str, str]:
+        (here / "config.toml").write_text(tomli_w.dumps(tree | more))
+        return recsys("evaluate", here, *words)
+
+    (here / "metrics.json").unlink()
+    at = f"store={store}"
+    before = {path.name for path in tmp_path.iterdir()}
+    assert_refused(
+        asked(store=str(theirs / "log")), "made elsewhere", "store = ", "if that is meant"
+    )
+    tracked = {"tracking": {"enabled": True, "uri": f"sqlite:///{theirs}/mlflow.db"}}
+    assert_refused(asked(at, **tracked), "made elsewhere", "tracking.uri = sqlite")
+    assert not (here / "metrics.json").exists()
+    assert asked(at)[0] == 0
+    assert (here / "metrics.json").exists() and not theirs.exists()
+    assert {path.name for path in tmp_path.iterdir()} == before
 
 
 def test_doctor_reports_by_its_status(recsys: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
