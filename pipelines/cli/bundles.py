@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +13,7 @@ if TYPE_CHECKING:
 
 def warn_of_other_weights(folder: Path, about: About) -> None:
     """Say where a run was trained again since its bundle was made."""
-    from recsys.runs.folder import RunFolder
-    from recsys.runs.weights import training_of
+    from recsys.runs.weights import of_other_weights
 
-    files = RunFolder(folder)
-    if files.bundle.exists() and about.training and about.training != training_of(files):
-        typer.echo(
-            f"recsys: {folder} was trained again since its bundle was made, which answers here as "
-            f"before: `recsys run {shlex.quote(str(folder))}` makes it of the new weights",
-            err=True,
-        )
+    if (told := of_other_weights(folder, about)) is not None:
+        typer.echo(f"recsys: {told}", err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from feature_store.durable import read_json
 from feature_store.errors import DataError, command
 from recsys.figure import Figure, cut_offs, first_cut
 from recsys.runs.folder import RunFolder
+from recsys.runs.weights import of_other_weights
 from recsys.serving.recommender import Recommender
 
 
@@ -100,8 +102,10 @@ class Run:
         """The k best items: for ids of known users, one or many, or for a frame of requests.
 
         Returns a frame with the columns user, rank, item, score, title, fallback, as
-        `Recommender.recommend`.
+        `Recommender.recommend`. Warns where the run was trained again since its bundle was made.
         """
+        if told := of_other_weights(self.folder, self.recommender.finder.record.about):
+            warnings.warn(told, stacklevel=2)
         tables = isinstance(users, pd.DataFrame | pa.Table)
         ids, requests = (None, users) if tables else (users, None)
         return self.recommender.recommend(

@@ -8,7 +8,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from feature_store.errors import command
 from recsys.runs.folder import RunFolder
+from recsys.serving.manifest import About
 
 TRAINING = "training"
 """What `metrics.json` calls it."""
@@ -27,6 +29,18 @@ def training_of(files: RunFolder) -> str | None:
     if not files.training_record.exists():
         return None
     return _digest(_timeless(json.loads(files.training_record.read_text())))
+
+
+def of_other_weights(folder: Path, about: About) -> str | None:
+    """What to know of a run's bundle where the run was trained again since; None where all is
+    well."""
+    files = RunFolder(folder)
+    if not files.bundle.exists() or about.training in (None, training_of(files)):
+        return None
+    return (
+        f"{folder} was trained again since its bundle was made, which answers here as before: "
+        f"`{command('recsys', 'run', folder)}` makes it of the new weights"
+    )
 
 
 def _digest(tree: Any) -> str:
