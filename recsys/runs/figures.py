@@ -10,10 +10,12 @@ from feature_store.durable import read_json, write_text
 from feature_store.errors import ConfigError
 from recsys.config import RunConfig
 from recsys.data.examples import Examples
+from recsys.evaluation.ceiling import CEILING, sentences
 from recsys.evaluation.funnel import FUNNEL
 from recsys.figure import Figure, looked_at_first
 from recsys.runs.finished import Run, measured
 from recsys.runs.folder import RunFolder
+from recsys.runs.verdict import VERDICT, sentence
 from recsys.runs.work import Work
 from recsys.tracking import Tracker
 
@@ -120,15 +122,32 @@ def _track(config: RunConfig, results: dict[str, Any], tracker: Tracker) -> None
             for name, value in stage["metrics"].items()
         }
     )
+    tracker.log_metrics({f"test/{protocol}/{name}": v for name, v in _beside(results).items()})
     rows = [
         f"| {name} | {' | '.join(_cell(figures['metrics'].get(m)) for m in own)} |"
         for name, figures in models.items()
     ]
+    said = [sentence(config.model.name, results[VERDICT])] if VERDICT in results else []
     tracker.describe(
         f"**{config.model.name}** on {config.data.source}, {protocol}.\n\n"
-        f"| test | {' | '.join(own)} |\n|---|{'---|' * len(own)}\n" + "\n".join(rows) + "\n\n"
+        f"| test | {' | '.join(own)} |\n|---|{'---|' * len(own)}\n"
+        + "\n".join(rows)
+        + "\n\n"
+        + "\n\n".join([*said, *sentences(results)])
+        + "\n\n"
         "All figures with their intervals: `report.html` and `metrics.json` under *Artifacts*."
     )
+
+
+def _beside(results: dict[str, Any]) -> dict[str, float]:
+    """What the figures are worth, as numbers that runs can be sorted by: whether the model beats
+    its baselines, 1 or 0, and the share of the targets that could be found at all."""
+    beside = {}
+    if VERDICT in results:
+        beside["beats_baselines"] = float(results[VERDICT]["beats_baselines"])
+    if CEILING in results and (targets := results[CEILING]["targets"])["all"]:
+        beside["findable"] = targets["findable"] / targets["all"]
+    return beside
 
 
 def _deciding(config: RunConfig, names: list[str]) -> str:

@@ -128,12 +128,18 @@ def test_the_run_is_tracked_and_its_bundle_registered(finished: Run) -> None:
     assert set(few) == {
         *("Recall_at_10", "NDCG_at_10", "Coverage_at_10", "GMV_at_10", "GMVCapture_at_10"),
         *("popularity/NDCG_at_10", "recent_popularity/NDCG_at_10"),
+        *("beats_baselines", "findable"),
     }
+    of_run = {name: tracked.data.metrics[f"test/leave_one_out/{name}"] for name in few}
+    assert of_run["beats_baselines"] == finished.results["verdict"]["beats_baselines"]
+    targets = finished.results["ceiling"]["targets"]
+    assert of_run["findable"] == targets["findable"] / targets["all"]
     described = tracked.data.tags["mlflow.note.content"]
     assert (
         f"| sasrec | {finished.metrics.loc['sasrec', 'Recall@10']:.4f} | {value:.4f} |" in described
     )
-    assert "report.html" in described
+    assert "report.html" in described and "could be found at all" in described
+    assert "the best of them is " in described or "the best baseline is " in described
     losses = client.get_metric_history(tracked.info.run_id, "train/loss")
     assert len(losses) == 4 and losses[-1].value < losses[0].value
     names = {file.path for file in client.list_artifacts(tracked.info.run_id)}
