@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import posixpath
+import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -239,6 +241,32 @@ def test_a_server_that_goes_away_is_given_up(
     assert time.monotonic() - before < 15
     (warning,) = warnings_of(caplog)
     assert "cannot log metrics" in warning
+
+
+def test_a_full_disk_costs_one_warning(
+    uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether the database says so, or the copy of a file beside it."""
+
+    class FullDisk:
+        def __getattr__(self, name: str) -> Any:
+            def full(*_: object, **__: object) -> None:
+                if "artifact" in name:
+                    raise OSError(28, "No space left on device", str(tmp_path))
+                raise sqlite3.OperationalError("database or disk is full")
+
+            return full
+
+    (tmp_path / "file").write_text("x")
+    for first in (lambda tracker: tracker.describe("x"), lambda t: t.log_files(tmp_path / "file")):
+        caplog.clear()
+        tracker = start(uri)
+        tracker._client = FullDisk()  # type: ignore[assignment]
+        first(tracker)
+        use_everything(tracker, tmp_path / "file")
+        (warning,) = warnings_of(caplog)
+        assert "disk is full" in warning or "No space left on device" in warning
+        assert "the run goes on" in warning and tracker.page is None
 
 
 def test_one_failure_does_not_switch_tracking_off(

@@ -71,6 +71,7 @@ def test_expected_revenue_by_hand() -> None:
 
 @pytest.mark.parametrize("wrong", [1.5, -0.1, nan])
 def test_scores_that_are_no_probabilities_are_refused(wrong: float) -> None:
-    probabilities = torch.tensor([[0.5, 0.5], [0.5, wrong]])
+    """By the first of them."""
+    probabilities = torch.tensor([[0.5, 0.5], [0.5, wrong], [wrong, wrong]])
     with pytest.raises(DataError, match=f"row 1, position 2 holds {wrong:g}.*from 0 to 1"):
-        expected_revenue(probabilities, torch.ones(2, 2), KS)
+        expected_revenue(probabilities, torch.ones(3, 2), KS)

@@ -15,15 +15,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from conformance import bundle_of, learn, shape_of, small
+from conformance import bundle_of, fresh, learn, rows_of, shape_of, small
+from feature_store.catalogue import Catalogue
 from feature_store.errors import ConfigError, DataError, RecsysError
 from feature_store.event_log import EventLog
 from planted import Shape
 from recsys.data.examples import Examples
 from recsys.distributed import join
+from recsys.export.bundle import write_bundle
+from recsys.export.ranker import RankerExport
 from recsys.serving.bundle import Bundle
 from recsys.serving.files import digest
+from recsys.serving.manifest import About
 from recsys.serving.recommender import Recommender
+from recsys.serving.scorer import Scorer
 
 PART = "parts/generator"
 Tree = dict[str, Any]
@@ -85,13 +90,23 @@ GONE = object()
 VALUES = [GONE, None, "", "x", -1, 0, 10**6, 2**63, 1e308, [], {}, ["x"], True, "../../outside"]
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "schema.json"])
-def test_no_alteration_ends_in_a_traceback(
-    bundle: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Some of all alterations, the same every time; reading the program is most of the work."""
-    program = Bundle.open(bundle).program("generator", "user.pt2")
-    monkeypatch.setattr(Bundle, "program", lambda *asked: program)
+@pytest.fixture(scope="module")
+def honest_ranker(
+    planted: dict[Shape, Examples],
+    planted_log: EventLog,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, pa.Table]:
+    """The bundle of a ranker, and requests for it."""
+    examples, folder = planted[shape_of("dcn")], tmp_path_factory.mktemp("honest_ranker")
+    ranker, about = fresh(small("dcn"), examples), About(run="honest", model="dcn")
+    part = RankerExport(ranker, examples, golden=2, about=about)
+    catalogue = Catalogue(planted_log.folder, examples.schema)
+    write_bundle(folder / "bundle", {"ranker": part}, catalogue)
+    return folder / "bundle", rows_of(ranker, examples).slice(0, 2)
+
+
+def none_ends_in_a_traceback(bundle: Path, name: str, ask: Callable[[Path], object]) -> None:
+    """Some of all alterations, the same every time."""
     text = (bundle / name).read_text()
     altered = [(path, value) for path in places(json.loads(text)) for value in VALUES]
     refused = 0
@@ -107,6 +122,30 @@ def test_no_alteration_ends_in_a_traceback(
             assert "\n" not in str(error)
             refused += 1
     assert refused > 20
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "schema.json"])
+def test_no_alteration_ends_in_a_traceback(
+    bundle: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = Bundle.open(bundle).program("generator", "user.pt2")  # to read it is most of the work
+    monkeypatch.setattr(Bundle, "program", lambda *asked: program)
+    none_ends_in_a_traceback(bundle, name, ask)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "schema.json"])
+def test_no_alteration_of_a_ranker_does(
+    honest_ranker: tuple[Path, pa.Table],
+    tmp_path: Path,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    honest, requests = honest_ranker
+    bundle = Path(shutil.copytree(honest, tmp_path / "bundle"))
+    program = Bundle.open(bundle).program("ranker", "ranker.pt2")
+    monkeypatch.setattr(Bundle, "program", lambda *asked: program)
+    Scorer.open(bundle).score_table(requests)
+    none_ends_in_a_traceback(bundle, name, lambda b: Scorer.open(b).score_table(requests))
 
 
 def generator(tree: Tree) -> Tree:
