@@ -128,7 +128,7 @@ def worth_of(order_by: OrderBy, examples: Examples) -> Tensor | None:
     prices = _known(examples.last_prices, "price", order_by)
     if order_by == "revenue":
         return prices
-    costs = _known(getattr(examples, "last_costs", None), "cost", order_by)
+    costs = _known(examples.last_costs, "cost", order_by)
     return torch.where((costs > 0) & (prices > 0), prices - costs, 0.0)
 
 
