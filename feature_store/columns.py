@@ -24,6 +24,7 @@ ROLE = "_role"  # of an event under a protocol
 USER_ROW, ITEM_ROW, SECONDS = "_user_row", "_item_row", "_seconds"
 PRICE, VALUE = "_price", "_value"  # of one piece, and of the whole event, in the log's currency
 COST, PROFIT = "_cost", "_profit"  # likewise
+DRAW = "_draw"  # of an event's rows: 0 is its own, then come its drawn negatives
 
 
 def time_of(history: str) -> str:

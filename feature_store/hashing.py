@@ -57,11 +57,12 @@ def _hash_strings(strings: pa.LargeStringArray) -> np.ndarray:
             word = words[starts[active] + place]
             spare = np.maximum(_WORD - left, 0).astype(np.uint64) * np.uint64(8)  # bits
             word &= ~np.uint64(0) >> spare
-            state[active] = _mix(state[active] ^ word)
+            state[active] = mix(state[active] ^ word)
             place, left = place + _WORD, left - _WORD
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
+def mix(x: np.ndarray) -> np.ndarray:
+    """The finaliser of splitmix64 of every uint64: one bit of `x` turns half of the bits over."""
     x = (x ^ (x >> np.uint64(30))) * _MIX_1
     x = (x ^ (x >> np.uint64(27))) * _MIX_2
     return x ^ (x >> np.uint64(31))

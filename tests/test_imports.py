@@ -26,7 +26,7 @@ FLOORS = {
         ("event_log", "sources"),
         ("catalogue", "timeline"),
         ("protocols", "labels", "ingest"),
-        ("splits",),
+        ("splits", "negatives"),
         ("money",),
         ("examples",),
     ),

@@ -100,7 +100,7 @@ def encode_events(
         member_of(name): events[schema.event_type].isin(wanted).fill_null(False)
         for name, wanted in types.items()
     }
-    for name in positives:
+    for name in positives if schema.label is not None else ():  # else every event is one
         positive = (events[schema.label] == 1).fill_null(False)
         members[member_of(name)] = positive & members.get(member_of(name), True)
     events = events.mutate(**members)

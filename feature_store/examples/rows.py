@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store.columns import (
+    DRAW,
     HISTORY,
     ITEM_ROW,
     LABEL,
@@ -28,6 +29,7 @@ from feature_store.errors import DataError
 from feature_store.examples.blocks import Block, spans
 from feature_store.examples.encode import member_of
 from feature_store.examples.spec import RowsOf
+from feature_store.negatives import DrawnNegatives
 from feature_store.protocols import SHOWN
 from feature_store.schema import Schema
 
@@ -65,11 +67,13 @@ def event_rows(
     shown: tuple[str, ...],
     length: int,
     since: int | None = None,
+    negatives: DrawnNegatives | None = None,
 ) -> pa.Table:
     """One row an event whose role is `asked`: its context, and lists of the last `length` events
-    before it whose role is `shown`; without labels the item is the target."""
+    before it whose role is `shown`; without labels the item is the target. Behind every positive
+    come the rows of its `negatives`, which differ from it in item and label; DRAW numbers them."""
     wanted = _has_role(block, asked)
-    if rows_of.labels:
+    if rows_of.labels and LABEL in block.rows.column_names:
         wanted &= ~np.isnan(block.column(LABEL))
     if since is not None:
         wanted &= block.column(SECONDS) >= since
@@ -80,7 +84,7 @@ def event_rows(
     event = block.rows.select([*_EVENT, *context]).take(pa.array(rows))
     labelled = [LABEL] if LABEL in block.rows.column_names else []
     label = block.rows.select(labelled).take(pa.array(rows))
-    return pa.table(
+    table = pa.table(
         {
             schema.user: event[USER_ROW],
             **({schema.item: event[ITEM_ROW]} if rows_of.labels else {}),
@@ -92,6 +96,43 @@ def event_rows(
             **{name: label[name] for name in labelled},
         }
     )
+    return table if negatives is None else _with_drawn(table, block, rows, schema.item, negatives)
+
+
+def _with_drawn(
+    table: pa.Table, block: Block, rows: np.ndarray, item: str, negatives: DrawnNegatives
+) -> pa.Table:
+    """The rows of examples made of the block's `rows`, and those of their negatives."""
+    labels = table[LABEL].to_numpy() if LABEL in table.column_names else np.ones(len(rows))
+    positive = np.flatnonzero(labels == 1)
+    drawn = np.zeros((len(positive), negatives.per_positive), dtype=np.int64)
+    users, items = block.column(USER_ROW), block.column(ITEM_ROW)
+    seconds = block.column(SECONDS)
+    of_user, first = np.unique(block.user_of_row[rows[positive]], return_index=True)
+    ends = np.append(first[1:], len(positive))
+    for user, begin, end in zip(of_user, first, ends, strict=True):
+        own = items[block.starts[user] : block.starts[user + 1]]
+        event = rows[positive[begin:end]]
+        of_event = users[event[0]], own, items[event], seconds[event]
+        drawn[begin:end] = negatives.draw(*of_event)
+    place, number = np.nonzero(drawn)  # 0 where nothing could be drawn
+    source = np.concatenate([np.arange(len(rows)), positive[place]])
+    order = np.argsort(source, kind="stable")
+    made = {
+        item: np.concatenate([table[item].to_numpy(), drawn[place, number]]),
+        LABEL: np.concatenate([labels, np.zeros(len(place))]).astype(np.float32),
+        DRAW: np.concatenate([np.zeros(len(rows), np.int64), number + 1]).astype(np.int32),
+    }
+    table = table.take(pa.array(source[order]))
+    for name, values in made.items():
+        column = pa.array(values[order])
+        if name in table.column_names:
+            place_of = table.column_names.index(name)
+            column = column.cast(table.schema.field(name).type)
+            table = table.set_column(place_of, name, column)
+        else:
+            table = table.append_column(name, column)
+    return table
 
 
 def request_rows(block: Block, schema: Schema, rows_of: RowsOf, role: str) -> pa.Table:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from feature_store.catalogue import Catalogue
 from feature_store.columns import (
     COST,
+    DRAW,
     ITEM_ROW,
     KNOWN_EVENTS,
     LAST_COST,
@@ -42,7 +43,9 @@ from feature_store.examples.encode import (
 from feature_store.examples.row_groups import RowGroups
 from feature_store.examples.rows import event_rows, request_rows, sequence_rows, serving_rows
 from feature_store.examples.spec import MADE_FROM, ExamplesSummary, RowsOf
+from feature_store.labels import NegativesConfig
 from feature_store.money import last_known
+from feature_store.negatives import DrawnNegatives
 from feature_store.protocols import LEARNT, SHOWN, TRAIN
 from feature_store.schema import Schema
 from feature_store.splits import Split
@@ -68,6 +71,7 @@ def write_examples(
     since: datetime | None = None,
     base: Mapping[str, Vocabulary] | None = None,
     made_from: Mapping[str, Any] | None = None,
+    negatives: NegativesConfig | None = None,
 ) -> ExamplesSummary:
     """Write the examples of a split; the folder appears whole or not at all.
 
@@ -80,6 +84,7 @@ def write_examples(
 
     To go on from an earlier training: with `since` only events from that moment (UTC) on are
     trained on, and earlier ones are history; `base` holds vocabularies whose ids keep their rows.
+    `negatives` puts rows of drawn items beside the positives of labelled rows.
     `made_from` (JSON) appears together with the examples, and says whether they are still right.
 
     Raises:
@@ -121,6 +126,7 @@ def write_examples(
             train_roles=train_roles,
             history_length=history_length,
             since=_stamp(since),
+            negatives=_sampler(engine, events, schema, vocabularies, negatives),
         ).write(events)
         summary = ExamplesSummary(
             protocol=split.protocol,
@@ -145,10 +151,35 @@ def _stamp(moment: datetime | None) -> int | None:
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
 
+def _sampler(
+    engine: Engine,
+    events: ir.Table,
+    schema: Schema,
+    vocabularies: Mapping[str, Vocabulary],
+    config: NegativesConfig | None,
+) -> DrawnNegatives | None:
+    """What draws negatives: counts are of training alone, whatever a phase trains on, so that rows
+    of validation and test stay the same."""
+    if config is None:
+        return None
+    train = (events[ROLE] == TRAIN).sum()
+    items = events.group_by(ITEM_ROW).aggregate(first=events[SECONDS].min(), n=train)
+    facts = engine.collect(items)
+    keys = {name: vocabularies[schema[name].table_name].keys for name in (schema.user, schema.item)}
+    return DrawnNegatives(
+        config,
+        user_keys=keys[schema.user],
+        item_keys=keys[schema.item],
+        items=np.asarray(facts[ITEM_ROW]),
+        first=np.asarray(facts["first"]) if schema.clock == "time" else None,
+        events=np.asarray(facts["n"]),
+    )
+
+
 def _with_counts(
     engine: Engine, items: pa.Table, events: ir.Table, train: ir.Table, schema: Schema
 ) -> pa.Table:
-    """Item rows with their counts of events and, in a log with prices and costs, the last known ones."""
+    """Item rows with their counts of events and the last known prices and costs."""
     learnt = events.filter(events[ROLE].isin(LEARNT))
     for name, part in ((TRAIN_EVENTS, train), (KNOWN_EVENTS, learnt)):
         counts = engine.collect(part.group_by(ITEM_ROW).aggregate(n=part.count()))
@@ -181,6 +212,7 @@ class _Rows:
     train_roles: tuple[str, ...]
     history_length: int
     since: int | None
+    negatives: DrawnNegatives | None
 
     def write(self, events: ir.Table) -> dict[str, int]:
         """Write all files; returns the number of rows of each role."""
@@ -226,6 +258,7 @@ class _Rows:
                 shown=self.train_roles if of_train else SHOWN[role],
                 length=self.history_length,
                 since=since,
+                negatives=self.negatives,
             )
         if of_train:
             return sequence_rows(block, self.schema, self.rows_of, self.train_roles, since)
@@ -245,7 +278,8 @@ class _Rows:
     def _sort(self, role: str) -> None:
         """Put rows of events, which came by user, into the order of time."""
         rows = self.engine.scan([self._by_user(role)])
-        rows = rows.order_by(TIME, POSITION).drop(POSITION)
+        within = [DRAW] if self.negatives is not None else []
+        rows = rows.order_by(TIME, POSITION, *within).drop(POSITION, *within)
         _copy(self.engine, rows, self._path(role), _EVENTS_A_GROUP, _EVENTS_A_FILE)
         self._by_user(role).unlink()
 

@@ -108,7 +108,10 @@ class FeatureRanker(Ranker):
         users = choose(config.user_features, examples, "user", option="ranker.user_features")
         items = choose(config.item_features, examples, "item", option="ranker.item_features")
         # what is known only once the event has happened must not be asked before it
-        outcome = (schema.label, schema.quantity, schema.event_type, schema.propensity)
+        outcome = [schema.label, schema.quantity, schema.event_type, schema.propensity]
+        if examples.summary.parts.get("labels.negatives") is not None:
+            # rows of drawn items carry the event's, which would tell the item that was chosen
+            outcome += [schema.price, schema.cost]
         context = choose(
             config.context_features,
             examples,

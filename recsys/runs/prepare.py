@@ -75,6 +75,7 @@ def prepare(config: RunConfig, phase: Phase | None = None, *, fresh: bool = Fals
                 since=config.trainer.since,
                 base=base,
                 made_from=wanted,
+                negatives=labels.negatives if labels else None,
             )
     return Examples(files.examples)
 
