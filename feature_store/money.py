@@ -57,7 +57,7 @@ def last_known(
 
 
 def _less_returns(events: ir.Table, returns: ir.Table, schema: Schema) -> ir.Table:
-    """Events whose money is net of the returns: `_value`, and with costs what stands in `_profit`."""
+    """Events whose money is net of the returns: `_value`, with costs what is in `_profit`, too."""
     keys = [schema.user, schema.item]
     money = {VALUE: PRICE} if schema.cost is None else {VALUE: PRICE, PROFIT: COST}
     lost = {f"_lost{name}": -_times(piece, returns, schema) for name, piece in money.items()}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple, Self
 
 _LESS_IS_BETTER = frozenset({"LogLoss", "NormalisedEntropy", "ECE"})
-FIRST = ("Recall", "NDCG", "Coverage", "GMV", "GMVCapture")
+FIRST = ("Recall", "NDCG", "Coverage", "GMV", "GMVCapture", "Profit", "ProfitCapture")
 """What people look at first of lists, where it is measured."""
 _USUAL_K = 10  # the cut-off that people look at first
 

@@ -12,6 +12,7 @@ from feature_store.sources.movielens import MovieLens
 from feature_store.sources.online_retail import OnlineRetail
 from feature_store.sources.parquet import ParquetLog
 from feature_store.sources.synthetic import Synthetic
+from feature_store.sources.ta_feng import TaFeng
 
 SOURCES: dict[str, type[Source]] = {
     "amazon": Amazon,
@@ -21,9 +22,10 @@ SOURCES: dict[str, type[Source]] = {
     "online_retail": OnlineRetail,
     "parquet": ParquetLog,
     "synthetic": Synthetic,
+    "ta_feng": TaFeng,
 }
 SourceConfig = Annotated[
-    Amazon | BookCrossing | EdgeList | MovieLens | OnlineRetail | ParquetLog | Synthetic,
+    Amazon | BookCrossing | EdgeList | MovieLens | OnlineRetail | ParquetLog | Synthetic | TaFeng,
     Field(discriminator="source"),
 ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from feature_store.errors import DataError
 from feature_store.schema import Feature, Schema
 from feature_store.sources.base import RawChunk, Source
 from feature_store.sources.files import file_identity, open_binary
+from feature_store.sources.rules import Rule, most_frequent
 from feature_store.sources.text_table import TextFormat, read_text
 
 FILES = ("OnlineRetail.csv", "OnlineRetail.csv.gz")
@@ -47,30 +48,14 @@ _FORMAT = TextFormat(
     header=True,
     quoted=True,
 )
-
-
-class _Rule(NamedTuple):
-    """A line is an event only if its `column` matches `pattern`; with `forbids`, if it does not."""
-
-    column: str
-    pattern: str
-    reason: str
-    forbids: bool = False
-
-    def breaks(self, table: pa.Table) -> np.ndarray:
-        """Mask [rows] of the lines that break the rule."""
-        matches = np.asarray(pc.match_substring_regex(table[self.column], self.pattern))
-        return matches if self.forbids else ~matches
-
-
 _RULES = (  # the first that a line breaks names it
-    _Rule("CustomerID", r"\S", "is missing: the line is no customer's event"),
-    _Rule("CustomerID", r"^\d+(\.0)?$", "is not a customer's number"),
-    _Rule("StockCode", r"\S", "is missing: the line is of no item"),
-    _Rule("UnitPrice", r"^\d+(\.\d+)?$", "is not a price of 0 or more"),
-    _Rule("Quantity", r"^-?0*[1-9]\d*$", "is not a whole number other than 0"),
+    Rule("CustomerID", r"\S", "is missing: the line is no customer's event"),
+    Rule("CustomerID", r"^\d+(\.0)?$", "is not a customer's number"),
+    Rule("StockCode", r"\S", "is missing: the line is of no item"),
+    Rule("UnitPrice", r"^\d+(\.\d+)?$", "is not a price of 0 or more"),
+    Rule("Quantity", r"^-?0*[1-9]\d*$", "is not a whole number other than 0"),
 )
-_NO_CHARGE = _Rule(
+_NO_CHARGE = Rule(
     "StockCode",
     rf"(?i)^\s*({'|'.join(CHARGES)})\s*$",
     "is a charge and no product: products_only = false keeps it",
@@ -162,7 +147,7 @@ class OnlineRetail(Source):
         return None if self._file.suffix == ".gz" else self._file.stat().st_size
 
     @property
-    def _rules(self) -> tuple[_Rule, ...]:
+    def _rules(self) -> tuple[Rule, ...]:
         return (*_RULES, _NO_CHARGE) if self.products_only else _RULES
 
     def _read(self) -> Iterator[RawChunk]:
@@ -176,16 +161,9 @@ class OnlineRetail(Source):
             broken = np.any([rule.breaks(chunk.table) for rule in self._rules], axis=0)
             rows = _clean(chunk.table).select([key, column])
             rows = rows.append_column("line", pa.array(chunk.lines))
-            # a value that is null counts nothing, and stands only where there is no other
-            rows = rows.append_column("known", pc.is_valid(rows[column]).cast(pa.int64()))
             parts.append(rows.filter(pa.array(~broken)))
-        counts = pa.concat_tables(parts).group_by([key, column], use_threads=False)
-        table = counts.aggregate([("known", "sum"), ("line", "min")]).sort_by(
-            [(key, "ascending"), ("known_sum", "descending"), (column, "ascending")]
-        )
-        best = table.filter(pa.array(~table[key].to_pandas().duplicated().to_numpy()))
-        lines = best["line_min"].to_numpy()
-        return RawChunk(best.select([key, column]), str(self._file), lines)
+        best, lines = most_frequent(parts, key, column)
+        return RawChunk(best, str(self._file), lines)
 
 
 def _clean(table: pa.Table) -> pa.Table:

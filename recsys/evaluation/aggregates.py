@@ -9,13 +9,18 @@ import numpy as np
 
 from recsys.evaluation.beyond_accuracy import catalogue_coverage, gini
 from recsys.evaluation.metrics import f1_of_means
-from recsys.evaluation.money import gmv_capture
+from recsys.evaluation.money import gmv_capture, profit_capture
 
 _USERS = 1 << 16
 
 # Figures that are a sum over users divided by another one: columns of either. The columns of
 # StratifiedRecall are weighed, so that their mean over all users is the figure, too.
-RATIOS = {"GMVCapture": ("GMV", "value"), "StratifiedRecall": ("StratifiedRecall", "rarity")}
+RATIOS = {
+    "GMVCapture": ("GMV", "value"),
+    "ProfitCapture": ("Profit", "reachable_profit"),
+    "StratifiedRecall": ("StratifiedRecall", "rarity"),
+}
+_CAPTURES = {"GMVCapture": gmv_capture, "ProfitCapture": profit_capture}
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Lists:
 def aggregate(
     users: Mapping[str, np.ndarray], lists: Lists, candidates: np.ndarray
 ) -> dict[str, float]:
-    """Coverage, Gini, F1OfMeans and, with money, GMVCapture at every cut-off.
+    """Coverage, Gini, F1OfMeans and, with money, GMVCapture and ProfitCapture at every cut-off.
 
     `users` are the columns of `evaluator.Result`, `candidates` [N] the rows that were ranked.
     """
@@ -52,10 +57,12 @@ def aggregate(
     for k in lists.ks:
         means = (users[f"{name}@{k}"].mean() for name in ("Precision", "Recall"))
         figures[f"F1OfMeans@{k}"] = f1_of_means(*means)
-    if "value" in users:
-        money = np.stack([users[f"GMV@{k}"] for k in lists.ks], axis=1)
-        captured = gmv_capture(money, users["value"])
-        figures |= {f"GMVCapture@{k}": share for k, share in zip(lists.ks, captured, strict=True)}
+    for name, capture in _CAPTURES.items():
+        kind, total = RATIOS[name]
+        if total in users:
+            money = np.stack([users[f"{kind}@{k}"] for k in lists.ks], axis=1)
+            captured = capture(money, users[total])
+            figures |= {f"{name}@{k}": share for k, share in zip(lists.ks, captured, strict=True)}
     return {name: float(value) for name, value in figures.items()}
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from feature_store.columns import HISTORY, TARGET, TARGET_VALUE
+from feature_store.columns import HISTORY, TARGET, TARGET_PROFIT, TARGET_VALUE
 from feature_store.errors import DataError
 from feature_store.protocols import AnyProtocol
 from recsys.data.batch import Batch
@@ -21,7 +21,7 @@ from recsys.evaluation.beyond_accuracy import diversity, novelty, stratified_rec
 from recsys.evaluation.funnel import stage_columns
 from recsys.evaluation.item_facts import ItemFacts
 from recsys.evaluation.metrics import METRICS, Hits
-from recsys.evaluation.money import expected_revenue, gmv, price_ndcg
+from recsys.evaluation.money import expected_revenue, gmv, price_ndcg, profit
 from recsys.evaluation.options import EvaluationConfig
 from recsys.figure import Figure
 from recsys.lists.pairs import Pairs, contains
@@ -39,9 +39,9 @@ class Result:
     `targets`, `recommended` [U, K] item rows and their `scores`, a column for each figure such
     as `NDCG@10`, and `Recall@10|slice=label` for slices of items (NaN: no such target). With facts,
     `rarity` is what the user weighs in StratifiedRecall, 1 on average; with money, `value` is what
-    its targets are worth. Of retrievers of several stages there are the columns of
-    `recsys.evaluation.funnel`. `shorter` holds the lists [U, k] of cut-offs below K that are no
-    beginnings of the longest.
+    its targets are worth, and `reachable_profit` the profit in those that bring any. Of retrievers
+    of several stages there are the columns of `recsys.evaluation.funnel`. `shorter` holds the lists
+    [U, k] of cut-offs below K that are no beginnings of the longest.
     """
 
     users: dict[str, np.ndarray]
@@ -225,8 +225,16 @@ class Evaluator:
                 values = batch.padded(TARGET_VALUE).double() * MILLIONTH
                 values = values.masked_fill(targets == 0, 0.0)
                 users["value"] = values.sum(1)
-                columns |= _money(lists, relevant, targets, values, ks)
+                values_at = _at(lists, relevant, targets, values)
+                columns["GMV"] = gmv(values_at, ks)
+                columns["PriceNDCG"] = price_ndcg(values_at, values, ks)
                 money["GMV"] = values
+            if batch.has(TARGET_PROFIT):
+                profits = batch.padded(TARGET_PROFIT).double() * MILLIONTH
+                profits = profits.masked_fill(targets == 0, 0.0)
+                users["reachable_profit"] = profits.clamp(min=0).sum(1)
+                columns["Profit"] = profit(_at(lists, relevant, targets, profits), ks)
+                money["Profit"] = profits
             if self.facts.prices is not None and retriever.probabilities:
                 prices = self.facts.prices[lists.ids]
                 columns["ExpectedRevenue"] = expected_revenue(lists.scores.double(), prices, ks)
@@ -282,15 +290,12 @@ class Evaluator:
         }
 
 
-def _money(
-    lists: Candidates, relevant: Tensor, targets: Tensor, values: Tensor, ks: Tensor
-) -> dict[str, Tensor]:
-    """GMV and PriceNDCG from the money [B, L] of the targets [B, L]."""
+def _at(lists: Candidates, relevant: Tensor, targets: Tensor, values: Tensor) -> Tensor:
+    """The money [B, K] of the item at each position, from that [B, L] of the targets [B, L]."""
     ordered, order = targets.sort(dim=1)
     nearest = torch.searchsorted(ordered, lists.ids.to(ordered.dtype))
     nearest = nearest.clamp(max=targets.shape[1] - 1)
-    values_at = values.gather(1, order).gather(1, nearest) * relevant
-    return {"GMV": gmv(values_at, ks), "PriceNDCG": price_ndcg(values_at, values, ks)}
+    return values.gather(1, order).gather(1, nearest) * relevant
 
 
 def _weighted(users: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

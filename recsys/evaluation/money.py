@@ -25,6 +25,15 @@ def gmv(values_at: Tensor, ks: Tensor) -> Tensor:
     return sums_at(values_at, ks)
 
 
+def profit(profits_at: Tensor, ks: Tensor) -> Tensor:
+    """Profit@k: GMV@k less what the goods cost the seller; [B, C], below 0 for sales at a loss.
+
+    `profits_at` [B, K] is (price - cost) x quantity of the user's test purchases of the item at
+    each position, 0 where the item is no target or nobody knows its price or cost.
+    """
+    return sums_at(profits_at, ks)
+
+
 def gmv_capture(captured: np.ndarray, spent: np.ndarray) -> np.ndarray:
     """GMVCapture@k: share of all test money that the lists found, `sum_u GMV_u@k / sum_u spent_u`.
 
@@ -35,6 +44,17 @@ def gmv_capture(captured: np.ndarray, spent: np.ndarray) -> np.ndarray:
     total = spent.sum()
     # all of it may be found, in another order, and then by no digit more than all
     return np.minimum(captured.sum(0) / (total if total > 0 else np.nan), 1.0)
+
+
+def profit_capture(captured: np.ndarray, reachable: np.ndarray) -> np.ndarray:
+    """ProfitCapture@k: `sum_u Profit_u@k / sum_u reachable_u`, where a user's reachable profit is
+    the sum of `max(0, profit)` over the targets: what the best list brings, since a list need not
+    show what is sold at a loss.
+
+    A ratio of sums as GMVCapture, at most 1, and below 0 where lists find losses above all.
+    `captured` [B, C] is Profit@k, `reachable` [B]; gives [C], NaN where no target brings a profit.
+    """
+    return gmv_capture(captured, reachable)
 
 
 def price_ndcg(values_at: Tensor, target_values: Tensor, ks: Tensor) -> Tensor:

@@ -83,7 +83,8 @@ def _mean_intervals(
 def _slices_of_users(
     result: Result, k: int, replicates: int, labels: dict[str, np.ndarray]
 ) -> dict[str, Any]:
-    names = [f"{name}@{k}" for name in ("Recall", "NDCG", "GMV") if f"{name}@{k}" in result.users]
+    names = [f"{name}@{k}" for name in ("Recall", "NDCG", "GMV", "Profit")]
+    names = [name for name in names if name in result.users]
     slices: dict[str, Any] = {}
     for slicing, of_user in labels.items():
         slices[slicing] = {}

@@ -49,6 +49,8 @@ GROUPS: dict[str, dict[str, str]] = {
     "Money": {
         "GMV": "money of the test purchases found among the first k, a user's mean",
         "GMVCapture": "money of the test purchases found among the first k, over that of all",
+        "Profit": "the same less what the goods cost the seller: below 0 for sales at a loss",
+        "ProfitCapture": "profit found among the first k, over that of all profitable purchases",
         "PriceNDCG": "NDCG whose gains are the money of the purchases",
         "ExpectedRevenue": "price times predicted probability of purchase, summed over the list",
     },
@@ -272,7 +274,7 @@ def _page(
         "predictions": [charts.calibration(series)],
         "stages": [charts.funnel(series)],
         "lists": [over["Recall"], over["NDCG"], charts.coverage_against_recall(series)],
-        "money": [over["GMVCapture"]],
+        "money": [over["GMVCapture"], over["ProfitCapture"]],
         "training": curves,
         "slices": [family.chart for family in slices],
     }
@@ -301,6 +303,7 @@ _CURVES = {
     "Recall": "relevant items found",
     "NDCG": "relevant items found, the first ranks counting most",
     "GMVCapture": "share of the money of all test purchases found",
+    "ProfitCapture": "share of the profit of all profitable test purchases found",
 }
 
 

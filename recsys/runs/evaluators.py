@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-from feature_store.columns import HISTORY, LABEL, TARGET, TARGET_VALUE
+from feature_store.columns import HISTORY, LABEL, TARGET, TARGET_PROFIT, TARGET_VALUE
 from feature_store.progress import stage
 from feature_store.protocols import TEST, VALIDATION
 from recsys.config import RunConfig
@@ -86,7 +86,8 @@ def request_reader(
     most: int | None = None,
 ) -> Reader:
     """Batches of requests of a role, by default of as many as the evaluation's options say."""
-    worth = (TARGET_VALUE,) if role == TEST and examples.schema.price else ()
+    roles = {TARGET_VALUE: examples.schema.price, TARGET_PROFIT: examples.schema.cost}
+    worth = [name for name, column in roles.items() if role == TEST and column is not None]
     rows = examples.summary.rows[role]
     size = max(group.world, min(most or config.evaluation.batch_size, rows))
     return examples.reader(

@@ -26,6 +26,7 @@ from feature_store.splits import (
     GlobalTime,
     ItemHoldout,
     LeaveOneOut,
+    NextBasket,
     Random,
     Split,
     UserHoldout,
@@ -459,3 +460,42 @@ def test_returns_are_nobodys_interest(engine: Engine, tmp_path: Path) -> None:
     }
     assert split.returns is not None
     assert split.returns.to_pyarrow().column("i").to_pylist() == ["a"]
+
+
+BASKETS = [  # user, item, hour
+    *((1, "a", 0), (1, "b", 0), (1, "c", 9), (1, "a", 30), (1, "d", 30), (1, "a", 55)),
+    *((2, "a", 0), (2, "b", 1)),
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "roles"),
+    [
+        # four moments of user 1; user 2's two are only trained on
+        ({}, ["train", "train", "train", "validation", "validation", "test", "train", "train"]),
+        # three days of user 1, one of user 2
+        (
+            {"basket": "day"},
+            ["train"] * 3 + ["validation"] * 2 + ["test", "train", "train"],
+        ),
+        ({"min_baskets": 2, "basket": "day"}, ["train"] * 3 + ["validation"] * 2 + ["test"]),
+        ({"min_baskets": 3}, ["train"] * 3 + ["validation"] * 2 + ["test"]),
+    ],
+)
+def test_the_last_basket_of_a_user_is_the_test(
+    engine: Engine, tmp_path: Path, options: dict[str, Any], roles: list[str]
+) -> None:
+    events = [(*event, "buy", 1.0) for event in BASKETS]
+    split = make_split(engine, make_log(tmp_path / "b", events), NextBasket(**options))
+    assert split.protocol == "next_basket" and NextBasket().seen == "include"
+    rows = engine.collect(split.events.order_by("position"))
+    assert rows[ROLE].to_pylist() == roles
+
+
+def test_a_basket_of_a_day_holds_all_its_moments(engine: Engine, tmp_path: Path) -> None:
+    hours = [0, 24, 48, 50]
+    events = [(1, item, hour, "buy", 1.0) for item, hour in zip("abca", hours, strict=True)]
+    log = make_log(tmp_path / "b", events)
+    of_day = make_split(engine, log, NextBasket(basket="day"))
+    assert of_day.counts == {"test": 2, "train": 1, "validation": 1}
+    assert make_split(engine, log, NextBasket()).counts == {"test": 1, "train": 2, "validation": 1}

@@ -247,7 +247,9 @@ def test_figures_beyond_accuracy_are_those_computed_by_hand() -> None:
 
 def test_money_is_that_of_the_targets_found() -> None:
     worth = pa.array([[5_000_000, 9_000_000], [2_500_000], [7_000_000, 0], [1], [1]])
+    profit = pa.array([[1_000_000, 9_000_000], [-500_000], [4_000_000, 0], [1], [1]])
     requests = REQUESTS.append_column("target_value", worth)
+    requests = requests.append_column("target_profit", profit)
     evaluator = Evaluator(
         EvaluationConfig(ks=(1, 3)), torch.tensor([1, 2, 3, 4, 5]), user="u", facts=FACTS
     )
@@ -259,6 +261,10 @@ def test_money_is_that_of_the_targets_found() -> None:
     assert [row["PriceNDCG@3"] for row in users] == pytest.approx([1 / 2, 1 / log2(3), 0])
     assert result.metrics["GMV@3"] == pytest.approx(2.5)
     assert result.metrics["GMVCapture@3"] == pytest.approx(7.5 / 14.5)
+    assert [row["Profit@3"] for row in users] == [1, -0.5, 0]
+    assert [row["reachable_profit"] for row in users] == [1, 0, 4]  # a loss need not be shown
+    assert result.metrics["Profit@3"] == pytest.approx(0.5 / 3)
+    assert result.metrics["ProfitCapture@3"] == pytest.approx(0.5 / 5)
 
 
 class ByQuota(VectorRetriever):

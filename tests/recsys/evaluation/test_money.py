@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from feature_store.errors import DataError
-from recsys.evaluation.money import expected_revenue, gmv, gmv_capture, price_ndcg
+from recsys.evaluation.money import (
+    expected_revenue,
+    gmv,
+    gmv_capture,
+    price_ndcg,
+    profit,
+    profit_capture,
+)
 
 KS = torch.tensor([1, 2, 5])
 
@@ -37,6 +44,15 @@ def test_capture_is_a_share_of_all_money_and_not_a_mean_of_shares() -> None:
 def test_capture_of_no_money_is_unknown() -> None:
     assert np.isnan(gmv_capture(np.zeros((2, 3)), np.zeros(2))).all()
     assert np.isnan(gmv_capture(np.ones((1, 1)), np.array([-3.0]))).all()
+
+
+def test_profit_capture_is_of_what_the_best_lists_bring_and_may_be_a_loss() -> None:
+    """Of 6 and -4 the best list brings 6, of -3 nothing; the lists find -4, then 6 and -3."""
+    found = profit(torch.tensor([[-4.0, 6], [0, -3]], dtype=torch.float64), torch.tensor([1, 2]))
+    close(found, [[-4, 2], [0, -3]])
+    captured = profit_capture(found.numpy(), np.array([6.0, 0]))
+    np.testing.assert_allclose(captured, [-4 / 6, -1 / 6])
+    assert np.isnan(profit_capture(found.numpy(), np.zeros(2))).all()
 
 
 def test_price_ndcg_by_hand() -> None:

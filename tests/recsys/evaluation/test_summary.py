@@ -36,6 +36,21 @@ def planted(copies: int = 1) -> Result:
     return Result(users, KS, np.array([1, 2, 3, 4]), without_history=2, without_targets=1)
 
 
+def test_profit_has_intervals_and_slices_beside_money() -> None:
+    """Everyone's list finds half of what could be reached, but for a loss."""
+    result = planted(50)
+    result.users["reachable_profit"] = np.tile([8.0, 0, 2, 2], 50)
+    for k in KS:
+        result.users[f"Profit@{k}"] = np.tile([4.0, -1, 1, 1], 50)
+    labels = {"users": np.tile(["cold", "warm"], 100)}
+    found = summarise(result, k=2, replicates=200, labels=labels)
+    assert found["metrics"]["ProfitCapture@2"] == pytest.approx(5 / 12)
+    low, high = found["ci95"]["ProfitCapture@2"]
+    assert 0.2 < low < 5 / 12 < high < 0.5
+    assert found["ci95"]["Profit@2"][0] < 1.25 < found["ci95"]["Profit@2"][1]
+    assert found["slices"]["users"]["warm"]["metrics"]["Profit@2"] == 0
+
+
 def test_a_ratio_s_interval_is_that_of_both_its_sums() -> None:
     """Everyone finds half of the weight that their targets have, much or little: no sample of
     users finds another share. The weight found alone varies as the weights do."""
