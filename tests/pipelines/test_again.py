@@ -214,9 +214,7 @@ def test_another_config_may_take_the_folder_when_that_is_said(
     status, out, errors = recsys("recommend", run, "--user", 2)
     assert status == 0 and "rank" in out and "trained again since its bundle was made" in errors
     assert "trained again" not in recsys("recommend", original.parent / "small", "--user", 2)[2]
-    with pytest.warns(
-        UserWarning, match=r"trained again since its bundle was made.*recsys run"
-    ):
+    with pytest.warns(UserWarning, match=r"trained again since its bundle was made.*recsys run"):
         recsys_api.open_run(run).recommend(2)
     message, _, _ = recsys("evaluate", *config)
     assert "retriever.width was 8, now 16" in message

@@ -107,4 +107,5 @@ def test_the_real_file(data_root: Callable[[str], Path], tmp_path: Path) -> None
     assert (report.users.stored, report.items.stored) == (32_266, 23_812)
     log = EventLog.open(tmp_path / "s")
     subclasses = Catalogue(log.folder, log.schema).read("item")["subclass"]
-    assert pc.count_distinct(subclasses).as_py() == 2_012
+    # 2,012 in the file, two of which are nowhere a product's most frequent one
+    assert pc.count_distinct(subclasses).as_py() == 2_010
