@@ -49,7 +49,7 @@ OF_MODULES = frozenset(
         *("to", "train", "training", "type", "update", "values", "xpu"),
     )
 )
-_JOINS = ".#/\\"  # they join names of weights, of lookups and of files
+_JOINS = '.#/\\"'  # they join names of weights, of lookups and of files, and end one in programs
 _LONGEST = 200  # bytes: a table's name is that of a file
 
 
