@@ -11,7 +11,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_reduce
 
 from feature_store.errors import ConfigError
 from recsys.members import Member, naming_the_lost
@@ -46,13 +45,6 @@ class Group:
             value = value.clone()
             dist.all_reduce(value)
         return value
-
-    def differentiable_sum(self, value: Tensor) -> Tensor:
-        """`sum`, through which the gradients of all processes flow back."""
-        if self.world == 1:
-            return value
-        summed: Tensor = all_reduce(value)
-        return summed
 
     def gather(self, value: Any, *, background: bool = False) -> list[Any]:
         """Any object of every process, in the order of ranks."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -32,13 +34,15 @@ class Dice(nn.Module):
 
     def forward(self, x: Tensor, counted: Tensor | None = None) -> Tensor:
         """[..., C] -> [..., C]; rows not `counted` [...] are left out of the statistics."""
-        mean, variance = self.mean, self.variance
-        if self.training:
-            mean, variance = _moments(x.to(self.mean.dtype), counted)
-            self._keep(mean.detach(), variance.detach())
-        share = torch.sigmoid((x - mean) * (variance + _EPSILON).rsqrt()).to(x.dtype)
-        alpha = self.alpha.to(x.dtype)
-        return x * (alpha + share * (1 - alpha))
+        if not self.training:
+            share = torch.sigmoid((x - self.mean) * (self.variance + _EPSILON).rsqrt())
+            return (x * (self.alpha + share * (1 - self.alpha))).to(x.dtype)
+        rows = x.flatten(0, -2).to(self.mean.dtype)
+        weights = rows.new_ones(len(rows)) if counted is None else counted.flatten().to(rows.dtype)
+        with torch.autocast(x.device.type, enabled=False):  # statistics need all their digits
+            out, mean, variance = _ByBatch.apply(rows, self.alpha, weights)
+        self._keep(mean, variance)
+        return out.view(x.shape).to(x.dtype)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def _keep(self, mean: Tensor, variance: Tensor) -> None:
@@ -49,19 +53,43 @@ class Dice(nn.Module):
         self.variance.lerp_(variance, share)
 
 
-def _moments(x: Tensor, counted: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Mean and variance [C] of the rows that are counted, over all processes."""
-    rows = x.flatten(0, -2)
-    if counted is None:
-        number = rows.new_tensor([float(rows.shape[0])])
-    else:
-        weights = counted.flatten().to(rows.dtype)
-        rows, number = rows * weights.unsqueeze(1), weights.sum().unsqueeze(0)
-    group = current_group()
-    total, number = group.differentiable_sum(torch.cat([rows.sum(0), number])).split(
-        [rows.shape[1], 1]
-    )
-    mean = total / number.clamp(min=1)
-    apart = rows - mean if counted is None else rows - mean * weights.unsqueeze(1)
-    squares = group.differentiable_sum(apart.square().sum(0))
-    return mean, squares / number.clamp(min=1)
+class _ByBatch(torch.autograd.Function):
+    """Dice of rows [n, C] by the statistics of those that weigh 1 and not 0, over all processes.
+
+    In one piece: as a chain of small operations it would read and write the rows three times as
+    often, which is what it costs.
+    """
+
+    @staticmethod
+    def forward(
+        context: Any, rows: Tensor, alpha: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        group = current_group()
+        sums = group.sum(torch.cat([weights @ rows, weights.sum().unsqueeze(0)]))
+        count = sums[-1].clamp(min=1)
+        mean = sums[:-1] / count
+        apart = rows - mean
+        variance = group.sum(weights @ apart.square()) / count
+        scale = (variance + _EPSILON).rsqrt()
+        share = apart.mul_(scale).sigmoid_()
+        out = (share * (1 - alpha)).add_(alpha).mul_(rows)
+        context.save_for_backward(rows, share, alpha, weights, mean, scale, count)
+        context.mark_non_differentiable(mean, variance)
+        return out, mean, variance
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        rows, share, alpha, weights, mean, scale, count = context.saved_tensors
+        gradient = gradients[0]
+        inner = gradient * rows
+        of_alpha = inner.sum(0) - torch.linalg.vecdot(inner, share, dim=0)
+        # with respect to (s - E) / sqrt(Var): from every row, through the statistics to those that
+        # are counted, wherever they are
+        inner.mul_(torch.addcmul(share, share, share, value=-1)).mul_(1 - alpha)
+        apart = (rows - mean).mul_(scale)
+        sums = torch.stack([inner.sum(0), torch.linalg.vecdot(inner, apart, dim=0)])
+        of_mean, of_scale = current_group().sum(sums) / count
+        through = torch.addcmul(of_mean, apart, of_scale).mul_(weights.unsqueeze(1))
+        inner.sub_(through).mul_(scale)
+        of_rows = (share * (1 - alpha)).add_(alpha).mul_(gradient).add_(inner)
+        return of_rows, of_alpha, None

@@ -64,7 +64,15 @@ def test_without_deviation_it_is_prelu() -> None:
     torch.testing.assert_close(dice(rows), torch.nn.functional.prelu(rows, torch.tensor([0.25])))
 
 
-def test_gradients_flow_through_the_statistics() -> None:
+@pytest.mark.parametrize("counted", [None, torch.tensor([1, 1, 0, 1, 0]).bool()])
+def test_gradients_flow_through_the_statistics(counted: torch.Tensor | None) -> None:
+    torch.manual_seed(0)
     dice = Dice(3).double()
     rows = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: dice(x), rows, atol=1e-3, eps=1e-4)
+    assert torch.autograd.gradcheck(lambda x: dice(x, counted), rows)
+    alpha = dice.alpha.data.clone().fill_(0.3)
+
+    def of_alpha(alpha: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(dice, {"alpha": alpha}, (rows, counted))
+
+    assert torch.autograd.gradcheck(of_alpha, alpha.requires_grad_())

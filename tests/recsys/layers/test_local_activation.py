@@ -27,9 +27,9 @@ def by_pairs(unit: LocalActivation, queries: Tensor, keys: Tensor, kept: Tensor)
     first = torch.cat(
         [
             unit.of_query.weight - apart,
-            unit.of_key.weight + apart,
+            unit.of_key + apart,
             apart,
-            unit.of_product.weight,
+            unit.of_product,
         ],
         dim=1,
     )
