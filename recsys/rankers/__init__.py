@@ -15,6 +15,7 @@ RANKERS = {
     "dcn": "recsys.rankers.dcn.DCN",
     "pooling": "recsys.rankers.pooling.Pooling",
     "din": "recsys.rankers.din.DIN",
+    "sesa": "recsys.rankers.sesa.SESA",
     "hcn": "recsys.rankers.hcn.HCN",
 }
 RankerConfig = Annotated[ModelConfig, ChosenByName(RANKERS)]

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from feature_store.columns import LABEL
+from feature_store.errors import ConfigError
 from feature_store.examples import RowsOf
 from recsys.data.batch import Batch
 from recsys.model import Loss, TrainedModel
@@ -24,11 +25,14 @@ class Ranker(TrainedModel):
     `inputs` describe the request; `item` names the column of the item, which is asked for beside
     them. A request is encoded once, whatever the number of its items, and an item's logits do not
     depend on the others that are asked for. A row with a single item is a list with M = 1.
+
+    A ranker that can `explain` its logits names what they are made of as `concepts`.
     """
 
     rows_of = RowsOf(per="event", histories={}, labels=True)
     tasks: ClassVar[tuple[str, ...]] = (LABEL,)
     item: str
+    concepts: tuple[str, ...] = ()
 
     def freeze(self) -> None:
         """Make once what is the same for all requests, now that the weights move no more; what is
@@ -46,6 +50,13 @@ class Ranker(TrainedModel):
     def logits(self, inputs: dict[str, Tensor], items: Tensor) -> Tensor:
         """`score` of `encode`, with one lookup of every table: the optimizer of a sharded table
         steps with each lookup, so that this is what training calls."""
+
+    def explain(self, inputs: dict[str, Tensor], items: Tensor) -> Tensor:
+        """Contributions [B, M, C] of `concepts` to the logits of item rows [B, M].
+
+        Raises ConfigError for a ranker whose logits are not made of any.
+        """
+        raise ConfigError(f"{type(self).__name__} has no concepts that its logits are made of")
 
     def predict(self, batch: Batch) -> Tensor:
         """Logits [B, tasks] of every row's item, as serving computes them."""
