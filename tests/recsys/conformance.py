@@ -64,7 +64,6 @@ _SMALL = {
     "rounds": 3,
     "list_size": 9,
     "learning_rate": 0.05,
-    "beta": 0.01,
 }
 LAYOUTS = {
     "per_feature": PerFeature(),
