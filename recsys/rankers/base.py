@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -16,6 +16,13 @@ from recsys.data.batch import Batch
 from recsys.model import Loss, TrainedModel
 
 State: TypeAlias = dict[str, Tensor]
+
+
+class Explanation(NamedTuple):
+    """What logits are made of, in float64: `contributions.sum(2) + bias` are the logits."""
+
+    contributions: Tensor  # [B, M, C], in the order of the ranker's `concepts`
+    bias: Tensor  # [B, M], whatever speaks for or against without a name
 
 
 class Ranker(TrainedModel):
@@ -51,8 +58,8 @@ class Ranker(TrainedModel):
         """`score` of `encode`, with one lookup of every table: the optimizer of a sharded table
         steps with each lookup, so that this is what training calls."""
 
-    def explain(self, inputs: dict[str, Tensor], items: Tensor) -> Tensor:
-        """Contributions [B, M, C] of `concepts` to the logits of item rows [B, M].
+    def explain(self, inputs: dict[str, Tensor], items: Tensor) -> Explanation:
+        """What `concepts` contribute to the logits of item rows [B, M].
 
         Raises ConfigError for a ranker whose logits are not made of any.
         """

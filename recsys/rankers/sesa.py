@@ -18,10 +18,11 @@ from recsys.data.item_features import usable_features
 from recsys.embeddings.options import EmbeddingsConfig
 from recsys.layers.deep import deep_network
 from recsys.model import Columns, Loss
-from recsys.rankers.base import State
+from recsys.rankers.base import Explanation, State
 from recsys.rankers.features import REQUEST, FeatureOptions, FeatureRanker
 
-INTERESTS = "interests"  # in a state: of requests in concepts
+# in a state: of requests in concepts, and what speaks for any item
+INTERESTS, LEANING = "interests", "leaning"
 
 
 class SESAConfig(FeatureOptions):
@@ -50,8 +51,10 @@ class SESAConfig(FeatureOptions):
 class SESA(FeatureRanker):
     """A logit is a bias and, of K concepts, weight x interest of the request x share of the item.
 
-    All three are positive: a concept can only speak for an item, and the bias says how much has to.
-    The item's is learned from its labels, too; items without any label are free.
+    Interests and shares are at least 0; the weights are free, so that a concept can speak against
+    an item. The bias is the model's, the request's and the item's: how much a user likes anything,
+    how much anybody likes the item, and what concepts cannot say of items that have none.
+    Shares are learned from the items' labels, too; those of items without any label are free.
     """
 
     Config = SESAConfig
@@ -66,31 +69,35 @@ class SESA(FeatureRanker):
             raise ConfigError(f"ranker.concepts = {feature.name!r}: no item has a value of it")
         self.beta, self.bottleneck, k = config.beta, config.bottleneck, len(names)
         self.concepts = names if config.bottleneck else ()
-        self.interests = deep_network(self.request_width, config.hidden, k, dropout=config.dropout)
-        self.shares = deep_network(self.item_width, config.hidden, k, dropout=config.dropout)
+        # of each, the last number is its bias
+        hidden, dropout = config.hidden, config.dropout
+        self.request_tower = deep_network(self.request_width, hidden, k + 1, dropout=dropout)
+        self.item_tower = deep_network(self.item_width, hidden, k + 1, dropout=dropout)
         self.columns = {
-            "interests.0.weight": Columns((1,), self.request_widths),
-            "shares.0.weight": Columns((1,), self.item_widths),
+            "request_tower.0.weight": Columns((1,), self.request_widths),
+            "item_tower.0.weight": Columns((1,), self.item_widths),
         }
         labels = examples.item_column(feature)
         self.register_buffer("item_labels", labels.reshape(len(labels), -1), persistent=False)
-        # so that a fresh model's contributions, of softplus(0) each, sum to about minus the bias
+        # concepts begin by speaking for items, each about alike; of a fresh model all of them,
+        # softplus(0) twice, come to about minus the bias
         weight, each = k**-0.5, math.log(2) ** 2
-        self.raw_weights = nn.Parameter(torch.full((k,), math.log(math.expm1(weight))))
+        self.weights = nn.Parameter(torch.full((k,), weight))
         self.bias = nn.Parameter(torch.tensor(-k * weight * each if config.bottleneck else 0.0))
 
     def digest(self, state: State) -> State:
-        """INTERESTS [B, K], weighted."""
-        weights = F.softplus(self.raw_weights)
-        return {INTERESTS: weights * self._activated(self.interests(state[REQUEST]))}
+        """INTERESTS [B, K], weighted, and LEANING [B, 1]."""
+        interests, leaning = self._parted(self.request_tower(state[REQUEST]))
+        return {INTERESTS: self.weights * self._activated(interests), LEANING: leaning}
 
     def rate(self, state: State, items: Tensor) -> Tensor:
         """Logits [B, M, 1]."""
-        return self._summed(self._contributions(state, self.shares(items)))
+        return self._summed(self._explained(state, self.item_tower(items)))
 
-    def explain(self, inputs: dict[str, Tensor], items: Tensor) -> Tensor:
-        """Contributions [B, M, C] of `concepts` to the logits of item rows [B, M], in float64; they
-        sum to the logit minus the bias, but for the logit's last digit in float32.
+    def explain(self, inputs: dict[str, Tensor], items: Tensor) -> Explanation:
+        """What `concepts` contribute to the logits of item rows [B, M]. Their sum and the bias,
+        which is the model's, the request's and the item's, are what `score` rounds to float32, by a
+        part in 2**24 at most.
 
         Raises ConfigError for a network without the bottleneck.
         """
@@ -98,46 +105,56 @@ class SESA(FeatureRanker):
             return super().explain(inputs, items)
         state, vectors = self._looked_up(inputs, items)
         assert vectors is not None
-        return self._contributions(self.digest(state), self.shares(vectors))
+        return self._explained(self.digest(state), self.item_tower(vectors))
 
     def forward(self, batch: Batch, step: int) -> Loss:
         """Binary cross-entropy of the label and, by beta, of the item's concepts, a mean of K."""
         rows = batch.id(self.item)
         state, vectors = self._looked_up(self.inputs_of(batch), rows.unsqueeze(1))
         assert vectors is not None
-        shares = self.shares(vectors)
-        logits = self._summed(self._contributions(self.digest(state), shares)).squeeze(1)
+        described = self.item_tower(vectors)
+        logits = self._summed(self._explained(self.digest(state), described)).squeeze(1)
         total = F.binary_cross_entropy_with_logits(logits, self.labels(batch), reduction="sum")
         if self.bottleneck and self.beta:
             targets = self.labelled(rows)
-            losses = F.binary_cross_entropy_with_logits(
-                shares.squeeze(1).float(), targets, reduction="none"
-            )
+            shares, _ = self._parted(described.squeeze(1).float())
+            losses = F.binary_cross_entropy_with_logits(shares, targets, reduction="none")
             total = total + self.beta * (losses.mean(1) * targets.amax(1)).sum()
         return Loss(total, total.new_tensor(len(rows)))
 
     def labelled(self, rows: Tensor) -> Tensor:
         """Of which concepts item rows [n] are labelled, 0 or 1 [n, K]."""
         ids: Tensor = self.item_labels[rows]  # type: ignore[index, assignment]
-        marks = torch.zeros(len(rows), len(self.raw_weights) + 1, device=ids.device)
+        marks = torch.zeros(len(rows), len(self.weights) + 1, device=ids.device)
         return marks.scatter(1, ids, 1.0)[:, 1:]  # row 0 is no concept
 
     def recognised(self, rows: Tensor) -> Tensor:
         """Logits [n, K] of the concepts of item rows [n]."""
         values = self.items(rows)
         vectors = self.embeddings(values.ids, values.bags)
-        logits: Tensor = self.shares(self._joined(self.items.features, vectors, values.numbers))
-        return logits
+        joined = self._joined(self.items.features, vectors, values.numbers)
+        return self._parted(self.item_tower(joined))[0]
 
     def _activated(self, values: Tensor) -> Tensor:
         return F.softplus(values) if self.bottleneck else values
 
-    def _contributions(self, state: State, shares: Tensor) -> Tensor:
-        """[B, M, K] in float64, so that sums of them are exact to the last digit of a logit."""
-        return state[INTERESTS].unsqueeze(1).double() * self._activated(shares).double()
+    @staticmethod
+    def _parted(numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """What a tower says of concepts [..., K], and its bias [..., 1]."""
+        return numbers[..., :-1], numbers[..., -1:]
 
-    def _summed(self, contributions: Tensor) -> Tensor:
-        return (contributions.sum(2, keepdim=True) + self.bias.double()).float()
+    def _explained(self, state: State, described: Tensor) -> Explanation:
+        """Of requests and what the tower says of items [B, M, K + 1]."""
+        shares, liked = self._parted(described)
+        # in float64, so that nothing is lost between what is reported and what is summed
+        interests, shares = state[INTERESTS].unsqueeze(1).double(), self._activated(shares).double()
+        bias = self.bias.double() + state[LEANING].double() + liked.squeeze(2).double()
+        return Explanation(interests * shares, bias)
+
+    @staticmethod
+    def _summed(explained: Explanation) -> Tensor:
+        """Logits [B, M, 1]."""
+        return (explained.contributions.sum(2) + explained.bias).float().unsqueeze(2)
 
 
 def _naming(name: str, examples: Examples) -> Feature:

@@ -37,18 +37,42 @@ def test_named_contributions_sum_to_the_logit_and_each_is_what_it_says(
     assert sesa.concepts == ("g0", "g1", "g2", "g3")
     inputs = sesa.inputs_of(batch_from(sesa, rows_of(sesa, examples).slice(0, 30)))
     items = torch.arange(examples.num_items).repeat(30, 1)
-    contributions = sesa.explain(inputs, items)
+    contributions, bias = sesa.explain(inputs, items)
     state = sesa.encode(inputs)
     logits = sesa.score(state, items).double().squeeze(2)
-    assert contributions.shape == (*items.shape, 4) and (contributions >= 0).all()
-    # a logit is a float32, rounded to a part in 2**24: below 16 that is less than 1e-6
+    assert contributions.shape == (*items.shape, 4)
+    # a logit is a float32, rounded by a part in 2**24 at most: below 16 that is less than 1e-6
     slack = (logits.abs() * 2**-24).clamp(min=1e-6)
-    assert ((contributions.sum(2) - (logits - sesa.bias.double())).abs() <= slack).all()
+    assert ((contributions.sum(2) + bias - logits).abs() <= slack).all()
     for place in range(4):
         without = state[INTERESTS].clone()
         without[:, place] = 0
-        change = logits - sesa.score({INTERESTS: without}, items).double().squeeze(2)
-        assert ((change - contributions[..., place]).abs() <= 2 * slack).all()
+        changed = sesa.score(state | {INTERESTS: without}, items).double().squeeze(2)
+        assert ((logits - changed - contributions[..., place]).abs() <= 2 * slack).all()
+
+
+@torch.no_grad()
+def test_the_bias_is_all_that_no_concept_says(examples: Examples) -> None:
+    """Two requests' and two items' biases, by hand: they add up, whoever meets whom."""
+    ranker = fresh(small("sesa", concepts="genre"), examples).eval()
+    inputs = ranker.inputs_of(batch_from(ranker, rows_of(ranker, examples).slice(0, 2)))
+    bias = ranker.explain(inputs, torch.tensor([[1, 2], [1, 2]])).bias
+    torch.testing.assert_close(bias[0, 0] + bias[1, 1], bias[0, 1] + bias[1, 0])
+    ranker.bias += 0.5
+    more = ranker.explain(inputs, torch.tensor([[1, 2], [1, 2]])).bias
+    torch.testing.assert_close(more, bias + 0.5)
+
+
+@torch.no_grad()
+def test_a_concept_speaks_for_items_or_against_them(examples: Examples) -> None:
+    ranker = fresh(small("sesa", concepts="genre"), examples).eval()
+    inputs = ranker.inputs_of(batch_from(ranker, rows_of(ranker, examples).slice(0, 2)))
+    items = torch.tensor([[1, 2], [1, 2]])
+    before = ranker.explain(inputs, items).contributions
+    ranker.weights[1] = -ranker.weights[1]
+    after = ranker.explain(inputs, items).contributions
+    assert (before > 0).all()
+    torch.testing.assert_close(after, before * torch.tensor([1.0, -1.0, 1.0, 1.0]).double())
 
 
 @torch.no_grad()
