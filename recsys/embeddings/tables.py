@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TypeAlias
 
 import torch
@@ -83,6 +84,16 @@ class Embeddings(nn.Module):
         if pooled and "bags" in self.sharded:
             probes |= _bags(self.sharded["bags"], self._lookups["bags"], self.maps, pooled)
         return combine(self.layout, probes, {**ids, **dict.fromkeys(pooled, _NO_BAG)}, padded)
+
+    def replicated_rows(
+        self, ids: dict[str, Tensor], bags: dict[str, Bag]
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Replicated tables and the rows that `forward` reads of them, a feature's at a time."""
+        read = dict(ids) | {name: _jagged(bag)[0] for name, bag in bags.items()}
+        for table in self.tables:
+            for lookup in lookups_by(self.layout, {table}):
+                if lookup.feature in read:
+                    yield table, self.maps(lookup, read[lookup.feature])
 
     @torch.no_grad()
     def fill(self, weights: Tensor, table: str, first_row: int = 0, first_column: int = 0) -> None:

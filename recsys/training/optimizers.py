@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,7 +20,7 @@ from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from feature_store.errors import ConfigError
 from recsys.embeddings.tables import Embeddings
-from recsys.training.decay import FusedDecay, decay_moved_rows
+from recsys.training.decay import FusedDecay, FusedMiniBatchAware, MiniBatchAware, decay_moved_rows
 from recsys.training.options import OptimizerConfig
 
 _FUSED = {
@@ -74,6 +76,11 @@ class Optimizer:
         self._kernels = _kernels(model)
         decay = config.weight_decay
         self._decays = [FusedDecay(kernel, decay) for kernel in self._kernels] if decay else []
+        self._aware: list[MiniBatchAware | FusedMiniBatchAware] = []
+        if by_count := config.mini_batch_aware_decay:
+            embeddings = [module for module in model.modules() if isinstance(module, Embeddings)]
+            self._aware += [MiniBatchAware(module, by_count) for module in embeddings]
+            self._aware += [FusedMiniBatchAware(kernel, by_count) for kernel in self._kernels]
 
     def set_rate(self, factor: float) -> None:
         """Scale the learning rates."""
@@ -102,6 +109,20 @@ class Optimizer:
         for kernel in self._kernels:
             kernel.set_optimizer_step(step)
 
+    @contextmanager
+    def counting(self, summed: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+        """What is read within is an epoch, as mini-batch-aware regularisation counts it: `summed`
+        adds up a tensor of all processes."""
+        for aware in self._aware:
+            aware.counting = True
+        try:
+            yield
+        finally:
+            for aware in self._aware:
+                aware.counting = False
+        for aware in self._aware:
+            aware.counted(summed)
+
     def zero_grad(self) -> None:
         """Forget the gradients of dense weights."""
         self.dense.zero_grad()
@@ -117,6 +138,8 @@ class Optimizer:
             rate = self.dense.param_groups[0]["lr"] if self.config.name == "adamw" else None
             for weights in self.tables:
                 decay_moved_rows(weights, decay, rate)
+        for aware in self._aware:
+            aware.step(self.dense.param_groups[0]["lr"])
         self.dense.step()
         for decayed in self._decays:
             decayed.step()

@@ -35,6 +35,12 @@ class OptimizerConfig(Options):
         description="L2 penalty; apart from the gradient by adamw and in sharded tables. Of tables "
         "it reaches the rows that a batch reads, and no others.",
     )
+    mini_batch_aware_decay: float = Field(
+        0.0,
+        ge=0,
+        description="Of tables, apart from the gradient: a row that a batch reads shrinks by the "
+        "rate times this over the row's reads in an epoch, which are counted first.",
+    )
     beta2: float = Field(
         0.999, gt=0, lt=1, description="Second moment's decay of Adam, fused ones included."
     )

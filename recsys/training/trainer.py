@@ -18,7 +18,7 @@ from recsys.data.batch import Batch
 from recsys.data.reader import Reader
 from recsys.distributed import Group
 from recsys.figure import Figure
-from recsys.model import TrainedModel
+from recsys.model import TrainedModel, answering
 from recsys.training import checkpoint
 from recsys.training.background import Writer
 from recsys.training.growth import describe, same_optimizers, unwrap
@@ -129,6 +129,8 @@ class Trainer:
         elif resume:
             self._note("there is no checkpoint to go on from: the training begins")
         try:
+            if self.config.optimizer.mini_batch_aware_decay and not self._over:
+                self._count_rows()
             while not (self._over or self.progress.stopped):
                 self._epoch()
         finally:
@@ -182,6 +184,19 @@ class Trainer:
                 self._save()
         self._end_epoch(time.perf_counter() - start)
 
+    def _count_rows(self) -> None:
+        """Read an epoch without learning from it, to know how often each row is read."""
+        position = self.reader.state_dict()
+        self.reader.load_state_dict({**position, "epoch": 0, "next_batch": 0})
+        self._unwrapped.begin_epoch(1)
+        with answering(self._unwrapped), self.optimizer.counting(self.group.sum):
+            for step, batch in enumerate(self.reader):
+                self.model(self._here(batch), step)
+        self.reader.load_state_dict(position)
+
+    def _here(self, batch: Batch) -> Batch:
+        return batch.to(self.group.device) if self.group.device.type != "cpu" else batch
+
     def step(self, batch: Batch) -> None:
         """One step of all optimizers on a batch, which is this process's part of the whole.
 
@@ -189,7 +204,7 @@ class Trainer:
         """
         state, group = self.progress, self.group
         self.optimizer.set_rate(self.config.optimizer.factor(state.step, self.planned_steps))
-        batch = batch.to(group.device) if group.device.type != "cpu" else batch
+        batch = self._here(batch)
         autocast = (
             torch.autocast(group.device.type, torch.bfloat16)
             if self.config.precision == "bf16"

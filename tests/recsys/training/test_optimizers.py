@@ -219,6 +219,60 @@ def test_weight_decay_reaches_the_rows_of_sharded_tables_that_were_read(
             assert found.any(1).nonzero().squeeze(1).tolist() == read
 
 
+@pytest.mark.parametrize("shard_above_mb", [0, 64], ids=["sharded", "replicated"])
+def test_mini_batch_aware_decay_by_hand(group: Group, shard_above_mb: float) -> None:
+    """Gradient [.1, .2], rate .5, lambda .01, read 4 times in an epoch: equation 7 of DIN's paper.
+    With one read each step the row is what the equation says twice over."""
+    config = OptimizerConfig(
+        name="sgd",
+        learning_rate=0.5,
+        sharded="sgd",
+        sharded_learning_rate=0.5,
+        mini_batch_aware_decay=0.01,
+    )
+    features = [FeatureSpec("item", "item", 5), FeatureSpec("tags", "tags", 4, pooled=True)]
+    layout = make_layout(features, 4, PerFeature(shard_above_mb=shard_above_mb))
+    model = nn.Module()
+    model.embeddings = Embeddings(layout)
+    model.forward = lambda ids, tags: model.embeddings({"item": ids}, {"tags": tags})  # type: ignore[method-assign, assignment]
+    fuse(model, config)
+    sharded = shard(model, group, config)
+    optimizer = Optimizer(sharded, config)
+
+    def weights() -> dict[str, Tensor]:
+        state = sharded.state_dict()
+        return {
+            n.split(".")[-2]: v.local_tensor() if hasattr(v, "local_tensor") else v
+            for n, v in state.items()
+        }
+
+    start, gradient = torch.tensor([1.0, -2.0] * 2), torch.tensor([0.1, 0.2] * 2)
+    for table in weights().values():
+        table[:] = start
+    with torch.no_grad(), optimizer.counting(group.sum):
+        for _ in range(2):
+            sharded(torch.tensor([3, 1, 3]), torch.tensor([[2, 0], [2, 0], [0, 0]]))
+    assert all((table == start).all() for table in weights().values())
+    expected = start
+    for times in (1, 2):
+        optimizer.set_rate(1.0)
+        optimizer.zero_grad()
+        found = sharded(torch.tensor([3]), torch.tensor([[2]]))
+        sum((found[name] @ gradient).sum() for name in ("item", "tags")).backward()
+        optimizer.step()
+        expected = expected - 0.5 * (gradient + 0.01 / 4 * expected)
+        for table, row in (("item", 3), ("tags", 2)):
+            torch.testing.assert_close(weights()[table][row], expected, rtol=0, atol=1e-6)
+            others = [n for n in range(len(weights()[table])) if n != row]
+            assert (weights()[table][others] == start).all()
+        if times == 1:
+            torch.testing.assert_close(expected, torch.tensor([0.94875, -2.0975] * 2))
+    with torch.no_grad():  # what answers shrinks nothing
+        model.eval()
+        sharded(torch.tensor([3]), torch.tensor([[2]]))
+    torch.testing.assert_close(weights()["item"][3], expected, rtol=0, atol=1e-6)
+
+
 def test_what_is_read_to_answer_does_not_decay(group: Group) -> None:
     config = OptimizerConfig(weight_decay=0.4, sharded="sgd", sharded_learning_rate=0.1)
     model = Model()
