@@ -74,6 +74,13 @@ class Protocol(Options, ABC):
         sampled = f"-sampled{self.sampled_candidates}" if self.sampled_candidates else ""
         return self.base_name + new + sampled
 
+    @property
+    def grows(self) -> bool:
+        """Whether histories of labelled rows hold earlier events of the rows' own role, too, as
+        they do where every event is answered when it comes; otherwise they end with what was
+        known before the first of the role."""
+        return False
+
     @abstractmethod
     def role(self, events: ir.Table, schema: Schema) -> ir.StringColumn:
         """The role of every event."""
@@ -227,14 +234,21 @@ class UserHoldout(Protocol):
 
     Of a held-out user the first part of the events is the input and the rest the target, as in
     ComiRec (Cen et al., KDD 2020), which ranks what is in the input again, and trains on a user's
-    events from the fifth on.
+    events from the fifth on. With `input = 0` labelled rows are as in DIN's MovieLens (Zhou et al.,
+    KDD 2018): each event of a held-out user is asked for, and those before it are history.
     """
 
     protocol: Literal["user_holdout"] = "user_holdout"
     needs_clock = ("time", "order")
     validation: float = Field(0.1, gt=0, lt=1, description="Share of users.")
     test: float = Field(0.1, gt=0, lt=1, description="Share of users.")
-    input: float = Field(0.8, gt=0, lt=1, description="Share of a held-out user's events.")
+    input: float = Field(
+        0.8,
+        ge=0,
+        lt=1,
+        description="Share of a held-out user's events that are shown and not asked for. With 0 "
+        "rankers are asked for each, and read those before it.",
+    )
     seed: int = Field(0, ge=0, description="Which users are held out.")
 
     @model_validator(mode="after")
@@ -245,8 +259,13 @@ class UserHoldout(Protocol):
 
     @property
     def base_name(self) -> str:
-        """`user_holdout`."""
-        return self.protocol
+        """`user_holdout`, or `user_holdout-each` where every event of theirs is asked for."""
+        return self.protocol if self.input else f"{self.protocol}-each"
+
+    @property
+    def grows(self) -> bool:
+        """Where nothing is input."""
+        return not self.input
 
     def role(self, events: ir.Table, schema: Schema) -> ir.StringColumn:
         """The role of every event."""

@@ -52,7 +52,7 @@ class Split:
     Two figures are comparable only when their fingerprints are equal: it covers `parts`, the
     log and every setting of the protocol (roles, filters, seen items, candidates, cold users).
     `returns` holds the events of negative quantity: they are nobody's interest, and reduce what
-    purchases are worth.
+    purchases are worth. Where it `grows`, labelled rows know earlier ones of their own role.
     """
 
     protocol: str
@@ -62,6 +62,7 @@ class Split:
     returns: ir.Table | None
     schema: Schema
     counts: dict[str, int]
+    grows: bool = False
 
 
 def make_split(
@@ -95,4 +96,6 @@ def make_split(
     settings = {f"split.{name}": value for name, value in config.model_dump(mode="json").items()}
     parts = {"data": log.fingerprint, **settings, **(labels.parts() if labels else {})}
     fingerprint = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-    return Split(config.short_name, fingerprint, parts, events, returns, schema, counts)
+    return Split(
+        config.short_name, fingerprint, parts, events, returns, schema, counts, config.grows
+    )

@@ -127,6 +127,7 @@ def write_examples(
             history_length=history_length,
             since=_stamp(since),
             negatives=_sampler(engine, events, schema, vocabularies, negatives),
+            grows=split.grows,
         ).write(events)
         summary = ExamplesSummary(
             protocol=split.protocol,
@@ -213,6 +214,7 @@ class _Rows:
     history_length: int
     since: int | None
     negatives: DrawnNegatives | None
+    grows: bool
 
     def write(self, events: ir.Table) -> dict[str, int]:
         """Write all files; returns the number of rows of each role."""
@@ -249,13 +251,14 @@ class _Rows:
         of_train = role == TRAIN
         since = self.since if of_train else None
         if self._per_event(role):
+            own = (role,) if self.rows_of.labels and self.grows else ()
             return event_rows(
                 block,
                 self.schema,
                 self.rows_of,
                 self.context,
                 asked=self.train_roles if of_train else (role,),
-                shown=self.train_roles if of_train else SHOWN[role],
+                shown=self.train_roles if of_train else (*SHOWN[role], *own),
                 length=self.history_length,
                 since=since,
                 negatives=self.negatives,

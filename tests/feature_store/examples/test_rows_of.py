@@ -18,7 +18,7 @@ from feature_store.event_log import EventLog
 from feature_store.examples import ExamplesSummary, RowsOf, files_of, write_examples
 from feature_store.labels import LabelConfig
 from feature_store.schema import Feature, Schema
-from feature_store.splits import GlobalTime, LeaveOneOut, make_split
+from feature_store.splits import GlobalTime, LeaveOneOut, UserHoldout, make_split
 
 SCHEMA = Schema(
     user="u",
@@ -209,3 +209,42 @@ def test_a_value_goes_through_json_and_contradictions_are_refused() -> None:
         RowsOf(per="user", labels=True)
     with pytest.raises(ConfigError, match="need the list 'history'"):
         RowsOf(histories={"bought": ("purchase",)})
+
+
+def test_each_event_of_held_out_users_is_asked_for_and_knows_those_before_it(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """DIN's MovieLens: users are held out whole, their earlier seconds are history."""
+    log = EventLog.create(tmp_path / "log", SCHEMA)
+    rows = [(user, "abcd"[n], n) for user in range(30) for n in range(4)]
+    users, items, seconds = zip(*rows, strict=True)
+    log.append(
+        pa.table(
+            {
+                "u": users,
+                "i": items,
+                "time": [datetime.fromtimestamp(second, UTC) for second in seconds],
+                "kind": ["click"] * len(rows),
+                "clicked": [float(second % 2) for second in seconds],
+            }
+        )
+    )
+    protocol = UserHoldout(input=0, validation=0.3, test=0.3)
+    assert protocol.short_name == "user_holdout-each"
+    split = make_split(engine, log, protocol, LabelConfig())
+    assert set(split.counts) == {"train", "validation", "test"}
+    rows_of = RowsOf(
+        per="event", histories={"past": (), "liked": ()}, positives=("liked",), labels=True
+    )
+    write_examples(engine, split, Catalogue(log.folder, SCHEMA), tmp_path / "out", rows_of=rows_of)
+    known = set()
+    for role in ("train", "validation", "test"):
+        table = pa.concat_tables(map(pq.read_table, files_of(tmp_path / "out", role)))
+        assert not known & set(table["u"].to_pylist())
+        known |= set(table["u"].to_pylist())
+        for item, past, liked in zip(
+            *(table[n].to_pylist() for n in ("i", "past", "liked")), strict=True
+        ):
+            assert past == list(range(1, item))
+            assert liked == [row for row in (2, 4) if row < item]
+    assert len(known) == 30
