@@ -24,6 +24,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks.trained import CONFIGS, train
+from feature_store.columns import LABEL
 from feature_store.protocols import TEST
 from pipelines.ingest import ingest_source
 from recsys.config import RunConfig, load_config
@@ -47,7 +48,7 @@ def measure(config: RunConfig, examples: Examples, group: Group, folder: Path) -
     """Test AUC of the epoch that validation chose, and the epoch."""
     best, progress = train(config, examples, group, folder)
     assert isinstance(best, Ranker)
-    found = predictions(config, examples, best, TEST, group)
+    found = predictions(config, examples, best, TEST, group)[LABEL]
     return found.metrics["AUC"], progress.best_epoch
 
 

@@ -27,6 +27,19 @@ COST, PROFIT = "_cost", "_profit"  # likewise
 DRAW = "_draw"  # of an event's rows: 0 is its own, then come its drawn negatives
 
 
+_OF_TASK = f"{LABEL}#"  # no feature's name holds this sign, and no path of Parquet is cut at it
+
+
+def label_of(task: str) -> str:
+    """The column of a task's label, such as `label#purchase`; that of the first task is `label`."""
+    return LABEL if task == LABEL else f"{_OF_TASK}{task}"
+
+
+def is_label(column: str) -> bool:
+    """Whether it holds the label of a task."""
+    return column == LABEL or column.startswith(_OF_TASK)
+
+
 def time_of(history: str) -> str:
     """The column beside a history of when its events were, such as `history_time`."""
     return f"{history}_{TIME}"

@@ -21,6 +21,7 @@ from feature_store.columns import (
     SECONDS,
     USER_ROW,
     VALUE,
+    is_label,
     time_of,
 )
 from feature_store.engine import Engine
@@ -119,6 +120,8 @@ def encode_events(
             events = engine.cache(events)
     numbers = [f.name for f in schema.of_side("context") if f.kind == "dense"]
     label = {} if schema.label is None else {LABEL: events[schema.label].cast("float32")}
+    tasks = [name for name in events.columns if is_label(name) and name != schema.label]
+    label |= {name: _number(events[name]) for name in tasks}
     encoded = events.select(
         *(USER_ROW, ITEM_ROW, POSITION, ROLE, schema.time, *members, *ids),
         *([] if schema.price is None else [PRICE, VALUE]),

@@ -23,6 +23,7 @@ from feature_store.columns import (
     TIME,
     USER_ROW,
     VALUE,
+    is_label,
     time_of,
 )
 from feature_store.errors import DataError
@@ -82,7 +83,7 @@ def event_rows(
     end = _moments(block)[rows] if rows_of.labels else rows
     lists = _lists(block, rows_of.histories, _has_role(block, shown), begin, end, length)
     event = block.rows.select([*_EVENT, *context]).take(pa.array(rows))
-    labelled = [LABEL] if LABEL in block.rows.column_names else []
+    labelled = [name for name in block.rows.column_names if is_label(name)]
     label = block.rows.select(labelled).take(pa.array(rows))
     table = pa.table(
         {
@@ -109,7 +110,7 @@ def _with_drawn(
     users, items = block.column(USER_ROW), block.column(ITEM_ROW)
     seconds = block.column(SECONDS)
     of_user, first = np.unique(block.user_of_row[rows[positive]], return_index=True)
-    ends = np.append(first[1:], len(positive))
+    ends = np.append(first, len(positive))[1:]
     for user, begin, end in zip(of_user, first, ends, strict=True):
         own = items[block.starts[user] : block.starts[user + 1]]
         event = rows[positive[begin:end]]
@@ -123,6 +124,11 @@ def _with_drawn(
         LABEL: np.concatenate([labels, np.zeros(len(place))]).astype(np.float32),
         DRAW: np.concatenate([np.zeros(len(rows), np.int64), number + 1]).astype(np.int32),
     }
+    # nobody was asked about a drawn item, so that it has no label of a further task
+    for name in table.column_names:
+        if is_label(name) and name != LABEL:
+            unknown = np.full(len(place), np.nan)
+            made[name] = np.concatenate([table[name].to_numpy(), unknown]).astype(np.float32)
     table = table.take(pa.array(source[order]))
     for name, values in made.items():
         column = pa.array(values[order])

@@ -17,6 +17,9 @@ def score(
     requests: Annotated[
         Path, typer.Option(help="Parquet with item ids, and whatever else the ranker reads.")
     ],
+    task: Annotated[
+        str | None, typer.Option(help="Which of the ranker's tasks; by default the first.")
+    ] = None,
     form: Format = None,
     require_signature: Signed = None,
     out: Out = None,
@@ -30,7 +33,7 @@ def score(
 
     scorer = Scorer.open(bundle_in(folder), signed_by=require_signature)
     warn_of_other_weights(folder, scorer.record.about)
-    scored = scorer.score_table(read_requests(requests))
+    scored = scorer.score_table(read_requests(requests), task or scorer.tasks[0])
     if out is not None:
         write_answers(scored, out)
     else:

@@ -11,6 +11,8 @@ from torch import Tensor
 from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
+from feature_store.columns import label_of
+
 
 @dataclass
 class Batch(Pipelineable):
@@ -18,7 +20,7 @@ class Batch(Pipelineable):
 
     `ids` [B, I] holds single ids, in the order of `id_names`; `lists` histories, targets and
     multi-hot features by name; all are int64, vocabulary rows or whole seconds. `dense` is [B, F]
-    in the order of `dense_names`, and `labels` [B, tasks] in that of `label_names`.
+    in the order of `dense_names`, and `labels` [B, tasks] in that of `label_names`, their columns.
     """
 
     ids: Tensor
@@ -45,9 +47,9 @@ class Batch(Pipelineable):
         return self.dense[:, self.dense_names.index(name)]
 
     def label(self, task: str) -> Tensor:
-        """The labels of a task [B]."""
+        """The labels of a task [B], NaN where a row has none."""
         assert self.labels is not None, "these examples have no labels"
-        return self.labels[:, self.label_names.index(task)]
+        return self.labels[:, self.label_names.index(label_of(task))]
 
     def jagged(self, name: str) -> JaggedTensor:
         """The values [sum of lengths] and lengths [B] of a list. Raises KeyError."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from feature_store.columns import LABEL
+from feature_store.columns import LABEL, is_label
 from feature_store.errors import DataError
 from recsys.data.batch import Batch
 
@@ -138,7 +138,7 @@ class Block:
     def to_batch(self) -> Batch:
         """These rows as a batch."""
         names = self.dense_names
-        labels = tuple(name for name in names if name == LABEL)
+        labels = tuple(name for name in names if is_label(name))
         numbers = tuple(name for name in names if name not in labels)
         return Batch(
             ids=self.ids,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from feature_store.columns import KNOWN_EVENTS, LAST_COST, LAST_PRICE, TRAIN_EVENTS
+from feature_store.columns import KNOWN_EVENTS, LABEL, LAST_COST, LAST_PRICE, TRAIN_EVENTS
 from feature_store.errors import DataError
 from feature_store.examples import ExamplesSummary, files_of
 from feature_store.parquet import read_parquet
@@ -48,6 +49,22 @@ class Examples:
     def num_items(self) -> int:
         """N: rows of the item vocabulary, the unknown row included."""
         return self._items.num_rows
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What labelled rows have labels of, the first of which every row has."""
+        return (LABEL, *self._further_tasks)
+
+    @property
+    def task_columns(self) -> tuple[str, ...]:
+        """Columns of the log that say how an event ended, beside the one of the first label."""
+        columns = (task["column"] for task in self._further_tasks.values())
+        return tuple(column for column in columns if column is not None)
+
+    @property
+    def _further_tasks(self) -> dict[str, dict[str, Any]]:
+        tasks: dict[str, dict[str, Any]] = self.summary.parts.get("labels.tasks", {})
+        return tasks
 
     @cached_property
     def train_events(self) -> Tensor:

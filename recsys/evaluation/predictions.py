@@ -45,7 +45,8 @@ class Predictions:
     def by_task(
         cls, ranker: Ranker, batches: Iterable[Batch], user: str, group: Group
     ) -> dict[str, Self]:
-        """Score all rows, for each of the ranker's tasks; every process gets those of all.
+        """Score all rows, for each of the ranker's tasks those that have a label of it; every
+        process gets those of all.
 
         `user` names the column of the user, which need not be among the ranker's inputs.
         """
@@ -67,12 +68,14 @@ class Predictions:
         own = {name: torch.cat(columns).numpy() for name, columns in of_batches.items()}
         gathered = group.gather(own)
         rows = {name: np.concatenate([columns[name] for columns in gathered]) for name in own}
-        return {
-            task: cls(rows["users"], rows["items"], labels, logits)
-            for task, labels, logits in zip(
-                ranker.tasks, rows["labels"].T, rows["logits"].T, strict=True
-            )
-        }
+        by_task = {}
+        for task, labels, logits in zip(
+            ranker.tasks, rows["labels"].T, rows["logits"].T, strict=True
+        ):
+            known = ~np.isnan(labels)
+            columns = (rows["users"], rows["items"], labels, logits)
+            by_task[task] = cls(*(column[known] for column in columns))
+        return by_task
 
     @cached_property
     def probabilities(self) -> np.ndarray:

@@ -39,12 +39,17 @@ def sample_recall(retriever: VectorRetriever, examples: Examples, count: int) ->
 
 
 def sample_auc(ranker: Ranker, examples: Examples, count: int) -> float:
-    """AUC of the first `count` labelled rows, the mean over all tasks."""
+    """AUC of the first `count` labelled rows, the mean over all tasks with labels there."""
     names = [*ranker.judged_by, *(column.name for column in ranker.inputs)]
     batches = list(_batches(examples, names, count))
     labels = torch.cat([ranker.labels(batch) for batch in batches])
     scores = torch.cat([ranker.predict(batch) for batch in batches])
-    return float(np.mean([auc(*task) for task in zip(labels.T, scores.T, strict=True)]))
+    areas = []
+    for of_task, score in zip(labels.T, scores.T, strict=True):
+        known = ~of_task.isnan()
+        if known.any():
+            areas.append(auc(of_task[known], score[known]))
+    return float(np.nanmean(areas))
 
 
 def _batches(examples: Examples, names: list[str], count: int) -> Iterator[Batch]:

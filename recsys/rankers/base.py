@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from feature_store.columns import LABEL
+from feature_store.columns import LABEL, label_of
 from feature_store.errors import ConfigError
 from feature_store.examples import RowsOf
 from recsys.data.batch import Batch
@@ -26,8 +26,8 @@ class Explanation(NamedTuple):
 
 
 class Ranker(TrainedModel):
-    """Says how likely the labels of a user and an item are: a logit for each of its `tasks`, which
-    are named after the labels' columns.
+    """Says how likely the labels of a user and an item are: a logit for each of its `tasks`, the
+    first of which every row has a label of.
 
     `inputs` describe the request; `item` names the column of the item, which is asked for beside
     them. A request is encoded once, whatever the number of its items, and an item's logits do not
@@ -37,7 +37,7 @@ class Ranker(TrainedModel):
     """
 
     rows_of = RowsOf(per="event", histories={}, labels=True)
-    tasks: ClassVar[tuple[str, ...]] = (LABEL,)
+    tasks: tuple[str, ...] = (LABEL,)
     item: str
     concepts: tuple[str, ...] = ()
 
@@ -71,17 +71,19 @@ class Ranker(TrainedModel):
         return self.score(state, batch.id(self.item).unsqueeze(1)).squeeze(1)
 
     def labels(self, batch: Batch) -> Tensor:
-        """The labels [B, tasks] of a batch, in the order of `tasks`."""
+        """The labels [B, tasks] of a batch, in the order of `tasks`; NaN where a row has none."""
         return torch.stack([batch.label(task) for task in self.tasks], dim=1)
 
     @property
     def judged_by(self) -> tuple[str, ...]:
         """The item and its labels."""
-        return self.item, *self.tasks
+        return self.item, *map(label_of, self.tasks)
 
     def forward(self, batch: Batch, step: int) -> Loss:
-        """Binary cross-entropy of every label."""
+        """Binary cross-entropy of every label that there is."""
         items = batch.id(self.item).unsqueeze(1)
         logits = self.logits(self.inputs_of(batch), items).squeeze(1).float()
-        losses = F.binary_cross_entropy_with_logits(logits, self.labels(batch), reduction="none")
-        return Loss(losses.sum(), losses.new_tensor(losses.numel()))
+        labels = self.labels(batch)
+        known = ~labels.isnan()
+        losses = F.binary_cross_entropy_with_logits(logits, labels.nan_to_num(), reduction="none")
+        return Loss((losses * known).sum(), known.sum().to(losses.dtype))

@@ -109,9 +109,11 @@ class FeatureRanker(Ranker):
         items = choose(config.item_features, examples, "item", option="ranker.item_features")
         # what is known only once the event has happened must not be asked before it
         outcome = [schema.label, schema.quantity, schema.event_type, schema.propensity]
+        outcome += examples.task_columns
         if examples.summary.parts.get("labels.negatives") is not None:
             # rows of drawn items carry the event's, which would tell the item that was chosen
             outcome += [schema.price, schema.cost]
+        self.tasks = examples.tasks
         context = choose(
             config.context_features,
             examples,

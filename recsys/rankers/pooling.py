@@ -10,8 +10,7 @@ from torch import Tensor
 
 from recsys.data.examples import Examples
 from recsys.embeddings.options import EmbeddingsConfig
-from recsys.layers.deep import Activation, deep_network
-from recsys.model import Columns
+from recsys.layers.deep import Activation
 from recsys.rankers.base import State
 from recsys.rankers.features import (
     REQUEST,
@@ -21,9 +20,10 @@ from recsys.rankers.features import (
     rows_of,
     vectors_of,
 )
+from recsys.rankers.top import TopOptions, columns_of_top, top_network
 
 
-class InterestOptions(HistoryRankerOptions):
+class InterestOptions(TopOptions, HistoryRankerOptions):
     """Options of rankers that make one vector of a history, and a deep network of all."""
 
     activation: Activation = Field(
@@ -53,14 +53,8 @@ class Pooling(FeatureRanker):
         widths = {**self.request_widths, **self.item_widths}
         for history in self.histories:
             widths |= {f"{history.name}.{name}": w for name, w in self.item_widths.items()}
-        self.deep = deep_network(
-            sum(widths.values()),
-            config.hidden,
-            len(self.tasks),
-            activation=config.activation,
-            dropout=config.dropout,
-        )
-        self.columns = {"deep.0.weight": Columns((1,), widths)}
+        self.deep = top_network(sum(widths.values()), config, len(self.tasks), config.activation)
+        self.columns = columns_of_top("deep", config, widths)
 
     def interest(self, history: str, items: Tensor, keys: Tensor, kept: Tensor) -> Tensor:
         """What a history says of items [B, M, I]: its vectors are keys [B, L, I], of which some

@@ -63,6 +63,8 @@ class SESA(FeatureRanker):
         self, config: SESAConfig, embeddings: EmbeddingsConfig, examples: Examples, seed: int = 0
     ) -> None:
         super().__init__(config, embeddings, examples, seed)
+        if len(self.tasks) > 1:
+            raise ConfigError("sesa learns the first label alone: leave labels.tasks out")
         feature = _naming(config.concepts, examples)
         names = tuple(str(name) for name in examples.vocabulary(feature.name).values.to_pylist())
         if not names:

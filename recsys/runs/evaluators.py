@@ -28,7 +28,7 @@ def validator(config: RunConfig, examples: Examples, group: Group) -> Validate:
     figures of its predictions."""
     if config.ranker is not None:
         return lambda model: (
-            predictions(config, examples, cast(Ranker, model), VALIDATION, group).metrics
+            predictions(config, examples, cast(Ranker, model), VALIDATION, group)[LABEL].metrics
         )
     judged = judge(config, examples, VALIDATION, group)
     return lambda model: judged(cast(Retriever, model)).metrics
@@ -50,8 +50,8 @@ def judge(
 
 def predictions(
     config: RunConfig, examples: Examples, ranker: Ranker, role: str, group: Group
-) -> Predictions:
-    """What a ranker predicts of all rows of a role: that an event's label is 1."""
+) -> dict[str, Predictions]:
+    """What a ranker predicts of all rows of a role, by task: that an event's label is 1."""
     user = examples.schema.user
     reader = examples.reader(
         role,
@@ -61,7 +61,7 @@ def predictions(
         rank=group.rank,
         world=group.world,
     )
-    return Predictions.by_task(ranker, reader, user, group)[LABEL]
+    return Predictions.by_task(ranker, reader, user, group)
 
 
 def make_evaluator(

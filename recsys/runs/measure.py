@@ -10,11 +10,12 @@ from typing import Any, cast
 import pandas as pd
 
 from feature_store.durable import write_parquet
-from feature_store.errors import ConfigError
+from feature_store.errors import ConfigError, DataError
 from feature_store.protocols import TEST
+from recsys.data.examples import Examples
 from recsys.evaluation.ceiling import CEILING
 from recsys.evaluation.given_lists import GivenLists
-from recsys.evaluation.predictions import summarise_predictions
+from recsys.evaluation.predictions import Predictions, summarise_predictions
 from recsys.rankers.base import Ranker
 from recsys.retrievers import build
 from recsys.retrievers.base import Retriever
@@ -128,23 +129,30 @@ def _measure_ranker(work: Work) -> dict[str, Any]:
     ranker = cast(Ranker, model)
     name, started = config.model.name, time.perf_counter()
     predicted = predictions(config, examples, ranker.to(group.device), TEST, group)
-    summary = summarise_predictions(predicted, replicates=config.evaluation.replicates)
-    if group.leads:
-        path = work.files.predictions_of(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        ids = [
-            examples.vocabulary(key).decode(rows)
-            for key, rows in (
-                (examples.schema.user, predicted.users),
-                (examples.schema.item, predicted.items),
-            )
-        ]
-        write_parquet(predicted.table(*ids), path)
     seconds = {"evaluate": round(time.perf_counter() - started, 3)}
     if (of_training := training_seconds(work.files)) is not None:
         seconds["fit"] = round(of_training, 3)
-    summary |= {"seconds": seconds, "config": config.model.model_dump(mode="json")}
-    return describe(config, examples, None) | {"rankers": {name: summary}}
+    summaries = {}
+    for task, rows in predicted.items():
+        label = name if task == ranker.tasks[0] else f"{name}_{task}"
+        if not len(rows.labels):
+            raise DataError(f"labels.tasks.{task}: no test event has this label")
+        if group.leads:
+            _write_predictions(rows, examples, work.files.predictions_of(label))
+        summaries[label] = {
+            **summarise_predictions(rows, replicates=config.evaluation.replicates),
+            "seconds": seconds,
+            "config": config.model.model_dump(mode="json"),
+        }
+    return describe(config, examples, None) | {"rankers": summaries}
+
+
+def _write_predictions(rows: Predictions, examples: Examples, path: Path) -> None:
+    schema = examples.schema
+    users = examples.vocabulary(schema.user).decode(rows.users)
+    items = examples.vocabulary(schema.item).decode(rows.items)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_parquet(rows.table(users, items), path)
 
 
 def _noting(bench: Bench) -> Callable[[str], None]:

@@ -8,13 +8,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from feature_store.catalogue import Catalogue
 from feature_store.engine import Engine, EngineConfig
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.examples import RowsOf, write_examples
-from feature_store.labels import LabelConfig, labelled
+from feature_store.labels import LabelConfig, TaskConfig, labelled
 from feature_store.schema import Feature, Schema
 from feature_store.splits import GlobalTime, Split, make_split
 from feature_store.vocabulary import Vocabulary
@@ -151,3 +152,67 @@ def test_labels_of_0_and_1_need_no_rule(engine: Engine, log: EventLog, tmp_path:
     split = make_split(engine, clicks, SPLIT, LabelConfig())
     write(engine, split, clicks, tmp_path / "e")
     assert [row[5] for row in rows(tmp_path / "e" / "train.parquet")] == [0.0, 1.0]
+
+
+def test_further_tasks_have_labels_of_their_own(
+    engine: Engine, log: EventLog, tmp_path: Path
+) -> None:
+    """From a column, where it is empty there is none; the first label stays as it was."""
+    tasks = {
+        "perfect": TaskConfig(column="stars", positive_from=5),
+        "late": TaskConfig(column="hour", positive_from=3),
+    }
+    split = make_split(engine, log, SPLIT, STARS.model_copy(update={"tasks": tasks}))
+    assert split.fingerprint != make_split(engine, log, SPLIT, STARS).fingerprint
+    write(engine, split, log, tmp_path / "e")
+    table = pq.read_table(tmp_path / "e" / "train.parquet")
+    columns = ["label", "label#perfect", "label#late"]
+    rows = [tuple(row.values()) for row in table.select(columns).to_pylist()]
+    assert rows == [(1, 1, 0), (0, 0, 0), (1, 0, 1)]
+    assert "labels.tasks" not in make_split(engine, log, SPLIT, STARS).parts
+
+
+TYPED = Schema(**{**SCHEMA.model_dump(), "event_type": "device"})
+
+
+@pytest.mark.parametrize(
+    ("task", "schema", "message"),
+    [
+        ({"column": "star"}, SCHEMA, r"tasks\.t\.column: .* no column 'star'; they have: device"),
+        ({"column": "device"}, SCHEMA, "'device' holds no numbers"),
+        ({"column": "stars"}, SCHEMA, r"set labels\.tasks\.t\.positive_from .* = 4"),
+        ({"event_types": ["phone"]}, SCHEMA, "names no types: give its schema the event_type role"),
+        (
+            {"event_types": ["fax"]},
+            TYPED,
+            "the type 'fax'; this log has: desk, ph",
+        ),
+        ({"column": "hour", "among": ["fax"]}, TYPED, "no event is of the type 'fax'"),
+    ],
+)
+def test_tasks_of_what_a_log_does_not_say_are_refused(
+    task: dict[str, object], schema: Schema, message: str, engine: Engine
+) -> None:
+    config = LabelConfig(positive_from=4, tasks={"t": task})  # type: ignore[dict-item]
+    columns = {"stars": pa.array([1.0, 4.0, 5.0], pa.float32()), "hour": [0, 1, 1]}
+    rows = engine.table(pa.table({**columns, "device": ["desk", "phone", None]}))
+    with pytest.raises(DataError, match=message) as caught:
+        labelled(engine, rows, schema, config)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ({"t": {}}, "name a column or event_types"),
+        ({"t": {"column": "a", "event_types": ["b"]}}, "and not both"),
+        ({"t": {"event_types": ["b"], "positive_from": 1}}, "positive_from is of a column"),
+        ({"Label": {"column": "a"}}, "'Label' is the first task's name"),
+        ({"a.b": {"column": "a"}}, "call it otherwise"),
+    ],
+)
+def test_tasks_that_say_too_little_or_too_much_are_refused(
+    tasks: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        LabelConfig(tasks=tasks)  # type: ignore[arg-type]

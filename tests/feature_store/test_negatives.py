@@ -18,7 +18,7 @@ from feature_store.engine import Engine, EngineConfig
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.examples import RowsOf, write_examples
-from feature_store.labels import LabelConfig, NegativesConfig
+from feature_store.labels import LabelConfig, NegativesConfig, TaskConfig
 from feature_store.negatives import DrawnNegatives
 from feature_store.schema import Feature, Schema
 from feature_store.splits import GlobalTime, make_split
@@ -159,3 +159,27 @@ def test_rules_about_labels_need_labels(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"labels\.negatives\.per_positive = 4"):
             make_split(engine, log, CUTS, LabelConfig())
     assert "labels.negatives" not in LabelConfig().parts()  # older fingerprints stay right
+
+
+def test_drawn_items_have_no_further_labels(tmp_path: Path) -> None:
+    """What became of an event tells nothing of an item that was put beside it."""
+    typed = Schema(**{**SCHEMA.model_dump(), "event_type": "device"})
+    rows = [(1, 1, 1, "tv"), (2, 2, 2, "phone"), (1, 3, 59, "tv"), (1, 4, 61, "tv")]
+    rows.append((1, 5, 90, "tv"))
+    log = EventLog(log_of(tmp_path / "log", rows).folder, typed)
+    config = LabelConfig(
+        negatives=NegativesConfig(per_positive=1), tasks={"tv": TaskConfig(event_types=("tv",))}
+    )
+    with Engine(EngineConfig(threads=1)) as engine:
+        write_examples(
+            engine,
+            make_split(engine, log, CUTS, config),
+            Catalogue(log.folder, typed),
+            tmp_path / "examples",
+            rows_of=RowsOf("event", labels=True),
+            negatives=config.negatives,
+        )
+    table = pq.read_table(tmp_path / "examples" / "train.parquet").to_pandas()
+    drawn = table["label"] == 0
+    assert drawn.any() and table["label#tv"].isna().equals(drawn)
+    assert table.loc[~drawn, "label#tv"].tolist() == [1, 0, 1]
