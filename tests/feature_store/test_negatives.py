@@ -150,6 +150,40 @@ def test_rows_beside_every_positive_of_a_log_without_labels(tmp_path: Path) -> N
     assert following is None
 
 
+def test_a_role_may_have_no_positive(tmp_path: Path) -> None:
+    """As in a block of users of whom nobody has a positive in the role."""
+    log = EventLog.create(
+        tmp_path / "log",
+        Schema(
+            user="u",
+            item="i",
+            label="y",
+            features=(
+                *SCHEMA.features,
+                Feature(name="y", kind="dense", side="context", dtype="float32"),
+            ),
+        ),
+    )
+    users, items, at, labels = zip(
+        (1, 1, 1, 1.0), (2, 5, 9, 1.0), (1, 3, 50, 0.0), (1, 4, 70, 0.0), (1, 2, 90, 1.0),
+        strict=True,
+    )  # fmt: skip
+    times = [datetime.fromtimestamp(second, UTC) for second in at]
+    devices = ["tv"] * len(users)
+    log.append(pa.table({"u": users, "i": items, "time": times, "device": devices, "y": labels}))
+    config = LabelConfig(negatives=NegativesConfig(per_positive=2))
+    with Engine(EngineConfig(threads=1)) as engine:
+        summary = write_examples(
+            engine,
+            make_split(engine, log, CUTS, config),
+            Catalogue(log.folder, log.schema),
+            tmp_path / "examples",
+            rows_of=RowsOf("event", labels=True),
+            negatives=config.negatives,
+        )
+    assert (summary.rows["validation"], summary.rows["test"]) == (1, 3)
+
+
 def test_rules_about_labels_need_labels(tmp_path: Path) -> None:
     log = log_of(tmp_path / "log", [(1, 1, 1, "tv"), (1, 2, 70, "tv"), (1, 3, 90, "tv")])
     rule = LabelConfig(positive_from=3, negatives=NegativesConfig())
