@@ -68,10 +68,12 @@ def event_rows(
     shown: tuple[str, ...],
     length: int,
     since: int | None = None,
+    delay: int = 0,
     negatives: DrawnNegatives | None = None,
 ) -> pa.Table:
     """One row an event whose role is `asked`: its context, and lists of the last `length` events
-    before it whose role is `shown`; without labels the item is the target. Behind every positive
+    before it whose role is `shown`, and of rows with labels those at least `delay` seconds older;
+    without labels the item is the target. Behind every positive
     come the rows of its `negatives`, which differ from it in item and label; DRAW numbers them."""
     wanted = _has_role(block, asked)
     if rows_of.labels and LABEL in block.rows.column_names:
@@ -80,7 +82,7 @@ def event_rows(
         wanted &= block.column(SECONDS) >= since
     rows = np.flatnonzero(wanted)
     begin = block.starts[:-1][block.user_of_row[rows]]
-    end = _moments(block)[rows] if rows_of.labels else rows
+    end = _moments(block, delay)[rows] if rows_of.labels else rows
     lists = _lists(block, rows_of.histories, _has_role(block, shown), begin, end, length)
     event = block.rows.select([*_EVENT, *context]).take(pa.array(rows))
     labelled = [name for name in block.rows.column_names if is_label(name)]
@@ -202,9 +204,14 @@ def _has_role(block: Block, roles: tuple[str, ...]) -> np.ndarray:
     return pc.is_in(block.rows.column(ROLE), pa.array(roles)).to_numpy().copy()
 
 
-def _moments(block: Block) -> np.ndarray:
-    """The first row [n] that has the user and the second of each row."""
+def _moments(block: Block, delay: int = 0) -> np.ndarray:
+    """The first row [n] that has the user and the second of each row; with `delay` the first that
+    is less than so many seconds older."""
     seconds = block.column(SECONDS)
+    if delay and len(seconds):
+        since = seconds - seconds.min() + delay
+        users = block.user_of_row * (since.max() + 1)  # apart by more than any two seconds
+        return np.searchsorted(users + since, users + since - delay, side="right")
     new = np.ones(len(seconds), dtype=bool)
     new[1:] = seconds[1:] != seconds[:-1]
     new[block.starts[:-1]] = True

@@ -30,6 +30,7 @@ class RowsOf:
             are part of lists, and nobody's question.
         texts: models read the texts of items.
         positives: which of the lists hold only events whose label is 1.
+        delay: lists of labelled training rows hold only events at least so many seconds older.
     """
 
     per: Literal["user", "event"] = "user"
@@ -39,10 +40,13 @@ class RowsOf:
     labels: bool = False
     texts: bool = False
     positives: tuple[str, ...] = ()
+    delay: int = 0
 
     def __post_init__(self) -> None:
         if self.positives and not self.labels:
             raise ConfigError(f"the list {self.positives[0]!r} holds positives: it needs labels")
+        if self.delay and not self.labels:
+            raise ConfigError("lists are delayed in rows with labels alone")
         if self.labels and self.per == "user":
             raise ConfigError("labels are of events: rows with labels are per = 'event'")
         if not self.labels and HISTORY not in self.histories:

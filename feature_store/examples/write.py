@@ -261,6 +261,7 @@ class _Rows:
                 shown=self.train_roles if of_train else (*SHOWN[role], *own),
                 length=self.history_length,
                 since=since,
+                delay=self.rows_of.delay if of_train else 0,
                 negatives=self.negatives,
             )
         if of_train:

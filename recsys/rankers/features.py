@@ -27,6 +27,7 @@ from recsys.layers.standardise import Standardise
 from recsys.options import ModelConfig
 from recsys.rankers.base import Ranker, State
 
+_DAY_S = 86_400
 REQUEST = "request"  # in a state: what is known of the request itself
 
 
@@ -72,6 +73,13 @@ class HistoryRankerOptions(FeatureOptions):
     """Options of rankers that read histories, too."""
 
     max_length: int = Field(50, ge=1, description="L: the last events of a history that are read.")
+    delay_days: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="In training histories end so long before the event, as they do where "
+        "requests are answered from what was known some days ago.",
+    )
     histories: dict[str, HistoryOptions] = Field(
         {HISTORY: HistoryOptions()},
         min_length=1,
@@ -98,6 +106,7 @@ class FeatureRanker(Ranker):
             histories={name: history.event_types for name, history in histories.items()},
             positives=tuple(name for name, history in histories.items() if history.positives),
             labels=True,
+            delay=round(getattr(config, "delay_days", 0.0) * _DAY_S),
         )
 
     def __init__(

@@ -108,6 +108,27 @@ def test_labelled_rows_know_nothing_of_their_own_second(
     assert [letters(row["history"]) for row in roles["test"]] == ["abcdeabc"]
 
 
+@pytest.mark.parametrize(
+    ("delay", "of_train"),
+    [
+        (1, ["", "", "", "abc", "abc", "abcde", ""]),
+        (10, ["", "", "", "abc", "abc", "abcde", ""]),
+        (11, ["", "", "", "", "", "abc", ""]),
+        (20, ["", "", "", "", "", "abc", ""]),
+        (21, ["", "", "", "", "", "", ""]),
+    ],
+)
+def test_histories_of_training_end_so_long_before_the_event(
+    engine: Engine, log: EventLog, tmp_path: Path, delay: int, of_train: list[str]
+) -> None:
+    rows_of = RowsOf(per="event", labels=True, delay=delay)
+    roles = write(engine, log, tmp_path / "e", rows_of)
+    assert [letters(row["history"]) for row in roles["train"]] == of_train
+    # others are asked when they are asked
+    assert [letters(row["history"]) for row in roles["validation"]] == ["abcdea"] * 2
+    assert [letters(row["history"]) for row in roles["test"]] == ["abcdeabc"]
+
+
 def test_histories_hold_what_has_no_label_and_positives_alone_if_asked(
     engine: Engine, tmp_path: Path
 ) -> None:
@@ -205,6 +226,8 @@ def test_rows_may_lie_in_several_files_in_their_order(
 def test_a_value_goes_through_json_and_contradictions_are_refused() -> None:
     rows_of = RowsOf("event", {"history": (), "bought": ("purchase",)}, labels=True, texts=True)
     assert RowsOf.from_dict(asdict(rows_of)) == rows_of
+    with pytest.raises(ConfigError, match="delayed in rows with labels"):
+        RowsOf(per="event", delay=60)
     with pytest.raises(ConfigError, match="labels are of events"):
         RowsOf(per="user", labels=True)
     with pytest.raises(ConfigError, match="need the list 'history'"):
