@@ -7,12 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # The same examples every time, so that what passed once passes; HYPOTHESIS_PROFILE=explore draws
 # others, to look for what nobody thought of.
-settings.register_profile("repeatable", derandomize=True)
-settings.register_profile("explore", derandomize=False)
+# a busy machine is slow, and nothing is wrong with the code
+for name, derandomize in (("repeatable", True), ("explore", False)):
+    settings.register_profile(
+        name,
+        derandomize=derandomize,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 # Tests run in several processes: torch's threads of one would wait for those of another.
