@@ -49,7 +49,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "Money": {
         "GMV": "money of the test purchases found among the first k, a user's mean",
         "GMVCapture": "money of the test purchases found among the first k, over that of all",
-        "Profit": "the same less what the goods cost the seller: below 0 for sales at a loss",
+        "Profit": "money of the targets in the list less what the goods cost the seller",
         "ProfitCapture": "profit found among the first k, over that of all profitable purchases",
         "PriceNDCG": "NDCG whose gains are the money of the purchases",
         "ExpectedRevenue": "price times predicted probability of purchase, summed over the list",

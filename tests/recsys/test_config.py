@@ -41,7 +41,7 @@ def error_of(config: dict[str, Any], overrides: list[str] | None = None) -> str:
             "trainer.epoch: did you mean trainer.epochs?",
             "checkpoint_every",
         ),
-        ({"trainer": {"optimizer": {"lr": 1}}}, "trainer.optimizer.lr", "learning_rate, name"),
+        ({"trainer": {"optimizer": {"lr": 1}}}, "trainer.optimizer.lr", "learning_rate, mini_batch_aware_decay, name"),
         (
             {"export": {"index": {"kind": "faiss", "factroy": "Flat"}}},
             "export.index.factroy: did you mean export.index.factory?",
