@@ -52,6 +52,7 @@ class Generator(nn.Module):
         """What finds items [B, n] of the cascade, -1 for none, and their scores [B, n]."""
 
         def find() -> tuple[Tensor, Tensor]:
+            """In the retriever's own rows."""
             asked = self.translation.batch(batch, self.inputs)
             hidden = None
             if exclude is not None:

@@ -64,6 +64,7 @@ class _ByBatch(torch.autograd.Function):
     def forward(
         context: Any, rows: Tensor, alpha: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """The rows, activated [n, C], and the mean and the variance [C] that they were by."""
         group = current_group()
         sums = group.sum(torch.cat([weights @ rows, weights.sum().unsqueeze(0)]))
         count = sums[-1].clamp(min=1)
@@ -79,6 +80,7 @@ class _ByBatch(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        """Gradients of rows and alpha; other processes' rows have a part in the statistics."""
         rows, share, alpha, weights, mean, scale, count = context.saved_tensors
         gradient = gradients[0]
         inner = gradient * rows

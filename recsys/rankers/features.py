@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from feature_store.columns import HISTORY
+from feature_store.errors import ConfigError
 from feature_store.examples import RowsOf
 from feature_store.options import Options
 from feature_store.schema import Feature
@@ -36,7 +37,7 @@ def vectors_of(history: str) -> str:
     return f"{history}.vectors"
 
 
-def rows_of(history: str) -> str:
+def item_rows_of(history: str) -> str:
     """The name in a state of the item rows of a history."""
     return f"{history}.rows"
 
@@ -116,12 +117,16 @@ class FeatureRanker(Ranker):
         schema = examples.schema
         users = choose(config.user_features, examples, "user", option="ranker.user_features")
         items = choose(config.item_features, examples, "item", option="ranker.item_features")
-        # what is known only once the event has happened must not be asked before it
-        outcome = [schema.label, schema.quantity, schema.event_type, schema.propensity]
-        outcome += examples.task_columns
+        told = [schema.label, *examples.task_columns]
         if examples.summary.parts.get("labels.negatives") is not None:
             # rows of drawn items carry the event's, which would tell the item that was chosen
-            outcome += [schema.price, schema.cost]
+            told += [schema.price, schema.cost]
+        if leaks := [name for name in config.context_features if name in told]:
+            raise ConfigError(
+                f"ranker.context_features names {', '.join(leaks)}, which gives the label away"
+            )
+        # what is known only once the event has happened must not be asked before it
+        outcome = [*told, schema.quantity, schema.event_type, schema.propensity]
         self.tasks = examples.tasks
         context = choose(
             config.context_features,
@@ -167,7 +172,7 @@ class FeatureRanker(Ranker):
 
     def digest(self, state: State) -> State:
         """What is kept of requests: by default all, which is REQUEST [B, R] and, of each history,
-        `vectors_of` it [B, L, I] and `rows_of` it [B, L], which are 0 where it is padded."""
+        `vectors_of` it [B, L, I] and `item_rows_of` it [B, L], which are 0 where it is padded."""
         return state
 
     def encode(self, inputs: dict[str, Tensor]) -> State:
@@ -207,7 +212,7 @@ class FeatureRanker(Ranker):
             parts = together.split([part.numel() for part in rows])
             joined = [part.unflatten(0, of.shape) for part, of in zip(parts, rows, strict=True)]
         for history, part, row in zip(self.histories, joined, rows, strict=False):
-            state[rows_of(history.name)] = row
+            state[item_rows_of(history.name)] = row
             state[vectors_of(history.name)] = part * (row != 0).unsqueeze(2)
         return state, None if items is None else joined[-1]
 

@@ -18,7 +18,7 @@ from recsys.rankers.features import (
     REQUEST,
     FeatureRanker,
     HistoryRankerOptions,
-    rows_of,
+    item_rows_of,
     vectors_of,
 )
 
@@ -49,6 +49,7 @@ class HCN(FeatureRanker):
     """
 
     Config = HCNConfig
+    _frozen: Tensor | None
 
     def __init__(
         self, config: HCNConfig, embeddings: EmbeddingsConfig, examples: Examples, seed: int = 0
@@ -70,13 +71,13 @@ class HCN(FeatureRanker):
                 for history in self.histories
             }
         )
-        self._frozen: Tensor | None = None
+        self.register_buffer("_frozen", None, persistent=False)
 
     def digest(self, state: State) -> State:
         """Interests [B, 1 + K, D] of the request and of all its histories."""
         interests = [self.request_tower(state[REQUEST]).unsqueeze(1)]
         for history in self.histories:
-            rows, vectors = state[rows_of(history.name)], state[vectors_of(history.name)]
+            rows, vectors = state[item_rows_of(history.name)], state[vectors_of(history.name)]
             positions, kept = newest_first((rows != 0).sum(1), rows.shape[1])
             places = positions.unsqueeze(2).expand(-1, -1, vectors.shape[2])
             events = self.event(vectors.gather(1, places)) * kept.unsqueeze(2)

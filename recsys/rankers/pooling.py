@@ -17,7 +17,7 @@ from recsys.rankers.features import (
     FeatureOptions,
     FeatureRanker,
     HistoryRankerOptions,
-    rows_of,
+    item_rows_of,
     vectors_of,
 )
 from recsys.rankers.top import TopOptions, columns_of_top, top_network
@@ -66,7 +66,7 @@ class Pooling(FeatureRanker):
         """Logits [B, M, tasks]."""
         parts = [state[REQUEST].unsqueeze(1).expand(-1, items.shape[1], -1), items]
         for history in self.histories:
-            keys, kept = state[vectors_of(history.name)], state[rows_of(history.name)] != 0
+            keys, kept = state[vectors_of(history.name)], state[item_rows_of(history.name)] != 0
             parts.append(self.interest(history.name, items, keys, kept))
         logits = self.deep(torch.cat(parts, dim=2).flatten(0, 1))
         return logits.unflatten(0, items.shape[:2])

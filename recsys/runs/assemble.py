@@ -114,6 +114,7 @@ def _part(
             f"cascade.{name}.task: {task!r} is none of its tasks; choose one of: "
             f"{', '.join(ranker.tasks)}"
         )
+    ranker.eval().freeze()
     return Ranking(ranker, task or ranker.tasks[0], translation)
 
 

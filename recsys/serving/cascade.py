@@ -15,6 +15,7 @@ from feature_store.columns import HISTORY
 from feature_store.vocabulary import Vocabulary
 from recsys.inputs import Requests
 from recsys.lists.funnel import Diversity, Find, Score, Stage, funnel
+from recsys.lists.scoring import score_by_pairs
 from recsys.serving.bundle import Bundle
 from recsys.serving.fallback import FALLBACK, Fallback
 from recsys.serving.finder import ITEM_IDS, Finder
@@ -24,7 +25,6 @@ from recsys.serving.manifest import CascadeRecord, RankerRecord, RankerStage
 from recsys.serving.scorer import PROGRAM
 
 CASCADE, WORTH, CATEGORIES = "cascade", "worth.npy", "categories.npy"
-_PAIRS = 1 << 13  # of a request and an item, scored at a time: each may look at a whole history
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class FindingPart:
         """What finds places [B, m] of the cascade, and their scores."""
 
         def find() -> tuple[Tensor, Tensor]:
+            """In the generator's own places."""
             generator = self.generator
             own = _asked(generator.bundle, generator.name, asked)
             hidden = None
@@ -80,22 +81,15 @@ class RankingPart:
     def scoring(self, asked: Requests) -> Score:
         """What gives the logits [B, M] of places [B, M]."""
 
+        def begin(inputs: dict[str, Tensor]) -> Score:
+            return lambda rows: self.program(inputs, rows)[:, :, self.task]
+
+        @torch.no_grad()
         def score(places: Tensor) -> Tensor:
+            """In the ranker's own rows."""
             own = _asked(self.bundle, self.name, asked)
             inputs = {column.name: column.from_requests(own) for column in self.record.inputs}
-            rows = self.rows[places.clamp(min=0)]
-            requests = max(1, _PAIRS // max(1, rows.shape[1]))
-            chunks = []
-            with torch.no_grad():
-                for first in range(0, len(rows), requests):
-                    some = slice(first, first + requests)
-                    part = {name: of[some] for name, of in inputs.items()}
-                    logits = [
-                        self.program(part, columns)[:, :, self.task]
-                        for columns in rows[some].split(_PAIRS, dim=1)
-                    ]
-                    chunks.append(torch.cat(logits, dim=1))
-            return torch.cat(chunks)
+            return score_by_pairs(inputs, self.rows[places.clamp(min=0)], begin)
 
         return score
 

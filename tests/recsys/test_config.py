@@ -41,7 +41,11 @@ def error_of(config: dict[str, Any], overrides: list[str] | None = None) -> str:
             "trainer.epoch: did you mean trainer.epochs?",
             "checkpoint_every",
         ),
-        ({"trainer": {"optimizer": {"lr": 1}}}, "trainer.optimizer.lr", "learning_rate, mini_batch_aware_decay, name"),
+        (
+            {"trainer": {"optimizer": {"lr": 1}}},
+            "trainer.optimizer.lr",
+            "learning_rate, mini_batch_aware_decay, name",
+        ),
         (
             {"export": {"index": {"kind": "faiss", "factroy": "Flat"}}},
             "export.index.factroy: did you mean export.index.factory?",
@@ -183,7 +187,7 @@ def test_known_keys_of_another_arm_are_not_offered() -> None:
         ),
         ({"retriever": {"name": "sas"}}, ("retriever.name", "'sas'", "sasrec, two_tower")),
         ({"retriever": {"name": "sasrek"}}, ("'sasrek' is not known (did you mean sasrec?)",)),
-        ({"ranker": {"name": "dnc"}}, ("ranker.name", "'dnc'", "did you mean dcn?")),
+        ({"ranker": {"name": "dccn"}}, ("ranker.name", "'dccn'", "did you mean dcn?")),
         ({"baselines": ["eese"]}, ("baselines.0.name", "'eese'", "did you mean ease?")),
         ({"data": {"source": "movielense"}}, ("data.source", "did you mean movielens?")),
         ({"retriever": {}}, ("retriever.name is missing", "recent_popularity, sasrec, two_tower")),

@@ -32,6 +32,13 @@ def test_a_frozen_one_answers_alike_until_it_learns_again(planted: dict[Shape, E
     assert not torch.allclose(moved, loose)
 
 
+def test_what_was_frozen_moves_with_the_ranker(planted: dict[Shape, Examples]) -> None:
+    ranker, _, _ = hcn(planted)
+    ranker.freeze()
+    assert "_frozen" not in ranker.state_dict()
+    assert ranker._frozen is not None and ranker.to("meta")._frozen.is_meta  # type: ignore[union-attr]
+
+
 @torch.no_grad()
 def test_an_item_is_judged_by_the_interests_that_it_suits(planted: dict[Shape, Examples]) -> None:
     """Two interests and a request, by hand: products 3 and 1, of which the first weighs more."""
