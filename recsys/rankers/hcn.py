@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from recsys.data.examples import Examples
 from recsys.embeddings.options import EmbeddingsConfig
@@ -92,16 +93,17 @@ class HCN(FeatureRanker):
         """Logits [B, M, tasks] of item rows [B, M]; of a frozen ranker by vectors made before."""
         if self._frozen is None:
             return super().score(state, items)
-        return self._rated(state[_INTERESTS], self._frozen[items])
+        return self._rated(state[_INTERESTS], F.embedding(items, self._frozen))
 
     def _rated(self, interests: Tensor, items: Tensor) -> Tensor:
         """Logits [B, M, tasks] of interests [B, 1 + K, D] and what the tower made of the items
         [B, M, tasks * (D + 1)]."""
         width, by_task = interests.shape[2], []
         for item in items.split(width + 1, dim=2):
-            products = item[..., :width] @ interests.transpose(1, 2)  # [B, M, 1 + K]
-            of_request, of_history = products[..., 0], products[..., 1:]
-            mixed = (of_history.softmax(2) * of_history).sum(2)
+            # [B, 1 + K, M]: candidates side by side in memory, as they are many and interests few
+            products = interests @ item[..., :width].transpose(1, 2)
+            of_request, of_history = products[:, 0], products[:, 1:]
+            mixed = (of_history.softmax(1) * of_history).sum(1)
             by_task.append(of_request + mixed + item[..., width])
         return torch.stack(by_task, dim=2)
 
