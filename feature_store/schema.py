@@ -24,9 +24,12 @@ _ARROW = {
     **{"float32": pa.float32(), "float64": pa.float64()},
 }
 
-_OF_EVENTS = ("label", "quantity", "event_type", "propensity", "published_role")
+_OF_EVENTS = (
+    *("label", "quantity", "event_type", "propensity"),
+    *("list", "place", "published_role"),
+)
 _OF_A_PIECE = ("price", "cost")
-_CAME_LATER = ("cost",)
+_CAME_LATER = ("cost", "list", "place")
 
 
 class _Frozen(BaseModel):
@@ -82,8 +85,9 @@ class Schema(_Frozen):
 
     `user`, `item` and `time` name the columns of every event; `label`, `price`, `cost`,
     `quantity`, `event_type`, `propensity` name context features that carry those meanings; price
-    and cost of one piece may be features of items instead. `title` names the text feature of
-    items that people read. `unique` lists event columns whose combination
+    and cost of one piece may be features of items instead. `list` and `place` are of what was
+    shown: events with the same `list` were shown together, and `place` counts from 1, the first.
+    `title` names the text feature of items that people read. `unique` lists event columns whose combination
     may occur only once. `published_role` names a context column of kind `text` that says, with
     the words train, validation and test, how the publisher split the data.
 
@@ -100,6 +104,8 @@ class Schema(_Frozen):
     quantity: str | None = None
     event_type: str | None = None
     propensity: str | None = None
+    list: str | None = None
+    place: str | None = None
     title: str | None = None
     published_role: str | None = None
     clock: Clock = "time"
@@ -132,6 +138,10 @@ class Schema(_Frozen):
                 raise ValueError(f"role {role!r} names {name!r}: not among {sorted(known)}")
         if self.cost is not None and self.price is None:
             raise ValueError("role 'cost' is what a piece costs the seller: it needs a 'price'")
+        for role, kind in (("list", "id"), ("place", "dense")):
+            name = getattr(self, role)
+            if name is not None and self[name].kind != kind:
+                raise ValueError(f"role {role!r} needs a feature of kind {kind!r}: {name!r} is not")
         for feature in self.features:
             of_events = feature.side != "item" or feature.name == self.item
             if feature.name.casefold() == LABEL and of_events and feature.name != self.label:

@@ -14,6 +14,7 @@ from feature_store.columns import (
     COST,
     ITEM_ROW,
     LABEL,
+    LIST,
     POSITION,
     PRICE,
     PROFIT,
@@ -122,6 +123,7 @@ def encode_events(
     label = {} if schema.label is None else {LABEL: events[schema.label].cast("float32")}
     tasks = [name for name in events.columns if is_label(name) and name != schema.label]
     label |= {name: _number(events[name]) for name in tasks}
+    shown = {} if schema.list is None else {LIST: events[schema.list].cast("int64")}
     encoded = events.select(
         *(USER_ROW, ITEM_ROW, POSITION, ROLE, schema.time, *members, *ids),
         *([] if schema.price is None else [PRICE, VALUE]),
@@ -129,6 +131,7 @@ def encode_events(
         **{SECONDS: seconds(events[schema.time])},
         **{n: _number(events[n]) for n in numbers if n != schema.label},
         **label,
+        **shown,
     )
     return engine.cache(encoded)
 
@@ -139,8 +142,9 @@ def _number(column: ir.Column) -> ir.Column:
 
 
 def context_of(schema: Schema) -> tuple[str, ...]:
-    """Names of the features of events, ids before numbers, without the label."""
-    features = [f for f in schema.of_side("context") if f.name != schema.label]
+    """Names of the features of events, ids before numbers, without the label and the list."""
+    own = (schema.label, schema.list)  # LABEL and LIST
+    features = [f for f in schema.of_side("context") if f.name not in own]
     return tuple(f.name for kind in ("id", "dense") for f in features if f.kind == kind)
 
 

@@ -13,6 +13,7 @@ from feature_store.columns import (
     HISTORY,
     ITEM_ROW,
     LABEL,
+    LIST,
     POSITION,
     PROFIT,
     ROLE,
@@ -73,8 +74,9 @@ def event_rows(
 ) -> pa.Table:
     """One row an event whose role is `asked`: its context, and lists of the last `length` events
     before it whose role is `shown`, and of rows with labels those at least `delay` seconds older;
-    without labels the item is the target. Behind every positive
-    come the rows of its `negatives`, which differ from it in item and label; DRAW numbers them."""
+    of events that were shown in one list, before the first of the list. Without labels the item is
+    the target. Behind every positive come the rows of its `negatives`, which differ from it in
+    item and label, and were in no list; DRAW numbers them."""
     wanted = _has_role(block, asked)
     if rows_of.labels and LABEL in block.rows.column_names:
         wanted &= ~np.isnan(block.column(LABEL))
@@ -82,10 +84,10 @@ def event_rows(
         wanted &= block.column(SECONDS) >= since
     rows = np.flatnonzero(wanted)
     begin = block.starts[:-1][block.user_of_row[rows]]
-    end = _moments(block, delay)[rows] if rows_of.labels else rows
+    end = _ends(block, delay)[rows] if rows_of.labels else rows
     lists = _lists(block, rows_of.histories, _has_role(block, shown), begin, end, length)
     event = block.rows.select([*_EVENT, *context]).take(pa.array(rows))
-    labelled = [name for name in block.rows.column_names if is_label(name)]
+    labelled = [n for n in block.rows.column_names if is_label(n) or n == LIST]
     label = block.rows.select(labelled).take(pa.array(rows))
     table = pa.table(
         {
@@ -99,11 +101,11 @@ def event_rows(
             **{name: label[name] for name in labelled},
         }
     )
-    return table if negatives is None else _with_drawn(table, block, rows, schema.item, negatives)
+    return table if negatives is None else _with_drawn(table, block, rows, schema, negatives)
 
 
 def _with_drawn(
-    table: pa.Table, block: Block, rows: np.ndarray, item: str, negatives: DrawnNegatives
+    table: pa.Table, block: Block, rows: np.ndarray, schema: Schema, negatives: DrawnNegatives
 ) -> pa.Table:
     """The rows of examples made of the block's `rows`, and those of their negatives."""
     labels = table[LABEL].to_numpy() if LABEL in table.column_names else np.ones(len(rows))
@@ -122,15 +124,18 @@ def _with_drawn(
     source = np.concatenate([np.arange(len(rows)), positive[place]])
     order = np.argsort(source, kind="stable")
     made = {
-        item: np.concatenate([table[item].to_numpy(), drawn[place, number]]),
+        schema.item: np.concatenate([table[schema.item].to_numpy(), drawn[place, number]]),
         LABEL: np.concatenate([labels, np.zeros(len(place))]).astype(np.float32),
         DRAW: np.concatenate([np.zeros(len(rows), np.int64), number + 1]).astype(np.int32),
     }
-    # nobody was asked about a drawn item, so that it has no label of a further task
+    # a drawn item was shown to nobody: it has no list, no place, no label of a further task
+    unknown: dict[str, float] = {LIST: 0}
     for name in table.column_names:
-        if is_label(name) and name != LABEL:
-            unknown = np.full(len(place), np.nan)
-            made[name] = np.concatenate([table[name].to_numpy(), unknown]).astype(np.float32)
+        if name == schema.place or (is_label(name) and name != LABEL):
+            unknown[name] = np.nan
+    for name in unknown.keys() & set(table.column_names):
+        own = table[name].to_numpy()
+        made[name] = np.concatenate([own, np.full(len(place), unknown[name], own.dtype)])
     table = table.take(pa.array(source[order]))
     for name, values in made.items():
         column = pa.array(values[order])
@@ -202,6 +207,22 @@ _EVENT = (USER_ROW, ITEM_ROW, SECONDS, POSITION)
 def _has_role(block: Block, roles: tuple[str, ...]) -> np.ndarray:
     """Which events [n] have one of the roles."""
     return pc.is_in(block.rows.column(ROLE), pa.array(roles)).to_numpy().copy()
+
+
+def _ends(block: Block, delay: int) -> np.ndarray:
+    """Up to which row [n] the events of a user are known to each of them: of the first one of its
+    list, which says what was shown before what within a second; without a list, of its second.
+    With `delay` up to the first that is less than so many seconds older than it or that one."""
+    ends = _moments(block, delay)
+    if LIST not in block.rows.column_names:
+        return ends
+    codes = block.column(LIST)
+    listed = np.flatnonzero(codes)
+    pairs = np.stack([block.user_of_row[listed], codes[listed]], axis=1)
+    _, first, of_row = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
+    first = listed[first]
+    ends[listed] = (ends[first] if delay else first)[of_row.ravel()]
+    return ends
 
 
 def _moments(block: Block, delay: int = 0) -> np.ndarray:

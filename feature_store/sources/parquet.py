@@ -50,10 +50,15 @@ class Columns(Options):
     event_type: str | None = Field(None, description="What happened, such as click or purchase.")
     propensity: str | None = Field(None, description="Probability with which the item was shown.")
 
+    list: str | None = Field(
+        None, description="Of the page or list: rows with the same value were shown together."
+    )
+    place: str | None = Field(None, description="Where in the list the item was shown, from 1.")
+
     @property
     def numbers(self) -> tuple[str, ...]:
         """Columns whose roles make them numbers."""
-        roles = (self.label, self.price, self.cost, self.quantity, self.propensity)
+        roles = (self.label, self.price, self.cost, self.quantity, self.propensity, self.place)
         return tuple(name for name in roles if name is not None)
 
 
@@ -105,7 +110,7 @@ class ParquetLog(Source):
         item_columns = _columns_of(self.items) if self.items else {}
         user_columns = _columns_of(self.users) if self.users else {}
         in_items = {roles.price, roles.cost} & set(item_columns)
-        named = [name for name in (*roles.numbers, roles.event_type) if name]
+        named = [name for name in (*roles.numbers, roles.event_type, roles.list) if name]
         wanted = dict.fromkeys([*named, *self.features])
         context = [name for name in wanted if name in events or name not in in_items]
         _require([roles.user, roles.item, roles.time, *context], events, self.path)

@@ -26,6 +26,12 @@ from feature_store.sources.synthetic_world import (
 
 _VERSION = 2  # of what is generated from equal options: raise it when that changes
 
+_OF_LISTS = (
+    Feature(name="list_id", kind="id", side="context", dtype="int64"),
+    Feature(name="place", kind="dense", side="context", dtype="int64"),
+)
+_SESSIONS = 1 << 20  # more than a user has
+
 
 class Synthetic(World, Source):
     """A log of impressions, clicks, purchases and returns by users with planted interests.
@@ -49,6 +55,8 @@ class Synthetic(World, Source):
             quantity="quantity",
             event_type="event_type",
             propensity="propensity",
+            list="list_id" if self.lists else None,
+            place="place" if self.lists else None,
             title="title",
             features=(
                 Feature(name="user_id", kind="id", side="user", dtype="int64"),
@@ -65,6 +73,7 @@ class Synthetic(World, Source):
                 Feature(name="price", kind="dense", side="context", dtype="float64"),
                 Feature(name="quantity", kind="dense", side="context", dtype="int64"),
                 Feature(name="propensity", kind="dense", side="context", dtype="float32"),
+                *(_OF_LISTS if self.lists else ()),
             ),
         )
 
@@ -119,6 +128,13 @@ class Synthetic(World, Source):
         returned = rows.kind == RETURN
         clicked = (rows.kind != IMPRESSION).astype(np.float32)
         micros = (START_S + rows.second) * 1_000_000
+        of_lists = {}
+        if self.lists:
+            sessions = (first + 1 + rows.user).astype(np.int64) * _SESSIONS + rows.session
+            of_lists = {
+                "list_id": pa.array(sessions, mask=returned),
+                "place": pa.array(rows.place, mask=returned),
+            }
         return pa.table(
             {
                 "user_id": first + 1 + rows.user,
@@ -129,5 +145,6 @@ class Synthetic(World, Source):
                 "price": self._items.price[rows.item],
                 "quantity": pa.array(rows.quantity, mask=rows.quantity == 0),
                 "propensity": pa.array(rows.propensity, mask=returned),
+                **of_lists,
             }
         )

@@ -18,8 +18,8 @@ _SESSION_MAX = 60  # impressions: at most 95 seconds each, so that a session end
 class Rows:
     """Events of a block of users, in order of time; arrays [n].
 
-    `second` counts from the log's beginning; `quantity` is 0 and `propensity` nan where an
-    event has none.
+    `second` counts from the log's beginning; `quantity` is 0, `propensity` nan and `place` 0 where
+    an event has none; `session` counts the user's, from 0.
     """
 
     user: np.ndarray
@@ -28,6 +28,8 @@ class Rows:
     kind: np.ndarray
     quantity: np.ndarray
     propensity: np.ndarray
+    session: np.ndarray
+    place: np.ndarray
 
 
 def simulate(world: World, items: Items, users: Users, block: int) -> Rows:
@@ -61,15 +63,18 @@ def simulate(world: World, items: Items, users: Users, block: int) -> Rows:
             shown, propensity = _show(random, items, clicked, who, cluster[on], last[on])
             affinity = users.affinity(who, items.cluster[shown], world.moved(second[on]))
             price = items.log_price[shown]
-            click = random.random(len(on)) < world.click_probability(affinity, price)
+            looked = (step + 1.0) ** -world.position_bias
+            click = random.random(len(on)) < looked * world.click_probability(affinity, price)
             buy = click & (random.random(len(on)) < world.buy_probability(affinity, price))
             quantity = np.where(buy, 1 + random.poisson(0.3, len(on)), 0)
             kind = np.where(buy, PURCHASE, np.where(click, CLICK, IMPRESSION))
-            parts.append((who, shown, second[on], kind, quantity, propensity))
+            of_list = (np.full(len(on), session), np.full(len(on), step + 1))
+            parts.append((who, shown, second[on], kind, quantity, propensity, *of_list))
             clicked.add(who[click], shown[click])
             last[on[click]] = shown[click]
             second = second + 5 + np.minimum(random.exponential(30.0, len(rows)), 90).astype(int)
-    user, item, second, kind, quantity, propensity = map(np.concatenate, zip(*parts, strict=True))
+    columns = map(np.concatenate, zip(*parts, strict=True))
+    user, item, second, kind, quantity, propensity, listed, place = columns
     back = np.flatnonzero(kind == PURCHASE)
     back = back[random.random(len(back)) < world.return_rate]
     left = world.days * DAY_S - second[back]
@@ -78,9 +83,10 @@ def simulate(world: World, items: Items, users: Users, block: int) -> Rows:
     second, kind = np.append(second, when), np.append(kind, np.full(len(back), RETURN))
     quantity = np.append(quantity, -quantity[back])
     propensity = np.append(propensity, np.full(len(back), np.nan))
+    listed, place = (np.append(column, np.zeros_like(back)) for column in (listed, place))
     order = np.lexsort([user, second])
-    columns = (user, item, second, kind, quantity, propensity)
-    return Rows(*(column[order] for column in columns))
+    ordered = (user, item, second, kind, quantity, propensity, listed, place)
+    return Rows(*(column[order] for column in ordered))
 
 
 def _session_starts(random: np.random.Generator, sessions: np.ndarray, span: int) -> np.ndarray:

@@ -59,6 +59,12 @@ class World(Options):
     click_bias: float = Field(-2.0, description="Of the logit of a click.")
     click_affinity: float = Field(4.0, description="What the user's interest adds to it.")
     click_price: float = Field(-0.3, description="What the log price, standardised, adds to it.")
+    lists: bool = Field(
+        False, description="Tell the list (a session) and the place of what was shown."
+    )
+    position_bias: float = Field(
+        0.0, ge=0, description="Place k is looked at with a probability of k to minus this."
+    )
     buy_bias: float = Field(-2.0, description="Of the logit of a purchase, given a click.")
     buy_affinity: float = Field(2.0, description="What the user's interest adds to it.")
     buy_price: float = Field(-0.5, description="What the log price, standardised, adds to it.")

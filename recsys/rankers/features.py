@@ -127,13 +127,15 @@ class FeatureRanker(Ranker):
             )
         # what is known only once the event has happened must not be asked before it
         outcome = [*told, schema.quantity, schema.event_type, schema.propensity]
+        # where an item was shown is nothing that it is asked about with
+        shown = (schema.list, schema.place)
         self.tasks = examples.tasks
         context = choose(
             config.context_features,
             examples,
             "context",
             option="ranker.context_features",
-            without=outcome,
+            without=(*outcome, *shown),
         )
         self.item = schema.item
         self.asked = (*users, *context)

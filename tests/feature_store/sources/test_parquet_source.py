@@ -186,3 +186,28 @@ def test_unreadable_parquet_is_a_one_line_error(tmp_path: Path, damage: str) -> 
         ingest(ParquetLog(path=str(path), columns=Columns(**ROLES)), tmp_path / "store")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "store").exists()
+
+
+def test_lists_and_places_are_roles(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "visitor": ["v"] * 3,
+            "sku": [1, 2, 3],
+            "at": [datetime(2024, 1, 1)] * 3,
+            "list": ["p", "p", None],
+            "row": [1, 2, None],
+        }
+    )
+    pq.write_table(table, tmp_path / "log.parquet")
+    source = ParquetLog(
+        path=str(tmp_path / "log.parquet"), columns=Columns(**ROLES, list="list", place="row")
+    )
+    schema = source.schema
+    assert (schema.list, schema.place) == ("event_list", "row")  # `list` is a column of examples
+    assert schema[schema.list].kind == "id" and schema[schema.place].kind == "dense"
+    wrong = ParquetLog(path=str(tmp_path / "log.parquet"), columns=Columns(**ROLES, list="row"))
+    assert wrong.schema["row"].kind == "id"
+    twice = {"list": "row", "place": "row"}
+    both = ParquetLog(path=str(tmp_path / "log.parquet"), columns=Columns(**ROLES, **twice))
+    with pytest.raises(ConfigError, match="role 'list' needs a feature of kind 'id'"):
+        _ = both.schema

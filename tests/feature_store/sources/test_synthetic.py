@@ -294,3 +294,20 @@ def test_words_sort_as_the_sounds_that_stood_for_them() -> None:
         (drawn.categories, categories),
     ):
         assert np.argsort(words.to_pylist()).tolist() == np.argsort(before).tolist()
+
+
+def test_lists_are_sessions_and_first_places_are_looked_at_more() -> None:
+    plain = pd.concat(c.table.to_pandas() for c in Synthetic(**SMALL).read_events())
+    told = pd.concat(c.table.to_pandas() for c in Synthetic(**SMALL, lists=True).read_events())
+    assert told[plain.columns].equals(plain)  # the events are those of a log without lists
+    shown = told[told.event_type != "return"]
+    assert told[told.event_type == "return"][["list_id", "place"]].isna().all(axis=None)
+    shown = shown.sort_values(["user_id", "time", "place"], kind="stable")
+    lists = shown.groupby("list_id")
+    assert (lists.user_id.nunique() == 1).all()
+    assert (lists.cumcount() + 1 == shown.place).all()
+    biased = Synthetic(**SMALL, lists=True, position_bias=1.0).read_events()
+    clicks = pd.concat(c.table.to_pandas() for c in biased).groupby("place").clicked.mean()
+    unbiased = shown.groupby("place").clicked.mean()
+    for place in (2, 3, 4):  # a place is looked at with a probability of one over it
+        assert clicks[place] / unbiased[place] == pytest.approx(1 / place, rel=0.35)
