@@ -13,6 +13,7 @@ from feature_store.sources.online_retail import OnlineRetail
 from feature_store.sources.parquet import ParquetLog
 from feature_store.sources.synthetic import Synthetic
 from feature_store.sources.ta_feng import TaFeng
+from feature_store.sources.trivago import Trivago
 
 SOURCES: dict[str, type[Source]] = {
     "amazon": Amazon,
@@ -23,9 +24,18 @@ SOURCES: dict[str, type[Source]] = {
     "parquet": ParquetLog,
     "synthetic": Synthetic,
     "ta_feng": TaFeng,
+    "trivago": Trivago,
 }
 SourceConfig = Annotated[
-    Amazon | BookCrossing | EdgeList | MovieLens | OnlineRetail | ParquetLog | Synthetic | TaFeng,
+    Amazon
+    | BookCrossing
+    | EdgeList
+    | MovieLens
+    | OnlineRetail
+    | ParquetLog
+    | Synthetic
+    | TaFeng
+    | Trivago,
     Field(discriminator="source"),
 ]
 

@@ -1,0 +1,210 @@
+"""trivago: sessions of people who look for hotels, from the RecSys Challenge of 2019."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from feature_store.errors import DataError
+from feature_store.parquet import open_parquet
+from feature_store.schema import TIME_TYPE, Feature, Schema
+from feature_store.sources.base import RawChunk, Source
+from feature_store.sources.files import file_identity, open_binary
+from feature_store.sources.text_table import TextFormat, read_text
+
+CLICKOUT = "clickout item"
+TOUCHES = (  # the other actions whose reference is a hotel
+    "interaction item image",
+    "interaction item info",
+    "interaction item rating",
+    "interaction item deals",
+    "search for item",
+)
+_COLUMNS = (
+    *("user_id", "session_id", "timestamp", "step", "action_type", "reference"),
+    *("platform", "city", "device", "current_filters", "impressions", "prices"),
+)
+_CONTEXT = ("platform", "city", "device", "current_filters")
+_FORMAT = TextFormat(_COLUMNS, header=True, quoted=True)
+_SUFFIXES = (".csv", ".csv.gz", ".parquet", ".parquet.snappy")
+_BATCH_ROWS = 1 << 16
+_STEPS = 1_000_000  # microseconds of a second, of which each tells a step
+
+
+class Trivago(Source):
+    """Lists of hotels with prices, which of them was clicked, and what else was looked at.
+
+    Give `path`: the published table, CSV or Parquet, or the folder that holds one.
+
+    A click-out is one row for each hotel shown: `clicked` is 1 for the one that was chosen, and
+    `place` and `price` are those in the list. Where that one is not in the list, it is a row more,
+    without a label or a list. An image, information, ratings, deals or a search of a hotel is an
+    event without a label. Other actions are of no hotel, and no events.
+
+    Actions of a session that share a second come by their step: the time of an event is the
+    published second, and as many microseconds as its step.
+    """
+
+    source: Literal["trivago"] = "trivago"
+    path: Path = Field(description="The table as CSV or Parquet, or its folder.")
+
+    @cached_property
+    def _file(self) -> Path:
+        path = self.path.expanduser()
+        if not path.exists():
+            raise DataError(f"{path}: no table is there: give it, or the folder that holds it")
+        if not path.is_dir():
+            return path
+        tables = sorted(each for each in path.iterdir() if each.name.endswith(_SUFFIXES))
+        if len(tables) != 1:
+            names = ", ".join(each.name for each in tables) or "none"
+            raise DataError(f"{path} holds {names}: give the table itself, such as train.csv")
+        return tables[0]
+
+    @property
+    def schema(self) -> Schema:  # type: ignore[override]
+        """Hotels by number; the session's platform, city, device and filters as context."""
+        return Schema(
+            user="user_id",
+            item="hotel_id",
+            label="clicked",
+            price="price",
+            event_type="action_type",
+            list="list_id",
+            place="place",
+            features=(
+                Feature(name="user_id", kind="id", side="user"),
+                Feature(name="hotel_id", kind="id", side="item", dtype="int64"),
+                Feature(name="action_type", kind="id", side="context"),
+                Feature(name="clicked", kind="dense", side="context", dtype="float32"),
+                Feature(name="price", kind="dense", side="context", dtype="float64"),
+                Feature(name="list_id", kind="id", side="context", dtype="int64"),
+                Feature(name="place", kind="dense", side="context", dtype="int64"),
+                *(Feature(name=name, kind="id", side="context") for name in _CONTEXT),
+            ),
+        )
+
+    def read_events(self) -> Iterator[RawChunk]:
+        """Rows of lists and single events, in the file's order."""
+        for chunk in self._read():
+            yield _events(_checked(chunk))
+
+    def fingerprint(self) -> str:
+        """From the file."""
+        return self._digest(file_identity([self._file]), without=frozenset({"path"}))
+
+    def _read(self) -> Iterator[RawChunk]:
+        file = str(self._file)
+        if self._file.name.endswith((".csv", ".csv.gz")):
+            with open_binary(self._file) as stream:
+                for chunk in read_text(stream, file, _FORMAT):
+                    yield chunk.with_table(_texts(chunk.table))
+            return
+        table = open_parquet(self._file)
+        missing = [name for name in _COLUMNS if name not in table.schema_arrow.names]
+        if missing:
+            raise DataError(f"{file} lacks {', '.join(missing)}: it is no table of trivago's")
+        row = 1
+        for batch in table.iter_batches(_BATCH_ROWS, columns=list(_COLUMNS)):
+            rows = _texts(pa.Table.from_batches([batch]))
+            yield RawChunk(rows, file, np.arange(row, row + rows.num_rows))
+            row += rows.num_rows
+
+
+def _texts(table: pa.Table) -> pa.Table:
+    """The published columns as texts, null where they are empty."""
+    columns = {}
+    for name in _COLUMNS:
+        text = table[name].cast(pa.string())
+        columns[name] = pc.if_else(pc.equal(text, ""), None, text)
+    return pa.table(columns)
+
+
+def _matches(table: pa.Table, column: str, pattern: str) -> np.ndarray:
+    """Which rows [n] match; none that is null."""
+    matched = pc.match_substring_regex(table[column], pattern).fill_null(False)
+    return matched.to_numpy().copy()
+
+
+def _of_type(table: pa.Table, types: tuple[str, ...]) -> np.ndarray:
+    return pc.is_in(table["action_type"], pa.array(types)).to_numpy().copy()
+
+
+def _checked(chunk: RawChunk) -> RawChunk:
+    """The actions on hotels, without rows that are broken."""
+    chunk = chunk.reject(~_matches(chunk.table, "user_id", "."), "user_id", "is missing")
+    chunk = chunk.reject(
+        ~_matches(chunk.table, "timestamp", r"^\d{9,11}$"), "timestamp", "is no second since 1970"
+    )
+    chunk = chunk.reject(
+        ~_matches(chunk.table, "step", r"^\d{1,5}$"), "step", "is no number of a step"
+    )
+    acted = _of_type(chunk.table, (CLICKOUT, *TOUCHES))
+    chunk = chunk.reject(
+        acted & ~_matches(chunk.table, "reference", r"^\d{1,18}$"), "reference", "is not a hotel"
+    )
+    clickout = _of_type(chunk.table, (CLICKOUT,))
+    lists = (
+        ("impressions", r"^\d{1,18}(\|\d{1,18})*$", "is no list of hotels parted by |"),
+        ("prices", r"^\d+(\.\d+)?(\|\d+(\.\d+)?)*$", "is no list of prices parted by |"),
+    )
+    for column, pattern, reason in lists:
+        wrong = clickout & ~_matches(chunk.table, column, pattern)
+        chunk = chunk.reject(wrong, column, reason)
+        clickout = _of_type(chunk.table, (CLICKOUT,))
+    shown, prices = (
+        pc.count_substring(chunk.table[column], "|").fill_null(0).to_numpy()
+        for column in ("impressions", "prices")
+    )
+    return chunk.reject(clickout & (shown != prices), "prices", "are not one for each hotel shown")
+
+
+def _events(chunk: RawChunk) -> RawChunk:
+    """One row a hotel shown, one for each other action on a hotel; lines in their order."""
+    table = chunk.table
+    clickout = np.flatnonzero(_of_type(table, (CLICKOUT,)))
+    shown = pc.split_pattern(table["impressions"].take(pa.array(clickout)), "|").combine_chunks()
+    prices = pc.split_pattern(table["prices"].take(pa.array(clickout)), "|").combine_chunks()
+    row = clickout[pc.list_parent_indices(shown).to_numpy()]
+    hotel = shown.flatten().cast(pa.int64()).to_numpy()
+    price = prices.flatten().cast(pa.float64()).to_numpy()
+    lengths = pc.list_value_length(shown).to_numpy()
+    place = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + 1
+    acted = _of_type(table, (CLICKOUT, *TOUCHES))
+    reference = np.zeros(table.num_rows, dtype=np.int64)
+    reference[acted] = table["reference"].filter(pa.array(acted)).cast(pa.int64()).to_numpy()
+    clicked = hotel == reference[row]
+    outside = np.setdiff1d(clickout, row[clicked])
+    single = np.union1d(np.flatnonzero(_of_type(table, TOUCHES)), outside)
+    rows = np.concatenate([row, single])
+    order = np.lexsort([np.concatenate([place, np.zeros(len(single), np.int64)]), rows])
+    alone = np.concatenate([np.zeros(len(row), bool), np.ones(len(single), bool)])[order]
+    rows = rows[order]
+
+    def of_lists(values: np.ndarray) -> pa.Array:
+        filled = np.concatenate([values, np.zeros(len(single), values.dtype)])
+        return pa.array(filled[order], mask=alone)
+
+    acts = table.take(pa.array(rows))
+    second, step = (acts[name].cast(pa.int64()).to_numpy() for name in ("timestamp", "step"))
+    events = pa.table(
+        {
+            "user_id": acts["user_id"],
+            "hotel_id": np.concatenate([hotel, reference[single]])[order],
+            "time": pa.array(second * _STEPS + step).cast(TIME_TYPE),
+            "action_type": acts["action_type"],
+            "clicked": of_lists(clicked.astype(np.float32)),
+            "price": of_lists(price),
+            "list_id": of_lists(chunk.lines[row]),
+            "place": of_lists(place),
+            **{name: acts[name] for name in _CONTEXT},
+        }
+    )
+    return RawChunk(events, chunk.file, chunk.lines[rows], chunk.bad, chunk.read_bytes)
