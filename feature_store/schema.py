@@ -87,9 +87,9 @@ class Schema(_Frozen):
     `quantity`, `event_type`, `propensity` name context features that carry those meanings; price
     and cost of one piece may be features of items instead. `list` and `place` are of what was
     shown: events with the same `list` were shown together, and `place` counts from 1, the first.
-    `title` names the text feature of items that people read. `unique` lists event columns whose combination
-    may occur only once. `published_role` names a context column of kind `text` that says, with
-    the words train, validation and test, how the publisher split the data.
+    `title` names the text feature of items that people read. `unique` lists event columns whose
+    combination may occur only once. `published_role` names a context column of kind `text` that
+    says, with the words train, validation and test, how the publisher split the data.
 
     `clock` says what the time column is worth: moments; only the order of a user's events; or
     nothing at all, since the publisher gives neither.
