@@ -25,6 +25,7 @@ from feature_store.sources.synthetic_world import (
 )
 
 _VERSION = 2  # of what is generated from equal options: raise it when that changes
+_CAME_LATER = ("lists", "position_bias")
 
 _OF_LISTS = (
     Feature(name="list_id", kind="id", side="context", dtype="int64"),
@@ -104,8 +105,10 @@ class Synthetic(World, Source):
             yield RawChunk(table, "users", ids)
 
     def fingerprint(self) -> str:
-        """From the options."""
-        return self._digest(_VERSION)
+        """From the options; those that came later count where they are set."""
+        options = type(self).model_fields
+        unset = {n for n in _CAME_LATER if getattr(self, n) == options[n].default}
+        return self._digest(_VERSION, without=frozenset(unset))
 
     @property
     def total_rows(self) -> int:

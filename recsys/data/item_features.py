@@ -42,11 +42,12 @@ def choose(
 def usable_features(
     names: tuple[str, ...], schema: Schema, side: Side, *, option: str
 ) -> dict[str, Feature]:
-    """The features of a side that models can read, by name.
+    """The features of a side that models can read, by name; in which list something was shown is
+    none.
 
     Raises ConfigError, naming the config's `option`, where not all `names` are among them.
     """
-    usable = {f.name: f for f in schema.of_side(side) if f.kind in USABLE}
+    usable = {f.name: f for f in schema.of_side(side) if f.kind in USABLE and f.name != schema.list}
     unknown = [name for name in names if name not in usable]
     if unknown:
         raise ConfigError(

@@ -311,3 +311,11 @@ def test_lists_are_sessions_and_first_places_are_looked_at_more() -> None:
     unbiased = shown.groupby("place").clicked.mean()
     for place in (2, 3, 4):  # a place is looked at with a probability of one over it
         assert clicks[place] / unbiased[place] == pytest.approx(1 / place, rel=0.35)
+
+
+def test_options_that_came_later_leave_earlier_logs_what_they_were() -> None:
+    """Prepared data and figures are known by this digest, which was taken before lists came."""
+    world = Synthetic(users=50, items=200, days=20)
+    assert world.fingerprint() == "081828df66cc48d2"
+    others = [Synthetic(**SMALL, lists=True), Synthetic(**SMALL, position_bias=1.0)]
+    assert len({other.fingerprint() for other in (world, *others)}) == 3
