@@ -22,5 +22,8 @@ class ReaderConfig(Options):
         "Fix it to see the same batches with any number of processes that divides it.",
     )
     bucket_batches: int = Field(
-        8, ge=0, description="Sort this many batches by length before cutting them; 0 turns it off."
+        8,
+        ge=0,
+        description="Sort this many batches by length before cutting them; 0 turns it off, and "
+        "rankers never do.",
     )

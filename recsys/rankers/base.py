@@ -13,6 +13,9 @@ from feature_store.columns import LABEL, label_of
 from feature_store.errors import ConfigError
 from feature_store.examples import RowsOf
 from recsys.data.batch import Batch
+from recsys.data.examples import Examples
+from recsys.data.options import ReaderConfig
+from recsys.data.reader import Reader
 from recsys.model import Loss, TrainedModel
 
 State: TypeAlias = dict[str, Tensor]
@@ -69,6 +72,15 @@ class Ranker(TrainedModel):
         """Logits [B, tasks] of every row's item, as serving computes them."""
         state = self.encode(self.inputs_of(batch))
         return self.score(state, batch.id(self.item).unsqueeze(1)).squeeze(1)
+
+    def training_reader(
+        self, examples: Examples, config: ReaderConfig, *, seed: int, rank: int, world: int
+    ) -> Reader:
+        """As of any trained model, but never bucketed: rows with histories of one length are not
+        like the others, whose labels and whose statistics, as Dice takes them, a step is to
+        stand for."""
+        config = config.model_copy(update={"bucket_batches": 0})
+        return super().training_reader(examples, config, seed=seed, rank=rank, world=world)
 
     def labels(self, batch: Batch) -> Tensor:
         """The labels [B, tasks] of a batch, in the order of `tasks`; NaN where a row has none."""

@@ -34,13 +34,14 @@ from feature_store.catalogue import Catalogue
 from feature_store.errors import DataError
 from planted import Shape
 from recsys.data.examples import Examples
+from recsys.data.options import ReaderConfig
 from recsys.distributed import Group, join
 from recsys.embeddings.options import PerFeature, QuantisationConfig
 from recsys.embeddings.tables import Embeddings
 from recsys.export.bundle import write_bundle
 from recsys.export.ranker import RankerExport
 from recsys.export.requests import raw_requests
-from recsys.inputs import Id
+from recsys.inputs import History, Id
 from recsys.rankers import RANKERS
 from recsys.rankers.base import Ranker
 from recsys.serving.manifest import About
@@ -120,6 +121,17 @@ def test_it_learns_in_bf16_as_in_fp32(
     embeddings = PerFeature(shard_above_mb=0 if sharded else 64)
     examples = planted["labelled"]
     assert learns_alike_in_bf16(small(name), examples, tmp_path, group, embeddings=embeddings)
+
+
+def test_every_batch_has_short_and_long_histories(subject: Subject) -> None:
+    """In buckets, the statistics that Dice takes of a batch would not be those of all rows."""
+    histories = [asked.name for asked in subject.ranker.inputs if isinstance(asked, History)]
+    config = ReaderConfig(batch_size=64, bucket_batches=64)
+    reader = subject.ranker.training_reader(subject.examples, config, seed=0, rank=0, world=1)
+    for name in histories:
+        lengths = [batch.jagged(name).lengths().double() for batch in reader]
+        within = torch.stack([of_batch.std() for of_batch in lengths]).mean()
+        assert within > 0.8 * torch.cat(lengths).std()
 
 
 def test_scores_are_logits_of_every_task(subject: Subject) -> None:
