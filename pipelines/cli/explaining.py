@@ -1,9 +1,9 @@
-"""The verb that says why an item is in a list, or not."""
+"""The verb that says why an item is in a list, or what speaks for it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,27 +12,61 @@ from pipelines.cli.arguments import Out, Signed, bundle_in
 
 
 def explain(
-    folder: Annotated[Path, typer.Argument(help="The folder of a cascade's run, or its bundle.")],
+    folder: Annotated[
+        Path, typer.Argument(help="The folder of the run of a cascade or a ranker, or its bundle.")
+    ],
     user: Annotated[str, typer.Option("--user", "-u", help="A known user.")],
     item: Annotated[str, typer.Option("--item", "-i", help="An item.")],
-    k: Annotated[int, typer.Option("-k", min=1, help="Length of the list.")] = 10,
+    k: Annotated[
+        int, typer.Option("-k", min=1, help="Length of the list; of a ranker, concepts named.")
+    ] = 10,
     form: Format = None,
     require_signature: Signed = None,
     out: Out = None,
 ) -> None:
-    """Which generator of a cascade found an item, what each stage thought of it, where it was lost.
+    """Say what became of an item in a cascade, or what concepts speak for it in a ranker.
+
+    A cascade tells which generator found the item, what each stage thought of it, and where it was
+    lost; a ranker such as sesa tells the summands of its logit.
 
     Example: recsys explain runs/synthetic_cascade --user 7 --item 42
     """
+    from recsys.serving.manifest import Manifest, RankerRecord
+
+    bundle = bundle_in(folder)
+    parts = Manifest.load(bundle, require_signature).parts.values()
+    ranks = all(isinstance(part, RankerRecord) for part in parts)
+    asked = (folder, bundle, require_signature, user, item, k)
+    reasons, told = (_of_ranker if ranks else _of_cascade)(*asked)
+    if out is not None:
+        write_answers(reasons, out)
+    else:
+        print_answers(reasons, form, f"item {item} for user {user}")
+    typer.echo(f"item {item} for user {user}: {told}", err=True)
+
+
+def _of_cascade(
+    folder: Path, bundle: Path, signed_by: Path | None, user: str, item: str, k: int
+) -> tuple[Any, str]:
     from pipelines.cli.bundles import warn_of_other_weights
     from recsys.serving.explaining import explain_item, fate
     from recsys.serving.recommender import Recommender
 
-    recommender = Recommender.open(bundle_in(folder), signed_by=require_signature)
+    recommender = Recommender.open(bundle, signed_by=signed_by)
     warn_of_other_weights(folder, recommender.finder.record.about)
     opinions = explain_item(recommender, user, item, k)
-    if out is not None:
-        write_answers(opinions, out)
-    else:
-        print_answers(opinions, form, f"item {item} for user {user}")
-    typer.echo(f"item {item} for user {user}: {fate(opinions, k)}", err=True)
+    return opinions, fate(opinions, k)
+
+
+def _of_ranker(
+    folder: Path, bundle: Path, signed_by: Path | None, user: str, item: str, k: int
+) -> tuple[Any, str]:
+    from pipelines.cli.bundles import warn_of_other_weights
+    from recsys.serving.explainer import Explainer
+
+    explainer = Explainer.open(bundle, signed_by=signed_by)
+    warn_of_other_weights(folder, explainer.record.about)
+    asked = explainer.pair(user, item)
+    reasons = explainer.explain_table(asked, k).drop_columns(["request"])
+    probability = explainer.score_table(asked).column("probability")[0].as_py()
+    return reasons, f"probability {probability:.4f}, the logistic function of the reasons' sum"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from feature_store.durable import write_parquet
 from feature_store.parquet import read_parquet
+from feature_store.vocabulary import Vocabulary
 from recsys.data.block import Block
 from recsys.data.examples import Examples
 from recsys.embeddings.options import QuantisationConfig
@@ -19,9 +20,10 @@ from recsys.export.programs import export_program, least_bytes, on_plain_tables,
 from recsys.export.requests import features_of, raw_requests
 from recsys.export.sample_quality import sample_auc
 from recsys.inputs import Id
-from recsys.rankers.base import Ranker
+from recsys.rankers.base import Explanation, Ranker
 from recsys.serving.bundle import Bundle
-from recsys.serving.golden import GOLDEN, expected_of
+from recsys.serving.explainer import CONCEPTS, REASONS, Explainer
+from recsys.serving.golden import EXPECTED_BIAS, EXPECTED_CONTRIBUTIONS, GOLDEN, expected_of
 from recsys.serving.manifest import About, RankerRecord
 from recsys.serving.scorer import PROGRAM, Scorer
 
@@ -38,6 +40,17 @@ class _Program(nn.Module):
         return self.ranker.score(self.ranker.encode(inputs), items)
 
 
+class _Reasons(_Program):
+    """What torch.export sees of a ranker that explains."""
+
+    def forward(  # type: ignore[override]
+        self, inputs: dict[str, Tensor], items: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Contributions [B, M, C] and bias [B, M] of item rows [B, M]."""
+        contributions, bias = self.ranker.explain(inputs, items)
+        return contributions, bias
+
+
 @dataclass(frozen=True)
 class RankerExport:
     """Writes a ranker as a part of a bundle; `golden` is as of `GeneratorExport`."""
@@ -52,8 +65,9 @@ class RankerExport:
 
     @property
     def bytes(self) -> int:
-        """Of its weights, at least."""
-        return least_bytes(self.ranker, self.quantisation)
+        """Of its weights, at least; a program that explains has them once more."""
+        programs = 2 if self.ranker.concepts else 1
+        return programs * least_bytes(self.ranker, self.quantisation)
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -77,13 +91,19 @@ class RankerExport:
         read = (*ranker.inputs, Id(ranker.item))
         batch = Block.of(chosen.select([asked.name for asked in read])).to_batch()
         requests = raw_requests(examples, chosen, read)
-        logits = (ranker if quantised is None else small).predict(batch)
+        trusted = ranker if quantised is None else small
+        logits = trusted.predict(batch)
         for task, expected in zip(ranker.tasks, logits.T.numpy(), strict=True):
             requests = requests.append_column(expected_of(task), pa.array(expected, pa.float32()))
-        write_parquet(requests, folder / GOLDEN)
         items = batch.id(ranker.item).unsqueeze(1)
         small.freeze()
         export_program(_Program(small), ranker, batch, folder / PROGRAM, items)
+        if ranker.concepts:
+            export_program(_Reasons(small), ranker, batch, folder / REASONS, items)
+            Vocabulary(pa.array(ranker.concepts, pa.string())).save(folder / CONCEPTS)
+            inputs = ranker.inputs_of(batch)
+            requests = _with_reasons(requests, trusted.explain(inputs, items))
+        write_parquet(requests, folder / GOLDEN)
         layout = getattr(getattr(ranker, "embeddings", None), "layout", None)
         return RankerRecord(
             about=self.about,
@@ -94,8 +114,18 @@ class RankerExport:
             embeddings=layout.to_dict() if layout else None,
             quantisation=quantised,
             tasks=ranker.tasks,
+            explains=bool(ranker.concepts),
         )
 
     def verify(self, bundle: Bundle, name: str) -> None:
         """Ask the written part its golden requests. Raises DataError where a logit differs."""
-        Scorer(bundle, name).verify()
+        (Explainer if self.ranker.concepts else Scorer)(bundle, name).verify()
+
+
+def _with_reasons(requests: pa.Table, explained: Explanation) -> pa.Table:
+    """The requests with the reasons of an item of each beside them."""
+    contributions = pa.array(explained.contributions.squeeze(1).tolist(), pa.list_(pa.float32()))
+    bias = pa.array(explained.bias.squeeze(1).tolist(), pa.float32())
+    return requests.append_column(EXPECTED_CONTRIBUTIONS, contributions).append_column(
+        EXPECTED_BIAS, bias
+    )

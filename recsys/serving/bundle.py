@@ -16,6 +16,8 @@ parts/NAME/            what answers, one or more
     fallback.parquet   items and scores that answer where a history is needed, and nothing is known
   of a ranker:
     ranker.pt2         torch.export: request tensors -> logits
+    reasons.pt2        of one that explains: -> contributions of concepts, and bias
+    concepts.arrow     their names
   of a cascade, whose stages are other parts:
     item_ids.arrow     raw ids of its candidates
     worth.npy          what each of them is worth, where lists are ordered by money

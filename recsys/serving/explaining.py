@@ -43,7 +43,7 @@ def explain_item(recommender: Recommender, user: Any, item: Any, k: int = 10) ->
     """
     cascade = recommender.finder
     if not isinstance(cascade, Cascade):
-        raise DataError(f"{recommender.bundle.folder} holds no cascade, whose stages could tell")
+        raise DataError(f"{recommender.bundle.folder} holds neither a cascade nor a ranker")
     asked, exclude = recommender.asked_of(recommender.requests_of([user]))
     place = _place(cascade, item)
     if (exclude == place).any():

@@ -8,9 +8,13 @@ GOLDEN = "golden.parquet"
 TOLERANCE = 1e-3  # of scores and logits, between the eager model and the exported one
 
 
+EXPECTED_CONTRIBUTIONS, EXPECTED_BIAS = "expected.contributions", "expected.bias"
+"""Columns of golden requests: no feature has a dot in its name."""
+
+
 def expected_of(task: str) -> str:
     """The column of golden requests with the training stack's logits of a task."""
-    return f"expected_logit.{task}"  # no feature has a dot in its name
+    return f"expected_logit.{task}"
 
 
 def nearly_same_list(

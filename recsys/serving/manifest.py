@@ -141,13 +141,16 @@ class GeneratorRecord(_Part):
 
 
 class RankerRecord(_Part):
-    """A part that says how likely a label is: `ranker.pt2`."""
+    """A part that says how likely a label is: `ranker.pt2`, and why: `reasons.pt2`."""
 
     noun: ClassVar[str] = "ranker"
     verb: ClassVar[str] = "recsys score"
 
     kind: Literal["ranker"] = Field("ranker", description="What the part does.")
     tasks: tuple[str, ...] = Field(description="Names of its logits, in their order.")
+    explains: bool = Field(
+        False, description="Whether `reasons.pt2` says what concepts contribute to a logit."
+    )
 
 
 class GeneratorStage(_Frozen):

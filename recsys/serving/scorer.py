@@ -52,6 +52,28 @@ class Scorer(Answering):
             raise DataError(
                 f"{self.bundle.folder} has no task {task!r}; it has: {', '.join(self.tasks)}"
             )
+        logits = self.logits(*self._pairs(requests))[:, 0, self.tasks.index(task)]
+        probability = pa.array(torch.sigmoid(logits).numpy())
+        if PROBABILITY in requests.column_names:
+            requests = requests.drop_columns([PROBABILITY])
+        return requests.append_column(PROBABILITY, probability)
+
+    def logits(self, requests: pa.Table, items: Tensor) -> Tensor:
+        """Logits [B, M, tasks] of item rows [B, M] for requests that bring all they know."""
+        with torch.no_grad():
+            logits: Tensor = self.program(self._inputs(requests), items)
+        return logits
+
+    def _inputs(self, requests: pa.Table) -> dict[str, Tensor]:
+        """What programs read of requests that bring all they know."""
+        asked = Requests(requests, self.bundle.vocabularies_of(self.part))
+        return {one.name: one.from_requests(asked) for one in self.record.inputs}
+
+    def _pairs(self, requests: pa.Table) -> tuple[pa.Table, Tensor]:
+        """Requests that bring all they know, under the log's names, and their items' rows [B, 1].
+
+        Raises DataError for requests without items, and where there are none.
+        """
         if not requests.num_rows:
             raise DataError("no requests")
         asked = by_names_of_log(requests, self.bundle.schema)
@@ -61,19 +83,7 @@ class Scorer(Answering):
                 f"{', '.join(asked.column_names)}"
             )
         whole = self._with_users(asked)
-        logits = self.logits(whole, self._items(whole))[:, 0, self.tasks.index(task)]
-        probability = pa.array(torch.sigmoid(logits).numpy())
-        if PROBABILITY in requests.column_names:
-            requests = requests.drop_columns([PROBABILITY])
-        return requests.append_column(PROBABILITY, probability)
-
-    def logits(self, requests: pa.Table, items: Tensor) -> Tensor:
-        """Logits [B, M, tasks] of item rows [B, M] for requests that bring all they know."""
-        asked = Requests(requests, self.bundle.vocabularies_of(self.part))
-        inputs = {one.name: one.from_requests(asked) for one in self.record.inputs}
-        with torch.no_grad():
-            logits: Tensor = self.program(inputs, items)
-        return logits
+        return whole, self._items(whole)
 
     def _items(self, requests: pa.Table) -> Tensor:
         """The rows [B, 1] of the requests' items."""

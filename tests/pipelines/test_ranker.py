@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -105,11 +107,43 @@ def store_of(tree: Tree) -> Path:
     return parse_config(tree).store_folder
 
 
-def test_less_loss_is_better(tree: Tree, tmp_path: Path) -> None:
-    again = {**tree, "output": str(tmp_path), "store": str(store_of(tree))}
-    done = run(again, ["trainer.metric=LogLoss"])
-    record = json.loads((done.folder / "training.json").read_text())
+@pytest.fixture(scope="module")
+def sesa(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of a ranker that explains itself, whose epoch is chosen by its loss."""
+    folder = tmp_path_factory.mktemp("sesa")
+    again = {**tree, "output": str(folder), "store": str(store_of(tree))}
+    again["ranker"] = {"name": "sesa", "concepts": "keywords", "hidden": [8], "width": 8}
+    return run(again, ["trainer.metric=LogLoss"])
+
+
+def test_less_loss_is_better(sesa: Run) -> None:
+    record = json.loads((sesa.folder / "training.json").read_text())
     assert record["best"] == min(epoch["LogLoss"] for epoch in record["history"])
+
+
+def test_a_logit_is_explained_on_the_command_line(
+    recsys: Ask, finished: Run, sesa: Run, tmp_path: Path
+) -> None:
+    rows = pd.read_parquet(sesa.folder / "per_row" / "sesa.parquet")
+    user, item = rows.loc[0, ["user", "item"]]
+    asked = ("explain", sesa.folder, "-u", user, "-i", item)
+    status, out, errors = recsys(*asked, "-k", 3)
+    assert status == 0
+    told = pd.read_csv(StringIO(out))
+    assert told.columns.tolist() == ["kind", "concept", "contribution"]
+    assert told["kind"].tolist() == [*["concept"] * 3, "others", "bias"]
+    probability = 1 / (1 + math.exp(-told["contribution"].sum()))
+    assert f"item {item} for user {user}: probability {probability:.4f}" in errors
+    assert recsys(*asked, "--out", tmp_path / "reasons.parquet")[0] == 0
+    assert pd.read_parquet(tmp_path / "reasons.parquet")["contribution"].sum() == pytest.approx(
+        told["contribution"].sum()
+    )
+    for folder, other, message in (
+        (sesa.folder, 10**9, f"unknown item: {10**9}"),
+        (finished.folder, item, "the logits of dcn are not made of concepts"),
+    ):
+        status, _, _ = recsys("explain", folder, "-u", user, "-i", other)
+        assert message in status and "\n" not in status
 
 
 def test_pairs_are_scored_on_the_command_line(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ from recsys.export.requests import raw_requests
 from recsys.inputs import History, Id
 from recsys.rankers import RANKERS
 from recsys.rankers.base import Ranker
+from recsys.serving.explainer import Explainer
+from recsys.serving.files import digest
 from recsys.serving.manifest import About
 from recsys.serving.recommender import Recommender
 from recsys.serving.scorer import Scorer
@@ -191,6 +194,40 @@ def test_its_bundle_scores_lists_as_it_does(subject: Subject) -> None:
     torch.testing.assert_close(alone[0, 0], found[2, 4], atol=1e-5, rtol=1e-5)
 
 
+@torch.no_grad()
+def test_its_bundle_gives_the_reasons_that_it_does(subject: Subject, tmp_path: Path) -> None:
+    ranker, bundle = subject.ranker, subject.scorer.bundle
+    if not ranker.concepts:
+        with pytest.raises(DataError, match="are not made of concepts"):
+            Explainer(bundle)
+        return
+    for column in ("expected.contributions", "expected.bias"):
+        altered = expect_otherwise(subject, column, tmp_path / column)
+        tell_again(altered)
+        with pytest.raises(DataError, match="golden request 0 has other reasons"):
+            Explainer.open(altered)
+    explainer, most = Explainer.open(bundle.folder), len(ranker.concepts) - 1
+    table, requests = rows_of(ranker, subject.examples), raw_rows(subject)
+    batch = batch_from(ranker, table)
+    whole = ranker.explain(ranker.inputs_of(batch), batch.id(ranker.item).unsqueeze(1))
+    rows = explainer.explain(requests, most).groupby("request")
+    assert len(rows) == len(requests)
+    sums = rows["contribution"].sum().to_numpy()
+    assert sums == pytest.approx(logits(ranker, table)[:, 0].numpy(), abs=1e-4)
+    for request in range(0, len(requests), 20):
+        reasons = rows.get_group(request)
+        expected = whole.contributions[request, 0].tolist()
+        by_size = sorted(range(len(expected)), key=lambda place: -abs(expected[place]))
+        assert reasons["kind"].tolist() == [*["concept"] * most, "others", "bias"]
+        names = [ranker.concepts[place] for place in by_size[:most]]
+        assert reasons["concept"].tolist()[:most] == names
+        values = [*(expected[place] for place in by_size), whole.bias[request, 0].item()]
+        assert reasons["contribution"].tolist() == pytest.approx(values, abs=1e-4)
+    for user, item, what in ((1001, "i99", "item: i99"), (5, "i03", "user: 5")):
+        with pytest.raises(DataError, match=f"unknown {what}"):
+            explainer.pair(user, item)
+
+
 def test_training_computes_what_serving_does_in_one_lookup(planted: dict[Shape, Examples]) -> None:
     """A second lookup of a sharded table would be a second step of its optimizer."""
     for name in RANKERS:
@@ -279,20 +316,29 @@ def test_another_process_serves_without_the_training_stack(
     assert pd.read_parquet(answers)["probability"].to_numpy() == pytest.approx(here, abs=1e-6)
 
 
+def expect_otherwise(subject: Subject, column: str, folder: Path) -> Path:
+    """A copy of its bundle that expects more by a half in all that a column of the golden requests
+    holds."""
+    shutil.copytree(subject.scorer.bundle.folder, folder)
+    path = folder / "parts/ranker/golden.parquet"
+    golden = pq.read_table(path).to_pandas()
+    golden[column] = [np.asarray(value) + 0.5 for value in golden[column]]
+    golden.to_parquet(path)
+    return folder
+
+
+def tell_again(folder: Path) -> None:
+    """Let the manifest of an altered bundle hold the files' own checksums."""
+    said = json.loads((folder / "manifest.json").read_text())
+    said["files"] = {name: digest(folder / name) for name in said["files"]}
+    (folder / "manifest.json").write_text(json.dumps(said))
+
+
 def test_a_bundle_that_answers_otherwise_is_refused(subject: Subject, tmp_path: Path) -> None:
-    folder = export(subject.ranker, subject.examples, tmp_path / "bundle").bundle.folder
-    name, manifest = "parts/ranker/golden.parquet", folder / "manifest.json"
-    path, said = folder / name, json.loads(manifest.read_text())
-    golden = pq.read_table(path)
-    place = golden.column_names.index("expected_logit.label")
-    other = pa.array(np.asarray(golden.column(place)) + 0.5)
-    pq.write_table(golden.set_column(place, "expected_logit.label", other), path)
+    folder = expect_otherwise(subject, "expected_logit.label", tmp_path / "bundle")
     with pytest.raises(DataError, match=r"golden\.parquet was altered"):
         Scorer.open(folder)
-    from recsys.serving.files import digest
-
-    said["files"][name] = digest(path)
-    manifest.write_text(json.dumps(said))
+    tell_again(folder)
     with pytest.raises(
         DataError, match=r"golden request 0 has the logit .* of label, .* do not serve"
     ):
