@@ -130,9 +130,10 @@ def sentences(results: dict[str, Any]) -> list[str]:
             f"People come back to items here: {again}. "
             + (
                 "split.seen = 'exclude' leaves them out, and asks what new items people take; "
-                "'include' asks what they take next, with own_frequency as the baseline to beat."
+                "'include' asks what they take next, with personal_popularity as the baseline to "
+                "beat."
                 if seen == "exclude"
-                else "own_frequency is the baseline to beat."
+                else "personal_popularity is the baseline to beat."
             )
         )
     return lines

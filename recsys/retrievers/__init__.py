@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # a config names retrievers, and imports only those that it n
 RETRIEVERS = {
     "popularity": "recsys.retrievers.popularity.Popularity",
     "recent_popularity": "recsys.retrievers.popularity.RecentPopularity",
-    "own_frequency": "recsys.retrievers.own_frequency.OwnFrequency",
+    "personal_popularity": "recsys.retrievers.personal_popularity.PersonalPopularity",
     "item_knn": "recsys.retrievers.item_knn.ItemKNN",
     "ease": "recsys.retrievers.ease.EASE",
     "gf_cf": "recsys.retrievers.gf_cf.GFCF",

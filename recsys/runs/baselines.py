@@ -10,7 +10,7 @@ from recsys.data.examples import Examples
 from recsys.options import ModelConfig
 from recsys.retrievers.ease import EASEConfig
 from recsys.retrievers.item_knn import ItemKNNConfig
-from recsys.retrievers.own_frequency import OwnFrequencyConfig
+from recsys.retrievers.personal_popularity import PersonalPopularityConfig
 from recsys.retrievers.popularity import PopularityConfig, RecentPopularityConfig
 
 # Items with training events up to which they are fitted unasked, in about a gigabyte and some tens
@@ -41,7 +41,7 @@ def _by_default(
     if examples.schema.clock == "time":
         chosen.append(RecentPopularityConfig())
     if config.split.seen == "include":
-        chosen.append(OwnFrequencyConfig())
+        chosen.append(PersonalPopularityConfig())
     items, users = int((examples.train_events > 0).sum()), examples.summary.rows[TEST]
     knn = items <= _ITEM_KNN_ITEMS and users * items <= _ITEM_KNN_SCORES
     ease = items <= _EASE_ITEMS and users * items**2 <= _EASE_SCORES

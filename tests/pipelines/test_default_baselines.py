@@ -82,7 +82,7 @@ def test_what_may_be_had_again_and_what_fits_in_memory_decide(
     again = {"split": {"protocol": "leave_one_out", "seen": "include"}}
     usual = ["popularity", "recent_popularity", "item_knn", "ease"]
     assert names() == usual
-    assert names(**again) == [*usual[:2], "own_frequency", *usual[2:]]
+    assert names(**again) == [*usual[:2], "personal_popularity", *usual[2:]]
     assert names(baselines=["popularity"]) == ["popularity"] and names(baselines=[]) == []
     assert notes == []
     monkeypatch.setattr(baselines, "_EASE_ITEMS", 2)

@@ -62,7 +62,7 @@ def test_every_target_is_findable_or_lost_for_one_reason() -> None:
         "without a history, who are left out.",
         "People come back to items here: 28.6% of the targets were had before. split.seen = "
         "'exclude' leaves them out, and asks what new items people take; 'include' asks what they "
-        "take next, with own_frequency as the baseline to beat.",
+        "take next, with personal_popularity as the baseline to beat.",
     ]
 
 

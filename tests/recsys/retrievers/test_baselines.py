@@ -33,7 +33,7 @@ from recsys.retrievers.ease import EASE, EASEConfig
 from recsys.retrievers.fitted import FittedRetriever, binary_matrix
 from recsys.retrievers.gf_cf import GFCFConfig
 from recsys.retrievers.item_knn import BM25, ItemKNNConfig
-from recsys.retrievers.own_frequency import OwnFrequencyConfig
+from recsys.retrievers.personal_popularity import PersonalPopularityConfig
 from recsys.retrievers.popularity import RecentPopularity, RecentPopularityConfig
 from recsys.serving.index.options import ExactConfig, FaissConfig, IndexConfig
 
@@ -62,10 +62,10 @@ def fit(config: ModelConfig, seen: np.ndarray, seed: int = 0) -> Any:
     return retriever
 
 
-def test_own_frequency_counts_what_the_user_had_and_fills_up_by_popularity() -> None:
+def test_personal_popularity_counts_what_the_user_had_and_fills_up_by_popularity() -> None:
     """Three users had the first item, two the third, one the second, nobody the fourth."""
     seen = np.array([[1, 0, 1, 0], [1, 1, 0, 0], [1, 0, 1, 0]])
-    retriever = fit(OwnFrequencyConfig(), seen)
+    retriever = fit(PersonalPopularityConfig(), seen)
     histories = torch.tensor([[2, 4, 2, 0], [0, 0, 0, 0]])
     found = retriever.encode({HISTORY: histories}).vectors[:, 0, 1:]
     popularity = torch.tensor([3.0, 1.0, 2.0, 0.0]) / 4

@@ -1,4 +1,5 @@
-"""Own frequency: what a user has had most often, for logs in which people buy again."""
+"""Personal popularity: what a user has had most often, then what everybody has, for logs in which
+people buy again."""
 
 from __future__ import annotations
 
@@ -15,18 +16,18 @@ from recsys.retrievers.base import Queries, single_interest
 from recsys.retrievers.fitted import ScoringRetriever
 
 
-class OwnFrequencyConfig(ModelConfig):
+class PersonalPopularityConfig(ModelConfig):
     """Items by how often the user has had them, then by how often everybody has: GP-TopFreq of Li,
     Jullien, Ariannezhad & de Rijke, "A next basket recommendation reality check", TOIS 2023."""
 
-    name: Literal["own_frequency"] = "own_frequency"
+    name: Literal["personal_popularity"] = "personal_popularity"
 
 
-class OwnFrequency(ScoringRetriever):
+class PersonalPopularity(ScoringRetriever):
     """An item's score is its count in the history, and a share below 1 of the most popular item's
     training events, which decides among equals and fills the list."""
 
-    Config: ClassVar[type[ModelConfig]] = OwnFrequencyConfig
+    Config: ClassVar[type[ModelConfig]] = PersonalPopularityConfig
     needs_history = False
     popularity: Tensor
 
