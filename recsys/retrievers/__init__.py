@@ -18,6 +18,7 @@ RETRIEVERS = {
     "popularity": "recsys.retrievers.popularity.Popularity",
     "recent_popularity": "recsys.retrievers.popularity.RecentPopularity",
     "personal_popularity": "recsys.retrievers.personal_popularity.PersonalPopularity",
+    "tifu_knn": "recsys.retrievers.tifu_knn.TIFUKNN",
     "item_knn": "recsys.retrievers.item_knn.ItemKNN",
     "ease": "recsys.retrievers.ease.EASE",
     "gf_cf": "recsys.retrievers.gf_cf.GFCF",

@@ -83,6 +83,8 @@ def test_what_may_be_had_again_and_what_fits_in_memory_decide(
     usual = ["popularity", "recent_popularity", "item_knn", "ease"]
     assert names() == usual
     assert names(**again) == [*usual[:2], "personal_popularity", *usual[2:]]
+    baskets = {"split": {"protocol": "next_basket", "basket": "day"}}
+    assert names(**baskets) == [*usual[:2], "personal_popularity", "tifu_knn", *usual[2:]]
     assert names(baselines=["popularity"]) == ["popularity"] and names(baselines=[]) == []
     assert notes == []
     monkeypatch.setattr(baselines, "_EASE_ITEMS", 2)
