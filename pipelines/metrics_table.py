@@ -35,7 +35,18 @@ def metrics_table(results: dict[str, Any]) -> Table:
         table.add_row(name, *figures, *(_cold(summary, slicing) for slicing in cold))
     if cold:
         table.caption = f"cold: {names[0]} of users, and of items, with hardly any events"
+    for summary in models.values():
+        if before := summary.get("uncalibrated"):
+            table.caption = f"calibrated on validation: {_mended(summary['metrics'], before)}"
     return table
+
+
+def _mended(after: dict[str, Any], before: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {before[name]:.4f} -> {after[name]:.4f}"
+        for name in ("LogLoss", "ECE")
+        if before.get(name) is not None
+    )
 
 
 def _first_figures(metrics: dict[str, Any]) -> list[str]:

@@ -58,6 +58,7 @@ KNOW_OF_PROCESSES = {
     "recsys/evaluation/evaluator.py",
     "recsys/evaluation/predictions.py",
     "recsys/members.py",
+    "recsys/runs/calibration.py",
     "recsys/runs/evaluators.py",
     "recsys/runs/fit.py",
     "recsys/runs/learn.py",

@@ -19,6 +19,11 @@ def check(config: RunConfig, where: str) -> None:
             f"{where}: give either [retriever], one of {', '.join(RETRIEVERS)}, or [ranker], "
             f"one of {', '.join(RANKERS)}, or [cascade], whose parts are finished runs"
         )
+    if config.ranker is None and config.calibration.kind != "none":
+        raise ConfigError(
+            f"{where}: calibration.kind: only rankers predict probabilities (a cascade's are "
+            "calibrated by their own runs): leave it out"
+        )
     if config.ranker is not None:
         _check_ranker(config, where)
     elif config.cascade is not None:

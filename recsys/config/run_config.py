@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import tomli_w
 from pydantic import Field
@@ -46,6 +46,16 @@ class TrackingConfig(Options):
     )
     experiment: str = Field("recsys", description="Name of the experiment that they belong to.")
     alias: str = Field("candidate", description="Alias given to the newest registered bundle.")
+
+
+class CalibrationConfig(Options):
+    """How the logits of a trained ranker become probabilities of what happens."""
+
+    kind: Literal["none", "temperature", "isotonic"] = Field(
+        "none",
+        description="Fitted on validation, and part of test figures and bundle: nothing, a scale "
+        "and a shift of the logit, or any rising curve.",
+    )
 
 
 class ExportConfig(Options):
@@ -95,6 +105,7 @@ class RunConfig(Options):
     embeddings: AnyEmbeddings = Field(PerFeature(), description="How ids become vectors.")
     reader: ReaderConfig = ReaderConfig()
     trainer: TrainerConfig = TrainerConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     export: ExportConfig = ExportConfig()
     tracking: TrackingConfig = TrackingConfig()

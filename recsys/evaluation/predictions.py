@@ -175,13 +175,18 @@ def summarise_predictions(predictions: Predictions, *, replicates: int) -> dict[
     """Figures, intervals and calibration, as `metrics.json` holds them; None: no such figure."""
     intervals = predictions.intervals(replicates)
     return {
-        "metrics": {name: _none_if_nan(value) for name, value in predictions.metrics.items()},
+        "metrics": figures_of(predictions),
         "ci95": {name: [_none_if_nan(end) for end in ends] for name, ends in intervals.items()},
         "rows": len(predictions.labels),
         "users": len(np.unique(predictions.users)),
         "positive_rate": float(predictions.labels.mean()),
         "calibration": predictions.calibration(),
     }
+
+
+def figures_of(predictions: Predictions) -> dict[str, float | None]:
+    """Figures, as `metrics.json` holds them."""
+    return {name: _none_if_nan(value) for name, value in predictions.metrics.items()}
 
 
 def _none_if_nan(value: float) -> float | None:

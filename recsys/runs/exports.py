@@ -16,6 +16,7 @@ from recsys.model import Model
 from recsys.rankers.base import Ranker
 from recsys.retrievers.base import VectorRetriever
 from recsys.runs.assemble import Part, assemble, open_parts
+from recsys.runs.calibration import calibrated
 from recsys.runs.finished import Run, measured
 from recsys.runs.fit import trained_model, whole_model
 from recsys.runs.folder import RunFolder
@@ -34,6 +35,7 @@ def exports_of(config: RunConfig) -> dict[str, PartExport]:
         return _cascade(config)
     model, examples = trained_model(config)
     if config.ranker is not None:
+        model = calibrated(config, model, examples)
         part: PartExport = _ranker(config, config, model, examples)
     else:
         part = _generator(config, config, model, examples, examples)

@@ -16,6 +16,7 @@ from recsys.model import Model
 from recsys.runs.asked_of_examples import check_examples
 from recsys.runs.assemble import assemble, open_parts
 from recsys.runs.build import is_trained
+from recsys.runs.calibration import calibrated
 from recsys.runs.evaluators import validator
 from recsys.runs.folder import MAIN_PHASE, RunFolder
 from recsys.runs.learn import learnt_model, trainer_of
@@ -179,7 +180,8 @@ def trained_model(config: RunConfig, group: Group | None = None) -> tuple[Model,
 
 def whole_model(part: RunConfig, group: Group | None = None) -> tuple[Model, Examples]:
     """The model of a part of a cascade, which every process holds whole: not all of them would ask
-    it equally often."""
+    it equally often; a ranker as its run calibrates it."""
     if group is not None:
         prepare_together(part, phases_of(part.trainer)[-1], group)
-    return trained_model(part)
+    model, examples = trained_model(part)
+    return calibrated(part, model, examples, keep=False), examples

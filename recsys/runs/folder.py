@@ -90,6 +90,11 @@ class RunFolder:
         return self.path / "training.json"
 
     @property
+    def calibration(self) -> Path:
+        """The curves that calibrate a ranker, and the training that they were fitted to."""
+        return self.path / "calibration.json"
+
+    @property
     def metrics(self) -> Path:
         """Figures of every model measured."""
         return self.path / "metrics.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,13 +16,14 @@ from feature_store.protocols import TEST
 from recsys.data.examples import Examples
 from recsys.evaluation.ceiling import CEILING
 from recsys.evaluation.given_lists import GivenLists
-from recsys.evaluation.predictions import Predictions, summarise_predictions
+from recsys.evaluation.predictions import Predictions, figures_of, summarise_predictions
 from recsys.rankers.base import Ranker
 from recsys.retrievers import build
 from recsys.retrievers.base import Retriever
 from recsys.runs.baselines import baselines_of
 from recsys.runs.bench import Bench, Watch
 from recsys.runs.build import fit, seed_all
+from recsys.runs.calibration import curves_of
 from recsys.runs.evaluators import predictions
 from recsys.runs.figures import describe, earlier_results, given_lists, write_figures
 from recsys.runs.fit import trained_model, training_seconds
@@ -128,12 +130,15 @@ def _measure_ranker(work: Work) -> dict[str, Any]:
     model, examples = trained_model(config, group)
     ranker = cast(Ranker, model)
     name, started = config.model.name, time.perf_counter()
-    predicted = predictions(config, examples, ranker.to(group.device), TEST, group)
+    ranker.to(group.device)
+    curves = curves_of(config, ranker, examples, group)
+    predicted = predictions(config, examples, ranker, TEST, group)
     seconds = {"evaluate": round(time.perf_counter() - started, 3)}
     if (of_training := training_seconds(work.files)) is not None:
         seconds["fit"] = round(of_training, 3)
     summaries = {}
-    for task, rows in predicted.items():
+    for task, raw in predicted.items():
+        rows = replace(raw, logits=curves[task](raw.logits)) if task in curves else raw
         label = name if task == ranker.tasks[0] else f"{name}_{task}"
         if not len(rows.labels):
             raise DataError(f"labels.tasks.{task}: no test event has this label")
@@ -144,6 +149,8 @@ def _measure_ranker(work: Work) -> dict[str, Any]:
             "seconds": seconds,
             "config": config.model.model_dump(mode="json"),
         }
+        if task in curves:
+            summaries[label]["uncalibrated"] = figures_of(raw)
     return describe(config, examples, None) | {"rankers": summaries}
 
 

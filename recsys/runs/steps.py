@@ -71,8 +71,12 @@ class Step:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-FIGURES = Step("figures", ("baselines", "evaluation"), lambda files: files.metrics)
-BUNDLE = Step("bundle", ("baselines", "evaluation", "export"), lambda files: files.bundle)
+FIGURES = Step("figures", ("baselines", "calibration", "evaluation"), lambda files: files.metrics)
+BUNDLE = Step(
+    "bundle",
+    ("baselines", "calibration", "evaluation", "export"),
+    lambda files: files.bundle,
+)
 
 
 def _done(files: RunFolder) -> dict[str, str]:

@@ -57,7 +57,8 @@ def _parts(files: RunFolder) -> dict[str, RunFolder]:
 
 def _learnt(files: RunFolder) -> dict[str, Any]:
     """The options that decide what a part has learned."""
-    sections = ("seed", "data", "split", "labels", "retriever", "ranker", "embeddings")
+    models = ("retriever", "ranker", "embeddings", "calibration")
+    sections = ("seed", "data", "split", "labels", *models)
     return {name: part for name, part in _config(files).items() if name in sections}
 
 

@@ -11,16 +11,22 @@ import sys
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 import pytest
 import tomli_w
 
 from feature_store.errors import ConfigError
 from pipelines.run import run
+from recsys.config import RunConfig, parse_config
 from recsys.evaluation import pointwise
+from recsys.rankers.base import Ranker
+from recsys.runs.calibration import curves_of
 from recsys.runs.finished import Run
+from recsys.runs.fit import trained_model
+from recsys.statistics.calibration import Curve
 
 Tree = dict[str, Any]
 TreeOf = Callable[..., Tree]
@@ -102,8 +108,6 @@ def test_a_run_can_go_on_for_more_epochs(tree: Tree, tmp_path: Path) -> None:
 
 
 def store_of(tree: Tree) -> Path:
-    from recsys.config import parse_config
-
     return parse_config(tree).store_folder
 
 
@@ -211,6 +215,7 @@ def test_quantised_tables_are_told_of(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ("calibration.kind=isotone", "calibration.kind"),
         ("trainer.metric=NDCG@10", "'NDCG@10' is not measured of rankers; choose one of: AUC"),
         ("baselines=['popularity']", "a ranker has none"),
         ("ranker.user_features=['cuontry']", "ranker.user_features names cuontry; the log has"),
@@ -267,3 +272,50 @@ def test_a_damaged_checkpoint_is_told_in_a_line(recsys: Ask, tree: Tree, tmp_pat
     assert "remove the folder to use an earlier checkpoint" in status
     shutil.rmtree(newest)
     assert recsys("train", path, "trainer.epochs=3", "--resume")[0] == 0
+
+
+@pytest.fixture
+def calibrated(tree: Tree, finished: Run, tmp_path: Path) -> tuple[Run, RunConfig]:
+    """The finished run, calibrated without training again."""
+    folder = tmp_path / finished.folder.name
+    shutil.copytree(finished.folder, folder, ignore=shutil.ignore_patterns("bundle", ".lock"))
+    there = {**tree, "output": str(tmp_path), "store": str(store_of(tree))}
+    there["calibration"] = {"kind": "isotonic"}
+    return run(there), parse_config(there)
+
+
+def test_a_calibrated_ranker_is_so_everywhere(
+    finished: Run, calibrated: tuple[Run, RunConfig]
+) -> None:
+    done, _ = calibrated
+    before, part = (one.results["rankers"]["dcn"] for one in (finished, done))
+    assert "uncalibrated" not in before
+    assert part["uncalibrated"] == pytest.approx(before["metrics"], abs=1e-6)
+    assert part["metrics"]["AUC"] == pytest.approx(before["metrics"]["AUC"], abs=1e-4)
+    assert part["metrics"]["LogLoss"] != before["metrics"]["LogLoss"]
+    assert "ECE before calibration" in done.files.report.read_text()
+    record = json.loads(done.files.calibration.read_text())
+    curve = Curve(**{name: tuple(of) for name, of in record["tasks"]["label"].items()})
+    rows = [pd.read_parquet(one.files.predictions_of("dcn")) for one in (finished, done)]
+    logits = [np.log(of.probability / (1 - of.probability)) for of in rows]
+    raw, after = (of.to_numpy() for of in logits)
+    assert after == pytest.approx(curve(raw), abs=1e-3)
+    assert np.abs(after - raw).max() > 0.01
+    golden = pd.read_parquet(next(done.bundle.rglob("golden.parquet")))
+    (expected,) = (name for name in golden.columns if "expected" in name)
+    assert golden[expected].to_numpy() == pytest.approx(after[: len(golden)], abs=1e-3)
+
+
+def test_a_curve_of_other_weights_is_fitted_anew(calibrated: tuple[Run, RunConfig]) -> None:
+    done, config = calibrated
+    model, examples = trained_model(config)
+    path, ranker = done.files.calibration, cast(Ranker, model)
+    record = json.loads(path.read_text())
+    right = curves_of(config, ranker, examples)
+    flat = {"label": {"at": [0.0], "values": [0.5], "slopes": [1.0, 1.0]}}
+    path.write_text(json.dumps({**record, "tasks": flat}))
+    assert curves_of(config, ranker, examples)["label"].values == (0.5,)  # it is read
+    for wrong in ({"training": "another"}, {"kind": "temperature"}, {"tasks": {"label": {}}}):
+        path.write_text(json.dumps({**record, "tasks": flat, **wrong}))
+        assert curves_of(config, ranker, examples) == right
+        assert json.loads(path.read_text()) == record
