@@ -5,15 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from recsys.layers.dice import Dice
 
 Activation = Literal["relu", "prelu", "dice"]
 
+
+class PReLU(nn.PReLU):
+    """A slope of negative numbers for each of C channels, which are the last dimension; torch's
+    are the second."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., C] -> [..., C]."""
+        return F.prelu(x.flatten(0, -2), self.weight).view(x.shape)
+
+
 ACTIVATIONS: dict[Activation, Callable[[int], nn.Module]] = {
     "relu": lambda width: nn.ReLU(),
-    "prelu": lambda width: nn.PReLU(width),
+    "prelu": PReLU,
     "dice": Dice,
 }
 

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
+from recsys.layers.deep import Activation
 from recsys.layers.local_activation import LocalActivation
 
 B, M, L, WIDTH = 3, 2, 4, 5
 KEPT = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]]).bool()
 
 
-def unit(*, softmax: bool) -> LocalActivation:
+def unit(*, softmax: bool, activation: Activation = "relu") -> LocalActivation:
     torch.manual_seed(1)
-    return LocalActivation(WIDTH, (6, 3), "relu", softmax=softmax)
+    attention = LocalActivation(WIDTH, (6, 3), activation, softmax=softmax)
+    for slopes in attention.activations.parameters():
+        nn.init.uniform_(slopes)
+    return attention
+
+
+def activated(activation: nn.Module, x: Tensor) -> Tensor:
+    """Of single channels [C]."""
+    slopes = getattr(activation, "weight", 0.0)
+    return torch.where(x > 0, x, slopes * x)
 
 
 def by_pairs(unit: LocalActivation, queries: Tensor, keys: Tensor, kept: Tensor) -> Tensor:
@@ -41,8 +50,8 @@ def by_pairs(unit: LocalActivation, queries: Tensor, keys: Tensor, kept: Tensor)
             for event in events:
                 query = queries[b, m]
                 x = torch.cat([query, event, query - event, query * event])
-                x = F.relu(first @ x + unit.of_query.bias)
-                scores.append(unit.last(F.relu(unit.layers[0](x))))
+                x = activated(unit.activations[0], first @ x + unit.of_query.bias)
+                scores.append(unit.last(activated(unit.activations[1], unit.layers[0](x))))
             if scores:
                 weights = torch.cat(scores)
                 weights = weights.softmax(0) if unit.softmax else weights
@@ -50,9 +59,12 @@ def by_pairs(unit: LocalActivation, queries: Tensor, keys: Tensor, kept: Tensor)
     return pooled
 
 
+@pytest.mark.parametrize("activation", ["relu", "prelu"])
 @pytest.mark.parametrize("softmax", [False, True])
-def test_it_sums_events_by_what_the_network_says_of_each_pair(softmax: bool) -> None:
-    attention = unit(softmax=softmax)
+def test_it_sums_events_by_what_the_network_says_of_each_pair(
+    softmax: bool, activation: Activation
+) -> None:
+    attention = unit(softmax=softmax, activation=activation)
     queries, keys = torch.randn(B, M, WIDTH), torch.randn(B, L, WIDTH)
     expected = by_pairs(attention, queries, keys, KEPT)
     torch.testing.assert_close(attention(queries, keys, KEPT), expected, atol=1e-5, rtol=1e-4)
