@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -45,10 +45,11 @@ class Protocol(Options, ABC):
     seen: Literal["exclude", "include"] = Field(
         "exclude", description="Whether items of the user's history may be recommended."
     )
-    candidates: Literal["known", "catalogue", "new"] = Field(
+    candidates: Literal["known", "catalogue", "new", "shown"] = Field(
         "known",
         description="Rank items with an event that was known before, the whole catalogue, or only "
-        "what had no event. Of the last, the protocol's name says so.",
+        "what had no event; or, by a ranker, each list as it was shown. Of the last two, the "
+        "protocol's name says so.",
     )
     sampled_candidates: int | None = Field(
         None,
@@ -62,6 +63,12 @@ class Protocol(Options, ABC):
         "and a model that needs a history then gets nothing right for them.",
     )
 
+    @model_validator(mode="after")
+    def _check_candidates(self) -> Self:
+        if self.candidates == "shown" and self.sampled_candidates:
+            raise ValueError("lists are ranked as they were shown: leave sampled_candidates out")
+        return self
+
     @property
     @abstractmethod
     def base_name(self) -> str:
@@ -70,16 +77,16 @@ class Protocol(Options, ABC):
     @property
     def short_name(self) -> str:
         """The name that every figure is printed with."""
-        new = "-new" if self.candidates == "new" else ""
+        ranked = f"-{self.candidates}" if self.candidates in ("new", "shown") else ""
         sampled = f"-sampled{self.sampled_candidates}" if self.sampled_candidates else ""
-        return self.base_name + new + sampled
+        return self.base_name + ranked + sampled
 
     @property
     def grows(self) -> bool:
         """Whether histories of labelled rows hold earlier events of the rows' own role, too, as
-        they do where every event is answered when it comes; otherwise they end with what was
-        known before the first of the role."""
-        return False
+        they do where every event is answered when it comes, as lists are; otherwise they end with
+        what was known before the first of the role."""
+        return self.candidates == "shown"
 
     @abstractmethod
     def role(self, events: ir.Table, schema: Schema) -> ir.StringColumn:
@@ -93,6 +100,12 @@ class Protocol(Options, ABC):
                 f"this log has {lacks} of events, which {self.base_name} needs: "
                 "choose protocol = 'random' under [split]"
                 + (", or 'fixed'" if schema.published_role else "")
+            )
+        if self.candidates == "shown" and schema.list is None:
+            raise DataError(
+                "split.candidates = 'shown' ranks lists as they were shown, and this log does not "
+                "tell them: name the column with the list role in the schema (data.columns.list "
+                "of a parquet source, lists = true of a synthetic one)"
             )
 
     def keep(self, events: ir.Table, schema: Schema) -> ir.Table:
@@ -213,8 +226,10 @@ class GlobalTime(Protocol):
         return self.protocol
 
     def role(self, events: ir.Table, schema: Schema) -> ir.StringColumn:
-        """The role of every event."""
+        """The role of every event; of what is ranked in lists, that of their first one."""
         time = events[schema.time]
+        if self.candidates == "shown":
+            time = _begin(events, schema, time)
         if self.test_start and self.validation_start:
             starts = _naive(self.validation_start), _naive(self.test_start)
             if starts[1] <= starts[0]:
@@ -227,6 +242,49 @@ class GlobalTime(Protocol):
             test = end - _microseconds(self.test_days)
             validation = end - _microseconds(self.test_days + self.validation_days)
         return _cases((time >= test, TEST), (time >= validation, VALIDATION), else_=TRAIN)
+
+
+class LastLists(Protocol):
+    """The last lists that were shown are the test, those before them validation: shares of all
+    lists, of which none is cut. Other events have the role of the lists at their time."""
+
+    protocol: Literal["last_lists"] = "last_lists"
+    needs_clock = ("time",)
+    candidates: Literal["shown"] = Field("shown", description="Rank each list as it was shown.")
+    validation: float = Field(0.1, gt=0, lt=1, description="Share of lists, before the test.")
+    test: float = Field(0.2, gt=0, lt=1, description="Share of lists.")
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> LastLists:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation and test take all lists: nothing is left to train on")
+        return self
+
+    @property
+    def base_name(self) -> str:
+        """`last_lists`."""
+        return self.protocol
+
+    def role(self, events: ir.Table, schema: Schema) -> ir.StringColumn:
+        """The role of every event."""
+        import ibis
+
+        time, position = (
+            _begin(events, schema, key) for key in (events[schema.time], events[POSITION])
+        )
+        listed = events.filter(events[schema.list].notnull())
+        first = listed.group_by(schema.list).aggregate(
+            time=listed[schema.time].min(), position=listed[POSITION].min()
+        )
+        latest = [first.time.desc(), first.position.desc()]
+        ranked = first.mutate(rank=ibis.row_number().over(order_by=latest), lists=first.count())
+        roles = []
+        for role, share in ((TEST, self.test), (VALIDATION, self.validation + self.test)):
+            of_role = ranked.filter(ranked["rank"] < (ranked.lists * share).round(6))
+            since = of_role.time.min().as_scalar()
+            place = of_role.filter(of_role.time == since).position.min().as_scalar()
+            roles.append(((time > since) | ((time == since) & (position >= place)), role))
+        return _cases(*roles, else_=TRAIN)
 
 
 class UserHoldout(Protocol):
@@ -265,7 +323,7 @@ class UserHoldout(Protocol):
     @property
     def grows(self) -> bool:
         """Where nothing is input."""
-        return not self.input
+        return not self.input or super().grows
 
     def role(self, events: ir.Table, schema: Schema) -> ir.StringColumn:
         """The role of every event."""
@@ -403,7 +461,9 @@ class Fixed(Protocol):
         return _cases(((published == TRAIN) & taken & ~has_validation, VALIDATION), else_=published)
 
 
-AnyProtocol = LeaveOneOut | NextBasket | GlobalTime | UserHoldout | ItemHoldout | Random | Fixed
+AnyProtocol = (
+    LeaveOneOut | NextBasket | GlobalTime | LastLists | UserHoldout | ItemHoldout | Random | Fixed
+)
 SplitConfig = Annotated[AnyProtocol, Field(discriminator="protocol")]
 
 
@@ -412,6 +472,12 @@ def _cases(*branches: tuple[Any, str], else_: Any) -> ir.StringColumn:
     import ibis
 
     return ibis.cases(*branches, else_=else_)
+
+
+def _begin(events: ir.Table, schema: Schema, key: Any) -> Any:
+    """The least of a key among the events of each one's list, or its own where it has none."""
+    shown_in = events[schema.list]
+    return shown_in.isnull().ifelse(key, key.min().over(group_by=shown_in))
 
 
 def _place(ids: ir.Column, seed: int) -> ir.FloatingColumn:

@@ -22,6 +22,7 @@ from feature_store.protocols import (
     Fixed,
     GlobalTime,
     ItemHoldout,
+    LastLists,
     LeaveOneOut,
     NextBasket,
     Random,
@@ -35,6 +36,7 @@ __all__ = [
     "Fixed",
     "GlobalTime",
     "ItemHoldout",
+    "LastLists",
     "LeaveOneOut",
     "NextBasket",
     "Random",
@@ -93,9 +95,23 @@ def make_split(
                 f"the {config.base_name} split leaves no {role} events of {log.num_rows:,}: "
                 "check the filters and windows under [split]"
             )
+    if config.candidates == "shown":
+        _check_whole(engine, events, schema, config.base_name)
     settings = {f"split.{name}": value for name, value in config.model_dump(mode="json").items()}
     parts = {"data": log.fingerprint, **settings, **(labels.parts() if labels else {})}
     fingerprint = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
     return Split(
         config.short_name, fingerprint, parts, events, returns, schema, counts, config.grows
     )
+
+
+def _check_whole(engine: Engine, events: ir.Table, schema: Schema, protocol: str) -> None:
+    """Raises DataError where a list has events of several roles: it cannot be ranked whole."""
+    shown_in = events[schema.list]
+    roles = events.filter(shown_in.notnull()).group_by(schema.list)
+    cut = roles.aggregate(n=events[ROLE].nunique()).filter(lambda lists: lists.n > 1)
+    if count := engine.collect(cut.aggregate(n=cut.count()))["n"][0].as_py():
+        raise DataError(
+            f"the {protocol} split cuts {count:,} lists in two, and split.candidates = 'shown' "
+            "ranks them whole: choose protocol = 'last_lists' or 'global_time' under [split]"
+        )

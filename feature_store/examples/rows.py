@@ -13,7 +13,9 @@ from feature_store.columns import (
     HISTORY,
     ITEM_ROW,
     LABEL,
+    LAST_TOUCHED,
     LIST,
+    LIST_PLACE,
     POSITION,
     PROFIT,
     ROLE,
@@ -85,10 +87,12 @@ def event_rows(
     rows = np.flatnonzero(wanted)
     begin = block.starts[:-1][block.user_of_row[rows]]
     end = _ends(block, delay)[rows] if rows_of.labels else rows
-    lists = _lists(block, rows_of.histories, _has_role(block, shown), begin, end, length)
+    known = _has_role(block, shown)
+    lists = _lists(block, rows_of.histories, known, begin, end, length)
     event = block.rows.select([*_EVENT, *context]).take(pa.array(rows))
-    labelled = [n for n in block.rows.column_names if is_label(n) or n == LIST]
+    labelled = [name for name in block.rows.column_names if is_label(name)]
     label = block.rows.select(labelled).take(pa.array(rows))
+    listed = rows_of.labels and LIST in block.rows.column_names
     table = pa.table(
         {
             schema.user: event[USER_ROW],
@@ -99,6 +103,7 @@ def event_rows(
             **{name: event[name] for name in context},
             **lists,
             **{name: label[name] for name in labelled},
+            **(_of_lists(block, schema, rows, end, known) if listed else {}),
         }
     )
     return table if negatives is None else _with_drawn(table, block, rows, schema, negatives)
@@ -129,7 +134,7 @@ def _with_drawn(
         DRAW: np.concatenate([np.zeros(len(rows), np.int64), number + 1]).astype(np.int32),
     }
     # a drawn item was shown to nobody: it has no list, no place, no label of a further task
-    unknown: dict[str, float] = {LIST: 0}
+    unknown: dict[str, float] = {LIST: 0, LIST_PLACE: 0, LAST_TOUCHED: 0}
     for name in table.column_names:
         if name == schema.place or (is_label(name) and name != LABEL):
             unknown[name] = np.nan
@@ -223,6 +228,34 @@ def _ends(block: Block, delay: int) -> np.ndarray:
     first = listed[first]
     ends[listed] = (ends[first] if delay else first)[of_row.ravel()]
     return ends
+
+
+def _of_lists(
+    block: Block, schema: Schema, rows: np.ndarray, end: np.ndarray, known: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Of the `rows` [m] that are asked: their list, their place in it, by the log's order where it
+    tells none, and how many events before `end` [m] the user had touched the item: had chosen it,
+    or done anything else that has no label, among the `known` [n] events."""
+    codes = block.column(LIST)[rows]
+    keys = [rows] if schema.place is None else [rows, block.column(schema.place)[rows]]
+    of_user = block.user_of_row[rows]
+    order = np.lexsort([*keys, codes, of_user])
+    new = np.ones(len(rows), dtype=bool)
+    new[1:] = (np.diff(codes[order]) != 0) | (np.diff(of_user[order]) != 0)
+    first = np.maximum.accumulate(np.where(new, np.arange(len(rows)), 0))
+    place = np.empty(len(rows), dtype=np.int64)
+    place[order] = np.arange(len(rows)) - first + 1
+    touched = known.copy()
+    if LABEL in block.rows.column_names:
+        touched &= block.column(LABEL) != 0
+    pairs = np.stack([block.user_of_row, block.column(ITEM_ROW)], axis=1)
+    pair = np.unique(pairs, axis=0, return_inverse=True)[1].ravel()
+    moments = pair * (len(pair) + 1)  # what happens to a pair lies together, in order
+    at_touch = np.sort((moments + np.arange(len(pair)))[touched])
+    before = np.searchsorted(at_touch, moments[rows] + end) - 1
+    last = np.append(at_touch, -1)[before] - moments[rows]  # below 0: of another pair
+    since = np.where(last >= 0, end - last, 0)
+    return {LIST: codes, LIST_PLACE: np.where(codes == 0, 0, place), LAST_TOUCHED: since}
 
 
 def _moments(block: Block, delay: int = 0) -> np.ndarray:

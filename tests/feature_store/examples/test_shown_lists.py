@@ -4,13 +4,25 @@ The truth is written down by hand: one user, whose items say their place in the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from feature_store.columns import HISTORY, ITEM_ROW, LABEL, LIST, POSITION, ROLE, SECONDS, USER_ROW
+from feature_store.columns import (
+    HISTORY,
+    ITEM_ROW,
+    LABEL,
+    LAST_TOUCHED,
+    LIST,
+    LIST_PLACE,
+    POSITION,
+    ROLE,
+    SECONDS,
+    USER_ROW,
+)
 from feature_store.examples.blocks import Block
 from feature_store.examples.rows import event_rows
 from feature_store.examples.spec import RowsOf
@@ -45,12 +57,14 @@ EVENTS: list[tuple[int, int, float, float]] = [
 ]
 
 
-def rows(delay: int = 0, negatives: DrawnNegatives | None = None) -> list[dict[str, Any]]:
+def rows(
+    delay: int = 0, negatives: DrawnNegatives | None = None, items: Sequence[int] | None = None
+) -> list[dict[str, Any]]:
     seconds, pages, places, labels = zip(*EVENTS, strict=True)
     count = len(EVENTS)
     columns = {
         USER_ROW: [1] * count,
-        ITEM_ROW: list(range(1, count + 1)),
+        ITEM_ROW: items or list(range(1, count + 1)),
         SECONDS: list(seconds),
         POSITION: list(range(count)),
         ROLE: ["train"] * count,
@@ -100,5 +114,20 @@ def test_drawn_items_were_shown_in_no_list_and_no_place() -> None:
     drawn = [row for row in made if row["i"] > len(EVENTS)]
     assert [(row["i"], row[LIST]) for row in own] == [(2, 5), (3, 5), (6, 6), (7, 6), (8, 0)]
     assert [row["place"] for row in own[:4]] == [1, 2, 1, 2]
-    assert len(drawn) == 6 and {row[LIST] for row in drawn} == {0}
+    assert len(drawn) == 6
+    assert {(row[LIST], row[LIST_PLACE], row[LAST_TOUCHED]) for row in drawn} == {(0, 0, 0)}
     assert all(np.isnan(row["place"]) for row in drawn)
+
+
+def test_rows_say_where_they_stood_and_when_their_item_was_touched() -> None:
+    """Touched is what was chosen, or looked at in whatever way that has no label, before the list;
+    what was shown and passed over is not, nor what another user did."""
+    made = rows(items=[3, 2, 4, 2, 5, 4, 2, 5])
+    assert [(row["i"], row[LIST], row[LIST_PLACE], row[LAST_TOUCHED]) for row in made] == [
+        (2, 5, 1, 0),  # passed over here, looked at in the same second, but after the list
+        (4, 5, 2, 0),
+        (4, 6, 1, 3),  # chosen three events before the list
+        (2, 6, 2, 2),
+        (5, 0, 0, 2),  # looked at two events before the first of its second
+    ]
+    assert [row[LAST_TOUCHED] for row in rows(17, items=[2, 2, 4, 2, 5, 4, 2, 4])][-1] == 2
