@@ -7,6 +7,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from recsys.evaluation import shown_lists
 from recsys.evaluation.predictions import FIGURES
 from recsys.figure import Figure, cut_offs, first_cut
 from recsys.runs.finished import measured
@@ -19,7 +20,7 @@ def metrics_table(results: dict[str, Any]) -> Table:
     kind, models = measured(results)
     title = f"{results['name']}, test, {results['protocol']} ({results['protocol_fingerprint']})"
     if kind == "rankers":
-        names = list(FIGURES[:-1])  # all six do not fit 80 columns
+        names = _of_rankers(next(iter(models.values())))
     else:
         names = _first_figures(next(iter(models.values()))["metrics"])
         title += f", {results['candidates']:,} candidates"
@@ -49,6 +50,13 @@ def _mended(after: dict[str, Any], before: dict[str, Any]) -> str:
     )
 
 
+def _of_rankers(summary: dict[str, Any]) -> list[str]:
+    """Not all of them fit 80 columns."""
+    if "lists" in summary:
+        return [*shown_lists.FIGURES, "AUC", "LogLoss"]
+    return list(FIGURES[:-1])
+
+
 def _first_figures(metrics: dict[str, Any]) -> list[str]:
     k = first_cut(cut_offs(map(Figure.parse, metrics)))
     # only one of these fits 80 columns: in a log with costs profit is what counts
@@ -68,6 +76,7 @@ def _figure(summary: dict[str, Any], name: str) -> str:
     if value is None:
         return "-"
     low, high = summary["ci95"][name]
-    shown = Figure.parse(name).name in ("NDCG", "AUC")
+    decides = ("MRR", "ListAUC") if "lists" in summary else ("NDCG", "AUC")
+    shown = Figure.parse(name).name in decides
     interval = f" ±{(high - low) / 2:.4f}" if shown else ""
     return f"{value:.4f}{interval}"

@@ -24,6 +24,11 @@ def check(config: RunConfig, where: str) -> None:
             f"{where}: calibration.kind: only rankers predict probabilities (a cascade's are "
             "calibrated by their own runs): leave it out"
         )
+    if config.ranker is None and config.split.candidates == "shown":
+        raise ConfigError(
+            f"{where}: split.candidates: lists as they were shown are ordered by a [ranker]; a "
+            "retriever ranks what is 'known', the whole 'catalogue' or what is 'new'"
+        )
     if config.ranker is not None:
         _check_ranker(config, where)
     elif config.cascade is not None:
@@ -50,14 +55,19 @@ def _check_folders(config: RunConfig, where: str) -> None:
 
 
 def _check_ranker(config: RunConfig, where: str) -> None:
-    from recsys.evaluation.predictions import FIGURES
+    from recsys.evaluation import predictions, shown_lists
 
     if config.baselines:
         raise ConfigError(f"{where}: baselines are retrievers: a ranker has none")
-    if config.metric not in FIGURES:
+    of_lists = shown_lists.FIGURES if config.split.candidates == "shown" else ()
+    figures = (*of_lists, *predictions.FIGURES)
+    if config.metric not in figures:
+        hint = ""
+        if config.metric in shown_lists.FIGURES:
+            hint = ", or split.candidates = 'shown', where the log tells lists"
         raise ConfigError(
             f"{where}: trainer.metric: {config.metric!r} is not measured of rankers; "
-            f"choose one of: {', '.join(FIGURES)}"
+            f"choose one of: {', '.join(figures)}{hint}"
         )
 
 

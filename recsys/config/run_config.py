@@ -135,7 +135,9 @@ class RunConfig(Options):
     @property
     def metric(self) -> str:
         """The validation metric that chooses the best epoch."""
-        return self.trainer.metric or ("NDCG@10" if self.ranker is None else "AUC")
+        if self.ranker is None:
+            return self.trainer.metric or "NDCG@10"
+        return self.trainer.metric or ("MRR" if self.split.candidates == "shown" else "AUC")
 
     @property
     def folder(self) -> Path:

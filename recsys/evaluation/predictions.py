@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from feature_store.columns import LAST_TOUCHED, LIST, LIST_PLACE
 from recsys.data.batch import Batch
 from recsys.distributed import Group
 from recsys.evaluation.pointwise import (
@@ -24,9 +25,12 @@ from recsys.evaluation.pointwise import (
     ratio,
     runs_of,
 )
+from recsys.evaluation.shown_lists import ListFigures, ShownLists
 from recsys.rankers.base import Ranker
 from recsys.statistics.bootstrap import around, percentiles
 
+OF_LISTS = (LIST, LIST_PLACE, LAST_TOUCHED)
+"""Columns of rows that lists are judged by."""
 FIGURES = ("AUC", "GAUC", "LogLoss", "NormalisedEntropy", "Calibration", "ECE")
 _BINS = 10
 
@@ -34,21 +38,29 @@ _BINS = 10
 @dataclass(frozen=True)
 class Predictions:
     """Of one task, n rows: vocabulary rows of users and items, labels 0 or 1, and logits, each
-    [n]."""
+    [n]; where lists are judged those that the rows are `shown` in, list 0 for none."""
 
     users: np.ndarray
     items: np.ndarray
     labels: np.ndarray
     logits: np.ndarray
+    shown: ShownLists | None = None
 
     @classmethod
     def by_task(
-        cls, ranker: Ranker, batches: Iterable[Batch], user: str, group: Group
+        cls,
+        ranker: Ranker,
+        batches: Iterable[Batch],
+        user: str,
+        group: Group,
+        *,
+        lists: bool = False,
     ) -> dict[str, Self]:
         """Score all rows, for each of the ranker's tasks those that have a label of it; every
         process gets those of all.
 
-        `user` names the column of the user, which need not be among the ranker's inputs.
+        `user` names the column of the user, which need not be among the ranker's inputs; with
+        `lists` the batches have the columns OF_LISTS.
         """
         training = ranker.training
         ranker.eval()
@@ -57,12 +69,15 @@ class Predictions:
             "items": [],
             "labels": [],
             "logits": [],
+            **{name: [] for name in OF_LISTS if lists},
         }
         with torch.no_grad():
             for batch in batches:
                 of_batches["users"].append(batch.id(user))
                 of_batches["items"].append(batch.id(ranker.item))
                 of_batches["labels"].append(ranker.labels(batch))
+                for name in OF_LISTS if lists else ():
+                    of_batches[name].append(batch.id(name))
                 of_batches["logits"].append(ranker.predict(batch.to(group.device)).float().cpu())
         ranker.train(training)
         own = {name: torch.cat(columns).numpy() for name, columns in of_batches.items()}
@@ -73,8 +88,14 @@ class Predictions:
             ranker.tasks, rows["labels"].T, rows["logits"].T, strict=True
         ):
             known = ~np.isnan(labels)
-            columns = (rows["users"], rows["items"], labels, logits)
-            by_task[task] = cls(*(column[known] for column in columns))
+            users, items, labels, logits = (
+                column[known] for column in (rows["users"], rows["items"], labels, logits)
+            )
+            shown = None
+            if lists:
+                codes, places, touched = (rows[name][known] for name in OF_LISTS)
+                shown = ShownLists(codes, users, places, touched, labels)
+            by_task[task] = cls(users, items, labels, logits, shown)
         return by_task
 
     @cached_property
@@ -86,15 +107,21 @@ class Predictions:
     def _sorted(self) -> _SortedRows:
         return _SortedRows(self)
 
+    @cached_property
+    def lists(self) -> ListFigures | None:
+        """Figures of the lists, where they are judged."""
+        return None if self.shown is None else self.shown.judge(self.logits)
+
     @property
     def metrics(self) -> dict[str, float]:
-        """Figures by name: those of `recsys.evaluation.pointwise`."""
-        return dict(zip(FIGURES, self._sorted.figures(None).tolist(), strict=True))
+        """Figures by name: of lists first, and those of `recsys.evaluation.pointwise`."""
+        of_rows = dict(zip(FIGURES, self._sorted.figures(None).tolist(), strict=True))
+        return of_rows if self.lists is None else self.lists.metrics | of_rows
 
     def intervals(self, replicates: int, seed: int = 0) -> dict[str, tuple[float, float]]:
-        """95 % bootstrap intervals over users, by name: percentiles, and for ECE the spread around
-        the figure. A sum of absolute gaps, it is larger in nearly every replicate than in the
-        sample, whose gaps those of a replicate are added to.
+        """95 % bootstrap intervals over users, or lists, by name: percentiles, and for ECE the
+        spread around the figure. A sum of absolute gaps, it is larger in nearly every replicate
+        than in the sample, whose gaps those of a replicate are added to.
         """
         random = np.random.default_rng(seed)
         users = self._sorted.users
@@ -111,7 +138,8 @@ class Predictions:
         low[ece], high[ece] = around(
             self._sorted.figures(None)[ece], draws[:, ece], within=(0.0, 1.0)
         )
-        return {n: (float(a), float(b)) for n, a, b in zip(FIGURES, low, high, strict=True)}
+        of_rows = {n: (float(a), float(b)) for n, a, b in zip(FIGURES, low, high, strict=True)}
+        return of_rows if self.lists is None else self.lists.intervals(replicates) | of_rows
 
     def calibration(self) -> dict[str, list[float]]:
         """Mean prediction, rate of positives and rows of each bin of equal width that has any."""
@@ -181,6 +209,19 @@ def summarise_predictions(predictions: Predictions, *, replicates: int) -> dict[
         "users": len(np.unique(predictions.users)),
         "positive_rate": float(predictions.labels.mean()),
         "calibration": predictions.calibration(),
+        **({} if predictions.lists is None else {"lists": predictions.lists.judged}),
+    }
+
+
+def summarise_lists(lists: ListFigures, *, replicates: int) -> dict[str, Any]:
+    """Figures and intervals of lists that nobody predicted anything of."""
+    return {
+        "metrics": {name: _none_if_nan(value) for name, value in lists.metrics.items()},
+        "ci95": {
+            name: [_none_if_nan(end) for end in ends]
+            for name, ends in lists.intervals(replicates).items()
+        },
+        "lists": lists.judged,
     }
 
 

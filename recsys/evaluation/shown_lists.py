@@ -19,7 +19,7 @@ AS_DISPLAYED, MOST_RECENT_FIRST = "as_displayed", "most_recent_first"
 
 @dataclass(frozen=True)
 class ShownLists:
-    """Rows of lists, in any order.
+    """Rows, in any order; those of list 0 are in none, and have no part in figures.
 
     Attributes:
         lists: codes of the lists [n].
@@ -35,11 +35,6 @@ class ShownLists:
     touched: np.ndarray
     labels: np.ndarray
 
-    def kept(self, rows: np.ndarray) -> ShownLists:
-        """Only some of the rows."""
-        columns = (self.lists, self.users, self.places, self.touched, self.labels)
-        return ShownLists(*(column[rows] for column in columns))
-
     def orders(self) -> dict[str, np.ndarray]:
         """What costs nothing to learn, as scores [n]: the displayed order, and before it what the
         user touched, the last of it first."""
@@ -49,13 +44,14 @@ class ShownLists:
     def judge(self, scores: np.ndarray) -> ListFigures:
         """Figures of every list whose items have the scores [n]."""
         order = np.lexsort([self.places, -scores, self.lists])
+        order = order[self.lists[order] != 0]
         lists, chosen = self.lists[order], self.labels[order] == 1
         starts = np.flatnonzero(np.diff(lists, prepend=lists[:1] - 1))
         lengths = np.diff(starts, append=len(lists))
         rank = np.arange(len(lists)) - np.repeat(starts, lengths) + 1
 
         def sums(values: np.ndarray) -> np.ndarray:
-            return np.add.reduceat(values, starts) if len(starts) else np.zeros(0)
+            return np.add.reduceat(values, starts) if len(starts) else values[:0]
 
         positives = sums(chosen.astype(np.int64))
         # of every negative how many positives stand before it

@@ -35,6 +35,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "F1OfMeans": "harmonic mean of the averaged precision and the averaged recall",
         "NDCG": "discounted gain of the list over that of the ideal list",
         "MRR": "one over the rank of the first relevant item, 0 beyond k",
+        "ListAUC": "chance that a chosen item of a list stands above one that was passed over, "
+        "averaged over lists",
         "MAP": "mean of the precision at the ranks of the relevant items",
     },
     "Beyond accuracy": {
@@ -213,7 +215,9 @@ def _is_model(contender: Contender) -> bool:
 
 
 def _validation_metric(run: Run) -> str:
-    default = f"NDCG@{_K}" if "ranker" not in run.config else "AUC"
+    default = f"NDCG@{_K}"
+    if "ranker" in run.config:
+        default = "MRR" if run.config["split"]["candidates"] == "shown" else "AUC"
     return str(run.config.get("trainer", {}).get("metric", default))
 
 

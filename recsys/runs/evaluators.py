@@ -15,7 +15,7 @@ from recsys.data.reader import Reader
 from recsys.distributed import Group
 from recsys.evaluation.evaluator import Evaluator, Result
 from recsys.evaluation.item_facts import ItemFacts
-from recsys.evaluation.predictions import Predictions
+from recsys.evaluation.predictions import OF_LISTS, Predictions
 from recsys.rankers.base import Ranker
 from recsys.retrievers.base import Retriever
 from recsys.training.trainer import Validate
@@ -51,17 +51,18 @@ def judge(
 def predictions(
     config: RunConfig, examples: Examples, ranker: Ranker, role: str, group: Group
 ) -> dict[str, Predictions]:
-    """What a ranker predicts of all rows of a role, by task: that an event's label is 1."""
-    user = examples.schema.user
+    """What a ranker predicts of all rows of a role, by task: that an event's label is 1; with the
+    lists that they were shown in where those are the candidates."""
+    user, lists = examples.schema.user, config.split.candidates == "shown"
     reader = examples.reader(
         role,
         ranker.inputs,
         ReaderConfig(batch_size=_SCORED, lanes=group.world),
-        extra=(user, *ranker.judged_by),
+        extra=(user, *ranker.judged_by, *(OF_LISTS if lists else ())),
         rank=group.rank,
         world=group.world,
     )
-    return Predictions.by_task(ranker, reader, user, group)
+    return Predictions.by_task(ranker, reader, user, group, lists=lists)
 
 
 def make_evaluator(

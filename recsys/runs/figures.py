@@ -97,7 +97,8 @@ def write_figures(work: Work, results: dict[str, Any], tracker: Tracker) -> None
     written = results | {kind: timeless}
     write_text(json.dumps(written, indent=2, allow_nan=False) + "\n", files.metrics)
     _track(work.config, results, tracker)
-    tracker.log_files(files.metrics, files.lists if kind == "retrievers" else files.predictions)
+    beside = (files.lists,) if kind == "retrievers" else (files.predictions, files.list_figures)
+    tracker.log_files(files.metrics, *(folder for folder in beside if folder.exists()))
 
 
 def _track(config: RunConfig, results: dict[str, Any], tracker: Tracker) -> None:

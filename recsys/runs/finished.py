@@ -40,7 +40,8 @@ class Run:
             return f"{whole}, not evaluated)"
         figures = self.metrics
         cuts = cut_offs(map(Figure.parse, figures.columns))
-        name = str(Figure("NDCG", first_cut(cuts))) if cuts else "AUC"
+        of_rows = "MRR" if "MRR" in figures else "AUC"
+        name = str(Figure("NDCG", first_cut(cuts))) if cuts else of_rows
         told = ", ".join(f"{model} {value:.4f}" for model, value in figures[name].items())
         return f"{whole}, {self.results['protocol']}, {name}: {told})"
 

@@ -123,6 +123,15 @@ class RunFolder:
         return self.predictions / f"{file_name(ranker)}.parquet"
 
     @property
+    def list_figures(self) -> Path:
+        """The folder of the figures of every list that was shown, of rankers."""
+        return self.path / "per_list"
+
+    def list_figures_of(self, ranker: str) -> Path:
+        """What became of every list that was shown in a ranker's order."""
+        return self.list_figures / f"{file_name(ranker)}.parquet"
+
+    @property
     def report(self) -> Path:
         """The page that shows all of it."""
         return self.path / "report.html"

@@ -16,7 +16,13 @@ from feature_store.protocols import TEST
 from recsys.data.examples import Examples
 from recsys.evaluation.ceiling import CEILING
 from recsys.evaluation.given_lists import GivenLists
-from recsys.evaluation.predictions import Predictions, figures_of, summarise_predictions
+from recsys.evaluation.predictions import (
+    Predictions,
+    figures_of,
+    summarise_lists,
+    summarise_predictions,
+)
+from recsys.evaluation.shown_lists import ListFigures, ShownLists
 from recsys.rankers.base import Ranker
 from recsys.retrievers import build
 from recsys.retrievers.base import Retriever
@@ -41,8 +47,9 @@ _LONGEST_NAME = 60  # of a retriever, which names a file, too
 def measure(work: Work, tracker: Tracker, watch: Watch | None = None) -> dict[str, Any]:
     """Measure the model, and a retriever's baselines, on the test events.
 
-    Writes `metrics.json` and `per_user/<retriever>.parquet` or `per_row/<ranker>.parquet`;
-    returns what `metrics.json` holds, with seconds. Raises DataError when nothing was trained.
+    Writes `metrics.json` and `per_user/<retriever>.parquet`, or `per_row/<ranker>.parquet` and of
+    lists that were shown `per_list/<ranker>.parquet`; returns what `metrics.json` holds, with
+    seconds. Raises DataError when nothing was trained.
     """
     if work.config.ranker is not None:
         results = _measure_ranker(work)
@@ -144,6 +151,8 @@ def _measure_ranker(work: Work) -> dict[str, Any]:
             raise DataError(f"labels.tasks.{task}: no test event has this label")
         if group.leads:
             _write_predictions(rows, examples, work.files.predictions_of(label))
+            if rows.lists is not None:
+                _write_lists(rows.lists, examples, work.files.list_figures_of(label))
         summaries[label] = {
             **summarise_predictions(rows, replicates=config.evaluation.replicates),
             "seconds": seconds,
@@ -151,7 +160,24 @@ def _measure_ranker(work: Work) -> dict[str, Any]:
         }
         if task in curves:
             summaries[label]["uncalibrated"] = figures_of(raw)
-    return describe(config, examples, None) | {"rankers": summaries}
+    results = describe(config, examples, None) | {"rankers": summaries}
+    if (shown := predicted[ranker.tasks[0]].shown) is not None and group.leads:
+        baselines = _measure_orders(work, examples, shown)
+        summaries |= baselines
+        if outcome := verdict(config, work.files, name, list(baselines)):
+            results[VERDICT] = outcome
+    return results
+
+
+def _measure_orders(work: Work, examples: Examples, shown: ShownLists) -> dict[str, Any]:
+    """The orders of lists that cost nothing to learn, beside a ranker."""
+    summaries = {}
+    for name, scores in shown.orders().items():
+        lists = shown.judge(scores)
+        _write_lists(lists, examples, work.files.list_figures_of(name))
+        replicates = work.config.evaluation.replicates
+        summaries[name] = {**summarise_lists(lists, replicates=replicates), "seconds": {}}
+    return summaries
 
 
 def _write_predictions(rows: Predictions, examples: Examples, path: Path) -> None:
@@ -160,6 +186,15 @@ def _write_predictions(rows: Predictions, examples: Examples, path: Path) -> Non
     items = examples.vocabulary(schema.item).decode(rows.items)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_parquet(rows.table(users, items), path)
+
+
+def _write_lists(lists: ListFigures, examples: Examples, path: Path) -> None:
+    schema = examples.schema
+    assert schema.list is not None
+    ids = examples.vocabulary(schema.list).decode(lists.lists)
+    users = examples.vocabulary(schema.user).decode(lists.users)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_parquet(lists.table(ids, users), path)
 
 
 def _noting(bench: Bench) -> Callable[[str], None]:

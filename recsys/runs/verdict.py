@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store.parquet import read_parquet
@@ -32,17 +32,21 @@ _PERMUTATIONS = (1_000, 10_000)
 def verdict(
     config: RunConfig, files: RunFolder, model: str, baselines: Sequence[str]
 ) -> dict[str, Any] | None:
-    """What `metrics.json` holds of it: by which figure, over how many users, and what came of the
-    model `against` each of the baselines; None where there are none.
+    """What `metrics.json` holds of it: by which figure, over how many users, or lists of a ranker,
+    and what came of the model `against` each of the baselines; None where there are none.
 
-    The figure is that which chooses the best epoch, or NDCG where users have no such figure. The
-    model beats its baselines where it is above every one of them, with p below 5 %.
+    The figure is that which chooses the best epoch, or, where users have no such figure, NDCG, and
+    lists MRR. The model beats its baselines where it is above every one of them, with p below 5 %.
     """
     if not baselines:
         return None
-    metric = _metric(config, files, model)
-    tables = [_of_users(files, name, metric) for name in (model, *baselines)]
-    assert all(table.column("user").equals(tables[0].column("user")) for table in tables)
+    unit = "user" if config.ranker is None else "list"
+    path_of = files.lists_of if config.ranker is None else files.list_figures_of
+    metric = _metric(config, path_of(model))
+    tables = [
+        read_parquet(path_of(name), [unit, metric]).sort_by(unit) for name in (model, *baselines)
+    ]
+    assert all(table.column(unit).equals(tables[0].column(unit)) for table in tables)
     own, *others = (table.column(metric).to_numpy().astype(np.float64) for table in tables)
     theirs = np.stack(others, axis=1)
     ours = np.broadcast_to(own[:, None], theirs.shape)
@@ -66,7 +70,7 @@ def verdict(
     return {
         "metric": metric,
         "value": float(np.nanmean(own)),
-        "users": len(own),
+        f"{unit}s": int((~np.isnan(own)).sum()),
         "permutations": permutations,
         "beats_baselines": all(map(_better, against.values())),
         "best_baseline": max(against, key=lambda name: against[name]["value"]),
@@ -85,11 +89,12 @@ def sentence(model: str, outcome: dict[str, Any]) -> str:
         said = f"{model} loses to {best}"
     else:
         said = f"{model} is not shown to beat {' and '.join(behind)}; the best baseline is {best}"
+    units = "users" if "users" in outcome else "lists"
     p = "p < .001" if against["p_holm"] < 0.001 else f"p = {against['p_holm']:.3f}"
     return (
         f"{said}: {outcome['metric']} {outcome['value']:.4f} against {against['value']:.4f}, a "
         f"difference of {against['difference']:+.4f} (95 % {against['low']:+.4f} to "
-        f"{against['high']:+.4f}, {p}) over {outcome['users']:,} users."
+        f"{against['high']:+.4f}, {p}) over {outcome[units]:,} {units}."
     )
 
 
@@ -104,6 +109,8 @@ def advice(config: RunConfig, files: RunFolder, outcome: dict[str, Any]) -> list
     if outcome["beats_baselines"]:
         return []
     run, name = shlex.quote(str(files.path)), outcome["best_baseline"]
+    if config.ranker is not None:
+        return []
     if config.cascade is not None:
         return [f"where the stages lose what there was to be found: {files.report}"]
     tried = [
@@ -130,13 +137,9 @@ def _better(result: dict[str, float]) -> bool:
     return result["difference"] > 0 and result["p_holm"] < LEVEL
 
 
-def _metric(config: RunConfig, files: RunFolder, model: str) -> str:
-    columns = pq.read_schema(files.lists_of(model)).names
+def _metric(config: RunConfig, path: Path) -> str:
+    columns = pq.read_schema(path).names
     if config.metric in columns:
         return config.metric
-    return str(Figure("NDCG", first_cut(cut_offs(map(Figure.parse, columns)))))
-
-
-def _of_users(files: RunFolder, name: str, metric: str) -> pa.Table:
-    path = files.lists_of(name)
-    return read_parquet(path, ["user", metric]).sort_by("user")
+    cuts = cut_offs(map(Figure.parse, columns))
+    return str(Figure("NDCG", first_cut(cuts))) if cuts else "MRR"

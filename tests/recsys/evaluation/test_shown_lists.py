@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -10,17 +12,18 @@ from recsys.evaluation.pointwise import auc
 from recsys.evaluation.shown_lists import AS_DISPLAYED, FIGURES, MOST_RECENT_FIRST, ShownLists
 
 # list, place, label, touched: 7 chose two of four; 9 chose one of three; 4 is one item, which was
-# chosen; in 5 nothing was chosen
+# chosen; in 5 nothing was chosen; 0 is no list
 ROWS = [
     (7, 1, 0, 0), (7, 2, 1, 5), (7, 3, 0, 2), (7, 4, 1, 0),
     (9, 3, 1, 0), (9, 1, 0, 0), (9, 2, 0, 0),
     (4, 1, 1, 3),
     (5, 1, 0, 1), (5, 2, 0, 0),
+    (0, 0, 1, 0), (0, 0, 0, 0),
 ]  # fmt: skip
 
 
-def shown() -> ShownLists:
-    lists, places, labels, touched = (np.array(column) for column in zip(*ROWS, strict=True))
+def shown(rows: Sequence[tuple[int, int, int, int]] = ROWS) -> ShownLists:
+    lists, places, labels, touched = np.array(rows, dtype=np.int64).reshape(-1, 4).T
     return ShownLists(lists, lists + 100, places, touched, labels.astype(np.float32))
 
 
@@ -49,18 +52,18 @@ def test_orders_that_cost_nothing_have_the_figures_worked_out_by_hand() -> None:
 
 
 def test_equal_scores_stay_as_displayed_and_the_order_of_rows_says_nothing() -> None:
-    scores = np.array([0, 3, 1, 3, 1, 1, 0, 0, 0, 0.0])
+    scores = np.array([0, 3, 1, 3, 1, 1, 0, 0, 0, 0, 0, 0.0])
     values = by_list(scores)
     assert values[7] == pytest.approx([1, 1, 1])
     assert values[9] == pytest.approx([1 / 2, 1 / 2, 1 / np.log2(3)])  # behind its equal before it
     order = np.random.default_rng(0).permutation(len(ROWS))
-    again = shown().kept(order).judge(scores[order])
+    again = shown([ROWS[row] for row in order]).judge(scores[order])
     np.testing.assert_allclose(again.values, [values[code] for code in sorted(values)])
 
 
 def test_without_ties_auc_is_that_of_the_rows_of_each_list() -> None:
     random = np.random.default_rng(1)
-    lists = random.integers(0, 40, 300)
+    lists = random.integers(1, 40, 300)
     labels = (random.random(300) < 0.3).astype(np.float32)
     scores = random.permutation(300).astype(np.float32)
     rows = ShownLists(lists, lists, np.ones(300), np.zeros(300), labels)
@@ -73,7 +76,7 @@ def test_without_ties_auc_is_that_of_the_rows_of_each_list() -> None:
 
 
 def test_no_lists_have_no_figures() -> None:
-    none = shown().kept(np.zeros(len(ROWS), bool)).judge(np.zeros(0))
+    none = shown([]).judge(np.zeros(0))
     assert none.judged == 0 and np.isnan(list(none.metrics.values())).all()
     table = none.table(pa.array([], pa.int64()), pa.array([], pa.int64()))
     assert table.column_names == ["list", "user", "length", *FIGURES] and not table.num_rows
