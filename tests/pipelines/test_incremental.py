@@ -16,6 +16,7 @@ from feature_store.errors import ConfigError, DataError
 from feature_store.vocabulary import Vocabulary
 from pipelines.evaluate import evaluate
 from pipelines.run import resolve, run
+from pipelines.train import train
 from recsys.report.comparison import compare
 from recsys.runs.finished import Run
 from recsys.training import checkpoint
@@ -54,6 +55,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
         "retriever": {"name": "sasrec", "width": 16, "blocks": 1, "dropout": 0.0, "negatives": 0},
         "reader": {"batch_size": 16},
         "trainer": {"epochs": 12, "device": "cpu", "optimizer": {"learning_rate": 0.01}},
+        "baselines": ["popularity"],
         "evaluation": {"ks": [1, 10], "replicates": 100},
         "tracking": {"enabled": False},
     }
@@ -155,14 +157,16 @@ def test_what_cannot_be_started_from_is_named(runs: dict[str, Run], tree: Tree) 
 
 def test_features_come_and_go_with_leave_alone(runs: dict[str, Run], tree: Tree) -> None:
     towers = {**tree, "retriever": {"name": "two_tower", "width": 16}}
-    first = run(towers, ["name=towers", "trainer.epochs=3"])
+    first = resolve(towers, ["name=towers", "trainer.epochs=3"])
+    train(first)
     start = ["name=more", f"trainer.start_from={first.folder}", "trainer.epochs=1"]
     more = ['retriever.user_features=["user"]']
     with pytest.raises(DataError, match=r"features differ \(\+user\); set trainer.allow_feature"):
-        run(towers, [*start, *more])
-    run(towers, [*start, *more, "trainer.allow_feature_changes=true"])
+        train(resolve(towers, [*start, *more]))
+    train(resolve(towers, [*start, *more, "trainer.allow_feature_changes=true"]))
     back = ["trainer.allow_feature_changes=true", "trainer.epochs=2"]
-    resumed = run(towers, [*start, *back], resume=True)  # the feature is dropped again
+    resumed = resolve(towers, [*start, *back])
+    train(resumed, resume=True)  # the feature is dropped again
     assert len(json.loads((resumed.folder / "training.json").read_text())["history"]) == 2
     with pytest.raises(ConfigError, match=r"retriever\.user_features was \[\], now \['user'\]"):
-        run(towers, [*start, *more, "trainer.epochs=3"], resume=True)
+        train(resolve(towers, [*start, *more, "trainer.epochs=3"]), resume=True)

@@ -19,7 +19,8 @@ import pytest
 import tomli_w
 
 from feature_store.errors import ConfigError
-from pipelines.run import run
+from pipelines.run import resolve, run
+from pipelines.train import train
 from recsys.config import RunConfig, parse_config
 from recsys.evaluation import pointwise
 from recsys.rankers.base import Ranker
@@ -98,7 +99,7 @@ def test_validation_chooses_by_auc(finished: Run) -> None:
 def test_a_run_can_go_on_for_more_epochs(tree: Tree, tmp_path: Path) -> None:
     """And ends where one that was as long from the start does."""
     short = {**tree, "output": str(tmp_path), "store": str(store_of(tree))}
-    run(short, ["name=a"])
+    train(resolve(short, ["name=a"]))
     longer = run(short, ["name=a", "trainer.epochs=5"], resume=True)
     at_once = run(short, ["name=b", "trainer.epochs=5"])
     figures = [one.results["rankers"]["dcn"]["metrics"] for one in (longer, at_once)]
@@ -260,7 +261,9 @@ def test_two_processes_leave_what_one_does(tree: Tree, finished: Run, tmp_path: 
 
 def test_a_damaged_checkpoint_is_told_in_a_line(recsys: Ask, tree: Tree, tmp_path: Path) -> None:
     again = {**tree, "output": str(tmp_path), "store": str(store_of(tree))}
-    folder = run(again, ["trainer.epochs=2"]).folder / "checkpoints"
+    config = resolve(again, ["trainer.epochs=2"])
+    train(config)
+    folder = config.folder / "checkpoints"
     newest = max(folder.glob("step-*"))
     data = bytearray((newest / "__0_0.distcp").read_bytes())
     data[len(data) // 2] ^= 1

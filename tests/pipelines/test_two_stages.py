@@ -12,6 +12,7 @@ from rich.console import Console
 from feature_store.errors import ConfigError
 from pipelines.metrics_table import metrics_table
 from pipelines.run import run
+from pipelines.train import train
 from recsys.config import RunConfig, parse_config
 from recsys.runs.finished import Run
 from recsys.runs.phases import phases_of, start_of
@@ -31,6 +32,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "retriever": BACKBONE,
         "reader": {"batch_size": 32},
         "trainer": {"epochs": 2, "device": "cpu", "refit": True},
+        "baselines": ["popularity"],
         "evaluation": {"ks": [10], "replicates": 100},
         "tracking": {"enabled": False},
     }
@@ -62,7 +64,7 @@ def test_a_stage_starts_from_weights_that_have_seen_no_more(
     later = parse_config(ada(tree, base), ["split.min_user_events=2"])
     assert starts(later) == [base.folder / "checkpoints_refit"] * 2
     once = parse_config(tree, ["name=once", "trainer.refit=false"])
-    run(once.to_dict())
+    train(once)
     alone = parse_config(ada(tree, base), [f"trainer.start_from={once.folder}"])
     assert starts(alone) == [once.folder / "checkpoints"] * 2
 

@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -67,17 +69,27 @@ class Subject:
     scorer: Scorer
 
 
+@pytest.fixture(scope="module")
+def learned(
+    planted: dict[Shape, Examples], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Subject]:
+    """The subject of a name, made once."""
+
+    @cache
+    def learned(name: str) -> Subject:
+        examples = planted["labelled"]
+        folder, recorder = tmp_path_factory.mktemp(name), Recorder()
+        with join("cpu") as group:
+            ranker = learn(small(name), examples, folder / "checkpoints", group, listener=recorder)
+        scorer = export(ranker, examples, folder / "bundle")
+        return Subject(name, examples, ranker, recorder, scorer)
+
+    return learned
+
+
 @pytest.fixture(scope="module", params=list(RANKERS))
-def subject(
-    request: pytest.FixtureRequest,
-    planted: dict[Shape, Examples],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Subject:
-    name, examples = request.param, planted["labelled"]
-    folder, recorder = tmp_path_factory.mktemp(name), Recorder()
-    with join("cpu") as group:
-        ranker = learn(small(name), examples, folder / "checkpoints", group, listener=recorder)
-    return Subject(name, examples, ranker, recorder, export(ranker, examples, folder / "bundle"))
+def subject(request: pytest.FixtureRequest, learned: Callable[[str], Subject]) -> Subject:
+    return learned(request.param)
 
 
 def export(ranker: Ranker, examples: Examples, folder: Path, **options: Any) -> Scorer:
@@ -110,10 +122,13 @@ def test_it_can_learn_a_few_rows_by_heart(planted: dict[Shape, Examples]) -> Non
         optimizer = torch.optim.Adam(ranker.parameters(), lr=0.05)
         for step in range(150):
             loss = ranker(batch, step)
+            if loss.total / loss.weight < 0.02:
+                break
             optimizer.zero_grad()
             (loss.total / loss.weight).backward()
             optimizer.step()
-        assert loss.total / loss.weight < 0.02
+        else:
+            pytest.fail(f"{name} loses {loss.total / loss.weight:.3f} after 150 steps")
 
 
 @pytest.mark.parametrize("sharded", [False, True])
@@ -299,11 +314,14 @@ def test_whoever_asks_gets_an_answer_or_a_reason(subject: Subject) -> None:
 
 
 def test_another_process_serves_without_the_training_stack(
-    subject: Subject, tmp_path: Path
+    learned: Callable[[str], Subject], tmp_path: Path
 ) -> None:
-    requests, answers = tmp_path / "requests.parquet", tmp_path / "answers.parquet"
-    raw_rows(subject).to_parquet(requests)
-    program = [TESTS / "workers" / "score.py", subject.scorer.bundle.folder, requests, answers]
+    subjects, program = [learned(name) for name in RANKERS], [TESTS / "workers" / "score.py"]
+    for subject in subjects:
+        folder = tmp_path / subject.name
+        folder.mkdir()
+        raw_rows(subject).to_parquet(folder / "requests.parquet")
+        program += [subject.scorer.bundle.folder, folder]
     done = subprocess.run(
         [sys.executable, *map(str, program)],
         env={**os.environ, "PYTHONPATH": str(TESTS.parents[1])},
@@ -312,8 +330,10 @@ def test_another_process_serves_without_the_training_stack(
         timeout=100,
     )
     assert done.returncode == 0, done.stderr
-    here = subject.scorer.score(raw_rows(subject))["probability"]
-    assert pd.read_parquet(answers)["probability"].to_numpy() == pytest.approx(here, abs=1e-6)
+    for subject in subjects:
+        here = subject.scorer.score(raw_rows(subject))["probability"]
+        there = pd.read_parquet(tmp_path / subject.name / "answers.parquet")["probability"]
+        assert there.to_numpy() == pytest.approx(here, abs=1e-6), subject.name
 
 
 def expect_otherwise(subject: Subject, column: str, folder: Path) -> Path:
@@ -347,7 +367,13 @@ def test_a_bundle_that_answers_otherwise_is_refused(subject: Subject, tmp_path: 
         Recommender.open(folder)
 
 
-@pytest.mark.parametrize("dtype", ["fp16", "int8", "int4"])
+# every ranker, and every type of the first
+QUANTISED = [(name, "int8") for name in RANKERS] + [
+    (next(iter(RANKERS)), dtype) for dtype in ("fp16", "int4")
+]
+
+
+@pytest.mark.parametrize(("subject", "dtype"), QUANTISED, indirect=["subject"])
 def test_it_serves_from_quantised_tables(subject: Subject, dtype: Any, tmp_path: Path) -> None:
     """The manifest says what was done, and the answers stay near."""
     config = QuantisationConfig(dtype=dtype, max_loss=0.02, max_error=0.2)
@@ -362,7 +388,7 @@ def test_it_serves_from_quantised_tables(subject: Subject, dtype: Any, tmp_path:
     assert 0 < gap.max() < {"fp16": 0.01, "int8": 0.1, "int4": 0.8}[dtype]
 
 
-@pytest.mark.parametrize("layout", list(LAYOUTS))
+@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != "per_feature"])
 @pytest.mark.parametrize("name", list(RANKERS))
 def test_every_layout_learns_and_serves(
     name: str, layout: str, planted: dict[Shape, Examples], group: Group, tmp_path: Path
@@ -379,9 +405,15 @@ def test_every_layout_learns_and_serves(
     )
     assert recorder.epochs[-1]["loss"] < 0.95 * recorder.epochs[0]["loss"]
     weights = sum(p.numel() for n, p in ranker.named_parameters() if "embeddings" in n)
-    budget = getattr(LAYOUTS[layout], "budget_mb", None)
-    assert budget is None or weights * 4 <= 1e6 * budget
-    scorer = export(ranker, examples, tmp_path / "bundle")
-    assert scorer.record.embeddings is not None
-    assert scorer.record.embeddings["layout"] == layout
-    assert scorer.record.embeddings["hash_version"] == (None if layout == "per_feature" else 3)
+    assert weights * 4 <= 1e6 * getattr(LAYOUTS[layout], "budget_mb", 0)
+    assert_layout(export(ranker, examples, tmp_path / "bundle"), layout, 3)
+
+
+def test_tables_lie_by_feature_unless_asked_otherwise(subject: Subject) -> None:
+    assert_layout(subject.scorer, "per_feature", None)
+
+
+def assert_layout(scorer: Scorer, layout: str, hash_version: int | None) -> None:
+    told = scorer.record.embeddings
+    assert told is not None
+    assert (told["layout"], told["hash_version"]) == (layout, hash_version)

@@ -47,7 +47,7 @@ from recsys.training.optimizers import fuse
 from recsys.training.options import OptimizerConfig
 from recsys.training.sharding import shard
 
-CHECKPOINT_STEP = 4  # in the middle of an epoch of 8
+EPOCH, CHECKPOINT_STEP = 4, 2  # steps of an epoch, and one in its middle
 # by placement: how all tables lie, and their fused optimizer
 PLACEMENTS = {
     "replicated": ("replicated", "rowwise_adagrad"),
@@ -94,7 +94,7 @@ def work(case: Case, group: Group) -> None:
     examples, folder, recorder = Examples(Path(case.examples)), Path(case.folder), Recorder()
     config = small(case.model)
     rows_of = examples.summary.rows_of
-    rows = 16 if rows_of.per == "user" else 115 if rows_of.labels else 104
+    rows = 32 if rows_of.per == "user" else 230 if rows_of.labels else 208  # in EPOCH batches
     model = fresh(config, examples)
     if isinstance(model, FittedRetriever):
         model.fit(examples.interactions(), examples)
