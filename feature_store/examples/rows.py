@@ -116,15 +116,19 @@ def _with_drawn(
     labels = table[LABEL].to_numpy() if LABEL in table.column_names else np.ones(len(rows))
     positive = np.flatnonzero(labels == 1)
     drawn = np.zeros((len(positive), negatives.per_positive), dtype=np.int64)
+    again = np.zeros((len(positive), negatives.own_per_positive), dtype=np.int64)
     users, items = block.column(USER_ROW), block.column(ITEM_ROW)
     seconds = block.column(SECONDS)
     of_user, first = np.unique(block.user_of_row[rows[positive]], return_index=True)
     ends = np.append(first, len(positive))[1:]
     for user, begin, end in zip(of_user, first, ends, strict=True):
-        own = items[block.starts[user] : block.starts[user + 1]]
+        every = slice(block.starts[user], block.starts[user + 1])
         event = rows[positive[begin:end]]
-        of_event = users[event[0]], own, items[event], seconds[event]
-        drawn[begin:end] = negatives.draw(*of_event)
+        own, of_event = items[every], (items[event], seconds[event])
+        drawn[begin:end] = negatives.draw(users[event[0]], own, *of_event)
+        if again.size:
+            again[begin:end] = negatives.draw_own(users[event[0]], own, seconds[every], *of_event)
+    drawn = np.concatenate([drawn, again], axis=1)
     place, number = np.nonzero(drawn)  # 0 where nothing could be drawn
     source = np.concatenate([np.arange(len(rows)), positive[place]])
     order = np.argsort(source, kind="stable")
@@ -139,8 +143,8 @@ def _with_drawn(
         if name == schema.place or (is_label(name) and name != LABEL):
             unknown[name] = np.nan
     for name in unknown.keys() & set(table.column_names):
-        own = table[name].to_numpy()
-        made[name] = np.concatenate([own, np.full(len(place), unknown[name], own.dtype)])
+        known = table[name].to_numpy()
+        made[name] = np.concatenate([known, np.full(len(place), unknown[name], known.dtype)])
     table = table.take(pa.array(source[order]))
     for name, values in made.items():
         column = pa.array(values[order])

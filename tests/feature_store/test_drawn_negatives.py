@@ -95,6 +95,25 @@ def test_the_shares_are_those_asked_for(drawn: str, exponent: float, weights: li
     assert chisquare(counts, expected).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("order", [None, np.array([2, 5, 4, 1, 3])])
+def test_what_was_had_before_and_not_taken_again(order: np.ndarray | None) -> None:
+    """The user had items 1, 2 at second 4, item 2 twice, item 3 at 6, and 1, 4 at 9."""
+    config = NegativesConfig(per_positive=2, own_per_positive=40)
+    made = drawer(config, [0] * 5, [1] * 5, order)
+    row = np.append(0, np.arange(1, 6) if order is None else order)
+    own, at = row[[1, 2, 2, 3, 1, 4]], np.array([4, 4, 4, 6, 9, 9])
+    drawn = made.draw_own(7, own, at, own, at)
+    had = [set(np.flatnonzero(np.isin(row, items)).tolist()) for items in drawn]
+    assert had == [{0}, {0}, {0}, {1, 2}, {2, 3}, {2, 3}]
+    assert np.bincount(drawn[4], minlength=6).max() < 32, "each alike"
+    assert made.draw(7, own, own, at).shape == (6, 2)
+    plain = drawer(NegativesConfig(per_positive=2), [0] * 5, [1] * 5, order)
+    np.testing.assert_array_equal(made.draw(7, own, own, at), plain.draw(7, own, own, at))
+    renumbered = drawer(config, [0] * 5, [1] * 5)
+    places = np.array([1, 2, 2, 3, 1, 4])
+    np.testing.assert_array_equal(row[renumbered.draw_own(7, places, at, places, at)], drawn)
+
+
 def log_of(folder: Path, rows: list[tuple[int, int, int, str]]) -> EventLog:
     log = EventLog.create(folder, SCHEMA)
     users, items, at, devices = zip(*rows, strict=True)
@@ -110,7 +129,7 @@ def test_rows_beside_every_positive_of_a_log_without_labels(tmp_path: Path) -> N
         (int(random.integers(1, 6)), int(random.integers(1, 15)), int(second), "tv")
         for second in seconds
     ]
-    config = LabelConfig(negatives=NegativesConfig(per_positive=3))
+    config = LabelConfig(negatives=NegativesConfig(per_positive=3, own_per_positive=2))
     made = []
     for name, rows, batch in (("a", events, 1), ("b", events[::-1], 2)):
         log = log_of(tmp_path / name, rows)
@@ -143,8 +162,11 @@ def test_rows_beside_every_positive_of_a_log_without_labels(tmp_path: Path) -> N
         while (following := next(rows, None)) is not None and following["label"] == 0:
             drawn.append(following)
         possible = {i for i, at in first.items() if at < second} - own[user]
-        assert len(drawn) == (3 if possible else 0)
-        assert {beside["i"] for beside in drawn} <= possible
+        had = {rank[i] for u, i, at, _ in events if u == user and at < second} - {rank[item]}
+        others, again = (3 if possible else 0), (2 if had else 0)
+        assert len(drawn) == others + again
+        assert {beside["i"] for beside in drawn[:others]} <= possible
+        assert {beside["i"] for beside in drawn[others:]} <= had
         for beside in drawn:  # the same moment, history and context
             assert {**beside, "i": 0, "label": 0} == {**row, "i": 0, "label": 0}
     assert following is None
@@ -193,6 +215,8 @@ def test_rules_about_labels_need_labels(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"labels\.negatives\.per_positive = 4"):
             make_split(engine, log, CUTS, LabelConfig())
     assert "labels.negatives" not in LabelConfig().parts()  # older fingerprints stay right
+    drawn = LabelConfig(negatives=NegativesConfig()).parts()["labels.negatives"]
+    assert drawn == {"per_positive": 4, "drawn": "uniform", "exponent": 1.0, "seed": 0}
 
 
 def test_drawn_items_have_no_further_labels(tmp_path: Path) -> None:
