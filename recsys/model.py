@@ -115,6 +115,11 @@ class TrainedModel(Model, ABC):
         """Columns of examples that the loss needs besides `inputs`."""
         return (TARGET,) if self.rows_of.per == "event" else ()
 
+    @property
+    def together(self) -> str | None:
+        """The column of examples whose rows with equal ids the loss needs in one batch."""
+        return None
+
     def begin_epoch(self, epoch: int) -> None:
         """Before the first batch of an epoch, counted from 1, on every process.
 
@@ -133,5 +138,12 @@ class TrainedModel(Model, ABC):
             read = (asked.along_sequence() for asked in inputs)
             inputs = tuple(asked for asked in read if asked is not None)
         return examples.reader(
-            "train", inputs, config, extra=self.judged_by, seed=seed, rank=rank, world=world
+            "train",
+            inputs,
+            config,
+            extra=self.judged_by,
+            together=self.together,
+            seed=seed,
+            rank=rank,
+            world=world,
         )

@@ -164,11 +164,13 @@ class Examples:
         config: ReaderConfig,
         *,
         extra: tuple[str, ...] = (),
+        together: str | None = None,
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
     ) -> Reader:
-        """Batches of a role with the columns of `inputs` and `extra`; only training shuffles."""
+        """Batches of a role with the columns of `inputs` and `extra`; only training shuffles, rows
+        with the same id `together` in one batch."""
         columns = [*(asked.name for asked in inputs), *extra]
         lengths = {asked.name: asked.length for asked in inputs if asked.length}
         return Reader(
@@ -178,6 +180,7 @@ class Examples:
             # requests say what was seen: their histories are not cut
             max_lengths=lengths if role == "train" else {},
             bucket_by=next((asked.name for asked in inputs if asked.paces), None),
+            together=together,
             shuffle=role == "train",
             seed=seed,
             rank=rank,

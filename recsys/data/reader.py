@@ -7,6 +7,8 @@ The order of rows is a pure function of the seed and the epoch, never of the num
 
 A rank reads whole lanes; lane l gives the l-th slice of each batch. With `lanes` fixed, one
 process and several see the same batches.
+
+Rows that belong together are permuted together, and no batch cuts them but where a block ends.
 """
 
 from __future__ import annotations
@@ -48,7 +50,9 @@ class Reader:
 
     At most `(workers + 1) * buffer_row_groups` row groups per lane of this rank are in memory.
     Every rank gives the same number of batches. `max_lengths` keeps only the last values of a
-    list. Sequence batches are bucketed by the length of `bucket_by`.
+    list. Sequence batches are bucketed by the length of `bucket_by`. Shuffled rows of the same id
+    `together`, 0 apart, come in one batch, as long as it holds them: batches then differ in size
+    and are not bucketed.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class Reader:
         columns: list[str] | None = None,
         max_lengths: dict[str, int] | None = None,
         bucket_by: str | None = None,
+        together: str | None = None,
         shuffle: bool = True,
         seed: int = 0,
         rank: int = 0,
@@ -68,6 +73,7 @@ class Reader:
         self.config = config
         self.max_lengths = max_lengths or {}
         self.bucket_by = bucket_by if shuffle and config.bucket_batches else None
+        self.together = together if shuffle else None
         self.shuffle = shuffle
         self.seed = seed
         self.rank, self.world = rank, world
@@ -204,18 +210,17 @@ class Reader:
             loading = self._loading(blocks, lane, decoders, shufflers)
             ahead = deque(itertools.islice(loading, self.config.workers))
             for block in blocks:
-                rows = ahead.popleft().result()
+                rows, cuts = ahead.popleft().result()
                 ahead.extend(itertools.islice(loading, 1))
-                start = 0
-                for number, size in enumerate(block.sizes, block.first_batch):
+                for number, (start, end) in enumerate(itertools.pairwise(cuts), block.first_batch):
                     if number >= first_batch:
-                        yield rows[start : start + size]
-                    start += size
+                        yield rows[start:end]
 
     def _loading(
         self, blocks: list[_BlockPlan], lane: int, decoders: Executor, shufflers: Executor
-    ) -> Iterator[Future[Block]]:
-        """Each block's rows to come. Neighbours share a row group; it is decoded once."""
+    ) -> Iterator[Future[tuple[Block, list[int]]]]:
+        """Each block's rows to come, and where they are cut into batches. Neighbours share a row
+        group; it is decoded once."""
         tables: dict[int, Future[pa.Table]] = {}
         for block in blocks:
             tables = {
@@ -229,18 +234,32 @@ class Reader:
         with _readable(path), open_parquet(path, self._footers[path]) as file:
             return file.read_row_group(index, columns=self.schema.names, use_threads=False)
 
-    def _shuffle(self, block: _BlockPlan, lane: int, tables: dict[int, Future[pa.Table]]) -> Block:
-        """A block's rows, permuted."""
+    def _shuffle(
+        self, block: _BlockPlan, lane: int, tables: dict[int, Future[pa.Table]]
+    ) -> tuple[Block, list[int]]:
+        """A block's rows, permuted, and where they are cut into batches."""
         parts = [tables[group].result().slice(a, b - a) for group, a, b in block.parts]
         rows = Block.of(pa.concat_tables(parts), self.max_lengths)
+        bounds = np.concatenate([[0], np.cumsum(block.sizes)])
         if not self.shuffle:
-            return rows
+            return rows, bounds.tolist()
         rng = self._rng(1, lane, block.first_batch)
+        groups = self._groups(rows)
         order = rng.permutation(len(rows))
-        if self.bucket_by is not None:
-            bounds = np.concatenate([[0], np.cumsum(block.sizes)])
+        if groups is not None:
+            order = np.argsort(order[groups], kind="stable")
+            bounds = _between(groups[order], bounds)
+        elif self.bucket_by is not None:
             order = self._bucket(order, rows.lists[self.bucket_by].lengths, bounds, rng)
-        return rows.permute(order)
+        return rows.permute(order), bounds.tolist()
+
+    def _groups(self, rows: Block) -> np.ndarray | None:
+        """Numbers [n] below n that rows share which come together; None where none do."""
+        if self.together is None:
+            return None
+        ids = rows.ids[:, rows.id_names.index(self.together)].numpy()
+        own = np.where(ids == 0, -1 - np.arange(len(ids)), ids)  # a row without an id is alone
+        return np.unique(own, return_inverse=True)[1]
 
     def _bucket(
         self, order: np.ndarray, lengths: Tensor, bounds: np.ndarray, rng: np.random.Generator
@@ -259,6 +278,17 @@ class Reader:
             placed = {int(t): run[starts[i] : starts[i + 1]] for i, t in enumerate(turn)}
             out += [placed[i] for i in range(len(sizes))]
         return np.concatenate(out)
+
+
+def _between(groups: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """`bounds` [m] of batches, moved back to where the row before is of another group; one that
+    would leave its batch without a row stays, and cuts a group."""
+    edges = np.concatenate([[0], np.flatnonzero(groups[1:] != groups[:-1]) + 1, [len(groups)]])
+    moved = edges[np.searchsorted(edges, bounds, side="right") - 1]
+    for place in range(1, len(moved)):
+        if moved[place] <= moved[place - 1]:
+            moved[place] = bounds[place]
+    return moved
 
 
 @contextmanager

@@ -92,9 +92,12 @@ class Ranker(TrainedModel):
         return self.item, *map(label_of, self.tasks)
 
     def forward(self, batch: Batch, step: int) -> Loss:
-        """Binary cross-entropy of every label that there is."""
+        """What the logits of a batch lose."""
         items = batch.id(self.item).unsqueeze(1)
-        logits = self.logits(self.inputs_of(batch), items).squeeze(1).float()
+        return self.loss_of(self.logits(self.inputs_of(batch), items).squeeze(1).float(), batch)
+
+    def loss_of(self, logits: Tensor, batch: Batch) -> Loss:
+        """Binary cross-entropy of logits [B, tasks] and every label that there is."""
         labels = self.labels(batch)
         known = ~labels.isnan()
         losses = F.binary_cross_entropy_with_logits(logits, labels.nan_to_num(), reduction="none")

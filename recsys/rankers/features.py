@@ -13,11 +13,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from feature_store.columns import HISTORY
+from feature_store.columns import HISTORY, LIST
 from feature_store.errors import ConfigError
 from feature_store.examples import RowsOf
 from feature_store.options import Options
 from feature_store.schema import Feature
+from recsys.data.batch import Batch
 from recsys.data.examples import Examples
 from recsys.data.item_features import FeatureValues, ItemColumns, choose, input_of
 from recsys.embeddings.layout import make_layout
@@ -25,6 +26,8 @@ from recsys.embeddings.options import EmbeddingsConfig
 from recsys.embeddings.tables import Embeddings
 from recsys.inputs import History
 from recsys.layers.standardise import Standardise
+from recsys.model import Loss
+from recsys.objectives.listwise import list_softmax
 from recsys.options import ModelConfig
 from recsys.rankers.base import Ranker, State
 
@@ -49,6 +52,13 @@ class FeatureOptions(ModelConfig):
     hidden: tuple[int, ...] = Field((128,), description="Hidden layers of the deep network.")
     dropout: float = Field(
         0.0, ge=0, lt=1, description="Share of numbers that a training step hides."
+    )
+    listwise: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the loss that asks which item of a shown list was chosen, by a "
+        "softmax over the list; the rest asks of each item whether it was.",
     )
     user_features: tuple[str, ...] = Field((), description="Of the user; empty takes all.")
     item_features: tuple[str, ...] = Field((), description="Of the item; empty takes all.")
@@ -115,6 +125,12 @@ class FeatureRanker(Ranker):
     ) -> None:
         super().__init__()
         schema = examples.schema
+        self.listwise = config.listwise
+        if self.listwise and schema.list is None:
+            raise ConfigError(
+                "ranker.listwise compares what was shown together, and the log has no lists: leave "
+                "it out, or name their column as the role 'list'"
+            )
         users = choose(config.user_features, examples, "user", option="ranker.user_features")
         items = choose(config.item_features, examples, "item", option="ranker.item_features")
         told = [schema.label, *examples.task_columns]
@@ -167,6 +183,26 @@ class FeatureRanker(Ranker):
     def item_width(self) -> int:
         """I."""
         return sum(self.item_widths.values())
+
+    @property
+    def judged_by(self) -> tuple[str, ...]:
+        """The item, its labels and the list that it was shown in."""
+        return (*super().judged_by, *((LIST,) if self.listwise else ()))
+
+    @property
+    def together(self) -> str | None:
+        """Lists come whole."""
+        return LIST if self.listwise else None
+
+    def loss_of(self, logits: Tensor, batch: Batch) -> Loss:
+        """Binary cross-entropy of every label and, by `listwise`, of the first one a softmax over
+        each list: both sums, that of a list about as large as those of its rows."""
+        single = super().loss_of(logits, batch)
+        if not self.listwise:
+            return single
+        lists = list_softmax(logits[:, 0], self.labels(batch)[:, 0], batch.id(LIST))
+        parts = zip(single, lists, strict=True)
+        return Loss(*(a + self.listwise * (b - a) for a, b in parts))
 
     @abstractmethod
     def rate(self, state: State, items: Tensor) -> Tensor:

@@ -116,13 +116,13 @@ class SESA(FeatureRanker):
         assert vectors is not None
         described = self.item_tower(vectors)
         logits = self._summed(self._explained(self.digest(state), described)).squeeze(1)
-        total = F.binary_cross_entropy_with_logits(logits, self.labels(batch), reduction="sum")
+        total, weight = self.loss_of(logits, batch)
         if self.bottleneck and self.beta:
             targets = self.labelled(rows)
             shares, _ = self._parted(described.squeeze(1).float())
             losses = F.binary_cross_entropy_with_logits(shares, targets, reduction="none")
             total = total + self.beta * (losses.mean(1) * targets.amax(1)).sum()
-        return Loss(total, total.new_tensor(len(rows)))
+        return Loss(total, weight)
 
     def labelled(self, rows: Tensor) -> Tensor:
         """Of which concepts item rows [n] are labelled, 0 or 1 [n, K]."""

@@ -115,6 +115,37 @@ def test_every_row_comes_once_whole_and_alike_on_one_process_and_on_several(
     assert max(sizes) - min(sizes) <= lanes
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_rows_that_belong_together_come_in_one_batch(data: st.DataObject) -> None:
+    """Of one block and lane no batch cuts them, as long as a batch holds them at all."""
+    draw = data.draw
+    groups = draw(st.lists(st.integers(0, 6), min_size=2, max_size=60), "groups")  # 0 is none
+    size = draw(st.integers(max(2, *map(groups.count, groups)), 70), "batch_size")
+    config = ReaderConfig(batch_size=size, lanes=1, buffer_row_groups=10)
+    columns = {
+        "id": pa.array(range(len(groups)), pa.int64()),
+        "group": pa.array(groups, pa.int64()),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        pq.write_table(pa.table(columns), Path(folder) / "rows.parquet", row_group_size=7)
+        path = Path(folder) / "rows.parquet"
+        reader = Reader(path, config, together="group")
+        batches = ids(reader)
+        assert sorted(flat(batches)) == list(range(len(groups))) and all(batches)
+        assert len(batches) == len(reader)
+        if max(map(groups.count, range(1, 7))) <= size // 2:  # there is room to move a cut back
+            told = [{groups[row] for row in batch} - {0} for batch in batches]
+            assert sum(map(len, told)) == len(set(groups) - {0})
+        reader.load_state_dict({**reader.state_dict(), "epoch": 0, "next_batch": 1})
+        assert ids(reader) == batches[1:]  # from any position
+        two = config.model_copy(update={"lanes": 2, "buffer_row_groups": 1})
+        shared = [ids(Reader(path, two, together="group", rank=r, world=2)) for r in (0, 1)]
+        one = ids(Reader(path, two, together="group"))
+        assert [flat(list(parts)) for parts in zip(*shared, strict=True)] == one
+        assert sorted(flat(one)) == list(range(len(groups)))
+
+
 def test_without_shuffling_rows_come_in_the_order_of_the_file(path: Path) -> None:
     reader = Reader(path, ReaderConfig(batch_size=64), shuffle=False)
     assert flat(ids(reader)) == list(range(1000))
