@@ -22,8 +22,8 @@ class NegativesConfig(Options):
     """Items that are put beside every positive, as what its user did not choose.
 
     They are drawn independently of each other, among the items that had an event of anybody before
-    the positive's second, never one of the user's own; beside them, where `own_per_positive` asks
-    for it, some that the user had before and did not take again.
+    the positive's second, never one of the user's own, or, with `repeats`, none of those that the
+    user took at that second.
     """
 
     per_positive: int = Field(4, ge=1, le=1000, description="Items drawn for each positive.")
@@ -36,12 +36,10 @@ class NegativesConfig(Options):
         le=1,
         description="Power of the training events by which popularity draws; 0 is uniform.",
     )
-    own_per_positive: int = Field(
-        0,
-        ge=0,
-        le=1000,
-        description="For people who buy again: so many more for each positive, of the items that "
-        "its user had before and did not take at that second.",
+    repeats: bool = Field(
+        False,
+        description="For people who buy again: what a user had, or will have, and did not take at "
+        "that second can be drawn like any other item.",
     )
     seed: int = Field(0, ge=0, description="Which items are drawn.")
 
@@ -104,8 +102,8 @@ class LabelConfig(Options):
         """What figures depend on: part of the protocol's fingerprint."""
         unused = {name for name in ("negatives", "tasks") if not getattr(self, name)}
         values = self.model_dump(mode="json", exclude=unused)
-        if self.negatives is not None and not self.negatives.own_per_positive:
-            del values["negatives"]["own_per_positive"]  # older fingerprints stay right
+        if self.negatives is not None and not self.negatives.repeats:
+            del values["negatives"]["repeats"]  # older fingerprints stay right
         return {f"labels.{name}": value for name, value in values.items()}
 
 

@@ -16,7 +16,8 @@ class DrawnNegatives:
 
     A draw takes a known item j that is none of the user's own with probability w_j / sum w; w is 1,
     or max(n_j, 1)^exponent of n_j training events. An item is known from the second after its first
-    event. Memory is some 50 bytes an item.
+    event. With `repeats` only what the user took at the positive's second is their own. Memory is
+    some 50 bytes an item.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class DrawnNegatives:
     ) -> None:
         """Keys of the ids of rows 1, 2, ...; and of N items with events (`items`: their rows) the
         second of the `first` one, where there is a clock, and the number of those in training."""
-        self.per_positive, self.own_per_positive = config.per_positive, config.own_per_positive
+        self.per_positive, self.repeats = config.per_positive, config.repeats
         self._seed = config.seed
         self._user_keys = user_keys.view(np.uint64)
         self._item_keys = item_keys.view(np.uint64)
@@ -55,8 +56,7 @@ class DrawnNegatives:
         others = self._below[own] - taken[:-1]  # weight of others before each own item
         known = np.searchsorted(self._first, seconds, side="left")
         total = self._below[known] - taken[np.searchsorted(own, known, side="left")]
-        hashed = self._hash(user, items, seconds)[:, : self.per_positive]
-        point = hashed % np.maximum(total, 1).astype(np.uint64)[:, None]
+        point = self._hash(user, items, seconds) % np.maximum(total, 1).astype(np.uint64)[:, None]
         at = point.astype(np.int64)
         # a point among the others, moved behind the own items that lie before it
         at += taken[np.searchsorted(others, at, side="right")]
@@ -64,30 +64,8 @@ class DrawnNegatives:
         possible = (total > 0)[:, None]
         return np.where(possible, self._items[np.where(possible, place, 0)], 0)
 
-    def draw_own(
-        self,
-        user: int,
-        own: np.ndarray,
-        own_seconds: np.ndarray,
-        items: np.ndarray,
-        seconds: np.ndarray,
-    ) -> np.ndarray:
-        """Rows of items [m, own_per_positive] for m positives as of `draw`, of those that the user
-        had (`own` at `own_seconds`) before the positive's second and not at it, each alike; 0
-        where there are none."""
-        hashed = self._hash(user, items, seconds)[:, self.per_positive :]
-        drawn = np.zeros(hashed.shape, dtype=np.int64)
-        for second in np.unique(seconds):
-            possible = np.setdiff1d(own[own_seconds < second], own[own_seconds == second])
-            if len(possible):
-                possible = possible[np.argsort(self._item_keys[possible - 1])]
-                at = seconds == second
-                drawn[at] = possible[(hashed[at] % np.uint64(len(possible))).astype(np.int64)]
-        return drawn
-
     def _hash(self, user: int, items: np.ndarray, seconds: np.ndarray) -> np.ndarray:
         state = mix(np.uint64(self._seed + 1) ^ self._user_keys[user - 1 : user])
         state = mix(state + self._item_keys[items - 1])
         state = mix(state ^ seconds.astype(np.int64).view(np.uint64))
-        number = np.arange(1, self.per_positive + self.own_per_positive + 1, dtype=np.uint64)
-        return mix(state[:, None] ^ mix(number))
+        return mix(state[:, None] ^ mix(np.arange(1, self.per_positive + 1, dtype=np.uint64)))

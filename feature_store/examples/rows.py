@@ -116,19 +116,22 @@ def _with_drawn(
     labels = table[LABEL].to_numpy() if LABEL in table.column_names else np.ones(len(rows))
     positive = np.flatnonzero(labels == 1)
     drawn = np.zeros((len(positive), negatives.per_positive), dtype=np.int64)
-    again = np.zeros((len(positive), negatives.own_per_positive), dtype=np.int64)
     users, items = block.column(USER_ROW), block.column(ITEM_ROW)
     seconds = block.column(SECONDS)
-    of_user, first = np.unique(block.user_of_row[rows[positive]], return_index=True)
-    ends = np.append(first, len(positive))[1:]
-    for user, begin, end in zip(of_user, first, ends, strict=True):
-        every = slice(block.starts[user], block.starts[user + 1])
-        event = rows[positive[begin:end]]
-        own, of_event = items[every], (items[event], seconds[event])
-        drawn[begin:end] = negatives.draw(users[event[0]], own, *of_event)
-        if again.size:
-            again[begin:end] = negatives.draw_own(users[event[0]], own, seconds[every], *of_event)
-    drawn = np.concatenate([drawn, again], axis=1)
+    events = rows[positive]
+    user_of, at = block.user_of_row[events], seconds[events]
+    another = np.diff(user_of, prepend=-1) != 0
+    if negatives.repeats:  # what is their own differs from second to second
+        another |= np.diff(at, prepend=at[:1]) != 0
+    first = np.flatnonzero(another)
+    for begin, end in zip(first, np.append(first, len(events))[1:], strict=True):
+        every = slice(*block.starts[user_of[begin] : user_of[begin] + 2])
+        own = items[every]
+        if negatives.repeats:
+            own = own[seconds[every] == at[begin]]
+        drawn[begin:end] = negatives.draw(
+            users[events[begin]], own, items[events[begin:end]], at[begin:end]
+        )
     place, number = np.nonzero(drawn)  # 0 where nothing could be drawn
     source = np.concatenate([np.arange(len(rows)), positive[place]])
     order = np.argsort(source, kind="stable")

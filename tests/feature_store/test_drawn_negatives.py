@@ -95,25 +95,6 @@ def test_the_shares_are_those_asked_for(drawn: str, exponent: float, weights: li
     assert chisquare(counts, expected).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("order", [None, np.array([2, 5, 4, 1, 3])])
-def test_what_was_had_before_and_not_taken_again(order: np.ndarray | None) -> None:
-    """The user had items 1, 2 at second 4, item 2 twice, item 3 at 6, and 1, 4 at 9."""
-    config = NegativesConfig(per_positive=2, own_per_positive=40)
-    made = drawer(config, [0] * 5, [1] * 5, order)
-    row = np.append(0, np.arange(1, 6) if order is None else order)
-    own, at = row[[1, 2, 2, 3, 1, 4]], np.array([4, 4, 4, 6, 9, 9])
-    drawn = made.draw_own(7, own, at, own, at)
-    had = [set(np.flatnonzero(np.isin(row, items)).tolist()) for items in drawn]
-    assert had == [{0}, {0}, {0}, {1, 2}, {2, 3}, {2, 3}]
-    assert np.bincount(drawn[4], minlength=6).max() < 32, "each alike"
-    assert made.draw(7, own, own, at).shape == (6, 2)
-    plain = drawer(NegativesConfig(per_positive=2), [0] * 5, [1] * 5, order)
-    np.testing.assert_array_equal(made.draw(7, own, own, at), plain.draw(7, own, own, at))
-    renumbered = drawer(config, [0] * 5, [1] * 5)
-    places = np.array([1, 2, 2, 3, 1, 4])
-    np.testing.assert_array_equal(row[renumbered.draw_own(7, places, at, places, at)], drawn)
-
-
 def log_of(folder: Path, rows: list[tuple[int, int, int, str]]) -> EventLog:
     log = EventLog.create(folder, SCHEMA)
     users, items, at, devices = zip(*rows, strict=True)
@@ -122,14 +103,15 @@ def log_of(folder: Path, rows: list[tuple[int, int, int, str]]) -> EventLog:
     return log
 
 
-def test_rows_beside_every_positive_of_a_log_without_labels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("repeats", [False, True])
+def test_rows_beside_every_positive_of_a_log_without_labels(repeats: bool, tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     seconds = np.sort(random.choice(100, 60, replace=False))
     events = [
         (int(random.integers(1, 6)), int(random.integers(1, 15)), int(second), "tv")
         for second in seconds
     ]
-    config = LabelConfig(negatives=NegativesConfig(per_positive=3, own_per_positive=2))
+    config = LabelConfig(negatives=NegativesConfig(per_positive=3, repeats=repeats))
     made = []
     for name, rows, batch in (("a", events, 1), ("b", events[::-1], 2)):
         log = log_of(tmp_path / name, rows)
@@ -153,7 +135,7 @@ def test_rows_beside_every_positive_of_a_log_without_labels(tmp_path: Path) -> N
     first = {rank[i]: min(s for _, j, s, _ in events if j == i) for _, i, _, _ in events}
     own = {u: {rank[i] for v, i, _, _ in events if v == u} for u, *_ in events}
     user_of = sorted(own)
-    rows = iter(made[0])
+    rows, again = iter(made[0]), set[int]()
     following = next(rows, None)
     for user, item, second, _ in events:
         row, drawn = following, []
@@ -161,15 +143,14 @@ def test_rows_beside_every_positive_of_a_log_without_labels(tmp_path: Path) -> N
         assert (user_of[row["u"] - 1], row["i"], row["label"]) == (user, rank[item], 1)
         while (following := next(rows, None)) is not None and following["label"] == 0:
             drawn.append(following)
-        possible = {i for i, at in first.items() if at < second} - own[user]
-        had = {rank[i] for u, i, at, _ in events if u == user and at < second} - {rank[item]}
-        others, again = (3 if possible else 0), (2 if had else 0)
-        assert len(drawn) == others + again
-        assert {beside["i"] for beside in drawn[:others]} <= possible
-        assert {beside["i"] for beside in drawn[others:]} <= had
+        taken = {rank[item]} if repeats else own[user]
+        possible = {i for i, at in first.items() if at < second} - taken
+        assert len(drawn) == (3 if possible else 0)
+        assert {beside["i"] for beside in drawn} <= possible
+        again |= {beside["i"] for beside in drawn} & own[user]
         for beside in drawn:  # the same moment, history and context
             assert {**beside, "i": 0, "label": 0} == {**row, "i": 0, "label": 0}
-    assert following is None
+    assert following is None and bool(again) == repeats
 
 
 def test_a_role_may_have_no_positive(tmp_path: Path) -> None:
