@@ -41,9 +41,7 @@ class DrawnNegatives:
         self._items, self._first = items[order], since[order]
         self._place = np.zeros(len(item_keys) + 1, dtype=np.int64)  # of an item's row
         self._place[self._items] = np.arange(len(items))
-        exponent = config.exponent if config.drawn == "popularity" else 0.0
-        weights = np.maximum(events[order], 1).astype(np.float64) ** exponent
-        self._weights = np.round(weights * _UNIT).astype(np.int64)
+        self._weights = np.round(_weights(config, events[order]) * _UNIT).astype(np.int64)
         self._below = np.concatenate([[0], np.cumsum(self._weights)])  # weight before each place
 
     def draw(
@@ -69,3 +67,22 @@ class DrawnNegatives:
         state = mix(state + self._item_keys[items - 1])
         state = mix(state ^ seconds.astype(np.int64).view(np.uint64))
         return mix(state[:, None] ^ mix(np.arange(1, self.per_positive + 1, dtype=np.uint64)))
+
+
+def log_draws(config: NegativesConfig, events: np.ndarray) -> np.ndarray:
+    """Log of how many negatives of each item [N] there are beside a positive of somebody who does
+    not have it, from training `events` [N]: `log(n q_i)`, of n draws with `q_i = w_i / sum w`.
+
+    Added to a logit that was learned beside these draws it undoes them: what is left is the log
+    odds that an event is of the item, rather than of any other. Source: King & Zeng, Logistic
+    Regression in Rare Events Data, 2001 (prior correction), item by item.
+    """
+    weights = _weights(config, events)
+    log: np.ndarray = np.log(config.per_positive * weights / weights.sum())
+    return log
+
+
+def _weights(config: NegativesConfig, events: np.ndarray) -> np.ndarray:
+    exponent = config.exponent if config.drawn == "popularity" else 0.0
+    weights: np.ndarray = np.maximum(events, 1).astype(np.float64) ** exponent
+    return weights

@@ -56,6 +56,11 @@ class CalibrationConfig(Options):
         description="Fitted on validation, and part of test figures and bundle: nothing, a scale "
         "and a shift of the logit, or any rising curve.",
     )
+    undo_drawn: bool = Field(
+        True,
+        description="Where labels.negatives were drawn, bundle and cascades give the probability "
+        "that an event is of the item, of all items, and not of the drawn few.",
+    )
 
 
 class ExportConfig(Options):

@@ -148,6 +148,12 @@ class Examples:
         )
         return torch.from_numpy(table.column(feature.name).to_numpy().copy())
 
+    def training_labels(self) -> Tensor:
+        """The first label of every training row."""
+        tables = (read_parquet(path, [LABEL]) for path in files_of(self.folder, "train"))
+        labels = [table.column(0).to_numpy().astype(np.float32) for table in tables]
+        return torch.from_numpy(np.concatenate(labels))
+
     def interactions(self) -> Interactions:
         """The training events."""
         path = self.folder / "interactions.parquet"

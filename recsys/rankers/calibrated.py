@@ -1,4 +1,7 @@
-"""Calibrated: a ranker whose logits are put through a curve. K knots."""
+"""Calibrated: a ranker whose logits are put through a curve, and whose drawn negatives are undone.
+
+K knots, N item rows.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +36,18 @@ class _Curve(nn.Module):
 
 
 class Calibrated(Ranker):
-    """A finished ranker with calibrated logits; a task without a curve keeps its own."""
+    """A finished ranker with calibrated logits; a task without a curve keeps its own.
 
-    def __init__(self, ranker: Ranker, curves: Mapping[str, Curve]) -> None:
+    `drawn` [N], where there is one, is added to the first task's: as `log_draws` has it.
+    """
+
+    drawn: Tensor | None
+
+    def __init__(
+        self, ranker: Ranker, curves: Mapping[str, Curve], drawn: Tensor | None = None
+    ) -> None:
         super().__init__()
+        self.register_buffer("drawn", drawn)
         self.ranker = ranker
         self.inputs, self.item = ranker.inputs, ranker.item
         self.tasks, self.concepts = ranker.tasks, ranker.concepts
@@ -60,16 +71,19 @@ class Calibrated(Ranker):
 
     def score(self, state: State, items: Tensor) -> Tensor:
         """Calibrated logits [B, M, tasks]."""
-        return self._calibrate(self.ranker.score(state, items))
+        return self._calibrate(self.ranker.score(state, items), items)
 
     def logits(self, inputs: dict[str, Tensor], items: Tensor) -> Tensor:
         """`score` of `encode`."""
-        return self._calibrate(self.ranker.logits(inputs, items))
+        return self._calibrate(self.ranker.logits(inputs, items), items)
 
     def explain(self, inputs: dict[str, Tensor], items: Tensor) -> Explanation:
         """What the ranker's logits are made of, before they are calibrated."""
         return self.ranker.explain(inputs, items)
 
-    def _calibrate(self, logits: Tensor) -> Tensor:
+    def _calibrate(self, logits: Tensor, items: Tensor) -> Tensor:
         tasks = zip(self.curves, logits.unbind(-1), strict=True)
-        return torch.stack([curve(of_task) for curve, of_task in tasks], dim=-1)
+        first, *others = (curve(of_task) for curve, of_task in tasks)
+        if self.drawn is not None:
+            first = first + self.drawn[items]
+        return torch.stack([first, *others], dim=-1)

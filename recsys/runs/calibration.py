@@ -8,9 +8,11 @@ from typing import TypeAlias, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from feature_store.durable import read_json, write_text
 from feature_store.errors import ConfigError
+from feature_store.negatives import log_draws
 from feature_store.protocols import VALIDATION
 from recsys.config import RunConfig
 from recsys.data.examples import Examples
@@ -31,7 +33,8 @@ Curves: TypeAlias = dict[str, Curve]
 
 
 def calibrated(config: RunConfig, model: Model, examples: Examples, *, keep: bool = True) -> Model:
-    """The run's model, in this process alone, with calibrated logits where the run asks for them.
+    """The run's model, in this process alone, with calibrated logits where the run asks for them,
+    and without what drawn negatives have added to them.
 
     Raises as `curves_of`.
     """
@@ -39,7 +42,25 @@ def calibrated(config: RunConfig, model: Model, examples: Examples, *, keep: boo
         return model
     ranker = cast(Ranker, model)
     curves = curves_of(config, ranker, examples, keep=keep)
-    return Calibrated(ranker, curves) if curves else ranker
+    drawn = log_draws_of(config, examples)
+    return Calibrated(ranker, curves, drawn) if curves or drawn is not None else ranker
+
+
+def log_draws_of(config: RunConfig, examples: Examples) -> Tensor | None:
+    """Of every item row [N] what undoes the drawn negatives of the run, float32.
+
+    None where none were drawn, where the run wants them to stay, and where the log has 0s of its
+    own beside them: there is no telling how many of those a pair would have.
+    """
+    negatives = config.labels.negatives
+    if negatives is None or not config.calibration.undo_drawn:
+        return None
+    positive = examples.training_labels() == 1
+    if (~positive).sum() > negatives.per_positive * positive.sum():
+        return None
+    events = examples.train_events[1:].numpy()
+    log = torch.from_numpy(log_draws(negatives, events)).float()
+    return torch.cat([log.mean(0, keepdim=True), log])  # an unknown item is like any
 
 
 def curves_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,7 @@ from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.examples import RowsOf, write_examples
 from feature_store.labels import LabelConfig, NegativesConfig, TaskConfig
-from feature_store.negatives import DrawnNegatives
+from feature_store.negatives import DrawnNegatives, log_draws
 from feature_store.schema import Feature, Schema
 from feature_store.splits import GlobalTime, make_split
 
@@ -222,3 +223,29 @@ def test_drawn_items_have_no_further_labels(tmp_path: Path) -> None:
     drawn = table["label"] == 0
     assert drawn.any() and table["label#tv"].isna().equals(drawn)
     assert table.loc[~drawn, "label#tv"].tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("drawn", ["uniform", "popularity"])
+def test_draws_are_undone(drawn: Literal["uniform", "popularity"]) -> None:
+    """Log odds of items beside drawn ones, the draws undone, are those of the events; nearly, as
+    nobody draws an own item, and the other 19 come a little more often for it."""
+    counts = np.linspace(50, 350, 20).astype(int)
+    config = NegativesConfig(per_positive=3, drawn=drawn)
+    chosen = np.repeat(np.arange(1, 21), counts)
+    keys = np.random.default_rng(0).integers(1, 1 << 60, len(chosen))
+    negatives = DrawnNegatives(
+        config,
+        user_keys=keys,
+        item_keys=np.arange(101, 121),
+        items=np.arange(1, 21),
+        first=None,
+        events=counts,
+    )
+    rows = [
+        negatives.draw(user, item[None], item[None], np.zeros(1, np.int64))
+        for user, item in enumerate(chosen, start=1)
+    ]
+    beside = np.bincount(np.concatenate(rows).ravel(), minlength=21)[1:]
+    undone = np.log(counts / beside) + log_draws(config, counts)
+    share = counts / counts.sum()
+    assert undone == pytest.approx(np.log(share / (1 - share)), abs=0.25)

@@ -1,12 +1,15 @@
-"""What a ranker must not read: what tells its label."""
+"""What a ranker must not read, what tells its label; and how drawn negatives are undone."""
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import pyarrow as pa
 import pytest
+import torch
 
 from conformance import fresh, small
 from feature_store.catalogue import Catalogue
@@ -18,7 +21,11 @@ from feature_store.labels import LabelConfig, NegativesConfig
 from feature_store.schema import Feature, Schema
 from feature_store.splits import LeaveOneOut, make_split
 from planted import Shape
+from recsys.config import parse_config
 from recsys.data.examples import Examples
+from recsys.data.options import ReaderConfig
+from recsys.rankers.base import Ranker
+from recsys.runs.calibration import calibrated, log_draws_of
 
 SCHEMA = Schema(
     user="u",
@@ -65,3 +72,29 @@ def test_beside_drawn_items_the_price_of_what_was_bought_is_no_feature(tmp_path:
 def test_a_label_is_no_feature(planted: dict[Shape, Examples]) -> None:
     with pytest.raises(ConfigError, match="names liked, which gives the label away"):
         fresh(small("dcn", context_features=("liked",)), planted["labelled"])
+
+
+def test_drawn_negatives_are_undone_of_the_first_task(tmp_path: Path) -> None:
+    """Six items, four draws a purchase: a share of 1/6 each, log(4/6) of every logit."""
+    labels = LabelConfig(negatives=NegativesConfig(per_positive=4))
+    examples = purchases(tmp_path, labels)
+    tree = {"name": "r", "data": {"source": "synthetic"}, "ranker": {"name": "dcn"}}
+    config = parse_config(tree).model_copy(update={"labels": labels})
+    ranker = fresh(small("dcn"), examples).eval()
+    undone = calibrated(config, ranker, examples)
+    batch = next(iter(examples.reader("test", ranker.inputs, ReaderConfig(), extra=("i",))))
+    added = cast(Ranker, undone).predict(batch) - ranker.predict(batch)
+    torch.testing.assert_close(added, torch.full_like(added, math.log(4 / 6)))
+    stays = config.calibration.model_copy(update={"undo_drawn": False})
+    assert calibrated(config.model_copy(update={"calibration": stays}), ranker, examples) is ranker
+
+
+def test_draws_beside_0s_of_the_log_are_not_undone(planted: dict[Shape, Examples]) -> None:
+    """Half of `labelled` are 0s, which nobody drew."""
+    tree: dict[str, Any] = {"name": "r", "data": {"source": "synthetic"}, "ranker": {"name": "dcn"}}
+    examples = planted["labelled"]
+    positive = examples.training_labels() == 1
+    per_positive = int((~positive).sum() / positive.sum())
+    for drawn, undone in ((per_positive + 1, True), (per_positive, False)):
+        tree["labels"] = {"negatives": {"per_positive": drawn}}
+        assert (log_draws_of(parse_config(tree), examples) is not None) == undone
