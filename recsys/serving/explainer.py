@@ -55,7 +55,8 @@ class Explainer(Scorer):
         return frame_of(self.explain_table(table_of(requests), most))
 
     def explain_table(self, requests: pa.Table, most: int = 10) -> pa.Table:
-        """The `Reason`s of requests, one a row: their sum over a request is its logit.
+        """The `Reason`s of requests, one a row: their sum over a request is its logit, before it is
+        calibrated where the ranker is.
 
         Of a request the `most` concepts that contribute most, for or against, come first, what all
         others contribute together next, and the bias last. Raises DataError as `score_table`.
