@@ -13,6 +13,7 @@ POSITION = "position"  # the order of the log: breaks ties in time, always the s
 HISTORY, HISTORY_TIME, TARGET, TIME, LABEL = "history", "history_time", "target", "time", "label"
 LIST = "list"  # code of the list that an event was shown in, 0 where there is none
 LIST_PLACE = "list_place"  # its place there, from 1
+LAST_PLACE = "last_place"  # the place there of what its user touched last, 0 for nothing
 LAST_TOUCHED = "last_touched"  # so many events ago its user touched the item, 0 for never
 TARGET_VALUE = "target_value"  # net money of a target in millionths, beside `target`
 TARGET_PROFIT = "target_profit"  # of it what is left above the cost, in millionths
@@ -52,7 +53,7 @@ def time_of(history: str) -> str:
 RESERVED = frozenset(
     (
         *(POSITION, HISTORY, HISTORY_TIME, TARGET, TARGET_VALUE, TARGET_PROFIT, TIME),
-        *(LIST, LIST_PLACE, LAST_TOUCHED),
+        *(LIST, LIST_PLACE, LAST_PLACE, LAST_TOUCHED),
         *(TRAIN_EVENTS, KNOWN_EVENTS, LAST_PRICE, LAST_COST, EXPECTED_ITEMS, EXPECTED_SCORES),
     )
 )

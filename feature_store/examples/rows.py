@@ -13,6 +13,7 @@ from feature_store.columns import (
     HISTORY,
     ITEM_ROW,
     LABEL,
+    LAST_PLACE,
     LAST_TOUCHED,
     LIST,
     LIST_PLACE,
@@ -141,7 +142,7 @@ def _with_drawn(
         DRAW: np.concatenate([np.zeros(len(rows), np.int64), number + 1]).astype(np.int32),
     }
     # a drawn item was shown to nobody: it has no list, no place, no label of a further task
-    unknown: dict[str, float] = {LIST: 0, LIST_PLACE: 0, LAST_TOUCHED: 0}
+    unknown: dict[str, float] = dict.fromkeys((LIST, LIST_PLACE, LAST_PLACE, LAST_TOUCHED), 0)
     for name in table.column_names:
         if name == schema.place or (is_label(name) and name != LABEL):
             unknown[name] = np.nan
@@ -242,7 +243,8 @@ def _of_lists(
 ) -> dict[str, np.ndarray]:
     """Of the `rows` [m] that are asked: their list, their place in it, by the log's order where it
     tells none, and how many events before `end` [m] the user had touched the item: had chosen it,
-    or done anything else that has no label, among the `known` [n] events."""
+    or done anything else that has no label, among the `known` [n] events; and where in the list
+    that stands which was touched last."""
     codes = block.column(LIST)[rows]
     keys = [rows] if schema.place is None else [rows, block.column(schema.place)[rows]]
     of_user = block.user_of_row[rows]
@@ -262,7 +264,19 @@ def _of_lists(
     before = np.searchsorted(at_touch, moments[rows] + end) - 1
     last = np.append(at_touch, -1)[before] - moments[rows]  # below 0: of another pair
     since = np.where(last >= 0, end - last, 0)
-    return {LIST: codes, LIST_PLACE: np.where(codes == 0, 0, place), LAST_TOUCHED: since}
+    listed = codes != 0
+    apart = place.max(initial=0) + 1
+    never = apart * (end.max(initial=0) + 1)
+    latest = np.where(since > 0, since * apart + place, never)
+    least = np.minimum.reduceat(latest[order], np.flatnonzero(new)) if len(rows) else latest
+    of_list = np.empty(len(rows), dtype=np.int64)
+    of_list[order] = np.repeat(least, np.diff(np.append(np.flatnonzero(new), len(rows))))
+    return {
+        LIST: codes,
+        LIST_PLACE: np.where(listed, place, 0),
+        LAST_PLACE: np.where(listed & (of_list < never), of_list % apart, 0),
+        LAST_TOUCHED: since,
+    }
 
 
 def _moments(block: Block, delay: int = 0) -> np.ndarray:

@@ -150,9 +150,16 @@ class Examples:
 
     def training_labels(self) -> Tensor:
         """The first label of every training row."""
-        tables = (read_parquet(path, [LABEL]) for path in files_of(self.folder, "train"))
-        labels = [table.column(0).to_numpy().astype(np.float32) for table in tables]
-        return torch.from_numpy(np.concatenate(labels))
+        return self._of_training(LABEL, np.float32)
+
+    def training_ids(self, name: str) -> Tensor:
+        """A column of whole numbers of every training row."""
+        return self._of_training(name, np.int64)
+
+    def _of_training(self, name: str, dtype: type) -> Tensor:
+        tables = (read_parquet(path, [name]) for path in files_of(self.folder, "train"))
+        values = [table.column(0).to_numpy().astype(dtype) for table in tables]
+        return torch.from_numpy(np.concatenate(values))
 
     def interactions(self) -> Interactions:
         """The training events."""

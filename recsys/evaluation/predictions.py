@@ -55,15 +55,18 @@ class Predictions:
         group: Group,
         *,
         lists: bool = False,
+        as_shown: bool = False,
     ) -> dict[str, Self]:
         """Score all rows, for each of the ranker's tasks those that have a label of it; every
         process gets those of all.
 
         `user` names the column of the user, which need not be among the ranker's inputs; with
-        `lists` the batches have the columns OF_LISTS.
+        `lists` the batches have the columns OF_LISTS. What is predicted knows no places unless
+        `as_shown`.
         """
         training = ranker.training
         ranker.eval()
+        predict = ranker.predict_shown if as_shown else ranker.predict
         of_batches: dict[str, list[torch.Tensor]] = {
             "users": [],
             "items": [],
@@ -78,7 +81,7 @@ class Predictions:
                 of_batches["labels"].append(ranker.labels(batch))
                 for name in OF_LISTS if lists else ():
                     of_batches[name].append(batch.id(name))
-                of_batches["logits"].append(ranker.predict(batch.to(group.device)).float().cpu())
+                of_batches["logits"].append(predict(batch.to(group.device)).float().cpu())
         ranker.train(training)
         own = {name: torch.cat(columns).numpy() for name, columns in of_batches.items()}
         gathered = group.gather(own)

@@ -43,6 +43,8 @@ class Ranker(TrainedModel):
     tasks: tuple[str, ...] = (LABEL,)
     item: str
     concepts: tuple[str, ...] = ()
+    position: bool = False
+    """Whether it learns from where items were shown."""
 
     def freeze(self) -> None:
         """Make once what is the same for all requests, now that the weights move no more; what is
@@ -72,6 +74,11 @@ class Ranker(TrainedModel):
         """Logits [B, tasks] of every row's item, as serving computes them."""
         state = self.encode(self.inputs_of(batch))
         return self.score(state, batch.id(self.item).unsqueeze(1)).squeeze(1)
+
+    def predict_shown(self, batch: Batch) -> Tensor:
+        """Logits [B, tasks] of every row's item where it was shown, if the ranker learns from that;
+        at serving nobody knows."""
+        return self.predict(batch)
 
     def training_reader(
         self, examples: Examples, config: ReaderConfig, *, seed: int, rank: int, world: int

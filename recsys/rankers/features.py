@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from feature_store.columns import HISTORY, LIST
+from feature_store.columns import HISTORY, LAST_PLACE, LIST, LIST_PLACE
 from feature_store.errors import ConfigError
 from feature_store.examples import RowsOf
 from feature_store.options import Options
@@ -25,6 +25,7 @@ from recsys.embeddings.layout import make_layout
 from recsys.embeddings.options import EmbeddingsConfig
 from recsys.embeddings.tables import Embeddings
 from recsys.inputs import History
+from recsys.layers.place_bias import PlaceBias
 from recsys.layers.standardise import Standardise
 from recsys.model import Loss
 from recsys.objectives.listwise import list_softmax
@@ -33,6 +34,7 @@ from recsys.rankers.base import Ranker, State
 
 _DAY_S = 86_400
 REQUEST = "request"  # in a state: what is known of the request itself
+ITEMS = "items"  # beside a state: the item rows [B, M] that are asked for
 
 
 def vectors_of(history: str) -> str:
@@ -59,6 +61,11 @@ class FeatureOptions(ModelConfig):
         le=1,
         description="Share of the loss that asks which item of a shown list was chosen, by a "
         "softmax over the list; the rest asks of each item whether it was.",
+    )
+    position: bool = Field(
+        False,
+        description="Learn apart what the place in a shown list adds, so that scores, which know "
+        "no place, are of items as such.",
     )
     user_features: tuple[str, ...] = Field((), description="Of the user; empty takes all.")
     item_features: tuple[str, ...] = Field((), description="Of the item; empty takes all.")
@@ -125,12 +132,13 @@ class FeatureRanker(Ranker):
     ) -> None:
         super().__init__()
         schema = examples.schema
-        self.listwise = config.listwise
-        if self.listwise and schema.list is None:
-            raise ConfigError(
-                "ranker.listwise compares what was shown together, and the log has no lists: leave "
-                "it out, or name their column as the role 'list'"
-            )
+        self.listwise, self.position = config.listwise, config.position
+        for option, does in (("listwise", "compares"), ("position", "learns from")):
+            if getattr(config, option) and schema.list is None:
+                raise ConfigError(
+                    f"ranker.{option} {does} what was shown together, and the log has no lists: "
+                    "leave it out, or name their column as the role 'list'"
+                )
         users = choose(config.user_features, examples, "user", option="ranker.user_features")
         items = choose(config.item_features, examples, "item", option="ranker.item_features")
         told = [schema.label, *examples.task_columns]
@@ -165,6 +173,9 @@ class FeatureRanker(Ranker):
         self.embeddings = Embeddings(layout, seed)
         self.items = ItemColumns(items, examples)
         numbers = [f for f in features if f.kind == "dense"]
+        if self.position:
+            places = (examples.training_ids(name) for name in (LIST_PLACE, LAST_PLACE))
+            self.place_bias = PlaceBias(len(self.tasks), *places)
         self.numbers = Standardise({f.name: examples.training_column(f) for f in numbers})
         self.own = {
             f.name: tuple(f"numbers.{constant}" for constant in self.numbers.names(f.name))
@@ -186,8 +197,9 @@ class FeatureRanker(Ranker):
 
     @property
     def judged_by(self) -> tuple[str, ...]:
-        """The item, its labels and the list that it was shown in."""
-        return (*super().judged_by, *((LIST,) if self.listwise else ()))
+        """The item, its labels, and in which list and where it was shown."""
+        places = (LIST_PLACE, LAST_PLACE) if self.position else ()
+        return (*super().judged_by, *((LIST,) if self.listwise else ()), *places)
 
     @property
     def together(self) -> str | None:
@@ -196,7 +208,10 @@ class FeatureRanker(Ranker):
 
     def loss_of(self, logits: Tensor, batch: Batch) -> Loss:
         """Binary cross-entropy of every label and, by `listwise`, of the first one a softmax over
-        each list: both sums, that of a list about as large as those of its rows."""
+        each list: both sums, that of a list about as large as those of its rows. The logits, which
+        are of items as such, are taken where these were shown."""
+        if self.position:
+            logits = logits + self._of_places(batch)
         single = super().loss_of(logits, batch)
         if not self.listwise:
             return single
@@ -204,9 +219,19 @@ class FeatureRanker(Ranker):
         parts = zip(single, lists, strict=True)
         return Loss(*(a + self.listwise * (b - a) for a, b in parts))
 
+    def predict_shown(self, batch: Batch) -> Tensor:
+        """Logits [B, tasks] of every row's item where it was shown, by `position`."""
+        logits = self.predict(batch)
+        return logits + self._of_places(batch) if self.position else logits
+
+    def _of_places(self, batch: Batch) -> Tensor:
+        bias: Tensor = self.place_bias(batch.id(LIST_PLACE), batch.id(LAST_PLACE))
+        return bias
+
     @abstractmethod
     def rate(self, state: State, items: Tensor) -> Tensor:
-        """Logits [B, M, tasks] of items [B, M, I], from what `digest` left of their requests."""
+        """Logits [B, M, tasks] of items [B, M, I], from what `digest` left of their requests and,
+        as ITEMS, their rows."""
 
     def digest(self, state: State) -> State:
         """What is kept of requests: by default all, which is REQUEST [B, R] and, of each history,
@@ -223,13 +248,13 @@ class FeatureRanker(Ranker):
         values = self.items(items.flatten())
         vectors = self.embeddings(values.ids, values.bags)
         joined = self._joined(self.items.features, vectors, values.numbers)
-        return self.rate(state, joined.unflatten(0, items.shape))
+        return self.rate({**state, ITEMS: items}, joined.unflatten(0, items.shape))
 
     def logits(self, inputs: dict[str, Tensor], items: Tensor) -> Tensor:
         """Logits [B, M, tasks] of item rows [B, M]."""
         state, joined = self._looked_up(inputs, items)
         assert joined is not None
-        return self.rate(self.digest(state), joined)
+        return self.rate({**self.digest(state), ITEMS: items}, joined)
 
     def _looked_up(
         self, inputs: dict[str, Tensor], items: Tensor | None

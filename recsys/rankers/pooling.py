@@ -11,8 +11,10 @@ from torch import Tensor
 from recsys.data.examples import Examples
 from recsys.embeddings.options import EmbeddingsConfig
 from recsys.layers.deep import Activation
+from recsys.layers.repeats import REPEATS, newest_ranks, repeats
 from recsys.rankers.base import State
 from recsys.rankers.features import (
+    ITEMS,
     REQUEST,
     FeatureOptions,
     FeatureRanker,
@@ -29,12 +31,22 @@ class InterestOptions(TopOptions, HistoryRankerOptions):
     activation: Activation = Field(
         "relu", description="Between layers; dice adapts to the distribution of its inputs."
     )
+    repeats: bool = Field(
+        False,
+        description="Say beside each history how often and how lately it holds the item that is "
+        "asked for: what people come back to need not be learned item by item.",
+    )
 
 
 class PoolingConfig(InterestOptions):
     """The base model of Zhou et al., "Deep interest network", KDD 2018."""
 
     name: Literal["pooling"] = "pooling"
+
+
+def _ranks_of(history: str) -> str:
+    """The name in a state of how new the items of a history are."""
+    return f"{history}.ranks"
 
 
 class Pooling(FeatureRanker):
@@ -50,9 +62,12 @@ class Pooling(FeatureRanker):
         seed: int = 0,
     ) -> None:
         super().__init__(config, embeddings, examples, seed)
+        self.repeats = config.repeats
         widths = {**self.request_widths, **self.item_widths}
         for history in self.histories:
             widths |= {f"{history.name}.{name}": w for name, w in self.item_widths.items()}
+            if self.repeats:
+                widths[f"{history.name}.repeats"] = REPEATS
         self.deep = top_network(sum(widths.values()), config, len(self.tasks), config.activation)
         self.columns = columns_of_top("deep", config, widths)
 
@@ -62,11 +77,21 @@ class Pooling(FeatureRanker):
         mean = keys.sum(1) / kept.sum(1, keepdim=True).clamp(min=1)
         return mean.unsqueeze(1).expand(-1, items.shape[1], -1)
 
+    def digest(self, state: State) -> State:
+        """All of it and, for repeats, how new the items of each history are."""
+        if not self.repeats:
+            return state
+        rows = {h.name: state[item_rows_of(h.name)] for h in self.histories}
+        return {**state, **{_ranks_of(name): newest_ranks(of) for name, of in rows.items()}}
+
     def rate(self, state: State, items: Tensor) -> Tensor:
         """Logits [B, M, tasks]."""
         parts = [state[REQUEST].unsqueeze(1).expand(-1, items.shape[1], -1), items]
         for history in self.histories:
             keys, kept = state[vectors_of(history.name)], state[item_rows_of(history.name)] != 0
             parts.append(self.interest(history.name, items, keys, kept))
+            if self.repeats:
+                rows, ranks = state[item_rows_of(history.name)], state[_ranks_of(history.name)]
+                parts.append(repeats(state[ITEMS], rows, ranks))
         logits = self.deep(torch.cat(parts, dim=2).flatten(0, 1))
         return logits.unflatten(0, items.shape[:2])

@@ -27,8 +27,11 @@ def validator(config: RunConfig, examples: Examples, group: Group) -> Validate:
     """Full ranking of the validation events by whatever retriever is passed; of a ranker, the
     figures of its predictions."""
     if config.ranker is not None:
+        # people chose from what was shown where it was: what explains that best is the best
         return lambda model: (
-            predictions(config, examples, cast(Ranker, model), VALIDATION, group)[LABEL].metrics
+            predictions(config, examples, cast(Ranker, model), VALIDATION, group, as_shown=True)[
+                LABEL
+            ].metrics
         )
     judged = judge(config, examples, VALIDATION, group)
     return lambda model: judged(cast(Retriever, model)).metrics
@@ -49,10 +52,16 @@ def judge(
 
 
 def predictions(
-    config: RunConfig, examples: Examples, ranker: Ranker, role: str, group: Group
+    config: RunConfig,
+    examples: Examples,
+    ranker: Ranker,
+    role: str,
+    group: Group,
+    *,
+    as_shown: bool = False,
 ) -> dict[str, Predictions]:
     """What a ranker predicts of all rows of a role, by task: that an event's label is 1; with the
-    lists that they were shown in where those are the candidates."""
+    lists that they were shown in where those are the candidates, and `as_shown` there."""
     user, lists = examples.schema.user, config.split.candidates == "shown"
     reader = examples.reader(
         role,
@@ -62,7 +71,7 @@ def predictions(
         rank=group.rank,
         world=group.world,
     )
-    return Predictions.by_task(ranker, reader, user, group, lists=lists)
+    return Predictions.by_task(ranker, reader, user, group, lists=lists, as_shown=as_shown)
 
 
 def make_evaluator(

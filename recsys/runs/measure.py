@@ -160,6 +160,8 @@ def _measure_ranker(work: Work) -> dict[str, Any]:
         }
         if task in curves:
             summaries[label]["uncalibrated"] = figures_of(raw)
+    if ranker.position:
+        summaries |= _measure_shown(work, ranker, examples)
     results = describe(config, examples, None) | {"rankers": summaries}
     if (shown := predicted[ranker.tasks[0]].shown) is not None and group.leads:
         baselines = _measure_orders(work, examples, shown)
@@ -167,6 +169,19 @@ def _measure_ranker(work: Work) -> dict[str, Any]:
         if outcome := verdict(config, work.files, name, list(baselines)):
             results[VERDICT] = outcome
     return results
+
+
+def _measure_shown(work: Work, ranker: Ranker, examples: Examples) -> dict[str, Any]:
+    """The same ranker where items were shown, which it knows nothing of when it serves."""
+    config = work.config
+    predicted = predictions(config, examples, ranker, TEST, work.group, as_shown=True)
+    rows, label = predicted[ranker.tasks[0]], f"{config.model.name}_as_shown"
+    if work.group.leads:
+        _write_predictions(rows, examples, work.files.predictions_of(label))
+        if rows.lists is not None:
+            _write_lists(rows.lists, examples, work.files.list_figures_of(label))
+    summary = summarise_predictions(rows, replicates=config.evaluation.replicates)
+    return {label: {**summary, "seconds": {}}}
 
 
 def _measure_orders(work: Work, examples: Examples, shown: ShownLists) -> dict[str, Any]:

@@ -22,7 +22,7 @@ LISTS = {
     "data": {"source": "synthetic", "users": 60, "items": 60, "clusters": 4, "events": 12,
              "lists": True, "position_bias": 1.0},
     "split": {"protocol": "last_lists"},
-    "ranker": {"name": "dcn", "width": 4, "hidden": [8]},
+    "ranker": {"name": "dcn", "width": 4, "hidden": [8], "listwise": 0.5, "position": True},
     "reader": {"batch_size": 256},
     "trainer": {"epochs": 1, "device": "cpu"},
     "evaluation": {"replicates": 100},
@@ -43,7 +43,7 @@ def finished(tree_of: Callable[..., Tree], tmp_path_factory: pytest.TempPathFact
 def test_figures_are_those_of_the_lists_beside_them(finished: Run) -> None:
     results = finished.results
     assert results["protocol"] == "last_lists-shown"
-    assert list(results["rankers"]) == ["dcn", AS_DISPLAYED, MOST_RECENT_FIRST]
+    assert list(results["rankers"]) == ["dcn", "dcn_as_shown", AS_DISPLAYED, MOST_RECENT_FIRST]
     for name, summary in results["rankers"].items():
         lists = pd.read_parquet(finished.files.list_figures_of(name))
         assert lists["list"].is_unique and lists["MRR"].notna().sum() == summary["lists"]

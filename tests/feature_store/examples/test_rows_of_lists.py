@@ -15,6 +15,7 @@ from feature_store.columns import (
     HISTORY,
     ITEM_ROW,
     LABEL,
+    LAST_PLACE,
     LAST_TOUCHED,
     LIST,
     LIST_PLACE,
@@ -115,7 +116,8 @@ def test_drawn_items_were_shown_in_no_list_and_no_place() -> None:
     assert [(row["i"], row[LIST]) for row in own] == [(2, 5), (3, 5), (6, 6), (7, 6), (8, 0)]
     assert [row["place"] for row in own[:4]] == [1, 2, 1, 2]
     assert len(drawn) == 6
-    assert {(row[LIST], row[LIST_PLACE], row[LAST_TOUCHED]) for row in drawn} == {(0, 0, 0)}
+    of_lists = (LIST, LIST_PLACE, LAST_PLACE, LAST_TOUCHED)
+    assert {tuple(row[name] for name in of_lists) for row in drawn} == {(0, 0, 0, 0)}
     assert all(np.isnan(row["place"]) for row in drawn)
 
 
@@ -123,11 +125,12 @@ def test_rows_say_where_they_stood_and_when_their_item_was_touched() -> None:
     """Touched is what was chosen, or looked at in whatever way that has no label, before the list;
     what was shown and passed over is not, nor what another user did."""
     made = rows(items=[3, 2, 4, 2, 5, 4, 2, 5])
-    assert [(row["i"], row[LIST], row[LIST_PLACE], row[LAST_TOUCHED]) for row in made] == [
-        (2, 5, 1, 0),  # passed over here, looked at in the same second, but after the list
-        (4, 5, 2, 0),
-        (4, 6, 1, 3),  # chosen three events before the list
-        (2, 6, 2, 2),
-        (5, 0, 0, 2),  # looked at two events before the first of its second
+    of_lists = (LIST, LIST_PLACE, LAST_TOUCHED, LAST_PLACE)
+    assert [(row["i"], *(row[name] for name in of_lists)) for row in made] == [
+        (2, 5, 1, 0, 0),  # passed over here, looked at in the same second, but after the list
+        (4, 5, 2, 0, 0),
+        (4, 6, 1, 3, 2),  # chosen three events before the list, and item 2 was touched since
+        (2, 6, 2, 2, 2),
+        (5, 0, 0, 2, 0),  # looked at two events before the first of its second
     ]
     assert [row[LAST_TOUCHED] for row in rows(17, items=[2, 2, 4, 2, 5, 4, 2, 4])][-1] == 2
