@@ -17,11 +17,14 @@ def comparison_table(comparison: Comparison) -> Table:
     """A block for each metric, in it a row for each run; the others are held against the first."""
     first = comparison.runs[0].label
     made = int(comparison.frame["p"].notna().sum())
+    among = comparison.candidates
     table = Table(
         title=f"test, {comparison.protocol} ({comparison.fingerprint}), "
-        f"{comparison.candidates:,} candidates, {comparison.users:,} users",
+        + ("" if among is None else f"{among:,} candidates, ")
+        + f"{comparison.users:,} users",
         caption=f"difference: from {first}; p: paired {comparison.test} test, two-sided; "
-        f"Holm: p corrected (tests made: {made}); below: 95 % bootstrap intervals over users",
+        f"Holm: p corrected (tests made: {made}); below: 95 % bootstrap intervals over users, "
+        "or lists",
         box=box.SIMPLE,
     )
     table.add_column("run", overflow="fold")

@@ -14,7 +14,10 @@ from pipelines.cli.arguments import in_a_folder
 def compare(
     runs: Annotated[
         list[str],
-        typer.Argument(help="Folders of evaluated runs; RUN:RETRIEVER for a baseline in one."),
+        typer.Argument(
+            help="Folders of evaluated runs, all of retrievers or all of rankers; RUN:NAME for a "
+            "baseline in one, or a task."
+        ),
     ],
     metric: Annotated[
         list[str] | None,
@@ -35,7 +38,11 @@ def compare(
 
     Refuses runs of different protocols, and says what differs.
 
-    Example: recsys compare runs/sasrec runs/two_tower runs/sasrec:popularity -m NDCG@10 -m Recall
+    Examples:
+
+    recsys compare runs/sasrec runs/two_tower runs/sasrec:popularity -m NDCG@10 -m Recall
+
+    recsys compare runs/pooling runs/din -m AUC -m GAUC
     """
     from pipelines.compare import comparison_table
     from pipelines.printer import print_whole

@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 import torch
+from scipy.special import logit
 
 from feature_store.columns import LAST_TOUCHED, LIST, LIST_PLACE
 from recsys.data.batch import Batch
@@ -101,6 +102,17 @@ class Predictions:
             by_task[task] = cls(users, items, labels, logits, shown)
         return by_task
 
+    @classmethod
+    def from_table(cls, table: pa.Table) -> Self:
+        """What `table` gave, with the places of users and items among their sorted ids in place of
+        vocabulary rows."""
+        users, items = (
+            np.unique(table.column(name).to_numpy(), return_inverse=True)[1]
+            for name in ("user", "item")
+        )
+        labels = table.column("label").to_numpy()
+        return cls(users, items, labels, logit(table.column("probability").to_numpy()))
+
     @cached_property
     def probabilities(self) -> np.ndarray:
         """Of the label being 1 [n], float64."""
@@ -121,14 +133,12 @@ class Predictions:
         of_rows = dict(zip(FIGURES, self._sorted.figures(None).tolist(), strict=True))
         return of_rows if self.lists is None else self.lists.metrics | of_rows
 
-    def intervals(self, replicates: int, seed: int = 0) -> dict[str, tuple[float, float]]:
-        """95 % bootstrap intervals over users, or lists, by name: percentiles, and for ECE the
-        spread around the figure. A sum of absolute gaps, it is larger in nearly every replicate
-        than in the sample, whose gaps those of a replicate are added to.
-        """
+    def replicates(self, replicates: int, seed: int = 0) -> np.ndarray:
+        """FIGURES [replicates, 6] over resampled users: the same draws for the same users, so that
+        replicates of two rankers are paired."""
         random = np.random.default_rng(seed)
         users = self._sorted.users
-        draws = np.stack(
+        return np.stack(
             [
                 self._sorted.figures(
                     np.bincount(random.integers(0, users, users), minlength=users).astype(float)
@@ -136,6 +146,18 @@ class Predictions:
                 for _ in range(replicates)
             ]
         )
+
+    def by_user(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Of the figures that are ratios of sums over users, what each user, by rising id, adds
+        above and below [U]; NaN above where a user is left out of both."""
+        return self._sorted.by_user()
+
+    def intervals(self, replicates: int, seed: int = 0) -> dict[str, tuple[float, float]]:
+        """95 % bootstrap intervals over users, or lists, by name: percentiles, and for ECE the
+        spread around the figure. A sum of absolute gaps, it is larger in nearly every replicate
+        than in the sample, whose gaps those of a replicate are added to.
+        """
+        draws = self.replicates(replicates, seed)
         low, high = percentiles(draws)
         ece = FIGURES.index("ECE")
         low[ece], high[ece] = around(
@@ -200,6 +222,14 @@ class _SortedRows:
                 mean_gap(self.bins, weights * (self.p - self.positive), _BINS, total),
             ]
         )
+
+    def by_user(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """As `Predictions.by_user`."""
+        rows = np.bincount(self.user, minlength=self.users).astype(np.float64)
+        areas = np.full(self.users, np.nan)
+        areas[self.judged] = self.judged_areas
+        lost = np.bincount(self.user, weights=self.losses, minlength=self.users)
+        return {"GAUC": (areas * rows, rows), "LogLoss": (lost, rows)}
 
 
 def summarise_predictions(predictions: Predictions, *, replicates: int) -> dict[str, Any]:

@@ -11,10 +11,13 @@ import numpy as np
 import pandas as pd
 
 from feature_store.errors import DataError
+from recsys.evaluation import shown_lists
 from recsys.evaluation.aggregates import RATIOS
+from recsys.evaluation.options import EvaluationConfig
 from recsys.figure import FIRST, Figure, cut_offs, first_cut
 from recsys.report.contenders import Contender, open_contenders
-from recsys.statistics.bootstrap import ratio_intervals
+from recsys.report.paired_predictions import paired_lists, sides_of
+from recsys.statistics.bootstrap import mean_intervals, ratio_intervals
 from recsys.statistics.significance import bootstrap_test, holm, randomisation_test
 
 Test = Literal["randomisation", "bootstrap"]
@@ -32,8 +35,8 @@ class Comparison:
     """Figures of several runs under one protocol.
 
     Attributes:
-        protocol, fingerprint, candidates: what all runs share.
-        runs: what was compared; differences are taken against the first.
+        protocol, fingerprint, candidates: what all runs share; rankers have no candidates.
+        runs: what was compared, retrievers or rankers; differences are taken against the first.
         users: how many users all runs have; differences and tests are over these.
         test: which test gave the p-values.
         notes: what a reader must know besides.
@@ -45,7 +48,7 @@ class Comparison:
 
     protocol: str
     fingerprint: str
-    candidates: int
+    candidates: int | None
     runs: tuple[Contender, ...]
     users: int
     test: Test
@@ -62,7 +65,7 @@ class Comparison:
             "users": self.users,
             "test": self.test,
             "runs": [
-                {"run": run.label, "folder": str(run.folder), "retriever": run.retriever}
+                {"run": run.label, "folder": str(run.folder), run.kind: run.model}
                 for run in self.runs
             ],
             "notes": list(self.notes),
@@ -77,21 +80,80 @@ def compare(
     test: Test = "randomisation",
     seed: int = 0,
 ) -> Comparison:
-    """Hold runs against the first of them, user by user.
+    """Hold runs against the first of them, user by user: retrievers, or rankers.
 
     Args:
-        runs: folders of evaluated runs, each standing for its model, or FOLDER:RETRIEVER for
-            another retriever of a run, such as `runs/ml:ease`.
+        runs: folders of evaluated runs, each standing for its model, or FOLDER:MODEL for another
+            one of a run, such as `runs/ml:ease`, or the task `runs/shop:din_purchase`.
         metrics: names such as NDCG@10, or NDCG for all its cut-offs; by default those that people
-            look at first.
+            look at first, of rankers all.
         test: which paired test gives the p-values.
         seed: of resampling users and of the test.
 
     Raises:
         DataError: for fewer than two runs, unknown ones, runs that were not evaluated, runs whose
-            protocols differ, and metrics that not all runs have.
+            protocols differ, retrievers beside rankers, and metrics that not all runs have.
     """
     contenders = open_contenders([str(run) for run in runs])
+    compared = _rankers if contenders[0].ranks_rows else _retrievers
+    rows, users, notes = compared(contenders, metrics, test, seed)
+    frame = pd.concat(rows).loc[list(rows[0].index)].rename_axis("metric").reset_index()
+    frame["p_holm"] = holm(frame["p"].to_numpy())
+    results = contenders[0].run.results
+    return Comparison(
+        protocol=results["protocol"],
+        fingerprint=results["protocol_fingerprint"],
+        candidates=results.get("candidates"),
+        runs=contenders,
+        users=users,
+        test=test,
+        notes=notes,
+        frame=frame,
+    )
+
+
+_Compared = tuple[list[pd.DataFrame], int, tuple[str, ...]]
+"""Rows of the frame by run, by name; the users of all runs; notes."""
+
+
+def _rankers(
+    contenders: Sequence[Contender], metrics: Sequence[str], test: Test, seed: int
+) -> _Compared:
+    names = _choose(metrics, contenders)
+    of_lists = [name for name in names if name in shown_lists.FIGURES]
+    of_rows = [name for name in names if name not in of_lists]
+    lists = paired_lists(contenders, of_lists) if of_lists else [np.zeros((0, 0))] * len(contenders)
+    replicates = min(_replicates(contender) for contender in contenders)
+    sides = sides_of(contenders, replicates=replicates, seed=seed) if of_rows else []
+    rows_of_runs: list[pd.DataFrame] = []
+    for place, contender in enumerate(contenders):
+        rows = _as_measured(contender, names)
+        if place:
+            rows["difference"] = rows["value"] - rows_of_runs[0]["value"]
+            if of_lists:
+                ends = mean_intervals(lists[place] - lists[0], replicates=replicates, seed=seed)
+                rows.loc[of_lists, _DIFFERENCE[1:]] = np.stack(ends, axis=1)
+                rows.loc[of_lists, "p"] = TESTS[test](lists[place], lists[0], seed=seed)
+            for name in of_rows:
+                side, first = sides[place], sides[0]
+                ends_of_rows = side.minus(first, name, float(rows["difference"][name]))
+                rows.loc[name, _DIFFERENCE[1:]] = ends_of_rows
+                if name in side.sums:  # the others are no sums over users
+                    both = side.sums[name][:, None], first.sums[name][:, None]
+                    rows.loc[name, "p"] = TESTS[test](*both, seed=seed)[0]
+        rows_of_runs.append(rows)
+    users = [c.summary["users"] for c in contenders if "users" in c.summary]
+    return rows_of_runs, users[0] if users else 0, ()
+
+
+def _replicates(contender: Contender) -> int:
+    of_run = contender.run.config.get("evaluation", {}).get("replicates")
+    return int(of_run or EvaluationConfig().replicates)
+
+
+def _retrievers(
+    contenders: Sequence[Contender], metrics: Sequence[str], test: Test, seed: int
+) -> _Compared:
     names = _choose(metrics, contenders)
     paired = [name for name in names if all(_needed([name]) <= set(c.columns) for c in contenders)]
     tables = [contender.per_user(sorted(_needed(paired))) for contender in contenders]
@@ -115,19 +177,8 @@ def compare(
             rows.loc[paired, _DIFFERENCE] = _ratios(above - sums[0][0], below, seed)
             rows.loc[paired, "p"] = TESTS[test](above, sums[0][0], seed=seed)
         rows_of_runs.append(rows)
-    frame = pd.concat(rows_of_runs).loc[names].rename_axis("metric").reset_index()
-    frame["p_holm"] = holm(frame["p"].to_numpy())
-    results = contenders[0].run.results
-    return Comparison(
-        protocol=results["protocol"],
-        fingerprint=results["protocol_fingerprint"],
-        candidates=results["candidates"],
-        runs=contenders,
-        users=len(users),
-        test=test,
-        notes=() if same_users else _notes(contenders, names, paired, len(users)),
-        frame=frame,
-    )
+    notes = () if same_users else _notes(contenders, names, paired, len(users))
+    return rows_of_runs, len(users), notes
 
 
 def _choose(asked: Sequence[str], contenders: Sequence[Contender]) -> list[str]:
@@ -135,20 +186,18 @@ def _choose(asked: Sequence[str], contenders: Sequence[Contender]) -> list[str]:
     shared = [name for name in contenders[0].figures if all(name in c.figures for c in contenders)]
     measured = [Figure.parse(name) for name in shared]
     cuts = cut_offs(figure for figure in measured if figure.slice is None)
-    if not cuts:
+    if not (shared if contenders[0].ranks_rows else cuts):
         raise DataError("the runs have no metric in common: evaluate them at the same cut-offs")
     if not asked:
-        first = [Figure(name, first_cut(cuts)) for name in FIRST]
+        first = [Figure(name, first_cut(cuts)) for name in FIRST] if cuts else measured
         asked = [str(figure) for figure in first if figure in measured]
     chosen: list[str] = []
     for text in asked:
         at_all_cuts = [str(Figure(text, k)) for k in cuts if Figure(text, k) in measured]
         if text not in shared and not at_all_cuts:
             names = ", ".join(dict.fromkeys(figure.name for figure in measured))
-            raise DataError(
-                f"no metric {text!r} in all of these runs: they have {names} at "
-                f"{', '.join(map(str, cuts))}; name one as NDCG@{cuts[-1]}"
-            )
+            at = f" at {', '.join(map(str, cuts))}; name one as NDCG@{cuts[-1]}" if cuts else ""
+            raise DataError(f"no metric {text!r} in all of these runs: they have {names}{at}")
         chosen += [text] if text in shared else at_all_cuts
     return list(dict.fromkeys(chosen))
 

@@ -21,7 +21,6 @@ from recsys.figure import Figure
 from recsys.report import charts
 from recsys.report.charts import Chart, Estimate, Series, estimate
 from recsys.report.comparison import Comparison
-from recsys.report.contenders import Contender
 from recsys.report.example_users import ExampleUser, example_users
 from recsys.runs.finished import Run, measured
 from recsys.runs.verdict import VERDICT, sentence
@@ -198,20 +197,18 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
     page = _page(
         series,
         first.results,
-        training=_training({c.label: c.run for c in comparison.runs if _is_model(c)}),
+        training=_training({c.label: c.run for c in comparison.runs if c.is_run_s_own}),
         metric=_validation_metric(first),
-        examples=example_users({c.label: (c.run, c.retriever) for c in comparison.runs}),
+        examples=[]
+        if comparison.runs[0].ranks_rows
+        else example_users({c.label: (c.run, c.model) for c in comparison.runs}),
     )
     origins = {
-        c.label: {"Retriever": c.retriever, "Seed": c.run.results["seed"], "Run": c.folder}
+        c.label: {c.kind.capitalize(): c.model, "Seed": c.run.results["seed"], "Run": c.folder}
         for c in comparison.runs
     }
     own = {"comparison": comparison, "differences": _differences(comparison), "origins": origins}
     return _write(path, "comparison.html", page | own)
-
-
-def _is_model(contender: Contender) -> bool:
-    return contender.retriever == next(iter(contender.run.results["retrievers"]))
 
 
 def _validation_metric(run: Run) -> str:

@@ -231,8 +231,8 @@ def test_mistakes_are_one_line(recsys: Ask, config: Path, change: str, message: 
 
 
 def test_a_ranker_makes_no_lists(recsys: Ask, finished: Run, config: Path, tmp_path: Path) -> None:
-    status, _, _ = recsys("compare", finished.folder, f"{finished.folder}:dcn")
-    assert "is of a ranker" in status
+    status, _, _ = recsys("compare", finished.folder, f"{finished.folder}:popularity")
+    assert "has no ranker 'popularity': it has dcn" in status
     status, _, _ = recsys("tune", config)
     assert "this config has a ranker" in status
 

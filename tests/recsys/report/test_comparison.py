@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from feature_store.errors import DataError
+from recsys.evaluation.predictions import (
+    FIGURES,
+    Predictions,
+    summarise_lists,
+    summarise_predictions,
+)
+from recsys.evaluation.shown_lists import ShownLists
 from recsys.report.comparison import Comparison, compare
+from recsys.report.report import write_comparison
 from recsys.statistics.bootstrap import mean_intervals, ratio_intervals
 from recsys.statistics.significance import bootstrap_test, holm, randomisation_test
 
@@ -103,7 +114,7 @@ def test_differences_are_paired_by_user_and_tested_against_the_first(runs: list[
     found = compare(runs)
     assert (found.protocol, found.fingerprint, found.candidates) == ("leave_one_out", "aaaa", 50)
     assert found.users == USERS and found.notes == ()
-    assert [(run.label, run.retriever) for run in found.runs] == [
+    assert [(run.label, run.model) for run in found.runs] == [
         ("one", "sasrec"), ("one:ease", "ease"), ("two", "two_tower"),
     ]  # fmt: skip
     for run, values in (("one:ease", SECOND), ("two", THIRD)):
@@ -336,3 +347,104 @@ def test_the_whole_is_json_without_nan(runs: list[str]) -> None:
     for got, (_, expected) in zip(again["figures"], found.frame.iterrows(), strict=True):
         for name, value in expected.items():
             assert got[name] is None if pd.isna(value) else got[name] == value
+
+
+def predictions_of(users: np.ndarray, skill: float, seed: int) -> Predictions:
+    """Rows of 0 and 1, and logits that lean to the label by the skill."""
+    random = np.random.default_rng(1)  # whoever predicts, the labels are the same
+    labels = (random.random(len(users)) < 0.4).astype(np.float32)
+    noise = np.random.default_rng(seed).standard_normal(len(users))
+    return Predictions(users, np.arange(len(users)), labels, skill * (labels - 0.5) + noise)
+
+
+def ranker_folder(folder: Path, tasks: dict[str, Predictions]) -> str:
+    """What `recsys evaluate` leaves of a ranker."""
+    (folder / "per_row").mkdir(parents=True)
+    (folder / "config.toml").write_text("[evaluation]\nreplicates = 200\n")
+    found = {}
+    for name, of in tasks.items():
+        shuffled = np.random.default_rng(len(str(folder))).permutation(len(of.users))
+        table = of.table(pa.array(of.users), pa.array(of.items))
+        pq.write_table(table.take(shuffled), folder / "per_row" / f"{name}.parquet")
+        found[name] = summarise_predictions(of, replicates=100)
+        if of.lists is not None and of.shown is not None:
+            (folder / "per_list").mkdir()
+            orders = {name: of.lists, "as_displayed": of.shown.judge(-of.shown.places)}
+            for order, lists in orders.items():
+                table = lists.table(pa.array(lists.lists), pa.array(lists.users))
+                pq.write_table(table, folder / "per_list" / f"{order}.parquet")
+            found["as_displayed"] = summarise_lists(orders["as_displayed"], replicates=100)
+    known = {"protocol": "random", "protocol_fingerprint": "cccc", "protocol_parts": {}, "seed": 0}
+    (folder / "metrics.json").write_text(json.dumps(known | {"rankers": found}))
+    return str(folder)
+
+
+def test_rankers_are_paired_by_resampled_users(tmp_path: Path) -> None:
+    users = np.repeat(np.arange(40), 15)
+    first, better = predictions_of(users, 0.5, seed=2), predictions_of(users, 2.0, seed=3)
+    other_task = Predictions(users[:99], users[:99], first.labels[:99], first.logits[:99])
+    one = ranker_folder(tmp_path / "one", {"pooling": first})
+    two = ranker_folder(tmp_path / "two", {"din": better, "din_buy": other_task})
+    found = compare([one, two])
+    assert found.users == 40 and found.candidates is None
+    assert list(found.frame["metric"].unique()) == list(FIGURES)
+    draws = better.replicates(200) - first.replicates(200)
+    for place, name in enumerate(FIGURES):
+        got = row(found, "two", name)
+        assert got["value"] == pytest.approx(better.metrics[name])
+        assert got["difference"] == pytest.approx(better.metrics[name] - first.metrics[name])
+        if name != "ECE":
+            ends = np.percentile(draws[:, place], [2.5, 97.5])
+            assert [got["difference_low"], got["difference_high"]] == pytest.approx(list(ends))
+    ece = row(found, "two", "ECE")
+    assert ece["difference_low"] < ece["difference"] < ece["difference_high"]
+    # only what is a sum over users can be tested by turning users' values round
+    auc, gauc, loss = (row(found, "two", name) for name in ("AUC", "GAUC", "LogLoss"))
+    assert auc["difference_low"] > 0 and np.isnan(auc["p"])
+    assert gauc["p"] < 0.001 and loss["p"] < 0.001
+    losses = [log_loss_of_users(of) for of in (better, first)]
+    assert loss["p"] == pytest.approx(randomisation_test(*(of[:, None] for of in losses))[0])
+    # the same predictions differ in nothing, whatever order they were written in
+    again = compare([one, ranker_folder(tmp_path / "again", {"pooling": first})]).frame
+    moved = again[again["run"] == "again"][["difference", "difference_low", "difference_high"]]
+    np.testing.assert_allclose(moved.to_numpy(dtype=float), 0, atol=1e-12)
+    assert found.to_dict()["runs"][1]["ranker"] == "din"
+    page = write_comparison(found, tmp_path / "compared.html").read_text()
+    assert "GAUC" in page and "Candidates" not in page
+    for runs, message in [
+        ([one, f"{two}:din_buy"], "measured on different rows: name the same task"),
+        ([one, f"{two}:dim"], "no ranker 'dim': it has din, din_buy"),
+        ([one, run_folder(tmp_path / "lists", {"x": FIRST})], "a ranker and lists a retriever"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            compare(runs)
+    with pytest.raises(DataError, match=r"no metric 'NDCG' in all of these runs: they have AUC"):
+        compare([one, two], ["NDCG"])
+
+
+def log_loss_of_users(of: Predictions) -> np.ndarray:
+    p = of.probabilities
+    rows = -np.log(np.where(of.labels > 0, p, 1 - p))
+    return np.array([rows[of.users == user].mean() for user in range(40)])
+
+
+def test_orders_of_lists_are_paired_by_list(tmp_path: Path) -> None:
+    users = np.repeat(np.arange(40), 15)
+    rows = [predictions_of(users, skill, seed=2) for skill in (0.2, 4.0)]
+    places = np.tile(np.arange(5) + 1, 120)
+    shown = ShownLists(np.repeat(np.arange(120) + 1, 5), users, places, 0 * users, rows[0].labels)
+    one, two = (
+        ranker_folder(tmp_path / name, {"din": replace(of, shown=shown)})
+        for name, of in zip(("one", "two"), rows, strict=True)
+    )
+    found = compare([one, two, f"{two}:as_displayed"], ["MRR", "ListAUC"])
+    judged = [shown.judge(of.logits).values for of in rows]
+    for place, name in enumerate(("MRR", "ListAUC")):
+        got, apart = row(found, "two", name), judged[1][:, place] - judged[0][:, place]
+        assert got["difference"] == pytest.approx(np.nanmean(apart))
+        ends = mean_intervals(apart[:, None], replicates=200)
+        assert [got["difference_low"], got["difference_high"]] == pytest.approx(np.ravel(ends))
+        assert got["p"] < 0.001 < row(found, "two:as_displayed", name)["p"]
+    # an order that predicts nothing has figures of lists alone
+    assert set(compare([one, f"{two}:as_displayed"]).frame["metric"]) == {"MRR", "ListAUC", "NDCG"}
+    assert "AUC" in set(compare([one, two]).frame["metric"])
