@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from feature_store.sources.amazon import Amazon
+from feature_store.sources.amazon_electronics import AmazonElectronics
 from feature_store.sources.base import BadRow, RawChunk, Source
 from feature_store.sources.book_crossing import BookCrossing
 from feature_store.sources.edge_list import EdgeList
@@ -17,6 +18,7 @@ from feature_store.sources.trivago import Trivago
 
 SOURCES: dict[str, type[Source]] = {
     "amazon": Amazon,
+    "amazon_electronics": AmazonElectronics,
     "book_crossing": BookCrossing,
     "edge_list": EdgeList,
     "movielens": MovieLens,
@@ -28,6 +30,7 @@ SOURCES: dict[str, type[Source]] = {
 }
 SourceConfig = Annotated[
     Amazon
+    | AmazonElectronics
     | BookCrossing
     | EdgeList
     | MovieLens
