@@ -133,4 +133,6 @@ def test_rows_say_where_they_stood_and_when_their_item_was_touched() -> None:
         (2, 6, 2, 2, 2),
         (5, 0, 0, 2, 0),  # looked at two events before the first of its second
     ]
+    passed_over = rows(items=[3, 2, 4, 6, 5, 4, 2, 5])[3]
+    assert (passed_over["i"], passed_over[LAST_TOUCHED]) == (2, 0)
     assert [row[LAST_TOUCHED] for row in rows(17, items=[2, 2, 4, 2, 5, 4, 2, 4])][-1] == 2
