@@ -35,8 +35,9 @@ class Dice(nn.Module):
     def forward(self, x: Tensor, counted: Tensor | None = None) -> Tensor:
         """[..., C] -> [..., C]; rows not `counted` [...] are left out of the statistics."""
         if not self.training:
-            share = torch.sigmoid((x - self.mean) * (self.variance + _EPSILON).rsqrt())
-            return (x * (self.alpha + share * (1 - self.alpha))).to(x.dtype)
+            scale = (self.variance + _EPSILON).rsqrt()  # fused: what counts is how often x is read
+            share = torch.addcmul(-self.mean * scale, x, scale).sigmoid_()
+            return (x * torch.addcmul(self.alpha, share, 1 - self.alpha)).to(x.dtype)
         rows = x.flatten(0, -2).to(self.mean.dtype)
         weights = rows.new_ones(len(rows)) if counted is None else counted.flatten().to(rows.dtype)
         with torch.autocast(x.device.type, enabled=False):  # statistics need all their digits

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from recsys.layers.deep import ACTIVATIONS, Activation
 from recsys.layers.dice import Dice
@@ -25,8 +26,8 @@ class LocalActivation(nn.Module):
         super().__init__()
         self.softmax = softmax
         first, *others = hidden
-        # Over [q, k, q - k, q * k]: what is linear in q alone is taken of items and not of pairs,
-        # and what is linear in k, given q, is one product: (of_key + of_product * q) k.
+        # Over [q, k, q - k, q * k]: linear in q given k, and in k given q, so that whichever of
+        # them are fewer become the weights of one product with the others.
         self.of_query = nn.Linear(width, first)
         self.of_key = nn.Parameter(nn.Linear(width, first).weight.detach())
         self.of_product = nn.Parameter(nn.Linear(width, first).weight.detach())
@@ -37,15 +38,30 @@ class LocalActivation(nn.Module):
 
     def forward(self, queries: Tensor, keys: Tensor, kept: Tensor) -> Tensor:
         """[B, M, I] of queries [B, M, I] over keys [B, L, I], of which some are `kept` [B, L]."""
-        of_keys = self.of_key + self.of_product * queries.unsqueeze(2)  # [B, M, H, I]
-        constant = self.of_query(queries).flatten(1).unsqueeze(1)  # [B, 1, M H]
-        x = torch.baddbmm(constant, keys, of_keys.flatten(1, 2).transpose(1, 2))
-        x = x.unflatten(2, of_keys.shape[1:3])  # [B, L, M, H]
-        counted = kept.unsqueeze(2).expand(-1, -1, queries.shape[1])
+        fewer_keys = queries.shape[1] > keys.shape[1]
+        if torch.compiler.is_exporting():  # a program chooses whenever it is asked
+            x = torch.cond(fewer_keys, self._by_keys, self._by_queries, (queries, keys))
+        else:
+            x = (self._by_keys if fewer_keys else self._by_queries)(queries, keys)
+        counted = kept.unsqueeze(1).expand(-1, queries.shape[1], -1)
         for place, activation in enumerate(self.activations):
             x = self.layers[place - 1](x) if place else x
             x = activation(x, counted) if isinstance(activation, Dice) else activation(x)
         weights = self.last(x).squeeze(3)
         if self.softmax:
-            weights = weights.masked_fill(~counted, torch.finfo(weights.dtype).min).softmax(1)
-        return (weights * counted).transpose(1, 2) @ keys
+            weights = weights.masked_fill(~counted, torch.finfo(weights.dtype).min).softmax(2)
+        return (weights * counted) @ keys
+
+    def _by_queries(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """The first layer [B, M, L, H], where weights of H x I are made for each of M queries."""
+        weights = self.of_key + self.of_product * queries.unsqueeze(2)  # [B, M, H, I]
+        constant = self.of_query(queries).flatten(1).unsqueeze(1)  # [B, 1, M H]
+        x = torch.baddbmm(constant, keys, weights.flatten(1, 2).transpose(1, 2))
+        return x.unflatten(2, weights.shape[1:3]).transpose(1, 2).contiguous()
+
+    def _by_keys(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """The first layer [B, M, L, H], where weights of H x I are made for each of L keys."""
+        weights = self.of_query.weight + self.of_product * keys.unsqueeze(2)  # [B, L, H, I]
+        constant = F.linear(keys, self.of_key, self.of_query.bias).flatten(1).unsqueeze(1)
+        x = torch.baddbmm(constant, queries, weights.flatten(1, 2).transpose(1, 2))
+        return x.unflatten(2, weights.shape[1:3])

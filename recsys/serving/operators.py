@@ -45,7 +45,8 @@ _OF_SIZES = {
     *(f"_operator.{name}" for name in ("eq", "ne", "lt", "le", "gt", "ge", "and_", "or_")),
     *(f"torch.sym_{name}" for name in ("max", "min", "not", "ite")),
 }
-_REGIONS = {  # of a program, in which numbers are treated otherwise
+_REGIONS = {  # of a program, in which numbers are treated otherwise, or one of which is run
+    "torch.ops.higher_order.cond",
     "torch.ops.higher_order.wrap_with_autocast",
     "torch.ops.higher_order.wrap_with_set_grad_enabled",
 }
