@@ -120,6 +120,11 @@ class TrainedModel(Model, ABC):
         """The column of examples whose rows with equal ids the loss needs in one batch."""
         return None
 
+    @property
+    def read_in_training(self) -> tuple[Input, ...]:
+        """What `forward` reads of examples, where that is more than is read of requests."""
+        return self.inputs
+
     def begin_epoch(self, epoch: int) -> None:
         """Before the first batch of an epoch, counted from 1, on every process.
 
@@ -133,7 +138,7 @@ class TrainedModel(Model, ABC):
     ) -> Reader:
         """Batches for `forward`: by event with its target or label, or whole sequences whose last
         `length` events are read and whose every event but the first is a target."""
-        inputs = self.inputs
+        inputs = self.read_in_training
         if self.rows_of.per == "user":
             read = (asked.along_sequence() for asked in inputs)
             inputs = tuple(asked for asked in read if asked is not None)

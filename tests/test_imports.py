@@ -64,6 +64,7 @@ KNOW_OF_PROCESSES = {
     "recsys/runs/learn.py",
     "recsys/runs/lock.py",
     "recsys/runs/prepare.py",
+    "recsys/runs/teacher.py",
     "recsys/runs/work.py",
     "recsys/training/background.py",
     "recsys/training/checkpoint.py",

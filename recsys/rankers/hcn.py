@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recsys.data.batch import Batch
 from recsys.data.examples import Examples
 from recsys.embeddings.options import EmbeddingsConfig
+from recsys.inputs import Input
 from recsys.layers.deep import deep_network
 from recsys.layers.interests import HCN as Extractor
 from recsys.layers.interests import newest_first
+from recsys.model import Loss
+from recsys.options import changed
 from recsys.rankers.base import State
 from recsys.rankers.features import (
     REQUEST,
@@ -35,11 +41,36 @@ class HCNConfig(HistoryRankerOptions):
     interests: int = Field(4, ge=1, description="K: interests in a history.")
     short_length: int = Field(10, ge=1, description="Newest events that are the short history.")
     levels: int = Field(3, ge=1, description="How often the centres of interests are moved.")
+    teacher: Path | None = Field(
+        None,
+        description="A finished run of a ranker, such as the fine one behind it, whose first "
+        "task's probabilities it learns beside the labels.",
+    )
+    taught: float = Field(
+        0.5, gt=0, le=1, description="Share of the teacher in the loss, of labels the rest."
+    )
 
     search_space: ClassVar[dict[str, dict[str, Any]]] = {
         **HistoryRankerOptions.search_space,
         "interests": {"choices": [2, 4, 8]},
     }
+
+    @model_validator(mode="after")
+    def _has_a_teacher(self) -> Self:
+        if self.teacher is None and changed(self, "taught"):
+            raise ValueError("taught is the share of a teacher: name its run in teacher")
+        return self
+
+
+class Teacher(Protocol):
+    """A finished ranker, which is asked for the items of training's batches."""
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """What it reads of a batch."""
+
+    def scoring(self, batch: Batch) -> Callable[[Tensor], Tensor]:
+        """What gives the logits [B, M] of items [B, M]."""
 
 
 class HCN(FeatureRanker):
@@ -73,6 +104,30 @@ class HCN(FeatureRanker):
             }
         )
         self.register_buffer("_frozen", None, persistent=False)
+        self._taught = config.taught
+        self._teachers: tuple[Teacher, ...] = ()  # no modules: their weights are not its own
+
+    def learn_from(self, teacher: Teacher) -> None:
+        """Learn what a teacher says, too, from now on."""
+        self._teachers = (teacher,)
+
+    @property
+    def read_in_training(self) -> tuple[Input, ...]:
+        """The teacher's, too; of a list that both read, as much as it reads itself."""
+        taught = (asked for teacher in self._teachers for asked in teacher.inputs)
+        return tuple({asked.name: asked for asked in (*taught, *self.inputs)}.values())
+
+    def loss_of(self, logits: Tensor, batch: Batch) -> Loss:
+        """Binary cross-entropy, to labels and to the teacher's probabilities of the first task.
+        Hinton et al., Distilling the knowledge in a neural network, 2015, at temperature 1."""
+        loss = super().loss_of(logits, batch)
+        for teacher in self._teachers:
+            with torch.no_grad():
+                told = teacher.scoring(batch)(batch.id(self.item).unsqueeze(1)).squeeze(1)
+            apart = F.binary_cross_entropy_with_logits(logits[:, 0], told.float().sigmoid())
+            total = (1 - self._taught) * loss.total + self._taught * apart * loss.weight
+            loss = Loss(total, loss.weight)
+        return loss
 
     def digest(self, state: State) -> State:
         """Interests [B, 1 + K, D] of the request and of all its histories."""

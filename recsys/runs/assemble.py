@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from feature_store.errors import ConfigError, DataError, command
+from feature_store.errors import ConfigError
 from feature_store.examples import files_of
 from feature_store.protocols import TEST
 from recsys.cascade.cascade import Cascade
@@ -28,7 +28,7 @@ from recsys.retrievers.base import Retriever
 from recsys.runs.leaks import check_not_learnt
 from recsys.runs.parts import check_lists, part_configs
 from recsys.runs.prepare import open_log
-from recsys.runs.standing import unfinished
+from recsys.runs.standing import check_finished
 
 _MOST_CATEGORIES = 2000
 Open = Callable[[RunConfig], tuple[Model, Examples]]
@@ -53,7 +53,7 @@ def open_parts(config: RunConfig, examples: Examples, open_model: Open) -> dict[
     log, _ = open_log(config)
     opened: dict[str, Part] = {}
     for name, part in part_configs(config).items():
-        _check_finished(name, part)
+        check_finished(f"cascade.{name}", part)
         if open_log(part)[0].fingerprint != log.fingerprint:
             raise ConfigError(
                 f"cascade.{name}: {part.folder} is of another event log, {part.store_folder}, than "
@@ -61,8 +61,8 @@ def open_parts(config: RunConfig, examples: Examples, open_model: Open) -> dict[
             )
         model, known = open_model(part)
         lists = [asked.name for asked in model.inputs if isinstance(asked, History)]
-        check_lists(config, name, part, lists)
-        check_not_learnt(config, examples, name, part, known)
+        check_lists(config, f"cascade.{name}", part, lists)
+        check_not_learnt(config, examples, f"cascade.{name}", part, known)
         opened[name] = Part(part, model, known)
     return opened
 
@@ -89,14 +89,6 @@ def assemble(config: RunConfig, examples: Examples, parts: Mapping[str, Part]) -
         diversity=_diversity(options, examples),
         known=pq.read_schema(files_of(examples.folder, TEST)[0]).names,
     ).eval()
-
-
-def _check_finished(name: str, part: RunConfig) -> None:
-    if why := unfinished(part):
-        raise DataError(
-            f"cascade.{name}: {part.folder} {why}: run `{command('recsys', 'run', part.folder)}` "
-            "first"
-        )
 
 
 def _part(

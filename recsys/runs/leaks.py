@@ -46,7 +46,7 @@ def check_not_learnt(
         count = engine.collect(known.as_table()).column(0)[0].as_py()
     if count:
         raise DataError(
-            f"cascade.{name}: {part.folder} was trained on {count:,} events that are the test here "
+            f"{name}: {part.folder} was trained on {count:,} events that are the test here "
             f"({learnt.summary.protocol}, and here {examples.summary.protocol}): split its run as "
             "this one"
         )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from recsys.config import RunConfig
 from recsys.data.examples import Examples
 from recsys.distributed import Group
 from recsys.model import Model, TrainedModel
+from recsys.rankers.hcn import HCN
 from recsys.runs.build import build_model, fit, trainable
+from recsys.runs.teacher import teacher_of
 from recsys.training import checkpoint
 from recsys.training.options import TrainerConfig
 from recsys.training.sharding import shard
@@ -42,7 +44,10 @@ def trainer_of(
 ) -> Trainer:
     """A trainer of the run's model before its first step; `trainer` is for other options than the
     config's, the rest as `Trainer` has it."""
-    model = trainable(config, examples)
+    teacher = teacher_of(config, examples, group)
+    model = trainable(config, examples)  # last: it seeds what is drawn
+    if teacher is not None:
+        cast(HCN, model).learn_from(teacher)
     reader = model.training_reader(
         examples, config.reader, seed=config.seed, rank=group.rank, world=group.world
     )

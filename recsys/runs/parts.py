@@ -13,12 +13,11 @@ from recsys.runs.folder import RunFolder
 
 
 def part_config(name: str, run: Path) -> RunConfig:
-    """The config of a part. Raises DataError where its folder holds no run."""
+    """The config of a run that the option `name` names. Raises DataError where it is none."""
     files = RunFolder(run)
     if not files.config.exists():
         raise DataError(
-            f"cascade.{name}: {run} is not a run: it has no config.toml; `recsys run` its config "
-            "first"
+            f"{name}: {run} is not a run: it has no config.toml; `recsys run` its config first"
         )
     config = load_config(files.config)
     # it may have been moved, or be named from elsewhere
@@ -34,7 +33,7 @@ def part_configs(config: RunConfig) -> dict[str, RunConfig]:
     configs = {}
     for stage, part in config.cascade.parts.items():
         name = stage if stage in config.cascade.rankers else f"generators.{stage}"
-        made = configs[name] = part_config(name, part.run)
+        made = configs[name] = part_config(f"cascade.{name}", part.run)
         wanted = "ranker" if stage in config.cascade.rankers else "retriever"
         if getattr(made, wanted) is None:
             have = "cascade" if made.cascade is not None else made.model.name
@@ -83,7 +82,7 @@ def check_lists(config: RunConfig, name: str, part: RunConfig, read: Iterable[st
             there = there._replace(least=1.0 if positive is None else positive)
         if here != there:
             raise ConfigError(
-                f"cascade.{name}: {part.folder} has learned from lists {key!r} of {there}, and "
+                f"{name}: {part.folder} has learned from lists {key!r} of {there}, and "
                 f"here they hold {here}: set split.event_types and split.min_label alike, or name "
                 "event types in the histories of the part"
             )

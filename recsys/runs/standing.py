@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import tomli_w
 
 from feature_store.durable import read_json, write_text
-from feature_store.errors import ConfigError
+from feature_store.errors import ConfigError, DataError, command
 from recsys.config import RunConfig
 from recsys.runs.build import is_trained
 from recsys.runs.folder import MAIN_PHASE, RunFolder
@@ -96,6 +96,14 @@ def unfinished(config: RunConfig) -> str | None:
         return "was not trained"
     why = _unfinished(config, files) if is_trained(config) else None
     return None if why is None else f"holds a training that {why}"
+
+
+def check_finished(name: str, part: RunConfig) -> None:
+    """Raises DataError where the model of a run that the option `name` names cannot be used."""
+    if why := unfinished(part):
+        raise DataError(
+            f"{name}: {part.folder} {why}: run `{command('recsys', 'run', part.folder)}` first"
+        )
 
 
 def reached(files: RunFolder, phases: Sequence[Phase]) -> dict[str, str | None]:

@@ -7,29 +7,35 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from feature_store.errors import ConfigError, DataError
 from pipelines.evaluate import evaluate
 from pipelines.ingest import ingest_log
 from pipelines.run import run
 from pipelines.train import train
-from recsys.config import parse_config
+from recsys.config import RunConfig, parse_config
 from recsys.data.block import Block
+from recsys.distributed import join
 from recsys.export.requests import raw_requests
 from recsys.lists.pairs import Pairs
+from recsys.rankers.base import Ranker
+from recsys.rankers.hcn import HCN
 from recsys.report.comparison import compare
 from recsys.runs.finished import Run
 from recsys.runs.fit import trained_model
 from recsys.runs.leaks import check_not_learnt
+from recsys.runs.learn import trainer_of
 from recsys.runs.prepare import prepare
 from recsys.runs.steps import BUNDLE, FIGURES
+from recsys.runs.teacher import teacher_of
 from recsys.runs.weights import training_of
 from recsys.serving.explaining import explain_item, fate
 from recsys.serving.recommender import Recommender
@@ -39,6 +45,12 @@ TreeOf = Callable[..., Tree]
 Ask = Callable[..., tuple[Any, str, str]]
 SPLIT = {"protocol": "global_time", "event_types": ["click", "purchase"]}
 DCN = {"name": "dcn", "width": 4, "hidden": [8], "cross_layers": 1}
+_FINE = {
+    "ranker": {**DCN, "hidden": [16]},
+    "seed": 5,
+    "split": {"protocol": "global_time"},
+    "baselines": None,
+}
 
 
 def plain(tree: Tree, name: str, **sections: Any) -> Tree:
@@ -67,7 +79,7 @@ def parts(base: Tree) -> dict[str, Path]:
         plain(base, "knn", retriever={"name": "item_knn"}, **alone),
         plain(base, "popular", retriever={"name": "popularity"}, **alone),
         plain(base, "coarse", ranker=DCN, **ranker),
-        plain(base, "fine", ranker={**DCN, "hidden": [16]}, seed=5, **ranker),
+        plain(base, "fine", **_FINE),
     ]
     configs = [parse_config(tree) for tree in trees]
     ingest_log(configs[0])
@@ -271,11 +283,11 @@ def test_other_events_of_the_time_of_the_test_are_no_less_told(
     )
     asked = parse_config(cascade_tree(base, parts, "late"))
     known, same = prepare(part), prepare(asked)
-    check_not_learnt(asked, same, "a", part, known)
+    check_not_learnt(asked, same, "cascade.a", part, known)
     tree = cascade_tree(base, parts, "longer") | {"split": {**SPLIT, "test_days": 20}}
     longer = parse_config(tree)
     with pytest.raises(DataError, match=r"cascade\.a: .*shown was trained on [\d,]+ events"):
-        check_not_learnt(longer, prepare(longer), "a", part, known)
+        check_not_learnt(longer, prepare(longer), "cascade.a", part, known)
 
 
 def test_a_part_that_was_not_trained_is_refused(base: Tree, parts: dict[str, Path]) -> None:
@@ -335,3 +347,33 @@ def test_an_item_is_explained(recsys: Ask, finished: Run) -> None:
     assert "it is shown at rank 1" in errors
     status, _, _ = recsys("explain", finished.folder, "-u", user, "-i", 10**9)
     assert "is none of the" in status and "\n" not in status
+
+
+def test_a_coarse_ranker_learns_from_a_finished_run(
+    base: Tree, parts: dict[str, Path], tmp_path: Path
+) -> None:
+    def pupil(teacher: Path) -> RunConfig:
+        ranker = {"name": "hcn", "width": 4, "hidden": [8], "teacher": str(teacher)}
+        split = {"protocol": "global_time"}
+        return parse_config(plain(base, "pupil", split=split, ranker=ranker, baselines=None))
+
+    config = pupil(parts["fine"])
+    examples = prepare(config)
+    with join("cpu") as group:
+        trainer = trainer_of(config, examples, group, tmp_path / "checkpoints")
+        (model,) = (part for part in trainer.model.modules() if isinstance(part, HCN))
+        (teacher,) = model._teachers
+        fine, _ = trained_model(parse_config(plain(base, "fine", **_FINE)))
+        batch = next(iter(trainer.reader))
+        items = batch.id("item_id").unsqueeze(1)
+        expected = cast(Ranker, fine).logits(fine.inputs_of(batch), items)[:, :, 0]
+        torch.testing.assert_close(teacher.scoring(batch)(items), expected)
+        with pytest.raises(ConfigError, match=r"ranker\.teacher: .* is no run of a ranker"):
+            teacher_of(pupil(parts["knn"]), examples, group)
+        with pytest.raises(DataError, match=r"ranker\.teacher: .* is not a run"):
+            teacher_of(pupil(tmp_path), examples, group)
+        stopped = tmp_path / "stopped"
+        shutil.copytree(parts["fine"], stopped)
+        (stopped / "training.json").unlink()
+        with pytest.raises(DataError, match=r"ranker\.teacher: .* was stopped: run `"):
+            teacher_of(pupil(stopped), examples, group)

@@ -6,7 +6,12 @@ import torch
 
 from conformance import batch_from, fresh, rows_of, small
 from planted import Shape
+from recsys.cascade.ranking import Ranking
+from recsys.cascade.translation import Translation
+from recsys.data.batch import Batch
 from recsys.data.examples import Examples
+from recsys.data.options import ReaderConfig
+from recsys.rankers.base import Ranker
 from recsys.rankers.hcn import HCN
 
 
@@ -48,3 +53,31 @@ def test_an_item_is_judged_by_the_interests_that_it_suits(planted: dict[Shape, E
     share = torch.tensor([3.0, 1.0]).softmax(0)
     expected = 0.5 + (share * torch.tensor([3.0, 1.0])).sum() + 0.25
     torch.testing.assert_close(ranker._rated(interests, item).flatten(), expected.reshape(1))
+
+
+def logits_of(ranker: Ranker, batch: Batch) -> torch.Tensor:
+    """Of every row's own item [B, tasks]."""
+    return ranker.logits(ranker.inputs_of(batch), batch.id(ranker.item).unsqueeze(1)).squeeze(1)
+
+
+def test_labels_and_a_teacher_share_the_loss(planted: dict[Shape, Examples]) -> None:
+    examples = planted["labelled"]
+    din = fresh(small("din"), examples).eval()
+    teacher = Ranking(din, din.tasks[0], Translation.between(examples, examples, []))
+    pupil: HCN = fresh(small("hcn", teacher="a/run", taught=0.25), examples).eval()
+    weights = set(pupil.state_dict())
+    own = {asked.name for asked in pupil.inputs}
+    pupil.learn_from(teacher)
+    read = pupil.read_in_training
+    assert {asked.name for asked in read} == own | {asked.name for asked in din.inputs}
+    reader = examples.reader("train", read, ReaderConfig(batch_size=6), extra=pupil.judged_by)
+    batch = next(iter(reader))
+    loss, alone = pupil(batch, 0), Ranker.loss_of(pupil, logits_of(pupil, batch), batch)
+    logits = logits_of(pupil, batch)[:, 0].double()
+    told = logits_of(din, batch)[:, 0].double().sigmoid()
+    apart = -(told * logits.sigmoid().log() + (1 - told) * (-logits).sigmoid().log()).sum()
+    torch.testing.assert_close(loss.total.double(), 0.75 * alone.total.double() + 0.25 * apart)
+    assert loss.weight == alone.weight == len(logits)
+    assert set(pupil.state_dict()) == weights  # the teacher's are none of its own
+    loss.total.backward()
+    assert all(weight.grad is None for weight in din.parameters())

@@ -71,10 +71,10 @@ def test_lists_hold_the_events_that_a_part_has_learned_from(
         "past": tuple(history.get("event_types", ())),
     }
     if message is None:
-        check_lists(config, "fine", part, ["past"])
+        check_lists(config, "cascade.fine", part, ["past"])
     else:
         with pytest.raises(ConfigError, match=message):
-            check_lists(config, "fine", part, ["past"])
+            check_lists(config, "cascade.fine", part, ["past"])
 
 
 def test_two_parts_may_not_call_different_lists_alike(tmp_path: Path) -> None:
