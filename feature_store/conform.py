@@ -13,6 +13,7 @@ from feature_store.errors import DataError
 from feature_store.ids import PADDED, integers, padded, plain, why_no_integer
 from feature_store.times import moments, why_no_moment
 
+LONGEST_TEXT = 1 << 20  # bytes of a text, and of each in a bag: ids and titles are far shorter
 _EMPTY = ("", "NULL", "null", "\\N")
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
@@ -42,7 +43,7 @@ def conform(table: pa.Table, schema: pa.Schema) -> Conformed:
     Text is parsed: integers, finite numbers, times as ISO 8601 or seconds since 1970 (UTC).
     An empty text is null. Integers that may not be null are ids, which "007" is not. Columns that
     the schema does not name are left out; a nullable column that the table lacks is filled with
-    nulls.
+    nulls. No text is longer than LONGEST_TEXT.
 
     Raises:
         DataError: a column that may not be null is missing altogether.
@@ -64,6 +65,10 @@ def conform(table: pa.Table, schema: pa.Schema) -> Conformed:
             other = np.asarray(padded(raw)) & ~wrong
             problems += _describe(raw, other, target, PADDED)
             wrong |= other
+        long = _too_long(cast)
+        if long.any():
+            problems += _describe(raw, long, target, f"is longer than {LONGEST_TEXT:,} bytes")
+            wrong |= long
         bad |= wrong
         if not target.nullable:
             null = np.asarray(cast.is_null()) & ~wrong
@@ -76,6 +81,19 @@ def conform(table: pa.Table, schema: pa.Schema) -> Conformed:
         good = good.take(pa.array(rows))
     problems.sort(key=lambda p: p.row)
     return Conformed(good.cast(schema), rows, problems)
+
+
+def _too_long(cast: pa.Array) -> np.ndarray:
+    """Which values are, or hold, texts of more than LONGEST_TEXT bytes."""
+    long = np.zeros(len(cast), dtype=bool)
+    if pa.types.is_list(cast.type):
+        lengths = pc.fill_null(pc.list_value_length(cast), 0).to_numpy()
+        inner = _too_long(pc.list_flatten(cast))  # of lists that are there, as `lengths`
+        long[np.repeat(np.arange(len(cast)), lengths)[inner]] = True
+    elif pa.types.is_string(cast.type):
+        lengths = pc.fill_null(pc.binary_length(cast), 0)
+        long |= np.asarray(pc.greater(lengths, LONGEST_TEXT))
+    return long
 
 
 def _describe(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_store.errors import DataError
@@ -25,6 +27,8 @@ def open_parquet(path: Path, footer: pq.FileMetaData | None = None) -> pq.Parque
         file = pq.ParquetFile(path, metadata=footer, page_checksum_verification=True)
         if footer is None:
             _check_rows(file.metadata)
+    except FileNotFoundError:
+        raise DataError(f"{path} cannot be read: there is no such file") from None
     except UNREADABLE as error:
         raise unreadable(path, error) from None
     return file
@@ -34,15 +38,48 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     """The columns of a file, or of all files of a folder, in that order, by default all; see
     `open_parquet`."""
     if path.is_dir():
-        return pa.concat_tables(
-            read_parquet(part, columns) for part in sorted(path.glob("[!._]*.parquet"))
-        )
+        tables = [read_parquet(part, columns) for part in _parts(path)]
+        try:
+            return pa.concat_tables(tables)
+        except pa.ArrowInvalid as error:
+            raise unreadable(path, error) from None
     with open_parquet(path) as file:
         try:
             table = file.read(columns=columns)
         except UNREADABLE as error:
             raise unreadable(path, error) from None
     return table if columns is None else table.select(columns)
+
+
+def read_rows(path: Path, columns: list[str], name: str, among: pa.Array) -> pa.Table:
+    """`read_parquet` of the rows whose column `name`, one of `columns`, holds a value of `among`;
+    no more than a row group of others is held."""
+    tables = []
+    for part in _parts(path) if path.is_dir() else [path]:
+        with open_parquet(part) as file:
+            tables.append(file.schema_arrow.empty_table().select(columns))
+            for group in range(file.num_row_groups):
+                try:
+                    table = file.read_row_group(group, columns).select(columns)
+                except UNREADABLE as error:
+                    raise unreadable(part, error) from None
+                values = among.cast(table.schema.field(name).type)
+                tables.append(table.filter(pc.is_in(table.column(name), value_set=values)))
+    return pa.concat_tables(tables)
+
+
+def read_batches(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
+    """Batches of at most so many rows, over all of a file."""
+    with open_parquet(path) as file:
+        batches = file.iter_batches(rows)
+        while True:
+            try:
+                batch = next(batches, None)
+            except UNREADABLE as error:
+                raise unreadable(path, error) from None
+            if batch is None:
+                return
+            yield batch
 
 
 def check_parquet(path: Path) -> None:
@@ -61,6 +98,20 @@ def unreadable(path: Path, error: Exception) -> DataError:
     """What is said of a file that cannot be read."""
     why = str(error).splitlines()[0]
     return DataError(f"{path} cannot be read as Parquet ({why}): it may be truncated or altered")
+
+
+def _parts(folder: Path) -> list[Path]:
+    """The files of a folder in their order; a name that begins with `_` or `.`, at any level, is
+    of a file that was not finished, or of a program's own."""
+    files = sorted(folder.rglob("*.parquet"))
+    parts = [
+        path
+        for path in files
+        if path.is_file() and not any(p[0] in "._" for p in path.relative_to(folder).parts)
+    ]
+    if not parts:
+        raise DataError(f"{folder} cannot be read: it holds no Parquet files")
+    return parts
 
 
 def _check_rows(footer: pq.FileMetaData) -> None:

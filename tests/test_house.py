@@ -21,3 +21,13 @@ def test_few_modules_stand_loose() -> None:
 def test_programs_are_short() -> None:
     lines = {path: len(path.read_text().splitlines()) for path in product_files("pipelines")}
     assert {path.name: count for path, count in lines.items() if count >= 100} == {}
+
+
+def test_parquet_is_read_where_its_checksums_are_verified() -> None:
+    doors = ("pq.read_table(", "pq.ParquetFile(", "pd.read_parquet(", "ds.dataset(")
+    readers = {
+        path.relative_to(ROOT).as_posix()
+        for path in product_files()
+        if any(door in path.read_text() for door in doors)
+    }
+    assert readers == {"feature_store/parquet.py"}

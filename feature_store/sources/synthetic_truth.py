@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store.errors import DataError
+from feature_store.parquet import read_parquet
 from feature_store.sources.synthetic_world import Items, Users, World
 
 START_S = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp())  # the log's first second
@@ -36,12 +37,12 @@ class Truth:
         truth = Path(folder) / "truth"
         try:
             world = World.model_validate_json((truth / _WORLD).read_text())
-            items = pq.ParquetFile(truth / _ITEMS).read()
-            users = pq.ParquetFile(truth / _USERS).read()
+            items = read_parquet(truth / _ITEMS)
+            users = read_parquet(truth / _USERS)
             columns = (items[name].to_numpy() for name in _ITEM_COLUMNS)
             arranged = Items.arrange(world, *columns)
             return cls(world, arranged, Users(first=0, **_arrays(users)))
-        except (OSError, ValueError, KeyError) as error:
+        except (DataError, OSError, ValueError, KeyError) as error:
             why = str(error).splitlines()[0]
             raise DataError(
                 f"{truth} cannot be read ({why}): is this a store made from the synthetic source?"
@@ -79,11 +80,11 @@ def save_truth(folder: Path, world: World, items: Items, blocks: Iterator[Users]
     options = world.model_dump_json(include=set(World.model_fields), indent=2)
     (folder / _WORLD).write_text(options + "\n")
     table = pa.table({name: getattr(items, name) for name in _ITEM_COLUMNS})
-    pq.write_table(table, folder / _ITEMS)
+    pq.write_table(table, folder / _ITEMS, write_page_checksum=True)
     writer = None
     for users in blocks:
         table = pa.table({name: _column(value) for name, value in _fields(users)})
-        writer = writer or pq.ParquetWriter(folder / _USERS, table.schema)
+        writer = writer or pq.ParquetWriter(folder / _USERS, table.schema, write_page_checksum=True)
         writer.write_table(table)
     assert writer is not None  # a world has users
     writer.close()

@@ -13,15 +13,9 @@ from pipelines.installed import program
 
 def read_requests(path: Path) -> Any:
     """A table of requests. Raises DataError when the file cannot be read."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from feature_store.parquet import read_parquet
 
-    from feature_store.errors import DataError
-
-    try:
-        return pq.read_table(path, partitioning=None)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    return read_parquet(path)
 
 
 def print_finished(finished: Any) -> None:

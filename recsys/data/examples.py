@@ -143,9 +143,7 @@ class Examples:
         """A dense feature as training meets it: of every training row, or of every known item."""
         if feature.side == "item":
             return self.item_column(feature)[1:]
-        table = pq.read_table(
-            self.folder / "train.parquet", columns=[feature.name], partitioning=None
-        )
+        table = read_parquet(self.folder / "train.parquet", [feature.name])
         return torch.from_numpy(table.column(feature.name).to_numpy().copy())
 
     def training_labels(self) -> Tensor:

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
 from feature_store.errors import DataError
 from feature_store.ids import as_ids
+from feature_store.parquet import read_parquet
 from feature_store.sources.text_file import is_text, read_whole
 from recsys.data.batch import Batch
 from recsys.data.examples import Examples
@@ -149,17 +149,14 @@ def _read(source: Path | pd.DataFrame) -> tuple[pa.Table, str]:
     if isinstance(source, pd.DataFrame):
         return table_of(source), "recommendations"
     name = str(source)
+    if not source.exists():
+        raise DataError(f"{name} does not exist")
+    if is_text(source):
+        return read_whole(source), name
     try:
-        if is_text(source):
-            return read_whole(source), name
-        return pq.read_table(source, partitioning=None), name
-    except FileNotFoundError:
-        raise DataError(f"{name} does not exist") from None
-    except (OSError, pa.ArrowException) as error:
-        why = " ".join(str(error).split())
-        raise DataError(
-            f"{name} cannot be read as Parquet: {why}; CSV is known by the names *.csv and *.tsv"
-        ) from None
+        return read_parquet(source), name
+    except DataError as error:
+        raise DataError(f"{error}; CSV is known by the names *.csv and *.tsv") from None
 
 
 def _ids(table: pa.Table, path: str, role: str, name: str, examples: Examples) -> np.ndarray:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from feature_store.catalogue import Catalogue
 from feature_store.durable import free_bytes, staged
 from feature_store.errors import DataError
+from feature_store.parquet import read_batches
 from feature_store.vocabulary import vocabulary_file
 from recsys.data.examples import Examples
 from recsys.doctor import installed
@@ -161,10 +162,7 @@ def _write_own_vocabularies(
 
 def _write_users(table: Path, path: Path) -> None:
     """Copy a Parquet file into one that serving maps into memory, a stretch at a time."""
-    with (
-        pq.ParquetFile(table) as file,
-        pa.OSFile(str(path), "wb") as sink,
-        pa.ipc.new_file(sink, file.schema_arrow) as writer,
-    ):
-        for batch in file.iter_batches(_USER_ROWS):
+    schema = pq.read_schema(table)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for batch in read_batches(table, _USER_ROWS):
             writer.write_batch(batch)

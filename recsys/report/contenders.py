@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store.errors import DataError, command
+from feature_store.parquet import read_parquet
 from recsys.runs.finished import Run, measured
 from recsys.runs.weights import TRAINING, training_of
 
@@ -83,7 +84,7 @@ class Contender:
         return table.to_pandas().set_index("list")
 
     def _read(self, path: Path, columns: list[str], what: str | None = None) -> pa.Table:
-        table = pq.read_table(self._there(path), columns=columns, partitioning=None)
+        table = read_parquet(self._there(path), columns)
         if what is not None and table.num_rows != self.summary[what]:
             raise DataError(
                 f"{path} has {table.num_rows:,} {what} and metrics.json "

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from feature_store.catalogue import Catalogue
 from feature_store.columns import HISTORY, TARGET
 from feature_store.errors import ConfigError, DataError
+from feature_store.parquet import read_parquet, read_rows
 from feature_store.schema import Schema
 from feature_store.vocabulary import Vocabulary, vocabulary_file
 from recsys.config import parse_config
@@ -98,7 +98,7 @@ def _shown(ids: Iterable[Any], titles: Mapping[Any, str], *, hits: Iterable[Any]
 
 def _choose(path: Path, seed: int) -> pa.Array:
     """Raw ids of the users to show, those with short histories first."""
-    table = _read(path, ["user", "history"])
+    table = read_parquet(path, ["user", "history"])
     order = table.append_column("row", pa.array(range(table.num_rows))).sort_by(
         [("history", "ascending"), ("user", "ascending")]
     )
@@ -117,11 +117,8 @@ def _requests(
         for name in (schema.user, schema.item)
     )
     rows = of_users.encode(users)
-    table = _read(
-        examples / "test.parquet",
-        [schema.user, HISTORY, TARGET],
-        filters=[(schema.user, "in", rows.tolist())],
-    )
+    columns = [schema.user, HISTORY, TARGET]
+    table = read_rows(examples / "test.parquet", columns, schema.user, pa.array(rows))
     raw = dict(zip(rows.tolist(), users.to_pylist(), strict=True))
     return {
         raw[request[schema.user]]: (
@@ -134,7 +131,7 @@ def _requests(
 
 def _lists(path: Path, users: pa.Array) -> dict[Any, list[Any]]:
     columns = ["user", "recommended"]
-    table = _read(path, columns, filters=[("user", "in", users.to_pylist())])
+    table = read_rows(path, columns, "user", users)
     return dict(zip(*(table[name].to_pylist() for name in columns), strict=True))
 
 
@@ -148,12 +145,8 @@ def _titles(run: Run, schema: Schema, items: list[Any]) -> dict[Any, str]:
         store = run.bundle
     for path in (Catalogue(store, schema).path("item"), run.bundle / "catalogue.parquet"):
         if path.exists():
-            table = _read(path, [schema.item, schema.title], filters=[(schema.item, "in", items)])
-            pairs = zip(*(table[n].to_pylist() for n in (schema.item, schema.title)), strict=True)
+            columns = [schema.item, schema.title]
+            table = read_rows(path, columns, schema.item, pa.array(items))
+            pairs = zip(*(table[name].to_pylist() for name in columns), strict=True)
             return {item: title for item, title in pairs if title and title.strip()}
     return {}
-
-
-def _read(path: Path, columns: list[str], **options: Any) -> pa.Table:
-    # Without `partitioning`, a folder called `name=value` above the file would be a column.
-    return pq.read_table(path, columns=columns, partitioning=None, **options)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from feature_store.errors import DataError
+from feature_store.parquet import read_parquet
 from feature_store.schema import Schema
 from feature_store.vocabulary import Vocabulary
 
@@ -79,13 +80,9 @@ class ItemCatalogue:
     def _aligned(self, column: str) -> pa.Array:
         """A column [n], null where the catalogue does not know the item."""
         assert self._path is not None
-        try:
-            names = [self._schema.item, column]
-            table = pq.read_table(self._path, columns=names, partitioning=None)
-        except (OSError, pa.ArrowInvalid) as error:
-            reason = " ".join(str(error).split())
-            raise DataError(f"{self._path} cannot be read: {reason}") from None
-        ids, values = (table.column(name).combine_chunks() for name in (self._schema.item, column))
+        names = [self._schema.item, column]
+        table = read_parquet(self._path, names)
+        ids, values = (table.column(name).combine_chunks() for name in names)
         rows = Vocabulary(ids).encode(self._item_ids) - 1
         return values.take(pa.array(rows, mask=rows < 0))
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_store.conform import conform
+from feature_store.conform import LONGEST_TEXT, conform
 from feature_store.errors import DataError
 
 TARGETS = {
@@ -46,6 +46,18 @@ def one(values: pa.Array | list, target: pa.DataType, nullable: bool = True):
 )
 def test_text_is_parsed(text: str, target: str, value: object) -> None:
     assert one([text], TARGETS[target]).table["a"].to_pylist() == [value]
+
+
+def test_a_text_of_more_than_the_limit_is_named() -> None:
+    """In every column of texts, and in bags; where it is exactly so long it is kept."""
+    longest = "é" * (LONGEST_TEXT // 2)
+    columns = {"text": [longest, "a", longest + "b"], "bag": [["x"], ["x", longest + "b"], None]}
+    schema = pa.schema([(name, TARGETS[name]) for name in columns])
+    conformed = conform(pa.table(columns), schema)
+    assert conformed.rows.tolist() == [0] and conformed.table["text"].to_pylist() == [longest]
+    told = [(problem.row, problem.column, problem.reason) for problem in conformed.problems]
+    reason = "is longer than 1,048,576 bytes"
+    assert told == [(1, "bag", reason), (2, "text", reason)]
 
 
 @pytest.mark.parametrize(

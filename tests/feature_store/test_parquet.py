@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+import shutil
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +16,13 @@ import pytest
 from feature_store.durable import write_parquet
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
-from feature_store.parquet import check_parquet, open_parquet, read_parquet
+from feature_store.parquet import (
+    check_parquet,
+    open_parquet,
+    read_batches,
+    read_parquet,
+    read_rows,
+)
 from feature_store.schema import Feature, Schema
 
 # of the largest entropy, so that the pages are as long as their values
@@ -50,6 +59,50 @@ def test_a_folder_is_its_files_one_behind_the_other(path: Path, tmp_path: Path) 
     path.rename(folder / "00000.parquet")
     write_parquet(TABLE.slice(0, 3), folder / "00001.parquet")
     assert read_parquet(folder, ["x"])["x"].to_pylist() == [*VALUES, *VALUES[:3]]
+
+
+def test_what_a_program_left_unfinished_is_no_part_of_a_folder(tmp_path: Path) -> None:
+    for name in ("a=1/part.parquet", "_temporary/0/part.parquet", ".parts/part.parquet"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        write_parquet(TABLE.slice(0, 3), tmp_path / name)
+    assert read_parquet(tmp_path).equals(TABLE.slice(0, 3))
+    shutil.rmtree(tmp_path / "a=1")
+    with pytest.raises(DataError, match=r"cannot be read: it holds no Parquet files"):
+        read_parquet(tmp_path)
+    with pytest.raises(DataError, match=r"gone cannot be read: there is no such file"):
+        read_parquet(tmp_path / "gone")
+
+
+def test_rows_are_chosen_by_what_a_column_holds(tmp_path: Path) -> None:
+    pq.write_table(TABLE, tmp_path / "a.parquet", row_group_size=7)
+    pq.write_table(TABLE.slice(5, 4), tmp_path / "b.parquet")
+    asked = pa.array([VALUES[8], VALUES[30], 5])
+    table = read_rows(tmp_path, ["lists", "x"], "x", asked)
+    assert table.column_names == ["lists", "x"]
+    assert table["x"].to_pylist() == [VALUES[8], VALUES[30], VALUES[8]]
+    assert table["lists"].to_pylist()[1] == TABLE["lists"].to_pylist()[30]
+    assert read_rows(tmp_path, ["x"], "x", pa.array([], pa.int64())).num_rows == 0
+
+
+def test_batches_are_all_rows_in_their_order(path: Path) -> None:
+    batches = list(read_batches(path, 300))
+    assert [batch.num_rows for batch in batches] == [300] * 6 + [200]
+    assert pa.Table.from_batches(batches).equals(TABLE)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda path: read_rows(path, ["x"], "x", pa.array(VALUES)),
+        lambda path: list(read_batches(path, 100)),
+    ],
+    ids=["rows", "batches"],
+)
+def test_a_flipped_bit_is_seen_by_whoever_reads(path: Path, read: Callable[[Path], Any]) -> None:
+    column = pq.read_metadata(path).row_group(0).column(0)
+    flip(path, column.data_page_offset - 5_000)  # among the values of its dictionary
+    with pytest.raises(DataError, match=r"rows\.parquet cannot be read as Parquet"):
+        read(path)
 
 
 def test_no_flipped_bit_becomes_another_value(path: Path) -> None:
