@@ -50,6 +50,7 @@ ALLOWED = {("recsys/__init__.py", "pipelines.run")}
 
 # Who may know that there are several processes; everything else sees batches, lists and tables.
 KNOW_OF_PROCESSES = {
+    "pipelines/cli/together.py",
     "recsys/distributed.py",
     "recsys/doctor.py",
     "recsys/embeddings/tables.py",

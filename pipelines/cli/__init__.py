@@ -11,6 +11,7 @@ import typer
 import recsys
 from feature_store.errors import RecsysError
 from pipelines.cli import looking, signing
+from pipelines.cli import together as launching
 from pipelines.cli.fault import one_line, told_of_fault
 from pipelines.cli.going_on import telling_how
 from pipelines.cli.stopping import Stopped, stoppable
@@ -32,6 +33,7 @@ embeddings = typer.Typer(no_args_is_help=True, help="Look into embedding tables.
 for verb in VERBS:
     app.command()(telling_how(verb))
 app.command("config")(looking.show_config)
+app.command("together", context_settings=launching.OPTIONS)(launching.together)
 embeddings.command("inspect")(telling_how(looking.inspect_embeddings))
 app.add_typer(embeddings, name="embeddings")
 
