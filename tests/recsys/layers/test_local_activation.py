@@ -78,16 +78,3 @@ def test_what_is_padded_has_no_part(softmax: bool) -> None:
     queries, keys = torch.randn(B, M, WIDTH), torch.randn(B, L, WIDTH)
     other = torch.where(KEPT.unsqueeze(2), keys, 1e3)
     torch.testing.assert_close(attention(queries, other, KEPT), attention(queries, keys, KEPT))
-
-
-def test_a_program_does_the_same_whichever_are_fewer() -> None:
-    attention = unit(softmax=False).eval()
-    b, m, length = (torch.export.Dim(name, max=100) for name in "bml")
-    queries, keys = torch.randn(B, M, WIDTH), torch.randn(B, L, WIDTH)
-    with torch.no_grad():
-        shapes = ({0: b, 1: m}, {0: b, 1: length}, {0: b, 1: length})
-        exported = torch.export.export(attention, (queries, keys, KEPT), dynamic_shapes=shapes)
-        for count in (1, L + 1):
-            queries = torch.randn(1, count, WIDTH)
-            asked = (queries, keys[:1], KEPT[:1])
-            torch.testing.assert_close(exported.module()(*asked), attention(*asked))

@@ -173,8 +173,9 @@ LISTS = 8  # requests whose lists are asked for
 
 
 def lists_of(ranker: Ranker, examples: Examples) -> tuple[pa.Table, torch.Tensor]:
-    """A few requests, and M item rows of each, the unknown one among them, others twice."""
-    rows = torch.randint(0, examples.num_items, (LISTS, 7), generator=torch.Generator())
+    """A few requests, and M item rows of each, the unknown one among them, others twice: more than
+    a history has events, as rankers may work otherwise then."""
+    rows = torch.randint(0, examples.num_items, (LISTS, 10), generator=torch.Generator())
     rows[0, 0], rows[1, :2] = 0, 5
     return rows_of(ranker, examples).slice(3, LISTS), rows
 
