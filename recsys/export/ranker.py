@@ -21,6 +21,7 @@ from recsys.export.requests import features_of, raw_requests
 from recsys.export.sample_quality import sample_auc
 from recsys.inputs import Id
 from recsys.rankers.base import Explanation, Ranker
+from recsys.rankers.calibrated import Calibrated
 from recsys.serving.bundle import Bundle
 from recsys.serving.explainer import CONCEPTS, REASONS, Explainer
 from recsys.serving.golden import EXPECTED_BIAS, EXPECTED_CONTRIBUTIONS, GOLDEN, expected_of
@@ -114,6 +115,7 @@ class RankerExport:
             embeddings=layout.to_dict() if layout else None,
             quantisation=quantised,
             tasks=ranker.tasks,
+            calibrated=isinstance(ranker, Calibrated),
             explains=bool(ranker.concepts),
         )
 

@@ -22,7 +22,8 @@ State: TypeAlias = dict[str, Tensor]
 
 
 class Explanation(NamedTuple):
-    """What logits are made of, in float64: `contributions.sum(2) + bias` are the logits."""
+    """What logits are made of, in float64: `contributions.sum(2) + bias` are the logits, before any
+    calibration."""
 
     contributions: Tensor  # [B, M, C], in the order of the ranker's `concepts`
     bias: Tensor  # [B, M], whatever speaks for or against without a name
@@ -68,7 +69,24 @@ class Ranker(TrainedModel):
 
         Raises ConfigError for a ranker whose logits are not made of any.
         """
-        raise ConfigError(f"{type(self).__name__} has no concepts that its logits are made of")
+        raise self._without_concepts()
+
+    def labelled(self, rows: Tensor) -> Tensor:
+        """Of which `concepts` the log says that item rows [n] are, 0 or 1 [n, C].
+
+        Raises ConfigError as `explain`.
+        """
+        raise self._without_concepts()
+
+    def recognised(self, rows: Tensor) -> Tensor:
+        """Of which `concepts` the ranker takes item rows [n] to be, logits [n, C].
+
+        Raises ConfigError as `explain`.
+        """
+        raise self._without_concepts()
+
+    def _without_concepts(self) -> ConfigError:
+        return ConfigError(f"{type(self).__name__} has no concepts that its logits are made of")
 
     def predict(self, batch: Batch) -> Tensor:
         """Logits [B, tasks] of every row's item, as serving computes them."""

@@ -81,6 +81,14 @@ class Calibrated(Ranker):
         """What the ranker's logits are made of, before they are calibrated."""
         return self.ranker.explain(inputs, items)
 
+    def labelled(self, rows: Tensor) -> Tensor:
+        """As the ranker has it."""
+        return self.ranker.labelled(rows)
+
+    def recognised(self, rows: Tensor) -> Tensor:
+        """As the ranker has it."""
+        return self.ranker.recognised(rows)
+
     def _calibrate(self, logits: Tensor, items: Tensor) -> Tensor:
         tasks = zip(self.curves, logits.unbind(-1), strict=True)
         first, *others = (curve(of_task) for curve, of_task in tasks)

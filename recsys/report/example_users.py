@@ -68,7 +68,7 @@ def example_users(of: Mapping[str, tuple[Run, str]]) -> list[ExampleUser]:
     lists = {name: _lists(path, users) for name, path in paths.items()}
     items = [i for history, targets in requests.values() for i in history[-ITEMS:] + targets]
     items += [i for of_users in lists.values() for ids in of_users.values() for i in ids[:ITEMS]]
-    titles = _titles(run, schema, items)
+    titles = titles_of(run, schema, items)
     exclude_seen = run.results.get("protocol_parts", {}).get("split.seen") == "exclude"
     shown = []
     for user in users.to_pylist():
@@ -135,7 +135,7 @@ def _lists(path: Path, users: pa.Array) -> dict[Any, list[Any]]:
     return dict(zip(*(table[name].to_pylist() for name in columns), strict=True))
 
 
-def _titles(run: Run, schema: Schema, items: list[Any]) -> dict[Any, str]:
+def titles_of(run: Run, schema: Schema, items: list[Any]) -> dict[Any, str]:
     """Titles of items by raw id, from the catalogue of the log, else from the bundle's copy."""
     if schema.title is None or not items:
         return {}

@@ -22,6 +22,7 @@ from recsys.report import charts
 from recsys.report.charts import Chart, Estimate, Series, estimate
 from recsys.report.comparison import Comparison
 from recsys.report.example_users import ExampleUser, example_users
+from recsys.report.explained import explained
 from recsys.runs.finished import Run, measured
 from recsys.runs.verdict import VERDICT, sentence
 
@@ -178,6 +179,7 @@ def write_report(folder: Path) -> Path:
         "verdict": sentence(model, outcome) if outcome else None,
         "ceiling": sentences(run.results),
         "model": model,
+        "explained": explained(run),
     }
     if outcome:
         own["differences"] = {outcome["metric"]: _against(outcome)}

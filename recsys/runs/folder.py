@@ -132,6 +132,11 @@ class RunFolder:
         return self.list_figures / f"{file_name(ranker)}.parquet"
 
     @property
+    def explanations(self) -> Path:
+        """What the concepts of a ranker contribute, over a sample of the test."""
+        return self.path / "explanations.json"
+
+    @property
     def report(self) -> Path:
         """The page that shows all of it."""
         return self.path / "report.html"

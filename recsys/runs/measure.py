@@ -24,6 +24,7 @@ from recsys.evaluation.predictions import (
 )
 from recsys.evaluation.shown_lists import ListFigures, ShownLists
 from recsys.rankers.base import Ranker
+from recsys.rankers.calibrated import Calibrated
 from recsys.retrievers import build
 from recsys.retrievers.base import Retriever
 from recsys.runs.baselines import baselines_of
@@ -31,6 +32,7 @@ from recsys.runs.bench import Bench, Watch
 from recsys.runs.build import fit, seed_all
 from recsys.runs.calibration import curves_of
 from recsys.runs.evaluators import predictions
+from recsys.runs.explanations import explanations, write_explanations
 from recsys.runs.figures import describe, earlier_results, given_lists, write_figures
 from recsys.runs.fit import trained_model, training_seconds
 from recsys.runs.phases import phases_of
@@ -162,6 +164,12 @@ def _measure_ranker(work: Work) -> dict[str, Any]:
             summaries[label]["uncalibrated"] = figures_of(raw)
     if ranker.position:
         summaries |= _measure_shown(work, ranker, examples)
+    told = None
+    if ranker.concepts:
+        asked = Calibrated(ranker, curves) if curves else ranker
+        told = explanations(config, examples, asked, group.device)
+    if group.leads:
+        write_explanations(work.files, told)
     results = describe(config, examples, None) | {"rankers": summaries}
     if (shown := predicted[ranker.tasks[0]].shown) is not None and group.leads:
         baselines = _measure_orders(work, examples, shown)

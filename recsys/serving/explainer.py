@@ -20,12 +20,12 @@ from recsys.serving.requests import frame_of, table_of
 from recsys.serving.scorer import Scorer
 
 REASONS, CONCEPTS = "reasons.pt2", "concepts.arrow"
-CONCEPT, OTHERS, BIAS = "concept", "others", "bias"
+CONCEPT, OTHERS, BIAS, CALIBRATION = "concept", "others", "bias", "calibration"
 
 
 class Reason(NamedTuple):
     """A summand of the logit of a request, which is counted from 0: a concept's, that of all others
-    together, or the bias."""
+    together, the bias, or what the calibration adds."""
 
     request: int
     kind: str
@@ -59,17 +59,20 @@ class Explainer(Scorer):
         calibrated where the ranker is.
 
         Of a request the `most` concepts that contribute most, for or against, come first, what all
-        others contribute together next, and the bias last. Raises DataError as `score_table`.
+        others contribute together next, then the bias, and last what the calibration adds to the
+        logit, where there is one. Raises DataError as `score_table`.
         """
         if most < 1:
             raise DataError(f"at least 1 concept must be named, not {most}")
-        contributions, bias = self._contributions(*self._pairs(requests))
-        rows = zip(contributions.numpy(), bias.tolist(), strict=True)
-        reasons = [
-            reason
-            for request, (each, rest) in enumerate(rows)
-            for reason in self._largest(request, each, rest, most)
-        ]
+        asked = self._pairs(requests)
+        contributions, bias = self._contributions(*asked)
+        added = self.logits(*asked)[:, 0, 0] - contributions.sum(1) - bias
+        reasons = []
+        for request, each in enumerate(contributions.numpy()):
+            reasons += self._largest(request, each, most)
+            reasons.append(Reason(request, BIAS, None, float(bias[request])))
+            if self.record.calibrated:
+                reasons.append(Reason(request, CALIBRATION, None, float(added[request])))
         columns = map(list, zip(*reasons, strict=True))
         return pa.table(dict(zip(Reason._fields, columns, strict=True)))
 
@@ -110,9 +113,7 @@ class Explainer(Scorer):
             contributions, bias = self.reasons(self._inputs(requests), items)
         return contributions.squeeze(1), bias.squeeze(1)
 
-    def _largest(
-        self, request: int, contributions: np.ndarray, bias: float, most: int
-    ) -> list[Reason]:
+    def _largest(self, request: int, contributions: np.ndarray, most: int) -> list[Reason]:
         order = np.argsort(-np.abs(contributions), kind="stable")
         named, others = order[:most], order[most:]
         reasons = [
@@ -121,4 +122,4 @@ class Explainer(Scorer):
         ]
         if len(others):
             reasons.append(Reason(request, OTHERS, None, float(contributions[others].sum())))
-        return [*reasons, Reason(request, BIAS, None, bias)]
+        return reasons

@@ -126,6 +126,32 @@ def test_less_loss_is_better(sesa: Run) -> None:
     assert record["best"] == min(epoch["LogLoss"] for epoch in record["history"])
 
 
+def test_the_report_shows_what_concepts_contribute(sesa: Run, finished: Run) -> None:
+    """Ten rows of the test, the most probable first, whose reasons sum to their logits."""
+    told = json.loads((sesa.folder / "explanations.json").read_text())
+    html = (sesa.folder / "report.html").read_text()
+    rows = pd.read_parquet(sesa.folder / "per_row" / "sesa.parquet")
+    assert told["rows"] == min(1024, len(rows))
+    assert len(told["examples"]) == html.count("data-item=") == 10
+    sizes = [concept["size"] for concept in told["concepts"]]
+    assert sizes == sorted(sizes, reverse=True)
+    areas = [concept["auc"] for concept in told["concepts"] if concept["auc"] is not None]
+    assert told["concept_auc"] == pytest.approx(sum(areas) / len(areas))
+    assert f"it is {told['concept_auc']:.4f} on average" in html
+    probabilities = [example["probability"] for example in told["examples"]]
+    assert probabilities == sorted(probabilities, reverse=True)
+    for example in told["examples"]:
+        same = rows[(rows["user"] == example["user"]) & (rows["item"] == example["item"])]
+        assert (same["probability"] - example["probability"]).abs().min() < 1e-5
+        values = [reason["value"] for reason in example["reasons"]]
+        assert values == sorted(values, key=abs, reverse=True) and len(values) == 6
+        logit = sum(values) + example["others"] + example["bias"]
+        assert 1 / (1 + math.exp(-logit)) == pytest.approx(example["probability"], abs=1e-5)
+        assert abs(example["calibration"]) < 1e-5
+    assert not (finished.folder / "explanations.json").exists()
+    assert "Explanations" not in (finished.folder / "report.html").read_text()
+
+
 def test_a_logit_is_explained_on_the_command_line(
     recsys: Ask, finished: Run, sesa: Run, tmp_path: Path
 ) -> None:
