@@ -114,11 +114,11 @@ def store_of(tree: Tree) -> Path:
 
 @pytest.fixture(scope="module")
 def sesa(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run of a ranker that explains itself, whose epoch is chosen by its loss."""
+    """A run of a ranker that explains itself, calibrated, whose epoch is chosen by its loss."""
     folder = tmp_path_factory.mktemp("sesa")
     again = {**tree, "output": str(folder), "store": str(store_of(tree))}
     again["ranker"] = {"name": "sesa", "concepts": "keywords", "hidden": [8], "width": 8}
-    return run(again, ["trainer.metric=LogLoss"])
+    return run(again, ["trainer.metric=LogLoss", "calibration.kind=temperature"])
 
 
 def test_less_loss_is_better(sesa: Run) -> None:
@@ -145,9 +145,9 @@ def test_the_report_shows_what_concepts_contribute(sesa: Run, finished: Run) -> 
         assert (same["probability"] - example["probability"]).abs().min() < 1e-5
         values = [reason["value"] for reason in example["reasons"]]
         assert values == sorted(values, key=abs, reverse=True) and len(values) == 6
-        logit = sum(values) + example["others"] + example["bias"]
+        logit = sum(values) + example["others"] + example["bias"] + example["calibration"]
         assert 1 / (1 + math.exp(-logit)) == pytest.approx(example["probability"], abs=1e-5)
-        assert abs(example["calibration"]) < 1e-5
+        assert abs(example["calibration"]) > 1e-3
     assert not (finished.folder / "explanations.json").exists()
     assert "Explanations" not in (finished.folder / "report.html").read_text()
 
@@ -162,7 +162,7 @@ def test_a_logit_is_explained_on_the_command_line(
     assert status == 0
     told = pd.read_csv(StringIO(out))
     assert told.columns.tolist() == ["kind", "concept", "contribution"]
-    assert told["kind"].tolist() == [*["concept"] * 3, "others", "bias"]
+    assert told["kind"].tolist() == [*["concept"] * 3, "others", "bias", "calibration"]
     probability = 1 / (1 + math.exp(-told["contribution"].sum()))
     assert f"item {item} for user {user}: probability {probability:.4f}" in errors
     assert recsys(*asked, "--out", tmp_path / "reasons.parquet")[0] == 0
