@@ -129,7 +129,7 @@ def write_log(texts: Texts, folder: Path, people: int = PEOPLE, seed: int = 0) -
     jobs, k = asked.shape
     has = _people(asked, people, rng)
     shared = sparse.csr_matrix(has) @ sparse.csr_matrix(asked).T
-    weights, appeal = rng.lognormal(0.5, 0.3, k), rng.normal(0, 0.3, jobs)
+    weights, appeal = rng.lognormal(0.5, 0.3, (k,)), rng.normal(0, 0.3, (jobs,))
     shown = np.stack([_shown(shared[person].toarray()[0], rng) for person in range(people)])
     both = has[:, None] & asked[shown]  # [people, SHOWN, K]
     logits = _BASE + both @ weights + appeal[shown]
@@ -156,7 +156,7 @@ def write_log(texts: Texts, folder: Path, people: int = PEOPLE, seed: int = 0) -
             "job": texts.occupations.index.str.rsplit("/").str[-1],
             "title": [_title(text) for text in texts.occupations],
             "words": [stems(text)[:_WORDS] for text in texts.occupations],
-            "skills": [names[row] if tells else [] for row, tells in zip(asked, told, strict=True)],
+            "skills": [names[asked[job]] if told[job] else [] for job in range(jobs)],
         }
     ).to_parquet(folder / "jobs.parquet")
     np.savez_compressed(

@@ -45,7 +45,7 @@ def explanations(
         }
         for concept in explained.concepts(ranker.concepts)
     ]
-    raw = (
+    users, things = (
         examples.vocabulary(name).decode(rows)
         for name, rows in ((schema.user, explained.users), (schema.item, explained.items))
     )
@@ -53,7 +53,7 @@ def explanations(
         "rows": len(explained.labels),
         "concept_auc": _none_if_nan(_mean(areas)),
         "concepts": concepts,
-        "examples": explained.examples(ranker.concepts, *raw, config.seed),
+        "examples": explained.examples(ranker.concepts, users, things, config.seed),
     }
 
 

@@ -149,7 +149,7 @@ class RankerRecord(_Part):
     kind: Literal["ranker"] = Field("ranker", description="What the part does.")
     tasks: tuple[str, ...] = Field(description="Names of its logits, in their order.")
     calibrated: bool = Field(
-        False, description="Whether a curve was fitted to its logits, on validation."
+        False, description="Whether its logits are calibrated, or freed of drawn negatives."
     )
     explains: bool = Field(
         False, description="Whether `reasons.pt2` says what concepts contribute to a logit."
