@@ -149,7 +149,7 @@ def write_log(texts: Texts, folder: Path, people: int = PEOPLE, seed: int = 0) -
     pd.DataFrame({"person": range(people), "profile": profiles}).to_parquet(
         folder / "people.parquet"
     )
-    told = rng.random(jobs) < _TOLD
+    told = rng.random((jobs,)) < _TOLD
     names = skills.index.to_numpy()
     pd.DataFrame(
         {
