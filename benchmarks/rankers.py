@@ -5,24 +5,29 @@ and 10,000 candidates are scored, as many at a time as suits each ranker best; t
 exported program, as a bundle asks for them. Nothing is trained, which changes no answer's time.
 
 `hcn_over_din` is the ratio of candidates a second, of medians of calls in turn; `p99_ms_500` the
-time of 500 candidates by DIN's program, the request read and its tensors made.
+time of 500 candidates by DIN's program, the request read and its tensors made. `din_speedup` and
+`dcn_speedup` are of training against FuxiCTR, on all cores: `benchmarks.ranker_training`, which
+needs `make peers`; null without.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
+from benchmarks.ranker_training import PEER_PYTHON
 from benchmarks.requests import processor
 from feature_store.catalogue import Catalogue
 from feature_store.engine import Engine, EngineConfig
@@ -98,6 +103,17 @@ def asking(ranker: Ranker, examples: Examples, at_a_time: int) -> Callable[[], o
         return [ranker.score(state, some) for some in items.split(at_a_time, dim=1)]
 
     return ask
+
+
+def training() -> dict[str, Any]:
+    """What `benchmarks.ranker_training` prints; nothing where FuxiCTR is not there."""
+    if not PEER_PYTHON.exists():
+        print("training is not compared: run `make peers` first", file=sys.stderr)
+        return {}
+    command = [sys.executable, "-m", "benchmarks.ranker_training"]
+    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    figures: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return figures
 
 
 def fastest(ranker: Ranker, examples: Examples) -> int:
@@ -181,14 +197,18 @@ def main() -> None:
         }
         for name in rates
     }
+    of_training = training()
     print(figures, file=sys.stderr)
     print(
         json.dumps(
             {
                 "benchmark": "rankers",
+                "din_speedup": of_training.get("din_speedup"),
+                "dcn_speedup": of_training.get("dcn_speedup"),
                 "hcn_over_din": round(rates["hcn"] / rates["din"], 1),
                 f"p99_ms_{FINE}": figures["din"][f"p99_ms_{FINE}"],
                 "rankers": figures,
+                "training": of_training,
                 "width": args.width,
                 "history": EVENTS,
                 "processor": processor(),
