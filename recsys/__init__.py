@@ -10,10 +10,15 @@ run = recsys.evaluate("config.toml", frame_of_user_item_rank)
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feature_store.errors import RecsysError
+
+# Tensors of many megabytes come and go with every step, and on CPUs it takes longer to get their
+# memory page by page than to fill it: torch asks for huge pages where this is set in time.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 if TYPE_CHECKING:
     from recsys.runs.finished import Run

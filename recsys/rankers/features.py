@@ -272,11 +272,15 @@ class FeatureRanker(Ranker):
         joined = []
         if rows:
             together = self._joined(self.items.features, vectors, numbers)
+            kept = [row.flatten() != 0 for row in rows[: len(self.histories)]]
+            kept += [] if items is None else [torch.ones_like(items.flatten(), dtype=torch.bool)]
+            # in place: it is the largest tensor of a step
+            together.mul_(torch.cat(kept).unsqueeze(1).to(together.dtype))
             parts = together.split([part.numel() for part in rows])
             joined = [part.unflatten(0, of.shape) for part, of in zip(parts, rows, strict=True)]
         for history, part, row in zip(self.histories, joined, rows, strict=False):
             state[item_rows_of(history.name)] = row
-            state[vectors_of(history.name)] = part * (row != 0).unsqueeze(2)
+            state[vectors_of(history.name)] = part
         return state, None if items is None else joined[-1]
 
     def _joined(
