@@ -136,7 +136,7 @@ def request_of(event: Event, number: int, known: list[Event], delay_s: int) -> d
     return {**features, **context, **lists}
 
 
-@settings(max_examples=3)
+@settings(max_examples=2)
 @given(st.tuples(*map(events_of, USERS["user_id"])), st.sampled_from([0, 2]), st.randoms())
 def test_an_event_s_features_are_those_of_a_request_at_its_moment(
     by_user: tuple[list[Event], ...], delay_s: int, random: Any

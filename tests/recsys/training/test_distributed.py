@@ -19,7 +19,7 @@ from planted import Shape
 from recsys import rankers
 from recsys.data.examples import Examples
 from recsys.retrievers import RETRIEVERS
-from workers.train import CHECKPOINT_STEP, EPOCH, PLACEMENTS, Case, outcome
+from workers.train import AWARE, CHECKPOINT_STEP, EPOCH, PLACEMENTS, Case, outcome
 
 TESTS = Path(__file__).resolve().parents[1]
 WORKER = str(TESTS / "workers" / "train.py")
@@ -36,6 +36,7 @@ VARIANTS += [
     if placement not in ("row_wise", "replicated")
 ]
 VARIANTS += [(name, "per_feature", "replicated") for name in RETRIEVERS if name not in TRAINED]
+VARIANTS += [("dcn", "per_feature", placement) for placement in AWARE]
 # what one process does with its tables is done once under an optimizer
 ALONE = {"table_wise": "row_wise", "planned": "column_wise"}
 # checkpoints of (model, placement) on N processes -> M processes, maybe placed otherwise
@@ -144,6 +145,14 @@ def test_where_tables_lie_changes_nothing(outcomes: Outcomes, model: str) -> Non
     for one, other in (("row_wise", "table_wise"), ("column_wise", "planned")):
         key = model, "per_feature"
         assert_same(outcomes[*key, one, 2], outcomes[*key, other, 2])
+
+
+@pytest.mark.parametrize("placement", AWARE)
+def test_mini_batch_aware_decay_moves_what_both_train(outcomes: Outcomes, placement: str) -> None:
+    """Else that two processes train as one would say nothing of it."""
+    key = "dcn", "per_feature"
+    plain, aware = outcomes[*key, AWARE[placement], 2], outcomes[*key, placement, 2]
+    assert (plain["answers"] - aware["answers"]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("way", ELASTIC, ids=lambda way: "-".join(map(str, way)))
