@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from recsys.layers.deep import ACTIVATIONS, Activation
 from recsys.layers.dice import Dice
+from recsys.layers.pair_products import PairProducts
 
 
 class LocalActivation(nn.Module):
@@ -54,14 +55,22 @@ class LocalActivation(nn.Module):
 
     def _by_queries(self, queries: Tensor, keys: Tensor) -> Tensor:
         """The first layer [B, M, L, H], where weights of H x I are made for each of M queries."""
-        weights = self.of_key + self.of_product * queries.unsqueeze(2)  # [B, M, H, I]
-        constant = self.of_query(queries).flatten(1).unsqueeze(1)  # [B, 1, M H]
-        x = torch.baddbmm(constant, keys, weights.flatten(1, 2).transpose(1, 2))
-        return x.unflatten(2, weights.shape[1:3]).transpose(1, 2).contiguous()
+        x = self._products(queries, keys, self.of_key, self.of_query(queries))
+        return x.transpose(1, 2).contiguous()
 
     def _by_keys(self, queries: Tensor, keys: Tensor) -> Tensor:
         """The first layer [B, M, L, H], where weights of H x I are made for each of L keys."""
-        weights = self.of_query.weight + self.of_product * keys.unsqueeze(2)  # [B, L, H, I]
-        constant = F.linear(keys, self.of_key, self.of_query.bias).flatten(1).unsqueeze(1)
-        x = torch.baddbmm(constant, queries, weights.flatten(1, 2).transpose(1, 2))
+        constant = F.linear(keys, self.of_key, self.of_query.bias)
+        return self._products(keys, queries, self.of_query.weight, constant)
+
+    def _products(self, made_for: Tensor, others: Tensor, weight: Tensor, added: Tensor) -> Tensor:
+        """[B, N, P, H] of `others` [B, N, I], with weights that are `made_for` [B, P, I], and of
+        those what is `added` [B, P, H]."""
+        if torch.is_grad_enabled() and not torch.is_autocast_enabled(others.device.type):
+            products: Tensor = PairProducts.apply(made_for, others, weight, self.of_product, added)
+            return products
+        weights = weight + self.of_product * made_for.unsqueeze(2)  # [B, P, H, I]
+        x = torch.baddbmm(
+            added.flatten(1).unsqueeze(1), others, weights.flatten(1, 2).transpose(1, 2)
+        )
         return x.unflatten(2, weights.shape[1:3])
