@@ -55,8 +55,7 @@ class Explainer(Scorer):
         return frame_of(self.explain_table(table_of(requests), most))
 
     def explain_table(self, requests: pa.Table, most: int = 10) -> pa.Table:
-        """The `Reason`s of requests, one a row: their sum over a request is its logit, before it is
-        calibrated where the ranker is.
+        """The `Reason`s of requests, one a row: their sum over a request is its logit.
 
         Of a request the `most` concepts that contribute most, for or against, come first, what all
         others contribute together next, then the bias, and last what the calibration adds to the
