@@ -185,15 +185,21 @@ def test_known_keys_of_another_arm_are_not_offered() -> None:
             {"split": {"protocol": "leave_one_out", "seen": "no"}},
             ("split.seen: 'no' is not known; choose one of: exclude, include",),
         ),
-        ({"retriever": {"name": "sas"}}, ("retriever.name", "'sas'", "sasrec, two_tower")),
+        (
+            {"retriever": {"name": "sas"}},
+            ("retriever.name", "'sas'", "sasrec, tifu_knn, two_tower"),
+        ),
         ({"retriever": {"name": "sasrek"}}, ("'sasrek' is not known (did you mean sasrec?)",)),
         ({"ranker": {"name": "dccn"}}, ("ranker.name", "'dccn'", "did you mean dcn?")),
         ({"baselines": ["eese"]}, ("baselines.0.name", "'eese'", "did you mean ease?")),
         ({"data": {"source": "movielense"}}, ("data.source", "did you mean movielens?")),
-        ({"retriever": {}}, ("retriever.name is missing", "recent_popularity, sasrec, two_tower")),
+        (
+            {"retriever": {}},
+            ("retriever.name is missing", "recent_popularity, sasrec, tifu_knn, two_tower"),
+        ),
         (
             {"split": {"seen": "include"}},
-            ("split.protocol is missing", "item_holdout, leave_one_out"),
+            ("split.protocol is missing", "item_holdout, last_lists, leave_one_out"),
         ),
         (
             {"retriever": {"name": "ada_retrieval", "freeze_backbone": True}},

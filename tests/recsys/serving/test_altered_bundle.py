@@ -109,8 +109,8 @@ def none_ends_in_a_traceback(bundle: Path, name: str, ask: Callable[[Path], obje
     """Some of all alterations, the same every time."""
     text = (bundle / name).read_text()
     altered = [(path, value) for path in places(json.loads(text)) for value in VALUES]
-    refused = 0
-    for path, value in random.Random(1).sample(altered, 40):
+    chosen, refused = random.Random(1).sample(altered, 40), 0
+    for path, value in chosen:
         tree = json.loads(text)
         put(tree, path, value)
         (bundle / name).write_text(json.dumps(tree))
@@ -121,7 +121,8 @@ def none_ends_in_a_traceback(bundle: Path, name: str, ask: Callable[[Path], obje
         except RecsysError as error:
             assert "\n" not in str(error)
             refused += 1
-    assert refused > 20
+    read = [path for path, _ in chosen if "embeddings" not in path]  # which is for people
+    assert refused > len(read) / 2
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "schema.json"])
