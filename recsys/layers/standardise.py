@@ -14,8 +14,9 @@ class Standardise(nn.Module):
         super().__init__()
         for name, values in columns.items():
             known = values[~values.isnan()].double()
+            if not len(known):
+                known = known.new_zeros(1)
             deviation, mean = torch.std_mean(known, correction=0)
-            mean = mean.nan_to_num()  # nothing may be known
             deviation = torch.where(deviation > 0, deviation, 1.0)  # a constant stays one
             self.register_buffer(f"{name}_mean", mean.float())
             self.register_buffer(f"{name}_deviation", deviation.float())
