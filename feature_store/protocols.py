@@ -445,7 +445,8 @@ class Fixed(Protocol):
         return self.protocol
 
     def check(self, schema: Schema) -> None:
-        """Raises DataError when the log carries no published roles."""
+        """Raises DataError when the log carries no published roles, and as any protocol."""
+        super().check(schema)
         if schema.published_role is None:
             raise DataError(
                 "protocol = 'fixed' needs a published split, as source = 'edge_list' finds in "

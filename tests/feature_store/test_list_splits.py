@@ -13,7 +13,7 @@ from feature_store.columns import ROLE
 from feature_store.engine import Engine, EngineConfig
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
-from feature_store.protocols import AnyProtocol
+from feature_store.protocols import AnyProtocol, Fixed
 from feature_store.schema import Feature, Schema
 from feature_store.splits import GlobalTime, LastLists, LeaveOneOut, make_split
 
@@ -99,6 +99,9 @@ def test_what_cuts_lists_or_does_not_know_them_is_refused(
     for config in (LastLists(), GlobalTime(candidates="shown")):
         with pytest.raises(DataError, match="name the column with the list role"):
             make_split(engine, unlisted, config)
+    published = unlisted.schema.model_copy(update={"published_role": "page"})
+    with pytest.raises(DataError, match="name the column with the list role"):
+        Fixed(candidates="shown").check(published)
     with pytest.raises(ValidationError, match="leave sampled_candidates out"):
         GlobalTime(candidates="shown", sampled_candidates=10)
     with pytest.raises(ValidationError, match="nothing is left to train on"):
