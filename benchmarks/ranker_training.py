@@ -4,8 +4,8 @@ DIN and DCN over one random log: every user has 50 earlier events, and each batc
 Both sides train on the same rows with the same network, optimizer (Adam, gradients clipped at norm
 10) and threads, reading and shuffling included, an epoch in turn; the speed-up is that of the
 medians, after one warm-up epoch each. Each as its users get it: FuxiCTR reads its `npz` with no
-further process, which is its fastest where the cores are busy, and is not told of huge pages, which
-`recsys` asks for. It runs in an environment of its own: `make peers`.
+further process (more of them were not tried) and is not told of huge pages, which `recsys` asks
+for. It runs in an environment of its own: `make peers`.
 `python -m benchmarks.rankers` prints these figures beside those of serving.
 """
 
@@ -67,25 +67,29 @@ SCHEMA = Schema(
 )
 
 
+def write_log(folder: Path, users: int, days: int, items: int, categories: int) -> EventLog:
+    """Every user has an event a day, of a random item with a random label."""
+    log, random = EventLog.create(folder, SCHEMA), np.random.default_rng(0)
+    times = [datetime(2024, 1, 1) + timedelta(days=day) for day in range(days)]
+    columns = {
+        "user_id": np.repeat(np.arange(users), days),
+        "item_id": random.integers(0, items, users * days),
+        "time": pa.array(times * users, pa.timestamp("us")),
+        "label": random.integers(0, 2, users * days).astype(np.float32),
+    }
+    log.append(pa.table(columns))
+    of_items = {"item_id": np.arange(items), "category": random.integers(0, categories, items)}
+    Catalogue(folder, SCHEMA).write("item", pa.table(of_items))
+    return log
+
+
 def write(folder: Path, batches: int) -> Examples:
     """So many batches of rows, each with a full history, of random users and items."""
-    random = np.random.default_rng(0)
     users, held_out = batches * BATCH // ROWS_OF_A_USER, 2
-    first = datetime(2024, 1, 1)
-    days = [first + timedelta(days=day) for day in range(EVENTS + ROWS_OF_A_USER + held_out)]
-    count = users * len(days)
-    columns = {
-        "user_id": np.repeat(np.arange(users), len(days)),
-        "item_id": random.integers(0, ITEMS, count),
-        "time": pa.array(days * users, pa.timestamp("us")),
-        "label": random.integers(0, 2, count).astype(np.float32),
-    }
-    log = EventLog.create(folder / "log", SCHEMA)
-    log.append(pa.table(columns))
-    catalogue = Catalogue(log.folder, SCHEMA)
-    categories = random.integers(0, CATEGORIES, ITEMS)
-    catalogue.write("item", pa.table({"item_id": np.arange(ITEMS), "category": categories}))
-    rows, since = RowsOf(per="event", labels=True), days[EVENTS]
+    days = EVENTS + ROWS_OF_A_USER + held_out
+    log = write_log(folder / "log", users, days, ITEMS, CATEGORIES)
+    catalogue, rows = Catalogue(log.folder, SCHEMA), RowsOf(per="event", labels=True)
+    since = datetime(2024, 1, 1) + timedelta(days=EVENTS)
     with Engine(EngineConfig(threads=torch.get_num_threads())) as engine:
         split = make_split(engine, log, LeaveOneOut())
         write_examples(engine, split, catalogue, folder / "examples", rows_of=rows, since=since)

@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from benchmarks.ranker_training import PEER_PYTHON
+from benchmarks.ranker_training import PEER_PYTHON, SCHEMA, write_log
 from benchmarks.requests import processor
 from feature_store.catalogue import Catalogue
 from feature_store.engine import Engine, EngineConfig
-from feature_store.event_log import EventLog
 from feature_store.examples import RowsOf, write_examples
-from feature_store.schema import Feature, Schema
 from feature_store.splits import LeaveOneOut, make_split
 from recsys.data.examples import Examples
 from recsys.data.options import ReaderConfig
@@ -49,35 +46,6 @@ from recsys.serving.scorer import Scorer
 USERS, EVENTS, CATEGORIES = 200, 50, 100
 COARSE, FINE = 10_000, 500
 AT_A_TIME = (250, 500, 1000, 2500, COARSE)
-SCHEMA = Schema(
-    user="user_id",
-    item="item_id",
-    label="clicked",
-    features=(
-        Feature(name="user_id", kind="id", side="user", dtype="int64"),
-        Feature(name="item_id", kind="id", side="item", dtype="int64"),
-        Feature(name="category", kind="id", side="item", dtype="int64"),
-        Feature(name="clicked", kind="dense", side="context", dtype="float32"),
-    ),
-)
-
-
-def write_log(folder: Path, items: int) -> EventLog:
-    """Every user has random items; all are in the catalogue."""
-    log, random = EventLog.create(folder, SCHEMA), np.random.default_rng(0)
-    days = [datetime(2024, 1, 1) + timedelta(days=day) for day in range(EVENTS + 3)]
-    count = USERS * len(days)
-    columns = {
-        "user_id": np.repeat(np.arange(USERS), len(days)),
-        "item_id": random.integers(0, items, count),
-        "time": pa.array(days * USERS, pa.timestamp("us")),
-        "clicked": random.integers(0, 2, count).astype(np.float32),
-    }
-    log.append(pa.table(columns))
-    categories = random.integers(0, CATEGORIES, items)
-    table = pa.table({"item_id": np.arange(items), "category": categories})
-    Catalogue(folder, SCHEMA).write("item", table)
-    return log
 
 
 def ranker_of(name: str, width: int, examples: Examples) -> Ranker:
@@ -168,7 +136,7 @@ def main() -> None:
     pa.set_cpu_count(args.threads)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        log = write_log(folder / "log", args.items)
+        log = write_log(folder / "log", USERS, EVENTS + 3, args.items, CATEGORIES)
         catalogue, rows = Catalogue(log.folder, SCHEMA), RowsOf(per="event", labels=True)
         with Engine(EngineConfig(threads=1)) as engine:
             split = make_split(engine, log, LeaveOneOut())
