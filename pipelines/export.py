@@ -9,7 +9,7 @@ from recsys.config import RunConfig
 from recsys.export.bundle import write_bundle
 from recsys.runs.exports import exports_of
 from recsys.runs.finished import Run
-from recsys.runs.prepare import open_log
+from recsys.runs.log import open_log
 from recsys.runs.same_training import check_same_training
 from recsys.runs.steps import BUNDLE, FIGURES
 from recsys.runs.verdict import earns_alias

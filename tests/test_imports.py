@@ -63,6 +63,7 @@ KNOW_OF_PROCESSES = {
     "recsys/runs/evaluators.py",
     "recsys/runs/fit.py",
     "recsys/runs/learn.py",
+    "recsys/runs/learnt.py",
     "recsys/runs/lock.py",
     "recsys/runs/prepare.py",
     "recsys/runs/teacher.py",

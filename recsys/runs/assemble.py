@@ -26,8 +26,8 @@ from recsys.model import Model
 from recsys.rankers.base import Ranker
 from recsys.retrievers.base import Retriever
 from recsys.runs.leaks import check_not_learnt
+from recsys.runs.log import open_log
 from recsys.runs.parts import check_lists, part_configs
-from recsys.runs.prepare import open_log
 from recsys.runs.standing import check_finished
 
 _MOST_CATEGORIES = 2000

@@ -22,7 +22,7 @@ from recsys.rankers.base import Ranker
 from recsys.rankers.calibrated import Calibrated
 from recsys.runs.evaluators import predictions
 from recsys.runs.folder import RunFolder
-from recsys.runs.learn import learnt_model
+from recsys.runs.learnt import learnt_model
 from recsys.runs.phases import phases_of
 from recsys.runs.prepare import prepare, prepare_together
 from recsys.runs.weights import TRAINING, training_of

@@ -19,9 +19,11 @@ from recsys.runs.build import is_trained
 from recsys.runs.calibration import calibrated
 from recsys.runs.evaluators import validator
 from recsys.runs.folder import MAIN_PHASE, RunFolder
-from recsys.runs.learn import learnt_model, trainer_of
+from recsys.runs.learn import trainer_of
+from recsys.runs.learnt import learnt_model
+from recsys.runs.log import open_log
 from recsys.runs.phases import Phase, phases_of, start_of
-from recsys.runs.prepare import keep_ids, open_log, prepare, prepare_together
+from recsys.runs.prepare import keep_ids, prepare, prepare_together
 from recsys.runs.standing import (
     REACHED,
     check_same_log,

@@ -8,13 +8,12 @@ from typing import NamedTuple, cast
 from recsys.config import RunConfig
 from recsys.data.examples import Examples
 from recsys.distributed import Group
-from recsys.model import Model, TrainedModel
+from recsys.model import TrainedModel
 from recsys.rankers.hcn import HCN
-from recsys.runs.build import build_model, fit, trainable
+from recsys.runs.build import trainable
 from recsys.runs.teacher import teacher_of
 from recsys.training import checkpoint
 from recsys.training.options import TrainerConfig
-from recsys.training.sharding import shard
 from recsys.training.trainer import Listener, Progress, Trainer, Validate
 
 
@@ -82,22 +81,3 @@ def learn(
     checkpoint.load_unsharded(checkpoint.best(checkpoints), model)
     model.eval()
     return Learnt(model, progress)
-
-
-def learnt_model(
-    config: RunConfig, examples: Examples, checkpoints: Path, group: Group | None = None
-) -> Model:
-    """The run's model with the best weights below `checkpoints`, or fitted to the examples.
-
-    With a group its large tables are split over it; otherwise this process holds all of them.
-    Raises DataError when there is no checkpoint.
-    """
-    model = build_model(config, examples)
-    if not model.learns_by_gradient:
-        fit(model, config.model.name, examples)
-    elif group is None:
-        checkpoint.load_unsharded(checkpoint.best(checkpoints), model)
-    else:
-        sharded = shard(model, group)
-        checkpoint.load(checkpoint.best(checkpoints), sharded, None, group, random=False)
-    return model.eval()

@@ -26,8 +26,8 @@ from feature_store.errors import ConfigError, DataError, command
 from recsys.config import RunConfig
 from recsys.runs.build import is_trained
 from recsys.runs.folder import MAIN_PHASE, RunFolder
+from recsys.runs.log import open_log
 from recsys.runs.phases import Phase, phases_of
-from recsys.runs.prepare import open_log
 from recsys.runs.same_training import check_same_training, differences, told
 from recsys.training import checkpoint
 

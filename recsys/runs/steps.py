@@ -12,7 +12,7 @@ from feature_store.durable import read_json, write_text
 from feature_store.errors import DataError
 from recsys.config import RunConfig
 from recsys.runs.folder import RunFolder
-from recsys.runs.prepare import open_log
+from recsys.runs.log import open_log
 from recsys.runs.weights import training_of
 
 

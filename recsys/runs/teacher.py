@@ -15,9 +15,10 @@ from recsys.rankers.base import Ranker
 from recsys.runs.build import build_model
 from recsys.runs.folder import RunFolder
 from recsys.runs.leaks import check_not_learnt
+from recsys.runs.log import open_log
 from recsys.runs.parts import check_lists, part_config
 from recsys.runs.phases import phases_of
-from recsys.runs.prepare import open_log, prepare_together
+from recsys.runs.prepare import prepare_together
 from recsys.runs.standing import check_finished
 from recsys.training import checkpoint
 

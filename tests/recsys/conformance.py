@@ -40,8 +40,8 @@ from recsys.retrievers import RETRIEVERS, retriever_class
 from recsys.retrievers.base import Candidates, VectorRetriever
 from recsys.retrievers.trained import TrainedRetriever
 from recsys.runs.build import build_model, is_trained
-from recsys.runs.learn import learnt_model
 from recsys.runs.learn import trainer_of as trainer_of_run
+from recsys.runs.learnt import learnt_model
 from recsys.serving.index.options import ExactConfig, IndexConfig
 from recsys.serving.manifest import About
 from recsys.serving.recommender import Recommender

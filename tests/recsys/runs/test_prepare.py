@@ -20,7 +20,7 @@ from recsys.config import RunConfig, parse_config
 from recsys.model import Model
 from recsys.runs.fit import fit
 from recsys.runs.folder import MAIN_PHASE, PhaseFolder, RunFolder
-from recsys.runs.learn import learnt_model
+from recsys.runs.learnt import learnt_model
 from recsys.runs.prepare import prepare
 from recsys.runs.work import working_on
 

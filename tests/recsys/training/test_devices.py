@@ -36,7 +36,7 @@ from recsys.embeddings.options import PerFeature
 from recsys.embeddings.tables import Embeddings, materialise
 from recsys.lists.pairs import Pairs
 from recsys.retrievers.base import Candidates
-from recsys.runs.learn import learnt_model
+from recsys.runs.learnt import learnt_model
 from recsys.training.growth import unwrap
 from recsys.training.optimizers import Optimizer, fuse
 from recsys.training.options import OptimizerConfig
