@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -16,6 +17,22 @@ if TYPE_CHECKING:  # a config has labels, and is read without the engine
     import ibis.expr.types as ir
 
 _DISTINCT, _SHOWN = 1000, 6  # values of labels: looked at, and told
+
+
+class ListsConfig(Options):
+    """A finished retriever, from whose lists negatives are drawn, each of a list's items alike.
+
+    A list is made of the history that a row has. Items that may not be drawn are left out of it,
+    and where nothing is left `labels.negatives.drawn` says what is drawn instead.
+    """
+
+    run: Path = Field(description="The folder of its run, over the same event log.")
+    budget: int = Field(
+        100, ge=1, description="Items that it finds for a row: as many as a cascade is to ask for."
+    )
+    share: float = Field(
+        1.0, gt=0, le=1, description="Of the items beside a positive, those that come from lists."
+    )
 
 
 class NegativesConfig(Options):
@@ -41,7 +58,18 @@ class NegativesConfig(Options):
         description="For people who buy again: what a user had, or will have, and did not take at "
         "that second can be drawn like any other item.",
     )
+    lists: ListsConfig | None = Field(
+        None,
+        description="Draw from what a finished retriever finds: beside those a ranker learns to "
+        "order what it will be asked to.",
+    )
     seed: int = Field(0, ge=0, description="Which items are drawn.")
+
+    @property
+    def listed(self) -> int:
+        """How many of the items beside a positive come from lists, one at least where any do."""
+        share = 0.0 if self.lists is None else self.lists.share
+        return max(round(share * self.per_positive), self.lists is not None)
 
 
 class TaskConfig(Options):
@@ -98,12 +126,17 @@ class LabelConfig(Options):
         "first.",
     )
 
-    def parts(self) -> dict[str, object]:
-        """What figures depend on: part of the protocol's fingerprint."""
+    def parts(self, lists: str | None = None) -> dict[str, object]:
+        """What figures depend on: part of the protocol's fingerprint. What `negatives.lists` come
+        from is known by its fingerprint `lists`, wherever its run lies."""
         unused = {name for name in ("negatives", "tasks") if not getattr(self, name)}
         values = self.model_dump(mode="json", exclude=unused)
         if self.negatives is not None and not self.negatives.repeats:
             del values["negatives"]["repeats"]  # older fingerprints stay right
+        if self.negatives is not None and self.negatives.lists is None:
+            del values["negatives"]["lists"]
+        elif self.negatives is not None:
+            values["negatives"]["lists"]["run"] = lists
         return {f"labels.{name}": value for name, value in values.items()}
 
 

@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
 import numpy as np
+import pyarrow as pa
 
 from feature_store.hashing import mix
 from feature_store.labels import NegativesConfig
+from feature_store.schema import Schema
+from feature_store.vocabulary import Vocabulary
 
 _UNIT = 1 << 10  # weights are whole numbers, of which one event makes so many
+
+
+Find: TypeAlias = Callable[[pa.Table], np.ndarray]
+"""Item rows [n, budget] of n requests, best first, 0 behind the last: of rows with the user, the
+second, the features of the user, and lists of events."""
+
+
+@dataclass(frozen=True)
+class Lists:
+    """What finds the lists that negatives are drawn from.
+
+    Attributes:
+        fingerprint: Tells one from another.
+        histories: The lists of a request, by name: events of some types, or all.
+        open: Given the schema, the vocabularies by table, and the item rows that may be found.
+    """
+
+    fingerprint: str
+    histories: Mapping[str, tuple[str, ...]]
+    open: Callable[[Schema, Mapping[str, Vocabulary], np.ndarray], Find]
 
 
 class DrawnNegatives:
@@ -16,8 +43,9 @@ class DrawnNegatives:
 
     A draw takes a known item j that is none of the user's own with probability w_j / sum w; w is 1,
     or max(n_j, 1)^exponent of n_j training events. An item is known from the second after its first
-    event. With `repeats` only what the user took at the positive's second is their own. Memory is
-    some 50 bytes an item.
+    event. With `repeats` only what the user took at the positive's second is their own. With lists
+    the first `listed` draws of a positive take each known item of its list alike that is none of
+    the user's own, where there is one. Memory is some 50 bytes an item.
     """
 
     def __init__(
@@ -33,7 +61,7 @@ class DrawnNegatives:
         """Keys of the ids of rows 1, 2, ...; and of N items with events (`items`: their rows) the
         second of the `first` one, where there is a clock, and the number of those in training."""
         self.per_positive, self.repeats = config.per_positive, config.repeats
-        self._seed = config.seed
+        self._seed, self._listed = config.seed, config.listed
         self._user_keys = user_keys.view(np.uint64)
         self._item_keys = item_keys.view(np.uint64)
         since = np.full(len(items), -np.inf) if first is None else first.astype(np.float64)
@@ -45,16 +73,36 @@ class DrawnNegatives:
         self._below = np.concatenate([[0], np.cumsum(self._weights)])  # weight before each place
 
     def draw(
-        self, user: int, own: np.ndarray, items: np.ndarray, seconds: np.ndarray
+        self,
+        user: int,
+        own: np.ndarray,
+        items: np.ndarray,
+        seconds: np.ndarray,
+        lists: np.ndarray | None = None,
     ) -> np.ndarray:
         """Rows of items [m, per_positive] for m positives of a user (`items` at `seconds`), whose
-        own items are `own`; 0 where nothing is left to draw from."""
+        own items are `own`, and whose lists [m, n] hold item rows, or 0; 0 where nothing is left to
+        draw from."""
+        number = self._hash(user, items, seconds)
+        drawn = self._of_all(number, own, seconds)
+        if lists is not None:
+            usable = (lists != 0) & ~np.isin(lists, own)
+            usable &= self._first[self._place[lists]] < seconds[:, None]
+            count = usable.sum(1)[:, None]
+            kept = np.argsort(~usable, axis=1, kind="stable")  # their columns come first
+            which = (number % np.maximum(count, 1).astype(np.uint64)).astype(np.int64)
+            listed = np.take_along_axis(lists, np.take_along_axis(kept, which, 1), 1)
+            from_list = (count > 0) & (np.arange(self.per_positive) < self._listed)
+            drawn = np.where(from_list, listed, drawn)
+        return drawn
+
+    def _of_all(self, number: np.ndarray, own: np.ndarray, seconds: np.ndarray) -> np.ndarray:
         own = np.unique(self._place[own])
         taken = np.concatenate([[0], np.cumsum(self._weights[own])])  # of own items before each
         others = self._below[own] - taken[:-1]  # weight of others before each own item
         known = np.searchsorted(self._first, seconds, side="left")
         total = self._below[known] - taken[np.searchsorted(own, known, side="left")]
-        point = self._hash(user, items, seconds) % np.maximum(total, 1).astype(np.uint64)[:, None]
+        point = number % np.maximum(total, 1).astype(np.uint64)[:, None]
         at = point.astype(np.int64)
         # a point among the others, moved behind the own items that lie before it
         at += taken[np.searchsorted(others, at, side="right")]
@@ -76,9 +124,15 @@ def log_draws(config: NegativesConfig, events: np.ndarray) -> np.ndarray:
     Added to a logit that was learned beside these draws it undoes them: what is left is the log
     odds that an event is of the item, rather than of any other. Source: King & Zeng, Logistic
     Regression in Rare Events Data, 2001 (prior correction), item by item.
+
+    Of draws from lists of b items `q_i` is 1 / b of each that is on the user's list, which all are
+    that a cascade asks for; of items that no list holds it says too much.
     """
     weights = _weights(config, events)
-    log: np.ndarray = np.log(config.per_positive * weights / weights.sum())
+    number = (config.per_positive - config.listed) * weights / weights.sum()
+    if config.lists is not None:
+        number += config.listed / min(config.lists.budget, len(events))
+    log: np.ndarray = np.log(number)
     return log
 
 

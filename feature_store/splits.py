@@ -68,9 +68,14 @@ class Split:
 
 
 def make_split(
-    engine: Engine, log: EventLog, config: AnyProtocol, labels: LabelConfig | None = None
+    engine: Engine,
+    log: EventLog,
+    config: AnyProtocol,
+    labels: LabelConfig | None = None,
+    lists: str | None = None,
 ) -> Split:
-    """Give every event of the log its role. With `labels`, those that have one are counted.
+    """Give every event of the log its role. With `labels`, those that have one are counted;
+    `lists` is the fingerprint of what makes the lists that negatives are drawn from.
 
     Raises DataError when the log cannot be split this way, or a role stays empty.
     """
@@ -98,7 +103,7 @@ def make_split(
     if config.candidates == "shown":
         _check_whole(engine, events, schema, config.base_name)
     settings = {f"split.{name}": value for name, value in config.model_dump(mode="json").items()}
-    parts = {"data": log.fingerprint, **settings, **(labels.parts() if labels else {})}
+    parts = {"data": log.fingerprint, **settings, **(labels.parts(lists) if labels else {})}
     fingerprint = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
     return Split(
         config.short_name, fingerprint, parts, events, returns, schema, counts, config.grows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
@@ -28,11 +28,11 @@ from feature_store.columns import (
     USER_ROW,
     VALUE,
     is_label,
-    time_of,
 )
 from feature_store.errors import DataError
 from feature_store.examples.blocks import Block, spans
-from feature_store.examples.encode import member_of
+from feature_store.examples.histories import histories_of
+from feature_store.examples.listed import ListsOf
 from feature_store.examples.spec import RowsOf
 from feature_store.negatives import DrawnNegatives
 from feature_store.protocols import SHOWN
@@ -56,7 +56,7 @@ def sequence_rows(
         late, user = block.column(SECONDS)[rows] >= since, block.user_of_row[rows]
         late[:-1] |= late[1:] & (user[1:] == user[:-1])
         trained[rows] = late
-    lists = _lists(block, rows_of.histories, trained, block.starts[:-1], block.starts[1:])
+    lists = histories_of(block, rows_of.histories, trained, block.starts[:-1], block.starts[1:])
     users = block.column(USER_ROW)[block.starts[:-1]]
     sequences = pa.table({schema.user: users, **lists})
     return sequences.filter(pc.greater_equal(pc.list_value_length(sequences[HISTORY]), 2))
@@ -74,12 +74,14 @@ def event_rows(
     since: int | None = None,
     delay: int = 0,
     negatives: DrawnNegatives | None = None,
+    lists_of: ListsOf | None = None,
 ) -> pa.Table:
     """One row an event whose role is `asked`: its context, and lists of the last `length` events
     before it whose role is `shown`, and of rows with labels those at least `delay` seconds older;
     of events that were shown in one list, before the first of the list. Without labels the item is
     the target. Behind every positive come the rows of its `negatives`, which differ from it in
-    item and label, and were in no list; DRAW numbers them."""
+    item and label, and were in no list; DRAW numbers them. `lists_of` finds what they are drawn
+    from, for what is known of the row."""
     wanted = _has_role(block, asked)
     if rows_of.labels and LABEL in block.rows.column_names:
         wanted &= ~np.isnan(block.column(LABEL))
@@ -89,7 +91,7 @@ def event_rows(
     begin = block.starts[:-1][block.user_of_row[rows]]
     end = _ends(block, delay)[rows] if rows_of.labels else rows
     known = _has_role(block, shown)
-    lists = _lists(block, rows_of.histories, known, begin, end, length)
+    lists = histories_of(block, rows_of.histories, known, begin, end, length)
     event = block.rows.select([*_EVENT, *context]).take(pa.array(rows))
     labelled = [name for name in block.rows.column_names if is_label(name)]
     label = block.rows.select(labelled).take(pa.array(rows))
@@ -107,13 +109,27 @@ def event_rows(
             **(_of_lists(block, schema, rows, end, known) if listed else {}),
         }
     )
-    return table if negatives is None else _with_drawn(table, block, rows, schema, negatives)
+    if negatives is None:
+        return table
+
+    def drawn_from(places: np.ndarray) -> np.ndarray | None:
+        if lists_of is None:
+            return None
+        return lists_of(block, known, rows[places], begin[places], end[places])
+
+    return _with_drawn(table, block, rows, schema, negatives, drawn_from)
 
 
 def _with_drawn(
-    table: pa.Table, block: Block, rows: np.ndarray, schema: Schema, negatives: DrawnNegatives
+    table: pa.Table,
+    block: Block,
+    rows: np.ndarray,
+    schema: Schema,
+    negatives: DrawnNegatives,
+    drawn_from: Callable[[np.ndarray], np.ndarray | None],
 ) -> pa.Table:
-    """The rows of examples made of the block's `rows`, and those of their negatives."""
+    """The rows of examples made of the block's `rows`, and those of their negatives;
+    `drawn_from` gives the lists of those of their places."""
     labels = table[LABEL].to_numpy() if LABEL in table.column_names else np.ones(len(rows))
     positive = np.flatnonzero(labels == 1)
     drawn = np.zeros((len(positive), negatives.per_positive), dtype=np.int64)
@@ -121,6 +137,7 @@ def _with_drawn(
     seconds = block.column(SECONDS)
     events = rows[positive]
     user_of, at = block.user_of_row[events], seconds[events]
+    lists = drawn_from(positive)
     another = np.diff(user_of, prepend=-1) != 0
     if negatives.repeats:  # what is their own differs from second to second
         another |= np.diff(at, prepend=at[:1]) != 0
@@ -131,7 +148,11 @@ def _with_drawn(
         if negatives.repeats:
             own = own[seconds[every] == at[begin]]
         drawn[begin:end] = negatives.draw(
-            users[events[begin]], own, items[events[begin:end]], at[begin:end]
+            users[events[begin]],
+            own,
+            items[events[begin:end]],
+            at[begin:end],
+            None if lists is None else lists[begin:end],
         )
     place, number = np.nonzero(drawn)  # 0 where nothing could be drawn
     source = np.concatenate([np.arange(len(rows)), positive[place]])
@@ -190,7 +211,7 @@ def request_rows(block: Block, schema: Schema, rows_of: RowsOf, role: str) -> pa
             schema.user: block.column(USER_ROW)[begin],
             **{n: spans(pa.array(v), ends - lengths, ends) for n, v in targets.items()},
             TIME: block.column(SECONDS)[rows[kept]][ends - lengths],
-            **_lists(block, rows_of.requested, shown, begin, end),
+            **histories_of(block, rows_of.requested, shown, begin, end),
         }
     )
 
@@ -199,7 +220,7 @@ def serving_rows(block: Block, rows_of: RowsOf) -> pa.Table:
     """One row a user: USER_ROW, and lists of all events."""
     everything = np.ones(block.rows.num_rows, dtype=bool)
     begin, end = block.starts[:-1], block.starts[1:]
-    lists = _lists(block, rows_of.requested, everything, begin, end)
+    lists = histories_of(block, rows_of.requested, everything, begin, end)
     return pa.table({USER_ROW: block.column(USER_ROW)[begin], **lists})
 
 
@@ -292,27 +313,3 @@ def _moments(block: Block, delay: int = 0) -> np.ndarray:
     new[block.starts[:-1]] = True
     first = np.flatnonzero(new)
     return np.repeat(first, np.diff(np.append(first, len(seconds))))
-
-
-def _lists(
-    block: Block,
-    histories: Mapping[str, tuple[str, ...]],
-    shown: np.ndarray,
-    begin: np.ndarray,
-    end: np.ndarray,
-    length: int | None = None,
-) -> dict[str, pa.Array]:
-    """Each history of m requests, the i-th made of the `shown` [n] rows begin[i] to end[i] of the
-    block, or the last `length` of them; and the seconds beside it."""
-    lists: dict[str, pa.Array] = {}
-    for name in histories:
-        limited = member_of(name) in block.rows.column_names
-        kept = shown & block.column(member_of(name)) if limited else shown
-        before = np.concatenate([[0], np.cumsum(kept)])  # kept rows before each row
-        first, last = before[begin], before[end]
-        if length is not None:
-            first = np.maximum(first, last - length)
-        for column, source in ((name, ITEM_ROW), (time_of(name), SECONDS)):
-            values = block.rows.column(source).filter(pa.array(kept)).combine_chunks()
-            lists[column] = spans(values, first, last)
-    return lists

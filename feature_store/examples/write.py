@@ -40,12 +40,13 @@ from feature_store.examples.encode import (
     item_texts,
     raw_side,
 )
+from feature_store.examples.listed import PREFIX, ListsOf
 from feature_store.examples.row_groups import RowGroups
 from feature_store.examples.rows import event_rows, request_rows, sequence_rows, serving_rows
 from feature_store.examples.spec import MADE_FROM, ExamplesSummary, RowsOf
 from feature_store.labels import NegativesConfig
 from feature_store.money import last_known
-from feature_store.negatives import DrawnNegatives
+from feature_store.negatives import DrawnNegatives, Lists
 from feature_store.protocols import LEARNT, SHOWN, TRAIN
 from feature_store.schema import Schema
 from feature_store.splits import Split
@@ -72,6 +73,7 @@ def write_examples(
     base: Mapping[str, Vocabulary] | None = None,
     made_from: Mapping[str, Any] | None = None,
     negatives: NegativesConfig | None = None,
+    lists: Lists | None = None,
 ) -> ExamplesSummary:
     """Write the examples of a split; the folder appears whole or not at all.
 
@@ -84,7 +86,8 @@ def write_examples(
 
     To go on from an earlier training: with `since` only events from that moment (UTC) on are
     trained on, and earlier ones are history; `base` holds vocabularies whose ids keep their rows.
-    `negatives` puts rows of drawn items beside the positives of labelled rows.
+    `negatives` puts rows of drawn items beside the positives of labelled rows, and `lists` finds
+    what they are drawn from where they ask for lists.
     `made_from` (JSON) appears together with the examples, and says whether they are still right.
 
     Raises:
@@ -98,8 +101,9 @@ def write_examples(
         vocabularies = fit_vocabularies(engine, split, catalogue, base or {})
         for table, vocabulary in vocabularies.items():
             vocabulary.save(aside / "vocabulary" / vocabulary_file(table))
-        lists, positives = rows_of.requested, rows_of.positives
-        events = encode_events(engine, split, catalogue, vocabularies, lists, positives)
+        asked = {} if lists is None else {PREFIX + n: of for n, of in lists.histories.items()}
+        held, positives = {**rows_of.requested, **asked}, rows_of.positives
+        events = encode_events(engine, split, catalogue, vocabularies, held, positives)
         train = events.filter(events[ROLE].isin(train_roles))
         raw_users = raw_side(schema, "user", catalogue, vocabularies)
         users = encode_side(raw_users, schema, "user", vocabularies)
@@ -114,12 +118,18 @@ def write_examples(
             user=train[USER_ROW], item=train[ITEM_ROW], time=train[SECONDS]
         )
         _copy(engine, interactions, aside / "interactions.parquet", _INTERACTIONS_A_GROUP)
+        features = users.drop_columns([schema.user])
+        lists_of = None
+        if lists is not None:
+            known = np.flatnonzero(np.asarray(items[KNOWN_EVENTS]))
+            find = lists.open(schema, vocabularies, known[known > 0])
+            lists_of = ListsOf(find, asked, schema, features)
         rows = _Rows(
             engine=engine,
             schema=schema,
             rows_of=rows_of,
             context=context_of(schema),
-            users=users.drop_columns([schema.user]),
+            users=features,
             raw_users=raw_users,
             items=vocabularies[schema[schema.item].table_name],
             folder=aside,
@@ -127,6 +137,7 @@ def write_examples(
             history_length=history_length,
             since=_stamp(since),
             negatives=_sampler(engine, events, schema, vocabularies, negatives),
+            lists_of=lists_of,
             grows=split.grows,
         ).write(events)
         summary = ExamplesSummary(
@@ -214,6 +225,7 @@ class _Rows:
     history_length: int
     since: int | None
     negatives: DrawnNegatives | None
+    lists_of: ListsOf | None
     grows: bool
 
     def write(self, events: ir.Table) -> dict[str, int]:
@@ -263,6 +275,7 @@ class _Rows:
                 since=since,
                 delay=self.rows_of.delay if of_train else 0,
                 negatives=self.negatives,
+                lists_of=self.lists_of,
             )
         if of_train:
             return sequence_rows(block, self.schema, self.rows_of, self.train_roles, since)

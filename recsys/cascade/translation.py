@@ -7,16 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from feature_store.schema import Schema
+from feature_store.vocabulary import Vocabulary
 from recsys.data.batch import Batch
-from recsys.data.examples import Examples
 from recsys.inputs import Bag, History, Id, Input, Number, Times
+
+
+class Known(Protocol):
+    """What knows ids by features: examples, or what is to become some."""
+
+    @property
+    def schema(self) -> Schema: ...
+
+    def vocabulary(self, feature: str) -> Vocabulary: ...
 
 
 class Translation(nn.Module):
@@ -39,7 +49,7 @@ class Translation(nn.Module):
         self.register_buffer("back", back, persistent=False)
 
     @classmethod
-    def between(cls, own: Examples, part: Examples, features: Iterable[str]) -> Self:
+    def between(cls, own: Known, part: Known, features: Iterable[str]) -> Self:
         """Of some features' vocabularies and the items'."""
         item, tables, back = own.schema.item, {}, None
         for feature in dict.fromkeys([item, *features]):

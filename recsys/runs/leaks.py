@@ -10,24 +10,30 @@ from feature_store.engine import Engine
 from feature_store.errors import DataError
 from feature_store.progress import stage
 from feature_store.protocols import TEST, GlobalTime
-from feature_store.splits import make_split
+from feature_store.splits import Split, make_split
 from recsys.config import RunConfig
 from recsys.data.examples import Examples
-from recsys.runs.prepare import open_log
+from recsys.runs.log import open_log
 
 # settings of a protocol that change what is ranked, and no event's role
 _NO_ROLES = {f"split.{name}" for name in ("seen", "candidates", "sampled_candidates", "cold_users")}
 
 
 def check_not_learnt(
-    config: RunConfig, examples: Examples, name: str, part: RunConfig, learnt: Examples
+    config: RunConfig,
+    examples: Examples | Split,
+    name: str,
+    part: RunConfig,
+    learnt: Examples,
 ) -> None:
-    """Raises DataError where a part of the cascade was trained on test events of its protocol.
+    """Raises DataError where a part, of the option `name`, was trained on test events of the run's
+    protocol, which its examples have, or the split that they are made of.
 
     Equal settings of the roles say that it was not. Others are compared event by event; where the
     test begins at a moment, nothing from then on may have been learned.
     """
-    if _roles(examples.summary.parts) == _roles(learnt.summary.parts):
+    here = examples if isinstance(examples, Split) else examples.summary
+    if _roles(here.parts) == _roles(learnt.summary.parts):
         return
     with (
         stage(f"look whether {name} has learned what is asked for"),
@@ -47,7 +53,7 @@ def check_not_learnt(
     if count:
         raise DataError(
             f"{name}: {part.folder} was trained on {count:,} events that are the test here "
-            f"({learnt.summary.protocol}, and here {examples.summary.protocol}): split its run as "
+            f"({learnt.summary.protocol}, and here {here.protocol}): split its run as "
             "this one"
         )
 

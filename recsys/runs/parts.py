@@ -88,6 +88,23 @@ def check_lists(config: RunConfig, name: str, part: RunConfig, read: Iterable[st
             )
 
 
+def histories_learnt(config: RunConfig, name: str, part: RunConfig) -> dict[str, tuple[str, ...]]:
+    """The lists of a request to a part, by name: which types of the run's events they hold, none
+    for all. Raises ConfigError where the run leaves out events that the part has learned from."""
+    here = _Events(frozenset(config.split.event_types), config.split.min_label)
+    histories = {}
+    for key, types in part.rows_of.requested.items():
+        there = _Events(_types(types, part.split.event_types), part.split.min_label)
+        missing = here.types and not (there.types and there.types <= here.types)
+        if missing or there.least != here.least:
+            raise ConfigError(
+                f"{name}: {part.folder} has learned from lists {key!r} of {there}, and this run "
+                f"has {here}: set split.event_types and split.min_label alike"
+            )
+        histories[key] = () if there.types == here.types else tuple(sorted(there.types))
+    return histories
+
+
 def _types(of_list: tuple[str, ...], kept: tuple[str, ...]) -> frozenset[str]:
     """Event types in a list; none for all."""
     if not of_list or not kept:

@@ -9,10 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from feature_store.catalogue import Catalogue
 from feature_store.durable import restore, staged
 from feature_store.engine import Engine
-from feature_store.event_log import EventLog
 from feature_store.examples import MADE_FROM, write_examples
 from feature_store.file_names import original_name
 from feature_store.progress import stage
@@ -23,14 +21,10 @@ from recsys.data.examples import Examples
 from recsys.distributed import Group
 from recsys.runs.asked_of_log import check_log
 from recsys.runs.folder import PhaseFolder, RunFolder
+from recsys.runs.log import open_log
+from recsys.runs.negatives import lists_fingerprint, open_lists
 from recsys.runs.parts import rows_of
 from recsys.runs.phases import Phase, phases_of, start_of
-
-
-def open_log(config: RunConfig) -> tuple[EventLog, Catalogue]:
-    """The run's event log and catalogue. Raises DataError when it was not ingested."""
-    log = EventLog.open(config.store_folder)
-    return log, Catalogue(log.folder, log.schema)
 
 
 def prepare(config: RunConfig, phase: Phase | None = None, *, fresh: bool = False) -> Examples:
@@ -40,7 +34,8 @@ def prepare(config: RunConfig, phase: Phase | None = None, *, fresh: bool = Fals
     on them stays right. A `fresh` training numbers all ids anew, but for those of the phase that
     it starts from.
 
-    Raises ConfigError for columns that the log does not have.
+    Raises ConfigError for columns that the log does not have, and as
+    `recsys.runs.negatives.open_lists` where negatives are drawn from lists.
     """
     phase = phase or phases_of(config.trainer)[0]
     files = RunFolder(config.folder).phase(phase.name)
@@ -51,11 +46,13 @@ def prepare(config: RunConfig, phase: Phase | None = None, *, fresh: bool = Fals
     base = _known_ids(config, phase, files, fresh)
     rows = rows_of(config)
     labels = config.labels if rows.labels else None
+    lists = lists_fingerprint(labels)
     wanted = {
         "log": log.fingerprint,
         "catalogue": catalogue.fingerprint,
         "split": config.split.model_dump(mode="json"),
         "labels": labels.model_dump(mode="json") if labels else None,
+        "lists": lists,
         "since": config.trainer.since.isoformat() if config.trainer.since else None,
         "rows_of": asdict(rows),
         "history_length": getattr(config.model, "max_length", 50),
@@ -64,9 +61,10 @@ def prepare(config: RunConfig, phase: Phase | None = None, *, fresh: bool = Fals
     if not _holds(files.examples, wanted, fresh, base):
         log.check()  # the engine does not look at checksums
         with stage(f"write the examples to {phase.name} on"), Engine(config.engine) as engine:
+            split = make_split(engine, log, config.split, labels, lists)
             write_examples(
                 engine,
-                make_split(engine, log, config.split, labels),
+                split,
                 catalogue,
                 files.examples,
                 rows_of=rows,
@@ -76,6 +74,7 @@ def prepare(config: RunConfig, phase: Phase | None = None, *, fresh: bool = Fals
                 base=base,
                 made_from=wanted,
                 negatives=labels.negatives if labels else None,
+                lists=open_lists(config, split, labels, prepare),
             )
     return Examples(files.examples)
 
@@ -139,10 +138,12 @@ def _holds(
         return False
     if not isinstance(made_from, dict):
         return False
-    if not fresh:  # whatever they were made from, their own ids are the ones to keep
-        made_from, wanted = (
-            {key: value for key, value in tree.items() if key != "base"}
-            for tree in (made_from, wanted)
-        )
+    # whatever they were made from, their own ids are the ones to keep; and a run whose lists they
+    # were drawn from may be gone
+    left = {"base": not fresh, "lists": wanted["lists"] is None}
+    made_from, wanted = (
+        {key: value for key, value in tree.items() if not left.get(key)}
+        for tree in (made_from, wanted)
+    )
     same: bool = made_from == json.loads(json.dumps(wanted))
     return same and _continues(folder / "vocabulary", base)

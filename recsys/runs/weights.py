@@ -31,6 +31,14 @@ def training_of(files: RunFolder) -> str | None:
     return _digest(_timeless(json.loads(files.training_record.read_text())))
 
 
+def identity_of(files: RunFolder) -> str | None:
+    """Sixteen hex digits over a run's training and the options that decide what it has learned,
+    which tell it from others wherever it lies; None where there is no run."""
+    if not files.config.exists():
+        return None
+    return _digest([_learnt(files), training_of(files)])
+
+
 def of_other_weights(folder: Path, about: About) -> str | None:
     """What to know of a run's bundle where the run was trained again since; None where all is
     well."""

@@ -19,7 +19,7 @@ from feature_store.engine import Engine, EngineConfig
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.examples import RowsOf, write_examples
-from feature_store.labels import LabelConfig, NegativesConfig, TaskConfig
+from feature_store.labels import LabelConfig, ListsConfig, NegativesConfig, TaskConfig
 from feature_store.negatives import DrawnNegatives, log_draws
 from feature_store.schema import Feature, Schema
 from feature_store.splits import GlobalTime, make_split
@@ -73,6 +73,41 @@ def test_no_own_item_none_of_later_and_the_same_by_any_numbers(
     rows = renumbered[own - 1]
     again = drawer(config, first, events, renumbered).draw(3, rows, rows, seconds)
     np.testing.assert_array_equal(again, np.append(0, renumbered)[made])
+
+
+@given(data=st.data(), share=st.sampled_from([0.01, 0.5, 1.0]))
+def test_of_lists_each_known_item_that_is_not_the_users_own(
+    data: st.DataObject, share: float
+) -> None:
+    """The first two of four with a half; where none is left, and beyond those, as without lists."""
+    first = data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=12))
+    item = st.integers(1, len(first))
+    own = np.array(data.draw(st.lists(item, min_size=1, max_size=4)))
+    seconds = np.array(data.draw(st.lists(st.integers(0, 6), min_size=len(own), max_size=len(own))))
+    of_row = st.lists(st.integers(0, len(first)), min_size=6, max_size=6)
+    lists = np.array(data.draw(st.lists(of_row, min_size=len(own), max_size=len(own))))
+    config = NegativesConfig(
+        per_positive=4, lists=ListsConfig(run=Path("of"), share=share), drawn="popularity"
+    )
+    draws = drawer(config, first, [1] * len(first))
+    plain = draws.draw(3, own, own, seconds)
+    made = draws.draw(3, own, own, seconds, lists)
+    listed = {0.01: 1, 0.5: 2, 1.0: 4}[share]
+    for second, items, without, listing in zip(seconds, made, plain, lists, strict=True):
+        possible = {i for i in listing.tolist() if i and first[i - 1] < second} - set(own.tolist())
+        of_list = listed if possible else 0
+        assert set(items[:of_list].tolist()) <= possible
+        assert items[of_list:].tolist() == without[of_list:].tolist()
+
+
+def test_items_of_a_list_are_drawn_alike_wherever_they_stand() -> None:
+    config = NegativesConfig(per_positive=5, lists=ListsConfig(run=Path("of")))
+    made = drawer(config, [0] * 6, [9] * 6)
+    own, lists = np.array([3]), np.array([[2, 3, 6, 0, 5]])
+    items = [made.draw(user, own, own, np.array([9]), lists) for user in range(1, 1500)]
+    counts = np.bincount(np.concatenate(items).ravel(), minlength=7)
+    assert counts[[2, 5, 6]].sum() == counts.sum()
+    assert chisquare(counts[[2, 5, 6]]).pvalue > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -199,6 +234,10 @@ def test_rules_about_labels_need_labels(tmp_path: Path) -> None:
     assert "labels.negatives" not in LabelConfig().parts()  # older fingerprints stay right
     drawn = LabelConfig(negatives=NegativesConfig()).parts()["labels.negatives"]
     assert drawn == {"per_positive": 4, "drawn": "uniform", "exponent": 1.0, "seed": 0}
+    lists = ListsConfig(run=Path("runs/x"))
+    listed = LabelConfig(negatives=NegativesConfig(lists=lists)).parts("1f2e")
+    of_lists = {"run": "1f2e", "budget": 100, "share": 1.0}  # whose they are, wherever they lie
+    assert listed["labels.negatives"] == {**drawn, "lists": of_lists}
 
 
 def test_drawn_items_have_no_further_labels(tmp_path: Path) -> None:
@@ -249,3 +288,14 @@ def test_draws_are_undone(drawn: Literal["uniform", "popularity"]) -> None:
     undone = np.log(counts / beside) + log_draws(config, counts)
     share = counts / counts.sum()
     assert undone == pytest.approx(np.log(share / (1 - share)), abs=0.25)
+
+
+def test_draws_from_lists_are_undone_of_their_items() -> None:
+    """A quarter of eight draws from lists of ten: two tenths of each, beside six of all forty."""
+    lists = ListsConfig(run=Path("of"), budget=10, share=0.25)
+    events = np.full(40, 7)
+    both = log_draws(NegativesConfig(per_positive=8, lists=lists), events)
+    assert both == pytest.approx(np.full(40, np.log(2 / 10 + 6 / 40)))
+    short = ListsConfig(run=Path("of"), budget=100)  # of all there are
+    alone = log_draws(NegativesConfig(per_positive=8, lists=short), events)
+    assert alone == pytest.approx(np.full(40, np.log(8 / 40)))
