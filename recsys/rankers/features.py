@@ -26,6 +26,7 @@ from recsys.embeddings.options import EmbeddingsConfig
 from recsys.embeddings.tables import Embeddings
 from recsys.inputs import History
 from recsys.layers.place_bias import PlaceBias
+from recsys.layers.repeats import newest_ranks, repeats
 from recsys.layers.standardise import Standardise
 from recsys.model import Loss
 from recsys.objectives.listwise import list_softmax
@@ -45,6 +46,11 @@ def vectors_of(history: str) -> str:
 def item_rows_of(history: str) -> str:
     """The name in a state of the item rows of a history."""
     return f"{history}.rows"
+
+
+def ranks_of(history: str) -> str:
+    """The name in a state of how new the items of a history are."""
+    return f"{history}.ranks"
 
 
 class FeatureOptions(ModelConfig):
@@ -102,6 +108,16 @@ class HistoryRankerOptions(FeatureOptions):
         {HISTORY: HistoryOptions()},
         min_length=1,
         description="Histories by name, such as one of clicks and one of purchases.",
+    )
+
+
+class RepeatsOptions(HistoryRankerOptions):
+    """Options of rankers that may be told what a history holds already."""
+
+    repeats: bool = Field(
+        False,
+        description="Say beside each history how often and how lately it holds the item that is "
+        "asked for: what people come back to need not be learned item by item.",
     )
 
 
@@ -237,6 +253,15 @@ class FeatureRanker(Ranker):
         """What is kept of requests: by default all, which is REQUEST [B, R] and, of each history,
         `vectors_of` it [B, L, I] and `item_rows_of` it [B, L], which are 0 where it is padded."""
         return state
+
+    def with_ranks(self, state: State) -> State:
+        """A state and, for `repeats_in`, how new the items of each history are."""
+        rows = {h.name: state[item_rows_of(h.name)] for h in self.histories}
+        return {**state, **{ranks_of(name): newest_ranks(of) for name, of in rows.items()}}
+
+    def repeats_in(self, history: str, state: State) -> Tensor:
+        """How often and how lately a history holds the items that are asked for [B, M, REPEATS]."""
+        return repeats(state[ITEMS], state[item_rows_of(history)], state[ranks_of(history)])
 
     def encode(self, inputs: dict[str, Tensor]) -> State:
         """What `digest` keeps."""

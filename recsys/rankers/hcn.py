@@ -18,13 +18,15 @@ from recsys.inputs import Input
 from recsys.layers.deep import deep_network
 from recsys.layers.interests import HCN as Extractor
 from recsys.layers.interests import newest_first
+from recsys.layers.repeats import REPEATS
 from recsys.model import Loss
 from recsys.options import changed
 from recsys.rankers.base import State
 from recsys.rankers.features import (
+    ITEMS,
     REQUEST,
     FeatureRanker,
-    HistoryRankerOptions,
+    RepeatsOptions,
     item_rows_of,
     vectors_of,
 )
@@ -33,7 +35,7 @@ _CHUNK = 65_536  # items whose vectors are made at a time
 _INTERESTS = "interests"
 
 
-class HCNConfig(HistoryRankerOptions):
+class HCNConfig(RepeatsOptions):
     """After Yuan et al., "Hierarchical multi-interest co-network for coarse-grained ranking", 2022:
     interests of long and short histories, and a product with each item."""
 
@@ -51,7 +53,7 @@ class HCNConfig(HistoryRankerOptions):
     )
 
     search_space: ClassVar[dict[str, dict[str, Any]]] = {
-        **HistoryRankerOptions.search_space,
+        **RepeatsOptions.search_space,
         "interests": {"choices": [2, 4, 8]},
     }
 
@@ -75,7 +77,8 @@ class Teacher(Protocol):
 
 class HCN(FeatureRanker):
     """`(u_0 + sum_k a_k u_k) . e_i + b_i`: u_k are interests by `recsys.layers.interests.HCN`, u_0
-    is what the request says, `a = softmax_k(u_k . e_i)`, and e_i, b_i are an item's alone.
+    is what the request says, `a = softmax_k(u_k . e_i)`, and e_i, b_i are an item's alone. With
+    `repeats` there is added what is linear in how often and how lately histories hold the item.
 
     The paper's equations are not public; this is a reading of its abstract.
     """
@@ -103,6 +106,9 @@ class HCN(FeatureRanker):
                 for history in self.histories
             }
         )
+        self.again: nn.Linear | None = None
+        if config.repeats:
+            self.again = nn.Linear(REPEATS * len(self.histories), tasks, bias=False)
         self.register_buffer("_frozen", None, persistent=False)
         self._taught = config.taught
         self._teachers: tuple[Teacher, ...] = ()  # no modules: their weights are not its own
@@ -138,17 +144,30 @@ class HCN(FeatureRanker):
             places = positions.unsqueeze(2).expand(-1, -1, vectors.shape[2])
             events = self.event(vectors.gather(1, places)) * kept.unsqueeze(2)
             interests.append(self.extractors[f"of_{history.name}"](events, kept).vectors)
-        return {_INTERESTS: torch.cat(interests, dim=1)}
+        digested = {_INTERESTS: torch.cat(interests, dim=1)}
+        if self.again is None:
+            return digested
+        of_items = [item_rows_of(history.name) for history in self.histories]
+        return self.with_ranks({**digested, **{name: state[name] for name in of_items}})
 
     def rate(self, state: State, items: Tensor) -> Tensor:
         """Logits [B, M, tasks]."""
-        return self._rated(state[_INTERESTS], self.item_tower(items))
+        return self._answered(state, self.item_tower(items))
 
     def score(self, state: State, items: Tensor) -> Tensor:
         """Logits [B, M, tasks] of item rows [B, M]; of a frozen ranker by vectors made before."""
         if self._frozen is None:
             return super().score(state, items)
-        return self._rated(state[_INTERESTS], F.embedding(items, self._frozen))
+        return self._answered({**state, ITEMS: items}, F.embedding(items, self._frozen))
+
+    def _answered(self, state: State, items: Tensor) -> Tensor:
+        """Logits [B, M, tasks] of what the tower made of the items [B, M, tasks * (D + 1)]."""
+        logits = self._rated(state[_INTERESTS], items)
+        if self.again is None:
+            return logits
+        repeated = [self.repeats_in(history.name, state) for history in self.histories]
+        again: Tensor = self.again(torch.cat(repeated, dim=2))
+        return logits + again
 
     def _rated(self, interests: Tensor, items: Tensor) -> Tensor:
         """Logits [B, M, tasks] of interests [B, 1 + K, D] and what the tower made of the items

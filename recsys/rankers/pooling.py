@@ -11,30 +11,24 @@ from torch import Tensor
 from recsys.data.examples import Examples
 from recsys.embeddings.options import EmbeddingsConfig
 from recsys.layers.deep import Activation
-from recsys.layers.repeats import REPEATS, newest_ranks, repeats
+from recsys.layers.repeats import REPEATS
 from recsys.rankers.base import State
 from recsys.rankers.features import (
-    ITEMS,
     REQUEST,
     FeatureOptions,
     FeatureRanker,
-    HistoryRankerOptions,
+    RepeatsOptions,
     item_rows_of,
     vectors_of,
 )
 from recsys.rankers.top import TopOptions, columns_of_top, top_network
 
 
-class InterestOptions(TopOptions, HistoryRankerOptions):
+class InterestOptions(TopOptions, RepeatsOptions):
     """Options of rankers that make one vector of a history, and a deep network of all."""
 
     activation: Activation = Field(
         "relu", description="Between layers; dice adapts to the distribution of its inputs."
-    )
-    repeats: bool = Field(
-        False,
-        description="Say beside each history how often and how lately it holds the item that is "
-        "asked for: what people come back to need not be learned item by item.",
     )
 
 
@@ -42,11 +36,6 @@ class PoolingConfig(InterestOptions):
     """The base model of Zhou et al., "Deep interest network", KDD 2018."""
 
     name: Literal["pooling"] = "pooling"
-
-
-def _ranks_of(history: str) -> str:
-    """The name in a state of how new the items of a history are."""
-    return f"{history}.ranks"
 
 
 class Pooling(FeatureRanker):
@@ -79,10 +68,7 @@ class Pooling(FeatureRanker):
 
     def digest(self, state: State) -> State:
         """All of it and, for repeats, how new the items of each history are."""
-        if not self.repeats:
-            return state
-        rows = {h.name: state[item_rows_of(h.name)] for h in self.histories}
-        return {**state, **{_ranks_of(name): newest_ranks(of) for name, of in rows.items()}}
+        return self.with_ranks(state) if self.repeats else state
 
     def rate(self, state: State, items: Tensor) -> Tensor:
         """Logits [B, M, tasks]."""
@@ -91,7 +77,6 @@ class Pooling(FeatureRanker):
             keys, kept = state[vectors_of(history.name)], state[item_rows_of(history.name)] != 0
             parts.append(self.interest(history.name, items, keys, kept))
             if self.repeats:
-                rows, ranks = state[item_rows_of(history.name)], state[_ranks_of(history.name)]
-                parts.append(repeats(state[ITEMS], rows, ranks))
+                parts.append(self.repeats_in(history.name, state))
         logits = self.deep(torch.cat(parts, dim=2).flatten(0, 1))
         return logits.unflatten(0, items.shape[:2])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from conformance import batch_from, fresh, rows_of, small
@@ -53,6 +55,27 @@ def test_an_item_is_judged_by_the_interests_that_it_suits(planted: dict[Shape, E
     share = torch.tensor([3.0, 1.0]).softmax(0)
     expected = 0.5 + (share * torch.tensor([3.0, 1.0])).sum() + 0.25
     torch.testing.assert_close(ranker._rated(interests, item).flatten(), expected.reshape(1))
+
+
+@torch.no_grad()
+def test_what_is_had_already_adds_to_a_logit(planted: dict[Shape, Examples]) -> None:
+    """Of a history 5, 7, 5: log(1 + count), whether it is there, one over its rank from the newest,
+    weighed 2, 3 and 4; frozen or not."""
+    examples = planted["labelled"]
+    ranker: HCN = fresh(small("hcn", repeats=True), examples).eval()
+    assert ranker.again is not None
+    batch = batch_from(ranker, rows_of(ranker, examples).slice(0, 1))
+    inputs = ranker.inputs_of(batch) | {"history": torch.tensor([[5, 7, 5]])}
+    items = torch.tensor([[5, 6, 7]])
+    told = {}
+    for weights in ([0.0, 0.0, 0.0], [2.0, 3.0, 4.0]):
+        ranker.again.weight.copy_(torch.tensor([weights]))
+        told[weights[0]] = ranker.score(ranker.encode(inputs), items)
+        torch.testing.assert_close(ranker.logits(inputs, items), told[weights[0]])
+    added = [2 * math.log(3) + 3 + 4, 0.0, 2 * math.log(2) + 3 + 4 / 2]
+    torch.testing.assert_close((told[2.0] - told[0.0])[0, :, 0], torch.tensor(added))
+    ranker.freeze()
+    torch.testing.assert_close(ranker.score(ranker.encode(inputs), items), told[2.0])
 
 
 def logits_of(ranker: Ranker, batch: Batch) -> torch.Tensor:
