@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,6 +20,13 @@ def score(
     task: Annotated[
         str | None, typer.Option(help="Which of the ranker's tasks; by default the first.")
     ] = None,
+    expect: Annotated[
+        Literal["revenue", "profit"] | None,
+        typer.Option(
+            help="Add what a row is expected to bring: its probability times its price, "
+            "or that less its cost."
+        ),
+    ] = None,
     form: Format = None,
     require_signature: Signed = None,
     out: Out = None,
@@ -33,7 +40,7 @@ def score(
 
     scorer = Scorer.open(bundle_in(folder), signed_by=require_signature)
     warn_of_other_weights(folder, scorer.record.about)
-    scored = scorer.score_table(read_requests(requests), task or scorer.tasks[0])
+    scored = scorer.score_table(read_requests(requests), task or scorer.tasks[0], expect)
     if out is not None:
         write_answers(scored, out)
     else:

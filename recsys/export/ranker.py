@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ from recsys.serving.bundle import Bundle
 from recsys.serving.explainer import CONCEPTS, REASONS, Explainer
 from recsys.serving.golden import EXPECTED_BIAS, EXPECTED_CONTRIBUTIONS, GOLDEN, expected_of
 from recsys.serving.manifest import About, RankerRecord
-from recsys.serving.scorer import PROGRAM, Scorer
+from recsys.serving.scorer import COSTS, PRICES, PROGRAM, Scorer
 
 
 class _Program(nn.Module):
@@ -105,6 +106,10 @@ class RankerExport:
             inputs = ranker.inputs_of(batch)
             requests = _with_reasons(requests, trusted.explain(inputs, items))
         write_parquet(requests, folder / GOLDEN)
+        money = {PRICES: examples.last_prices, COSTS: examples.last_costs}
+        for name, of_items in money.items():
+            if of_items is not None:
+                np.save(folder / name, of_items.numpy())
         layout = getattr(getattr(ranker, "embeddings", None), "layout", None)
         return RankerRecord(
             about=self.about,
@@ -117,6 +122,8 @@ class RankerExport:
             tasks=ranker.tasks,
             calibrated=isinstance(ranker, Calibrated),
             explains=bool(ranker.concepts),
+            priced=money[PRICES] is not None,
+            costed=money[COSTS] is not None,
         )
 
     def verify(self, bundle: Bundle, name: str) -> None:

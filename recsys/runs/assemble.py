@@ -22,6 +22,7 @@ from recsys.data.examples import Examples
 from recsys.evaluation.columns import category_feature
 from recsys.inputs import History
 from recsys.lists.funnel import Diversity
+from recsys.lists.worth import worth
 from recsys.model import Model
 from recsys.rankers.base import Ranker
 from recsys.retrievers.base import Retriever
@@ -119,10 +120,8 @@ def worth_of(order_by: OrderBy, examples: Examples) -> Tensor | None:
     if order_by == "probability":
         return None
     prices = _known(examples.last_prices, "price", order_by)
-    if order_by == "revenue":
-        return prices
-    costs = _known(examples.last_costs, "cost", order_by)
-    return torch.where((costs > 0) & (prices > 0), prices - costs, 0.0)
+    costs = _known(examples.last_costs, "cost", order_by) if order_by == "profit" else None
+    return worth(order_by, prices, costs)
 
 
 def _known(values: Tensor | None, what: str, order_by: OrderBy) -> Tensor:
@@ -131,7 +130,7 @@ def _known(values: Tensor | None, what: str, order_by: OrderBy) -> Tensor:
             f"cascade.order_by = '{order_by}' needs a {what} of items, and this log has none: name "
             f"its column with the {what} role"
         )
-    return values.double()
+    return values
 
 
 def _diversity(options: CascadeConfig, examples: Examples) -> Diversity | None:

@@ -154,6 +154,8 @@ class RankerRecord(_Part):
     explains: bool = Field(
         False, description="Whether `reasons.pt2` says what concepts contribute to a logit."
     )
+    priced: bool = Field(False, description="Whether `prices.npy` holds prices of items.")
+    costed: bool = Field(False, description="Whether `costs.npy` holds what they cost the seller.")
 
 
 class GeneratorStage(_Frozen):

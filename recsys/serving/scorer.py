@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 from feature_store.columns import LABEL
 from feature_store.errors import DataError
 from feature_store.parquet import read_parquet
-from recsys.inputs import Id, Requests
+from recsys.inputs import Id, Number, Requests
+from recsys.lists.worth import Worth, worth
 from recsys.serving.answering import Answering
 from recsys.serving.bundle import Bundle
 from recsys.serving.golden import GOLDEN, TOLERANCE, expected_of
@@ -18,6 +20,13 @@ from recsys.serving.manifest import RankerRecord
 from recsys.serving.requests import by_names_of_log, frame_of, table_of
 
 PROGRAM, PROBABILITY = "ranker.pt2", "probability"
+PRICES, COSTS = "prices.npy", "costs.npy"
+"""The last known ones of every item row [N], 0 where there is none."""
+
+
+def expected_column(what: Worth) -> str:
+    """The column of an expected revenue or profit."""
+    return f"expected_{what}"
 
 
 class Scorer(Answering):
@@ -33,30 +42,78 @@ class Scorer(Answering):
         """What the ranker has logits of."""
         return self.record.tasks
 
-    def score(self, requests: pd.DataFrame | pa.Table, task: str = LABEL) -> pd.DataFrame:
+    def score(
+        self,
+        requests: pd.DataFrame | pa.Table,
+        task: str = LABEL,
+        expect: Worth | None = None,
+    ) -> pd.DataFrame:
         """`score_table` of a frame or a table, as a frame."""
-        scored = self.score_table(table_of(requests), task)
+        scored = self.score_table(table_of(requests), task, expect)
         if isinstance(requests, pd.DataFrame):  # as it came
-            return requests.assign(**{PROBABILITY: scored.column(PROBABILITY).to_numpy()})
+            made = (PROBABILITY, *([] if expect is None else [expected_column(expect)]))
+            return requests.assign(**{name: scored.column(name).to_numpy() for name in made})
         return frame_of(scored)
 
-    def score_table(self, requests: pa.Table, task: str = LABEL) -> pa.Table:
-        """The requests with a column `probability`, that of a task, in their order.
+    def score_table(
+        self, requests: pa.Table, task: str = LABEL, expect: Worth | None = None
+    ) -> pa.Table:
+        """The requests with a column `probability`, that of a task, in their order; where money is
+        to be expected, beside it `expected_revenue` or `expected_profit`: the probability times the
+        price, or that less the cost. Prices and costs are those that requests bring, in the log's
+        columns, and otherwise the last known ones; an unknown one makes a row worth 0.
 
         A request is a row with the item's id and what else the model reads; `user` and `item` may
         stand for the log's names of ids. Features of known users may be absent where their ids
         are there, others are then unknown. Raises DataError for requests without items, for columns
-        of the wrong type and for a task that the ranker was not trained on.
+        of the wrong type, for a task that the ranker was not trained on, and where money is to be
+        expected and the log has none.
         """
         if task not in self.tasks:
             raise DataError(
                 f"{self.bundle.folder} has no task {task!r}; it has: {', '.join(self.tasks)}"
             )
-        logits = self.logits(*self._pairs(requests))[:, 0, self.tasks.index(task)]
-        probability = pa.array(torch.sigmoid(logits).numpy())
-        if PROBABILITY in requests.column_names:
-            requests = requests.drop_columns([PROBABILITY])
-        return requests.append_column(PROBABILITY, probability)
+        whole, items = self._pairs(requests)
+        money = None if expect is None else self._worth(expect, whole, items)
+        logits = self.logits(whole, items)[:, 0, self.tasks.index(task)]
+        probability = torch.sigmoid(logits)
+        made = {PROBABILITY: probability}
+        if expect is not None and money is not None:
+            made[expected_column(expect)] = probability.double() * money
+        for name, values in made.items():
+            if name in requests.column_names:
+                requests = requests.drop_columns([name])
+            requests = requests.append_column(name, pa.array(values.numpy()))
+        return requests
+
+    def _worth(self, what: Worth, requests: pa.Table, items: Tensor) -> Tensor:
+        """What each request's item [B, 1] brings when it is bought [B]."""
+        schema, record = self.bundle.schema, self.record
+        if not record.priced or (what == "profit" and not record.costed):
+            lacks = "cost" if record.priced else "price"
+            raise DataError(
+                f"{self.bundle.folder} knows no {lacks} of items, which an expected {what} is made "
+                f"of: name its column with the {lacks} role in the schema of the log"
+            )
+        prices, costs = (
+            self._money(file, column, requests, items.squeeze(1)) if there else None
+            for file, column, there in (
+                (PRICES, schema.price, record.priced),
+                (COSTS, schema.cost, record.costed),
+            )
+        )
+        assert prices is not None
+        return worth(what, prices, costs)
+
+    def _money(self, file: str, column: str | None, requests: pa.Table, items: Tensor) -> Tensor:
+        """What requests say of a price or a cost [B], and where they do not what was known last."""
+        known = torch.from_numpy(np.load(self.bundle.part_file(self.part, file)))[items].double()
+        if column is None or column not in requests.column_names:
+            return known
+        told = Number(column, unknown="nan").from_requests(
+            Requests(requests, self.bundle.vocabularies_of(self.part))
+        )
+        return torch.where(told.isnan(), known, told.double())
 
     def logits(self, requests: pa.Table, items: Tensor) -> Tensor:
         """Logits [B, M, tasks] of item rows [B, M] for requests that bring all they know."""

@@ -187,8 +187,10 @@ def test_pairs_are_scored_on_the_command_line(
     assert recsys(*asked, "--out", tmp_path / "scored.parquet")[0] == 0
     found = pd.read_parquet(tmp_path / "scored.parquet")
     assert found["probability"].between(0, 1).all() and len(found) == 20
-    status, out, _ = recsys(*asked)
-    assert status == 0 and "probability" in out
+    status, out, _ = recsys(*asked, "--expect", "revenue")
+    assert status == 0 and "probability,expected_revenue" in out
+    status, _, _ = recsys(*asked, "--expect", "profit")
+    assert "knows no cost of items" in status and "\n" not in status
     status, _, _ = recsys("score", finished.folder, "--requests", tmp_path / "none.parquet")
     assert "none.parquet cannot be read" in status
     status, _, _ = recsys("recommend", finished.folder, "--user", "1")
