@@ -43,7 +43,8 @@ class Comparison:
         frame: one row a `metric` and `run`: `value` with its 95 % interval `low` to `high`; its
             `difference` against the first run, with the paired 95 % interval `difference_low` to
             `difference_high`; `p` of the test, and `p_holm`, corrected over all p in the frame.
-            NaN: there is none, as for tests of figures that are no sums over users.
+            Of rankers' figures that are no sums over users, such as AUC, it is by the draws of
+            their intervals, whatever the test. NaN: there is none, as of ECE.
     """
 
     protocol: str
@@ -136,11 +137,13 @@ def _rankers(
                 rows.loc[of_lists, "p"] = TESTS[test](lists[place], lists[0], seed=seed)
             for name in of_rows:
                 side, first = sides[place], sides[0]
-                ends_of_rows = side.minus(first, name, float(rows["difference"][name]))
-                rows.loc[name, _DIFFERENCE[1:]] = ends_of_rows
-                if name in side.sums:  # the others are no sums over users
+                difference = float(rows["difference"][name])
+                rows.loc[name, _DIFFERENCE[1:]] = side.minus(first, name, difference)
+                if name in side.sums:
                     both = side.sums[name][:, None], first.sums[name][:, None]
                     rows.loc[name, "p"] = TESTS[test](*both, seed=seed)[0]
+                else:  # no sum over users, whose values could be turned round
+                    rows.loc[name, "p"] = side.test(first, name, difference)
         rows_of_runs.append(rows)
     users = [c.summary["users"] for c in contenders if "users" in c.summary]
     return rows_of_runs, users[0] if users else 0, ()

@@ -11,6 +11,7 @@ from feature_store.errors import DataError
 from recsys.evaluation.predictions import FIGURES, Predictions
 from recsys.report.contenders import Contender
 from recsys.statistics.bootstrap import around, percentiles
+from recsys.statistics.significance import replicates_test
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,15 @@ class Side:
         else:
             low, high = percentiles(draws)
         return float(low[0]), float(high[0])
+
+    def test(self, first: Side, name: str, difference: float) -> float:
+        """The p-value of a figure's difference by those draws; of ECE there is none, whose draws do
+        not lie around it."""
+        if name == "ECE":
+            return float("nan")
+        place = FIGURES.index(name)
+        draws = (self.replicates - first.replicates)[:, [place]]
+        return float(replicates_test(np.array([difference]), draws)[0])
 
 
 def sides_of(contenders: Sequence[Contender], *, replicates: int, seed: int) -> list[Side]:

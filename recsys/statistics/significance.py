@@ -71,9 +71,23 @@ def bootstrap_test(
     observed = np.nansum(difference, axis=0) / users
     tie = _TIE * np.nansum(np.abs(difference), axis=0) / users
     draws = mean_replicates(difference, replicates=replicates, seed=seed)
-    extreme = (np.abs(draws - observed) >= np.abs(observed) - tie).sum(axis=0)
     tested = ~np.isnan(difference).all(axis=0)
-    return np.where(tested, (1 + extreme) / (1 + replicates), np.nan)
+    return np.where(tested, replicates_test(observed, draws, tie), np.nan)
+
+
+def replicates_test(
+    difference: np.ndarray, draws: np.ndarray, tie: np.ndarray | float = _TIE
+) -> np.ndarray:
+    """p-values of differences [M] of any figures, such as AUC, by `draws` [R, M] of them over
+    resampled users, as `bootstrap_test` has it: moved so that they lie around 0.
+
+    Draws that are NaN, having no positive say, are left out; NaN where all are. Distances that
+    differ by no more than `tie` are equal.
+    """
+    extreme = (np.abs(draws - difference) >= np.abs(difference) - tie).sum(axis=0)
+    drawn = (~np.isnan(draws)).sum(axis=0)
+    tested = (drawn > 0) & ~np.isnan(difference)
+    return np.where(tested, (1 + extreme) / (1 + drawn), np.nan)
 
 
 def holm(p: np.ndarray) -> np.ndarray:

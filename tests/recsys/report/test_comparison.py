@@ -398,9 +398,13 @@ def test_rankers_are_paired_by_resampled_users(tmp_path: Path) -> None:
             assert [got["difference_low"], got["difference_high"]] == pytest.approx(list(ends))
     ece = row(found, "two", "ECE")
     assert ece["difference_low"] < ece["difference"] < ece["difference_high"]
-    # only what is a sum over users can be tested by turning users' values round
+    # only what is a sum over users can be tested by turning users' values round; of the others the
+    # draws are held against the difference, and of ECE nothing
     auc, gauc, loss = (row(found, "two", name) for name in ("AUC", "GAUC", "LogLoss"))
-    assert auc["difference_low"] > 0 and np.isnan(auc["p"])
+    assert auc["difference_low"] > 0 and auc["p"] == 1 / 201 and np.isnan(ece["p"])
+    shift = row(found, "two", "Calibration")["difference"]
+    farther = (np.abs(draws[:, FIGURES.index("Calibration")] - shift) >= abs(shift)).sum()
+    assert row(found, "two", "Calibration")["p"] == pytest.approx((1 + farther) / 201) != 1 / 201
     assert gauc["p"] < 0.001 and loss["p"] < 0.001
     losses = [log_loss_of_users(of) for of in (better, first)]
     assert loss["p"] == pytest.approx(randomisation_test(*(of[:, None] for of in losses))[0])
@@ -408,6 +412,7 @@ def test_rankers_are_paired_by_resampled_users(tmp_path: Path) -> None:
     again = compare([one, ranker_folder(tmp_path / "again", {"pooling": first})]).frame
     moved = again[again["run"] == "again"][["difference", "difference_low", "difference_high"]]
     np.testing.assert_allclose(moved.to_numpy(dtype=float), 0, atol=1e-12)
+    assert set(again[(again["run"] == "again") & (again["metric"] != "ECE")]["p"]) == {1.0}
     assert found.to_dict()["runs"][1]["ranker"] == "din"
     page = write_comparison(found, tmp_path / "compared.html").read_text()
     assert "GAUC" in page and "Candidates" not in page

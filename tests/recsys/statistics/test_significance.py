@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from recsys.statistics import significance
-from recsys.statistics.significance import bootstrap_test, holm, randomisation_test
+from recsys.statistics.significance import (
+    bootstrap_test,
+    holm,
+    randomisation_test,
+    replicates_test,
+)
 
 RANDOM = np.random.default_rng(1)
 TESTS = pytest.mark.parametrize("test", [randomisation_test, bootstrap_test])
@@ -103,6 +108,14 @@ def test_chunks_of_draws_make_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     once = randomisation_test(a, b)
     monkeypatch.setattr(significance, "_CHUNK", 45 * 7)
     np.testing.assert_allclose(randomisation_test(a, b), once, atol=0.03)
+
+
+def test_draws_are_held_against_the_difference_by_hand() -> None:
+    """Of draws .3, .7 and .1 one is as far from a difference of .3 as that is from 0; of the second
+    figure all, of the third there are none."""
+    draws = np.array([[0.3, 0.0, np.nan], [0.7, 0.0, np.nan], [0.1, 0.0, np.nan], [np.nan] * 3])
+    p = replicates_test(np.array([0.3, 0.0, 0.1]), draws)
+    np.testing.assert_allclose(p, [2 / 4, 1, np.nan])
 
 
 def test_shapes_that_cannot_be_paired_are_refused() -> None:
