@@ -45,7 +45,7 @@ from recsys.export.bundle import write_bundle
 from recsys.export.ranker import RankerExport
 from recsys.export.requests import raw_requests
 from recsys.inputs import History, Id
-from recsys.rankers import RANKERS
+from recsys.rankers import RANKERS, ranker_class
 from recsys.rankers.base import Ranker
 from recsys.serving.explainer import Explainer
 from recsys.serving.files import digest
@@ -208,6 +208,32 @@ def test_its_bundle_scores_lists_as_it_does(subject: Subject) -> None:
     torch.testing.assert_close(scorer.logits(requests, items[:, order]), found[:, order])
     alone = scorer.logits(requests.slice(2, 1), items[2:3, 4:5])
     torch.testing.assert_close(alone[0, 0], found[2, 4], atol=1e-5, rtol=1e-5)
+
+
+REPEATING = [name for name in RANKERS if "repeats" in ranker_class(name).Config.model_fields]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", REPEATING)
+def test_lists_are_scored_alike_where_repeats_are_told(
+    name: str, planted: dict[Shape, Examples]
+) -> None:
+    """Each item as alone, in any order, and in training, where a third of a list was had before."""
+    examples = planted["labelled"]
+    ranker = fresh(small(name, repeats=True), examples).eval()
+    for parameter in ranker.parameters():  # some begin at 0
+        noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
+        parameter.add_(0.1 * noise)
+    table, items = lists_of(ranker, examples)
+    inputs = ranker.inputs_of(batch_from(ranker, table))
+    items[:, :3] = inputs["history"][:, -3:]
+    state, order = ranker.encode(inputs), torch.arange(items.shape[1]).flip(0)
+    lists = ranker.score(state, items)
+    torch.testing.assert_close(ranker.logits(inputs, items), lists)
+    torch.testing.assert_close(ranker.score(state, items[:, order]), lists[:, order])
+    for place in range(items.shape[1]):
+        alone = ranker.score(state, items[:, place : place + 1])
+        torch.testing.assert_close(alone[:, 0], lists[:, place])
 
 
 @torch.no_grad()
@@ -395,8 +421,9 @@ def test_every_layout_learns_and_serves(
     name: str, layout: str, planted: dict[Shape, Examples], group: Group, tmp_path: Path
 ) -> None:
     examples, recorder = planted["labelled"], Recorder()
+    repeats = {"repeats": True} if name in REPEATING and layout == "unified" else {}
     ranker = learn(
-        small(name),
+        small(name, **repeats),
         examples,
         tmp_path / "checkpoints",
         group,
@@ -407,7 +434,16 @@ def test_every_layout_learns_and_serves(
     assert recorder.epochs[-1]["loss"] < 0.95 * recorder.epochs[0]["loss"]
     weights = sum(p.numel() for n, p in ranker.named_parameters() if "embeddings" in n)
     assert weights * 4 <= 1e6 * getattr(LAYOUTS[layout], "budget_mb", 0)
-    assert_layout(export(ranker, examples, tmp_path / "bundle"), layout, 3)
+    scorer = export(ranker, examples, tmp_path / "bundle")
+    assert_layout(scorer, layout, 3)
+    if repeats:  # a third of each list was had before
+        table, items = lists_of(ranker, examples)
+        inputs = ranker.inputs_of(batch_from(ranker, table))
+        items[:, :3] = inputs["history"][:, -3:]
+        requests = raw_requests(examples, table, (*ranker.inputs, Id(ranker.item)))
+        with torch.no_grad():
+            expected = ranker.score(ranker.encode(inputs), items)
+        torch.testing.assert_close(scorer.logits(requests, items), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_tables_lie_by_feature_unless_asked_otherwise(subject: Subject) -> None:
