@@ -44,6 +44,16 @@ def is_label(column: str) -> bool:
     return column == LABEL or column.startswith(_OF_TASK)
 
 
+def compared_of(number: str, way: str) -> str:
+    """The column of how a number is beside those of its list, such as `price#rank`."""
+    return f"{number}#{way}"
+
+
+def is_compared(column: str) -> bool:
+    """Whether it holds such a thing."""
+    return "#" in column and not is_label(column)
+
+
 def time_of(history: str) -> str:
     """The column beside a history of when its events were, such as `history_time`."""
     return f"{history}_{TIME}"

@@ -21,7 +21,7 @@ TRAINING_STACK = ("torchrec", "fbgemm_gpu")
 FLOORS = {
     "feature_store": (
         ("errors", "columns", "file_names", "hashing", "ids", "options", "progress"),
-        ("times", "parquet"),
+        ("times", "parquet", "in_lists"),
         ("schema", "conform", "durable", "engine", "vocabulary"),
         ("event_log", "sources"),
         ("catalogue", "timeline"),

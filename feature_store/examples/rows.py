@@ -27,6 +27,7 @@ from feature_store.columns import (
     TIME,
     USER_ROW,
     VALUE,
+    is_compared,
     is_label,
 )
 from feature_store.errors import DataError
@@ -34,6 +35,7 @@ from feature_store.examples.blocks import Block, spans
 from feature_store.examples.histories import histories_of
 from feature_store.examples.listed import ListsOf
 from feature_store.examples.spec import RowsOf
+from feature_store.in_lists import in_lists
 from feature_store.negatives import DrawnNegatives
 from feature_store.protocols import SHOWN
 from feature_store.schema import Schema
@@ -96,6 +98,11 @@ def event_rows(
     labelled = [name for name in block.rows.column_names if is_label(name)]
     label = block.rows.select(labelled).take(pa.array(rows))
     listed = rows_of.labels and LIST in block.rows.column_names
+    places = _of_lists(block, schema, rows, end, known) if listed else {}
+    compared: dict[str, np.ndarray] = {}
+    for name in rows_of.compared:
+        values = block.column(name)[rows]
+        compared |= in_lists(name, values, places[LIST], places[LAST_TOUCHED])
     table = pa.table(
         {
             schema.user: event[USER_ROW],
@@ -106,7 +113,8 @@ def event_rows(
             **{name: event[name] for name in context},
             **lists,
             **{name: label[name] for name in labelled},
-            **(_of_lists(block, schema, rows, end, known) if listed else {}),
+            **places,
+            **compared,
         }
     )
     if negatives is None:
@@ -165,7 +173,8 @@ def _with_drawn(
     # a drawn item was shown to nobody: it has no list, no place, no label of a further task
     unknown: dict[str, float] = dict.fromkeys((LIST, LIST_PLACE, LAST_PLACE, LAST_TOUCHED), 0)
     for name in table.column_names:
-        if name == schema.place or (is_label(name) and name != LABEL):
+        of_task = is_label(name) and name != LABEL
+        if name == schema.place or of_task or is_compared(name):
             unknown[name] = np.nan
     for name in unknown.keys() & set(table.column_names):
         known = table[name].to_numpy()

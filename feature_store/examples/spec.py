@@ -30,6 +30,8 @@ class RowsOf:
             are part of lists, and nobody's question.
         texts: models read the texts of items.
         positives: which of the lists hold only events whose label is 1.
+        compared: numbers of events that rows also tell beside those of their list; see
+            `feature_store.in_lists`.
         delay: lists of labelled training rows hold only events at least so many seconds older.
     """
 
@@ -41,6 +43,7 @@ class RowsOf:
     texts: bool = False
     positives: tuple[str, ...] = ()
     delay: int = 0
+    compared: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.positives and not self.labels:
@@ -57,7 +60,9 @@ class RowsOf:
         """The value that `asdict` took apart, also after a way through JSON."""
         histories = {name: tuple(types) for name, types in values["histories"].items()}
         positives = tuple(values.get("positives", ()))
-        return cls(**{**values, "histories": histories, "positives": positives})
+        compared = tuple(values.get("compared", ()))
+        tuples = {"histories": histories, "positives": positives, "compared": compared}
+        return cls(**{**values, **tuples})
 
     @property
     def requested(self) -> dict[str, tuple[str, ...]]:

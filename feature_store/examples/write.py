@@ -31,6 +31,7 @@ from feature_store.columns import (
 )
 from feature_store.durable import staged, write_parquet
 from feature_store.engine import Engine
+from feature_store.errors import ConfigError
 from feature_store.examples.blocks import Block, blocks_of_users
 from feature_store.examples.encode import (
     context_of,
@@ -92,10 +93,12 @@ def write_examples(
 
     Raises:
         DataError: memory or disk do not suffice.
-        ConfigError: `rows_of` asks for event types that the log does not tell apart.
+        ConfigError: `rows_of` asks for event types that the log does not tell apart, or compares
+            what is no number of events, or in a log without lists.
     """
     rows_of = rows_of or RowsOf()
     schema = split.schema
+    _check_compared(rows_of, schema)
     with staged(folder) as aside:
         (aside / "vocabulary").mkdir()
         vocabularies = fit_vocabularies(engine, split, catalogue, base or {})
@@ -154,6 +157,22 @@ def write_examples(
         schema.save(aside / "schema.json")
         (aside / MADE_FROM).write_text(json.dumps(made_from or {}, indent=2) + "\n")
     return summary
+
+
+def _check_compared(rows_of: RowsOf, schema: Schema) -> None:
+    if not rows_of.compared:
+        return
+    if schema.list is None:
+        raise ConfigError(
+            f"{rows_of.compared[0]!r} is compared with those of its list, and the log has no "
+            "lists: leave it out, or name their column as the role 'list'"
+        )
+    numbers = [f.name for f in schema.of_side("context") if f.kind == "dense"]
+    if unknown := [name for name in rows_of.compared if name not in numbers]:
+        raise ConfigError(
+            f"compared are numbers of events, and {', '.join(unknown)} is none; the log has: "
+            f"{', '.join(numbers)}"
+        )
 
 
 def _stamp(moment: datetime | None) -> int | None:

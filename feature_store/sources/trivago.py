@@ -32,9 +32,11 @@ _COLUMNS = (
     *("platform", "city", "device", "current_filters", "impressions", "prices"),
 )
 _CONTEXT = ("platform", "city", "device", "current_filters")
+_BEFORE, _IDLE = "previous_action", "idle_seconds"  # what its session did before, and how long ago
 _FORMAT = TextFormat(_COLUMNS, header=True, quoted=True)
 _SUFFIXES = (".csv", ".csv.gz", ".parquet", ".parquet.snappy")
 _BATCH_ROWS = 1 << 16
+_SECONDS = r"^\d{9,11}$"
 _STEPS = 1_000_000  # microseconds of a second, of which each tells a step
 
 
@@ -49,7 +51,9 @@ class Trivago(Source):
     event without a label. Other actions are of no hotel, and no events.
 
     Actions of a session that share a second come by their step: the time of an event is the
-    published second, and as many microseconds as its step.
+    published second, and as many microseconds as its step. `previous_action` is the session's
+    action before, of any type, also one of no hotel, and `idle_seconds` how long ago it was; null
+    of its first. The table is read as it is published: by session, in order.
     """
 
     source: Literal["trivago"] = "trivago"
@@ -87,14 +91,20 @@ class Trivago(Source):
                 Feature(name="price", kind="dense", side="context", dtype="float64"),
                 Feature(name="list_id", kind="id", side="context", dtype="int64"),
                 Feature(name="place", kind="dense", side="context", dtype="int64"),
-                *(Feature(name=name, kind="id", side="context") for name in _CONTEXT),
+                *(Feature(name=name, kind="id", side="context") for name in (*_CONTEXT, _BEFORE)),
+                Feature(name=_IDLE, kind="dense", side="context", dtype="float32"),
             ),
         )
 
     def read_events(self) -> Iterator[RawChunk]:
         """Rows of lists and single events, in the file's order."""
+        last: pa.Table | None = None
         for chunk in self._read():
-            yield _events(_checked(chunk))
+            before = _before(chunk.table, last)
+            last = chunk.table.slice(max(chunk.table.num_rows - 1, 0))
+            checked = _checked(chunk)
+            kept = np.searchsorted(chunk.lines, checked.lines)
+            yield _events(checked, before.take(pa.array(kept)))
 
     def fingerprint(self) -> str:
         """From the file."""
@@ -141,7 +151,7 @@ def _checked(chunk: RawChunk) -> RawChunk:
     """The actions on hotels, without rows that are broken."""
     chunk = chunk.reject(~_matches(chunk.table, "user_id", "."), "user_id", "is missing")
     chunk = chunk.reject(
-        ~_matches(chunk.table, "timestamp", r"^\d{9,11}$"), "timestamp", "is no second since 1970"
+        ~_matches(chunk.table, "timestamp", _SECONDS), "timestamp", "is no second since 1970"
     )
     chunk = chunk.reject(
         ~_matches(chunk.table, "step", r"^\d{1,5}$"), "step", "is no number of a step"
@@ -166,8 +176,32 @@ def _checked(chunk: RawChunk) -> RawChunk:
     return chunk.reject(clickout & (shown != prices), "prices", "are not one for each hotel shown")
 
 
-def _events(chunk: RawChunk) -> RawChunk:
-    """One row a hotel shown, one for each other action on a hotel; lines in their order."""
+def _before(table: pa.Table, last: pa.Table | None) -> pa.Table:
+    """Of each row [n] the session's action before it, and the seconds since; `last` is the row
+    before the first."""
+    rows = table if last is None else pa.concat_tables([last, table])
+    rows = rows.combine_chunks()
+    times = pc.if_else(pa.array(_matches(rows, "timestamp", _SECONDS)), rows["timestamp"], None)
+    moments = times.cast(pa.int64())
+    before = pa.array(np.arange(rows.num_rows) - 1)
+    before = pc.if_else(pc.less(before, 0), None, before)
+    follows = pa.array(np.ones(rows.num_rows, dtype=bool))
+    for name in ("user_id", "session_id"):
+        follows = pc.and_(follows, pc.equal(rows[name], rows[name].take(before)))
+    idle = pc.subtract(moments, moments.take(before))
+    known = pc.and_(follows, pc.greater_equal(idle, 0)).fill_null(False)
+    told = pa.table(
+        {
+            _BEFORE: pc.if_else(known, rows["action_type"].take(before), None),
+            _IDLE: pc.if_else(known, idle, None).cast(pa.float32()),
+        }
+    )
+    return told.slice(0 if last is None else last.num_rows)
+
+
+def _events(chunk: RawChunk, before: pa.Table) -> RawChunk:
+    """One row a hotel shown, one for each other action on a hotel; lines in their order. `before`
+    is of the chunk's rows."""
     table = chunk.table
     clickout = np.flatnonzero(_of_type(table, (CLICKOUT,)))
     shown = pc.split_pattern(table["impressions"].take(pa.array(clickout)), "|").combine_chunks()
@@ -193,6 +227,7 @@ def _events(chunk: RawChunk) -> RawChunk:
         return pa.array(filled[order], mask=alone)
 
     acts = table.take(pa.array(rows))
+    before = before.take(pa.array(rows))
     second, step = (acts[name].cast(pa.int64()).to_numpy() for name in ("timestamp", "step"))
     events = pa.table(
         {
@@ -205,6 +240,7 @@ def _events(chunk: RawChunk) -> RawChunk:
             "list_id": of_lists(chunk.lines[row]),
             "place": of_lists(place),
             **{name: acts[name] for name in _CONTEXT},
+            **{name: before[name] for name in (_BEFORE, _IDLE)},
         }
     )
     return RawChunk(events, chunk.file, chunk.lines[rows], chunk.bad, chunk.read_bytes)

@@ -154,6 +154,10 @@ class Examples:
         """A column of whole numbers of every training row."""
         return self._of_training(name, np.int64)
 
+    def training_numbers(self, name: str) -> Tensor:
+        """A column of numbers of every training row."""
+        return self._of_training(name, np.float32)
+
     def _of_training(self, name: str, dtype: type) -> Tensor:
         tables = (read_parquet(path, [name]) for path in files_of(self.folder, "train"))
         values = [table.column(0).to_numpy().astype(dtype) for table in tables]

@@ -10,6 +10,7 @@ from typing import Any, get_args, get_type_hints
 
 from recsys.inputs.bag import Bag
 from recsys.inputs.base import REQUESTS, Input
+from recsys.inputs.compared import Compared
 from recsys.inputs.history import History
 from recsys.inputs.id import Id
 from recsys.inputs.moment import Moment
@@ -22,6 +23,7 @@ __all__ = [
     "INPUTS",
     "REQUESTS",
     "Bag",
+    "Compared",
     "History",
     "Id",
     "Input",
@@ -35,7 +37,7 @@ __all__ = [
 ]
 
 INPUTS: dict[str, type[Input]] = {
-    kind.__name__: kind for kind in (History, Times, Moment, Id, Bag, Number)
+    kind.__name__: kind for kind in (History, Times, Moment, Id, Bag, Number, Compared)
 }
 _CLASS = "input"
 

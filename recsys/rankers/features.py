@@ -16,6 +16,7 @@ from torch import Tensor
 from feature_store.columns import HISTORY, LAST_PLACE, LIST, LIST_PLACE
 from feature_store.errors import ConfigError
 from feature_store.examples import RowsOf
+from feature_store.in_lists import WAYS
 from feature_store.options import Options
 from feature_store.schema import Feature
 from recsys.data.batch import Batch
@@ -24,7 +25,7 @@ from recsys.data.item_features import FeatureValues, ItemColumns, choose, input_
 from recsys.embeddings.layout import make_layout
 from recsys.embeddings.options import EmbeddingsConfig
 from recsys.embeddings.tables import Embeddings
-from recsys.inputs import History
+from recsys.inputs import Compared, History
 from recsys.layers.place_bias import PlaceBias
 from recsys.layers.repeats import newest_ranks, repeats
 from recsys.layers.standardise import Standardise
@@ -77,6 +78,15 @@ class FeatureOptions(ModelConfig):
     item_features: tuple[str, ...] = Field((), description="Of the item; empty takes all.")
     context_features: tuple[str, ...] = Field(
         (), description="Of the event; empty takes all but those that tell how it ended."
+    )
+
+    compared: tuple[str, ...] = Field(
+        (),
+        description="Numbers of the event, such as its price, that are also read beside those of "
+        "the list that it was shown in: their rank, and the difference from what was touched last.",
+    )
+    logs: tuple[str, ...] = Field(
+        (), description="Numbers that are read as log(1 + x), such as prices, whose tails are long."
     )
 
     search_space: ClassVar[dict[str, dict[str, Any]]] = {
@@ -141,6 +151,7 @@ class FeatureRanker(Ranker):
             positives=tuple(name for name, history in histories.items() if history.positives),
             labels=True,
             delay=round(getattr(config, "delay_days", 0.0) * _DAY_S),
+            compared=getattr(config, "compared", ()),
         )
 
     def __init__(
@@ -161,10 +172,11 @@ class FeatureRanker(Ranker):
         if examples.summary.parts.get("labels.negatives") is not None:
             # rows of drawn items carry the event's, which would tell the item that was chosen
             told += [schema.price, schema.cost]
-        if leaks := [name for name in config.context_features if name in told]:
-            raise ConfigError(
-                f"ranker.context_features names {', '.join(leaks)}, which gives the label away"
-            )
+        for option in ("context_features", "compared"):
+            if leaks := [name for name in getattr(config, option) if name in told]:
+                raise ConfigError(
+                    f"ranker.{option} names {', '.join(leaks)}, which gives the label away"
+                )
         # what is known only once the event has happened must not be asked before it
         outcome = [*told, schema.quantity, schema.event_type, schema.propensity]
         # where an item was shown is nothing that it is asked about with
@@ -179,10 +191,15 @@ class FeatureRanker(Ranker):
         )
         self.item = schema.item
         self.asked = (*users, *context)
+        self.compared = tuple(
+            Compared(of=name, way=way, list=schema.list or "")
+            for name in config.compared
+            for way in WAYS
+        )
         histories = self.rows_for(config).histories
         length = getattr(config, "max_length", None)
         self.histories = tuple(History(schema.item, length, name) for name in histories)
-        self.inputs = (*map(input_of, self.asked), *self.histories)
+        self.inputs = (*map(input_of, self.asked), *self.compared, *self.histories)
         features = (*self.asked, *items)
         embedded = [examples.spec(f.name) for f in features if f.embedded]
         layout = make_layout(embedded, config.width, embeddings)
@@ -192,13 +209,21 @@ class FeatureRanker(Ranker):
         if self.position:
             places = (examples.training_ids(name) for name in (LIST_PLACE, LAST_PLACE))
             self.place_bias = PlaceBias(len(self.tasks), *places)
-        self.numbers = Standardise({f.name: examples.training_column(f) for f in numbers})
+        columns = {f.name: examples.training_column(f) for f in numbers}
+        if unread := [name for name in config.logs if name not in columns]:
+            raise ConfigError(
+                f"ranker.logs names {', '.join(unread)}; the numbers that the ranker reads are: "
+                f"{', '.join(columns) or 'none'}"
+            )
+        columns |= {asked.name: examples.training_numbers(asked.name) for asked in self.compared}
+        self.numbers = Standardise(columns, config.logs)
         self.own = {
-            f.name: tuple(f"numbers.{constant}" for constant in self.numbers.names(f.name))
-            for f in numbers
+            name: tuple(f"numbers.{constant}" for constant in self.numbers.names(name))
+            for name in columns
         }
         widths = {f.name: layout.width(f.name) if f.embedded else 1 for f in features}
         self.request_widths = {f.name: widths[f.name] for f in self.asked}
+        self.request_widths |= {asked.name: 1 for asked in self.compared}
         self.item_widths = {f.name: widths[f.name] for f in items}
 
     @property
@@ -235,9 +260,22 @@ class FeatureRanker(Ranker):
         parts = zip(single, lists, strict=True)
         return Loss(*(a + self.listwise * (b - a) for a, b in parts))
 
+    def known_places(self, batch: Batch) -> State:
+        """What a state is told of where the items of a batch stood; by default nothing, since what
+        places add is added to logits."""
+        return {}
+
+    def forward(self, batch: Batch, step: int) -> Loss:
+        """What the logits of a batch lose, whose items stand where they were shown."""
+        items = batch.id(self.item).unsqueeze(1)
+        inputs, places = self.inputs_of(batch), self.known_places(batch)
+        return self.loss_of(self.logits(inputs, items, places).squeeze(1).float(), batch)
+
     def predict_shown(self, batch: Batch) -> Tensor:
         """Logits [B, tasks] of every row's item where it was shown, by `position`."""
-        logits = self.predict(batch)
+        items = batch.id(self.item).unsqueeze(1)
+        state = {**self.encode(self.inputs_of(batch)), **self.known_places(batch)}
+        logits = self.score(state, items).squeeze(1)
         return logits + self._of_places(batch) if self.position else logits
 
     def _of_places(self, batch: Batch) -> Tensor:
@@ -275,11 +313,13 @@ class FeatureRanker(Ranker):
         joined = self._joined(self.items.features, vectors, values.numbers)
         return self.rate({**state, ITEMS: items}, joined.unflatten(0, items.shape))
 
-    def logits(self, inputs: dict[str, Tensor], items: Tensor) -> Tensor:
-        """Logits [B, M, tasks] of item rows [B, M]."""
+    def logits(
+        self, inputs: dict[str, Tensor], items: Tensor, places: State | None = None
+    ) -> Tensor:
+        """Logits [B, M, tasks] of item rows [B, M], at `places` as `known_places` has them."""
         state, joined = self._looked_up(inputs, items)
         assert joined is not None
-        return self.rate({**self.digest(state), ITEMS: items}, joined)
+        return self.rate({**self.digest(state), **(places or {}), ITEMS: items}, joined)
 
     def _looked_up(
         self, inputs: dict[str, Tensor], items: Tensor | None
@@ -293,7 +333,9 @@ class FeatureRanker(Ranker):
             values = self.items(torch.cat([part.flatten() for part in rows]))
             ids, bags, numbers = ids | values.ids, bags | values.bags, numbers | values.numbers
         vectors = self.embeddings(ids, bags)
-        state = {REQUEST: self._joined(self.asked, vectors, numbers)}
+        request = [self._joined(self.asked, vectors, numbers)]
+        request += [self.numbers(c.name, inputs[c.name]).unsqueeze(1) for c in self.compared]
+        state = {REQUEST: torch.cat(request, dim=1) if self.compared else request[0]}
         joined = []
         if rows:
             together = self._joined(self.items.features, vectors, numbers)

@@ -22,7 +22,8 @@ LISTS = {
     "data": {"source": "synthetic", "users": 60, "items": 60, "clusters": 4, "events": 12,
              "lists": True, "position_bias": 1.0},
     "split": {"protocol": "last_lists"},
-    "ranker": {"name": "dcn", "width": 4, "hidden": [8], "listwise": 0.5, "position": True},
+    "ranker": {"name": "pooling", "width": 4, "hidden": [8], "max_length": 4, "listwise": 0.5,
+               "position": True, "mixed_places": True, "compared": ["price"], "logs": ["price"]},
     "reader": {"batch_size": 256},
     "trainer": {"epochs": 1, "device": "cpu"},
     "evaluation": {"replicates": 100},
@@ -43,7 +44,12 @@ def finished(tree_of: Callable[..., Tree], tmp_path_factory: pytest.TempPathFact
 def test_figures_are_those_of_the_lists_beside_them(finished: Run) -> None:
     results = finished.results
     assert results["protocol"] == "last_lists-shown"
-    assert list(results["rankers"]) == ["dcn", "dcn_as_shown", AS_DISPLAYED, MOST_RECENT_FIRST]
+    assert list(results["rankers"]) == [
+        "pooling",
+        "pooling_as_shown",
+        AS_DISPLAYED,
+        MOST_RECENT_FIRST,
+    ]
     for name, summary in results["rankers"].items():
         lists = pd.read_parquet(finished.files.list_figures_of(name))
         assert lists["list"].is_unique and lists["MRR"].notna().sum() == summary["lists"]
@@ -51,7 +57,7 @@ def test_figures_are_those_of_the_lists_beside_them(finished: Run) -> None:
             assert lists[figure].mean() == pytest.approx(summary["metrics"][figure])
             low, high = summary["ci95"][figure]
             assert low < summary["metrics"][figure] < high
-    rows = pd.read_parquet(finished.files.predictions_of("dcn"))
+    rows = pd.read_parquet(finished.files.predictions_of("pooling"))
     assert lists["length"].sum() == len(rows)
     assert "MRR" in repr(finished)
 
@@ -77,7 +83,7 @@ def test_the_epoch_is_chosen_by_mrr_and_the_model_held_against_both_orders(finis
         AS_DISPLAYED,
         MOST_RECENT_FIRST,
     }
-    assert outcome["lists"] == finished.results["rankers"]["dcn"]["lists"]
+    assert outcome["lists"] == finished.results["rankers"]["pooling"]["lists"]
     html = finished.files.report.read_text()
     assert f"over {outcome['lists']:,} lists" in html and "list by list" in html
     mrr = finished.metrics.loc[MOST_RECENT_FIRST, "MRR"]

@@ -5,7 +5,9 @@ The truth is written down by hand: one user, whose items say their place in the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +26,8 @@ from feature_store.columns import (
     SECONDS,
     USER_ROW,
 )
+from feature_store.errors import ConfigError
+from feature_store.examples import write_examples
 from feature_store.examples.blocks import Block
 from feature_store.examples.rows import event_rows
 from feature_store.examples.spec import RowsOf
@@ -75,7 +79,7 @@ def rows(
     }
     block = Block(pa.table(columns).combine_chunks(), np.array([0, count]))
     of_train = {"asked": ("train",), "shown": ("train",), "length": 50}
-    rows_of = RowsOf(per="event", labels=True)
+    rows_of = RowsOf(per="event", labels=True, compared=("place",))
     return event_rows(
         block, SCHEMA, rows_of, ("place",), **of_train, delay=delay, negatives=negatives
     ).to_pylist()
@@ -118,7 +122,19 @@ def test_drawn_items_were_shown_in_no_list_and_no_place() -> None:
     assert len(drawn) == 6
     of_lists = (LIST, LIST_PLACE, LAST_PLACE, LAST_TOUCHED)
     assert {tuple(row[name] for name in of_lists) for row in drawn} == {(0, 0, 0, 0)}
-    assert all(np.isnan(row["place"]) for row in drawn)
+    assert all(np.isnan(row[name]) for row in drawn for name in ("place", "place#rank"))
+    assert [row["place#rank"] for row in own[:4]] == [0, 1, 0, 1]
+
+
+def test_what_is_compared_are_numbers_of_events_in_lists(tmp_path: Path) -> None:
+    for schema, name, reason in (
+        (SCHEMA, "page", "page is none; the log has: clicked, place"),
+        (SCHEMA.model_copy(update={"list": None}), "place", "the log has no lists"),
+    ):
+        split = Mock(schema=schema)
+        rows_of = RowsOf(per="event", labels=True, compared=(name,))
+        with pytest.raises(ConfigError, match=reason):
+            write_examples(Mock(), split, Mock(), tmp_path / "e", rows_of=rows_of)
 
 
 def test_rows_say_where_they_stood_and_when_their_item_was_touched() -> None:

@@ -93,6 +93,31 @@ def test_a_click_out_is_a_row_for_each_hotel_and_other_actions_one(tmp_path: Pat
     assert [row | {"list_id": row["list_id"] and row["list_id"] + 1} for row in others] == rows
 
 
+def test_a_row_tells_what_its_session_did_before_also_of_no_hotel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As published, broken rows among it, and where the file is read in parts."""
+    monkeypatch.setattr("feature_store.sources.trivago._BATCH_ROWS", 2)
+    chunks = Trivago(path=as_parquet(tmp_path / "raw")).read_events()
+    rows = pa.concat_tables([chunk.table for chunk in chunks]).to_pylist()
+    told = [(r["hotel_id"], r["previous_action"], r["idle_seconds"]) for r in rows]
+    click, deals = "clickout item", "interaction item deals"
+    assert told == [
+        (7, None, None),
+        *[(hotel, "interaction item image", 0) for hotel in (7, 8, 9)],
+        (8, click, 0),
+        *[(hotel, "filter selection", DAY) for hotel in (5, 7, 8)],
+        *[(hotel, click, DAY) for hotel in (8, 7)],
+        (8, None, None),  # another's first
+    ]
+    broken = [ROWS[0], ROWS[2].replace(",8,", ",unknown,"), ROWS[4].replace(f"{T + DAY}", "soon")]
+    (chunk,) = Trivago(path=write(tmp_path / "b", [*broken, ROWS[5]])).read_events()
+    assert len(chunk.bad) == 2
+    assert chunk.table["previous_action"].to_pylist() == [None, None, None]
+    (chunk,) = Trivago(path=write(tmp_path / "c", [*broken[:2], ROWS[5]])).read_events()
+    assert chunk.table["previous_action"].to_pylist() == [None, deals, deals]
+
+
 def test_histories_hold_what_came_before_the_list_also_within_its_second(tmp_path: Path) -> None:
     source = Trivago(path=write(tmp_path / "raw", ROWS))
     ingest(source, tmp_path / "log")

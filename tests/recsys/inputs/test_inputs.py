@@ -19,6 +19,7 @@ from recsys.data.reader import Reader
 from recsys.inputs import (
     INPUTS,
     Bag,
+    Compared,
     History,
     Id,
     Input,
@@ -35,6 +36,7 @@ CLICKED = Times(CLICKS, "clicked")
 EVERY: tuple[Input, ...] = (
     *(CLICKS, CLICKED, BUYS, Times(BUYS, "bought"), Moment(CLICKED)),
     *(Id("city"), Bag("tags", 4), Number("age", unknown="nan")),
+    Compared(of="age", way="rank", list="page"),
 )
 VOCABULARIES = {
     "item": Vocabulary(pa.array([10, 20, 30, 40])),
@@ -51,6 +53,7 @@ EXAMPLES = pa.table(
         "city": [2, 0, 1],
         "tags": [[1], [2, 1], []],
         "age": pa.array([30.5, 0.0, math.nan], pa.float32()),
+        "age#rank": pa.array([1.0, 0.0, math.nan], pa.float32()),
     }
 )
 
@@ -76,6 +79,26 @@ def test_a_batch_and_the_request_it_stands_for_are_the_same_tensors(tmp_path: Pa
     assert CLICKS.from_batch(batch).tolist() == [[2, 3, 4], [0, 0, 0], [4, 0, 0]]
     assert BUYS.from_batch(batch).tolist() == [[2, 0], [1, 2], [0, 0]]
     assert Times(BUYS, "bought").from_batch(batch).tolist() == [[6, 0], [2, 3], [0, 0]]
+
+
+def test_requests_of_one_list_are_compared_with_each_other() -> None:
+    """Lists by whatever id; without them, or without the number, nothing is known of the rank."""
+    of_list = (
+        Compared(of="age", way="rank", list="page"),
+        Compared(of="age", way="last", list="page"),
+    )
+    columns = {"age": [7, 1, 3, 2], "page": ["a", "b", "a", None], "last_touched": [0, 0, 4, 9]}
+    told = [asked.from_requests(Requests(pa.table(columns), {})) for asked in of_list]
+    torch.testing.assert_close(told[0], torch.tensor([1, 0.5, 0, math.nan]), equal_nan=True)
+    expected = torch.tensor([math.log(2), math.nan, 0, math.nan])
+    torch.testing.assert_close(told[1], expected, equal_nan=True)
+    for lacking in ("age", "page"):
+        less = Requests(pa.table(columns).drop_columns(lacking), {})
+        assert all(asked.from_requests(less).isnan().all() for asked in of_list)
+    untouched = Requests(pa.table(columns).drop_columns("last_touched"), {})
+    assert of_list[1].from_requests(untouched).isnan().all()
+    with pytest.raises(DataError, match="column 'age'"):
+        of_list[0].from_requests(Requests(pa.table(columns | {"age": ["?"] * 4}), {}))
 
 
 def test_what_a_request_does_not_bring_is_unknown() -> None:
@@ -132,7 +155,7 @@ def test_a_program_leaves_requests_and_lists_free() -> None:
 
 def test_examples_hold_one_width_of_integers() -> None:
     batch = Block.of(EXAMPLES).to_batch()
-    assert {asked.from_batch(batch).dtype for asked in EVERY[:-1]} == {torch.int64}
+    assert {asked.from_batch(batch).dtype for asked in EVERY[:-2]} == {torch.int64}
 
 
 def test_dimensions_have_names_of_their_own_whatever_columns_are_called() -> None:

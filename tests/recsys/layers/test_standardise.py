@@ -15,6 +15,13 @@ def test_unknown_numbers_are_the_mean_of_the_known_ones() -> None:
     assert layer("price", torch.tensor([3.0, 0.0, NAN])).tolist() == [1.0, -2.0, 0.0]
 
 
+def test_numbers_with_long_tails_are_read_as_logs() -> None:
+    hundred = 10.0**2 - 1
+    layer = Standardise({"price": torch.tensor([0.0, hundred, NAN])}, logs=["price"])
+    asked = torch.tensor([10.0 - 1, hundred, -hundred, NAN])
+    torch.testing.assert_close(layer("price", asked), torch.tensor([0.0, 1.0, -3.0, 0.0]))
+
+
 @pytest.mark.parametrize("values", [[NAN, NAN], [5.0, 5.0], []])
 def test_nothing_known_or_a_constant_makes_no_nan(values: list[float]) -> None:
     layer = Standardise({"price": torch.tensor(values)})

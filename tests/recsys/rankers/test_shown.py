@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from pydantic import ValidationError
 from torch.nn import functional as F
 
 from conformance import batch_from, fresh, rows_of, small
 from feature_store.catalogue import Catalogue
-from feature_store.columns import LABEL, LIST
+from feature_store.columns import LABEL, LAST_TOUCHED, LIST, LIST_PLACE
 from feature_store.engine import Engine, EngineConfig
 from feature_store.errors import ConfigError
 from feature_store.event_log import EventLog
@@ -23,8 +26,11 @@ from feature_store.schema import Feature, Schema
 from feature_store.splits import GlobalTime, make_split
 from planted import Shape
 from recsys.data.batch import Batch
+from recsys.data.block import Block
 from recsys.data.examples import Examples
 from recsys.data.options import ReaderConfig
+from recsys.inputs import Compared, Number, Requests
+from recsys.layers.place_features import PLACE_FEATURES
 from recsys.layers.repeats import REPEATS
 from recsys.objectives.listwise import list_softmax
 from recsys.rankers import RANKERS
@@ -44,6 +50,7 @@ SCHEMA = Schema(
         Feature(name="clicked", kind="dense", side="context", dtype="float32"),
         Feature(name="page", kind="id", side="context", dtype="int64"),
         Feature(name="place", kind="dense", side="context", dtype="int64"),
+        Feature(name="price", kind="dense", side="context", dtype="float64"),
     ),
 )
 
@@ -58,6 +65,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Examples:
     items = np.take_along_axis(items, order, axis=1)
     looked = np.array([1, 0.5, 0.25, 0.12])
     clicked = random.random(items.shape) < looked * items / 15
+    prices = random.integers(1, 100, items.size).tolist()
     times = [datetime(2024, 1, 1) + timedelta(hours=page) for page in range(LISTS)]
     events = pa.table(
         {
@@ -67,6 +75,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Examples:
             "clicked": clicked.ravel().astype(np.float32),
             "page": np.repeat(np.arange(LISTS), PLACES),
             "place": np.tile(np.arange(1, PLACES + 1), LISTS),
+            "price": [None if price > 90 else price for price in prices],
         }
     )
     log = EventLog.create(folder / "log", SCHEMA)
@@ -75,7 +84,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Examples:
     described = {"i": range(1, ITEMS + 1), "kind": [item % 3 for item in range(ITEMS)]}
     catalogue.write("item", pa.table(described, SCHEMA.side_schema("item")))
     split = make_split(engine, log, GlobalTime(validation_days=1, test_days=1), LabelConfig())
-    labelled = RowsOf(per="event", labels=True)
+    labelled = RowsOf(per="event", labels=True, compared=("price",))
     write_examples(engine, split, catalogue, folder / "examples", rows_of=labelled)
     return Examples(folder / "examples")
 
@@ -135,6 +144,51 @@ def test_scores_forget_where_items_stood_once_places_are_learned(
         agreement[position] = float(ranks.corrcoef()[0, 1])
     assert agreement[True] > 0.75
     assert agreement[True] - agreement[False] > 0.4
+
+
+def test_numbers_of_a_list_are_the_same_from_its_requests(shown: Examples) -> None:
+    """Examples are made of whole users in order; requests of one list come together, in any."""
+    ranker = fresh(small("pooling", compared=("price",), logs=("price",)), shown)
+    asked = [each for each in ranker.inputs if isinstance(each, Compared)]
+    assert [each.name for each in asked] == ["price#rank", "price#last"]
+    table = pq.read_table(shown.folder / "test.parquet").combine_chunks()
+    columns = {"price": Number("price").to_raw(table, {}), "page": table[LIST]}
+    requests = pa.table({**columns, LAST_TOUCHED: table[LAST_TOUCHED]})
+    order = np.random.default_rng(0).permutation(len(table))
+    batch = Block.of(table.select([each.name for each in asked])).to_batch()
+    assert batch.column("price#rank").isnan().any() and not batch.column("price#last").isnan().all()
+    for each in asked:
+        told = each.from_requests(Requests(requests.take(order), {}))
+        expected = each.from_batch(batch)[order]
+        torch.testing.assert_close(told, expected, equal_nan=True, rtol=0, atol=0)
+    with pytest.raises(ConfigError, match=r"ranker\.compared names clicked, which gives the label"):
+        fresh(small("pooling", compared=("clicked",)), shown)
+    with pytest.raises(ConfigError, match=r"ranker\.logs names kind; .* are: price"):
+        fresh(small("pooling", context_features=("price",), logs=("kind",)), shown)
+
+
+@pytest.mark.parametrize("name", ["pooling", "din"])
+def test_a_network_that_reads_places_forgets_them_when_it_answers(
+    name: str, shown: Examples
+) -> None:
+    torch.manual_seed(0)
+    ranker = fresh(small(name, position=True, mixed_places=True), shown).eval()
+    batch = a_batch(ranker, shown)
+    first = replace(batch, ids=batch.ids.clone())
+    first.id(LIST_PLACE)[:] = 1
+    with torch.no_grad():
+        assert torch.equal(ranker.predict(batch), ranker.predict(first))
+        there, as_such = ranker.predict_shown(batch), ranker.predict(batch)
+        # nothing is learned of places yet: what differs is the network's
+        moved = (there - as_such)[:, 0]
+        assert moved.std() > 0 and not torch.equal(there, ranker.predict_shown(first))
+        ranker.deep[0].weight[:, -PLACE_FEATURES:] = 0
+        torch.testing.assert_close(ranker.predict_shown(batch), ranker.predict(batch))
+    loss = ranker(batch, 0)
+    loss.total.backward()
+    assert ranker.deep[0].weight.grad[:, -PLACE_FEATURES:].abs().sum() > 0
+    with pytest.raises(ValidationError, match="set position = true"):
+        small(name, mixed_places=True)
 
 
 @torch.no_grad()
