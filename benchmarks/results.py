@@ -128,8 +128,9 @@ ENTRIES = (
         'two rows were measured on the 13,858 customers and 11,997 products of "A next basket '
         'recommendation reality check" (Li et al., TOIS 2023), whose filter is not known here. '
         "Personal popularity breaks ties among a customer's own products by everybody's: without "
-        "that, by the order of ids, its Recall@10 is .1215 here, and at random .1227. TIFU-kNN "
-        "has the options published for this data, not tuned on these rows.",
+        "that, by the order of ids, its Recall@10 is .1215 here, and at random .1227. TIFU-kNN's "
+        "options were found on validation; with those published for this data its Recall@10 was "
+        ".1313 here.",
         published=(
             ("popularity, other rows", ".0803", ".0875", ".2489", "", ""),
             ("own, then popularity, other rows", ".1195", ".1069", ".3721", "", ""),
