@@ -60,6 +60,7 @@ _RECORDS: dict[tuple[str, str], Any] = {
         ("torch.serialization", "_get_layout"),
         ("pathlib", "PosixPath"),  # where it was written
         ("pathlib._local", "PosixPath"),
+        ("builtins", "getattr"),  # by which Python 3.11.0 to 3.11.3 pickle members of enums
     )
 } | {("torch", "Size"): _sizes}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+import io
 import json
 import os
 import pickle
@@ -70,6 +72,24 @@ def test_a_checkpoint_is_read_by_metadata_that_is_not_unpickled(
     monkeypatch.setattr(pickle, "load", None)
     checkpoint.load_unsharded(saved, other)
     assert torch.equal(model.weight, other.weight) and torch.equal(model.bias, other.bias)
+
+
+class _EarlyPython(pickle.Pickler):
+    """Pickles members of enums as Python 3.11.0 to 3.11.3 do."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, enum.Enum):
+            return getattr, (type(value), value.name)
+        return NotImplemented
+
+
+def test_a_checkpoint_of_an_early_python_3_11_is_read(saved: Path) -> None:
+    """That of Debian 12: `getattr` stands in its metadata, and is not called."""
+    written = io.BytesIO()
+    _EarlyPython(written).dump(held(saved))
+    assert b"getattr" in written.getvalue()
+    mend(saved, ".metadata", written.getvalue())
+    checkpoint.load_unsharded(saved, torch.nn.Linear(2, 1))
 
 
 def test_metadata_that_calls_something_is_refused_by_its_name(saved: Path, tmp_path: Path) -> None:
