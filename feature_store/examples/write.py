@@ -51,7 +51,7 @@ from feature_store.negatives import DrawnNegatives, Lists
 from feature_store.protocols import LEARNT, SHOWN, TRAIN
 from feature_store.schema import Schema
 from feature_store.splits import Split
-from feature_store.timeline import order
+from feature_store.timeline import order, shuffle
 from feature_store.vocabulary import Vocabulary, vocabulary_file
 
 if TYPE_CHECKING:
@@ -312,10 +312,13 @@ class _Rows:
         return _beside(rows, users.drop_columns([self.schema.user]))
 
     def _sort(self, role: str) -> None:
-        """Put rows of events, which came by user, into the order of time."""
+        """Put rows of events, which came by user, into the order of time; targets of training into
+        none, so that those of each row group are drawn from all of them."""
         rows = self.engine.scan([self._by_user(role)])
         within = [DRAW] if self.negatives is not None else []
-        rows = rows.order_by(TIME, POSITION, *within).drop(POSITION, *within)
+        mixed = role == TRAIN and not self.rows_of.labels
+        first = shuffle(rows[POSITION]) if mixed else rows[TIME]
+        rows = rows.order_by(first, POSITION, *within).drop(POSITION, *within)
         _copy(self.engine, rows, self._path(role), _EVENTS_A_GROUP, _EVENTS_A_FILE)
         self._by_user(role).unlink()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from feature_store.parquet import read_parquet
 from feature_store.protocols import TEST
 from feature_store.schema import Feature, Schema
 from feature_store.vocabulary import Vocabulary, vocabulary_file
+from recsys.data.block import Jagged
 from recsys.data.options import ReaderConfig
 from recsys.data.reader import Reader
 from recsys.embeddings.layout import FeatureSpec
@@ -157,6 +159,11 @@ class Examples:
     def training_numbers(self, name: str) -> Tensor:
         """A column of numbers of every training row."""
         return self._of_training(name, np.float32)
+
+    def training_lists(self, name: str, longest: int) -> Iterator[Jagged]:
+        """The last `longest` values of a list of every training row, file after file."""
+        for path in files_of(self.folder, "train"):
+            yield Jagged.of(read_parquet(path, [name]).column(0), longest)
 
     def _of_training(self, name: str, dtype: type) -> Tensor:
         tables = (read_parquet(path, [name]) for path in files_of(self.folder, "train"))

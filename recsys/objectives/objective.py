@@ -143,7 +143,15 @@ class Drawn(NamedTuple):
 class Objective(nn.Module):
     """Draws negatives, and turns vectors into losses."""
 
-    def __init__(self, config: ObjectiveConfig, examples: Examples, seed: int) -> None:
+    def __init__(
+        self,
+        config: ObjectiveConfig,
+        examples: Examples,
+        seed: int,
+        targets: Callable[[], Tensor] | None = None,
+    ) -> None:
+        """`targets` counts how often each item [N] is a target in an epoch, where that is not as
+        often as it has training events."""
         super().__init__()
         self.config = config
         events, kind = examples.train_events, config.negative_sampling
@@ -153,6 +161,9 @@ class Objective(nn.Module):
             self.sampler = NegativeSampler(
                 events, kind, known_events=examples.known_events, seed=seed
             )
+        self.expected = self.sampler  # of whose draws `log_q` corrects for
+        if kind == "in_batch" and config.log_q and targets is not None:
+            self.expected = NegativeSampler(targets(), "popularity", power=1.0)
 
     def unit(self, vectors: Tensor) -> Tensor:
         """Vectors [..., D] as they are compared."""
@@ -245,7 +256,7 @@ class Objective(nn.Module):
     ) -> Tensor:
         log_q = None
         if self.config.log_q:
-            expected, draws = self.sampler.log_expected, drawn.draws
+            expected, draws = self.expected.log_expected, drawn.draws
             log_q = expected(targets, draws), expected(drawn.ids, draws)
         items = self.sampler.items
         compared = Compared(

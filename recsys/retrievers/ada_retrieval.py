@@ -5,6 +5,7 @@ B users, T events, R rounds, L items a round, D width, N items, P targets.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -20,7 +21,8 @@ from recsys.embeddings.options import EmbeddingsConfig
 from recsys.layers.round_adapters import ItemAdapter, UserAdapter
 from recsys.lists.merging import IN_ROUNDS
 from recsys.model import Loss, answering
-from recsys.objectives.targets import draw_targets
+from recsys.objectives.objective import Objective
+from recsys.objectives.targets import draw_targets, targets_of_sequences
 from recsys.options import ModelConfig
 from recsys.retrievers.base import Queries
 from recsys.retrievers.hstu import HSTU, HSTUConfig
@@ -118,7 +120,9 @@ class AdaRetrieval(TrainedRetriever):
             config.backbone, embeddings, examples, seed
         )
         self.inputs = self.backbone.inputs
-        self.objective = self.backbone.objective
+        longest, count = config.max_length + 1, config.targets_per_user
+        targets = partial(targets_of_sequences, examples, longest, count)
+        self.objective = Objective(config.backbone, examples, seed, targets)
         rows = self.objective.sampler.everything()
         if config.rounds * config.round_size > len(rows):
             raise ConfigError(

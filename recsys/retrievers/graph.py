@@ -6,6 +6,7 @@ U users, N items, D width, O width of what propagation makes, n negatives.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -29,6 +30,7 @@ from recsys.lists.pairs import Pairs
 from recsys.model import Loss
 from recsys.objectives.loss_kinds import BPR, AnyLoss
 from recsys.objectives.objective import Objective, ObjectiveConfig
+from recsys.objectives.targets import targets_of_events
 from recsys.retrievers.base import Queries, single_interest
 from recsys.retrievers.propagation_kinds import AnyPropagation, LightGCNKind
 from recsys.retrievers.trained import TrainedRetriever
@@ -87,7 +89,8 @@ class Graph(TrainedRetriever):
         self.user, self.item = examples.schema.user, examples.schema.item
         self.inputs = (Id(self.user),)
         self.embeddings = Nodes(config, embeddings, examples, seed)
-        self.objective = Objective(config, examples, seed)
+        targets = partial(targets_of_events, examples)
+        self.objective = Objective(config, examples, seed, targets)
 
     def encode(self, inputs: dict[str, Tensor]) -> Queries:
         """User vectors [B, 1, O]."""

@@ -5,6 +5,7 @@ B users, K interests, T positions, D width, P targets.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -24,7 +25,7 @@ from recsys.layers.interests import Interests, nearest, newest_first
 from recsys.lists.merging import MERGES
 from recsys.model import Loss, answering
 from recsys.objectives.objective import Objective, ObjectiveConfig
-from recsys.objectives.targets import draw_targets
+from recsys.objectives.targets import draw_targets, targets_of_sequences
 from recsys.retrievers.base import Queries
 from recsys.retrievers.extractor_kinds import AnyExtractor, ComiRecSAKind
 from recsys.retrievers.trained import TrainedRetriever
@@ -81,7 +82,9 @@ class MultiInterest(TrainedRetriever):
         self.embeddings = Embeddings(layout, seed)
         self.extractor = config.extractor.make(config.width, config.max_length)
         self.drop = Dropout(config.dropout)
-        self.objective = Objective(config, examples, seed)
+        longest, count = config.max_length + 1, config.targets_per_user
+        targets = partial(targets_of_sequences, examples, longest, count)
+        self.objective = Objective(config, examples, seed, targets)
 
     def encode(self, inputs: dict[str, Tensor]) -> Queries:
         """Vectors [B, K, D] of the interests in the history [B, T]; an interest's weight is its

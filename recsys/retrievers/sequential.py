@@ -6,6 +6,7 @@ B users, T positions, D width.
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -24,6 +25,7 @@ from recsys.inputs import History, Input, Moment, Times
 from recsys.layers.dropout import Dropout
 from recsys.model import Loss, answering
 from recsys.objectives.objective import Objective, ObjectiveConfig
+from recsys.objectives.targets import targets_of_sequences
 from recsys.retrievers.base import Queries, single_interest
 from recsys.retrievers.trained import TrainedRetriever
 
@@ -85,7 +87,8 @@ class SequentialRetriever(TrainedRetriever):
         self.positions = nn.Parameter(torch.empty(config.max_length, config.width))
         nn.init.normal_(self.positions, std=standard_deviation(embeddings))
         self.drop = Dropout(config.dropout)
-        self.objective = Objective(config, examples, seed)
+        targets = partial(targets_of_sequences, examples, config.max_length + 1)
+        self.objective = Objective(config, examples, seed, targets)
 
     def read_times(self) -> None:
         """Ask for the times of the history and of the request as well."""

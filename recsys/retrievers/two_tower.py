@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -23,6 +24,7 @@ from recsys.inputs import History
 from recsys.layers.standardise import Standardise
 from recsys.model import Columns, Loss, answering
 from recsys.objectives.objective import Objective, ObjectiveConfig
+from recsys.objectives.targets import targets_of_events
 from recsys.retrievers.base import Queries, single_interest
 from recsys.retrievers.trained import TrainedRetriever
 
@@ -121,7 +123,8 @@ class TwoTower(TrainedRetriever):
         }
         self.user_tower = _tower(sum(user.values()), config)
         self.item_tower = _tower(sum(item.values()), config)
-        self.objective = Objective(config, examples, seed)
+        targets = partial(targets_of_events, examples)
+        self.objective = Objective(config, examples, seed, targets)
 
     def encode(self, inputs: dict[str, Tensor]) -> Queries:
         """User vectors [B, 1, D]."""
