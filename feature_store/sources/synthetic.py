@@ -25,7 +25,7 @@ from feature_store.sources.synthetic_world import (
 )
 
 _VERSION = 2  # of what is generated from equal options: raise it when that changes
-_CAME_LATER = ("lists", "position_bias")
+_CAME_LATER = ("lists", "position_bias", "dear_first")
 
 _OF_LISTS = (
     Feature(name="list_id", kind="id", side="context", dtype="int64"),

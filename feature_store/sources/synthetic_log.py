@@ -60,7 +60,8 @@ def simulate(world: World, items: Items, users: Users, block: int) -> Rows:
             if not len(on):
                 break
             who = rows[on]
-            shown, propensity = _show(random, items, clicked, who, cluster[on], last[on])
+            tilt = world.tilt(step + 1)
+            shown, propensity = _show(random, items, clicked, who, cluster[on], last[on], tilt)
             affinity = users.affinity(who, items.cluster[shown], world.moved(second[on]))
             price = items.log_price[shown]
             looked = (step + 1.0) ** -world.position_bias
@@ -126,14 +127,15 @@ def _show(
     users: np.ndarray,
     cluster: np.ndarray,
     last: np.ndarray,
+    tilt: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """An item for each user that the user has not clicked, and its probability."""
     seen = clicked.of(users)
-    shown = items.sample(random, cluster, last)
+    shown = items.sample(random, cluster, last, tilt)
     again = np.flatnonzero((seen == shown[:, None]).any(axis=1))
     while len(again):
-        shown[again] = items.sample(random, cluster[again], last[again])
+        shown[again] = items.sample(random, cluster[again], last[again], tilt)
         again = again[(seen[again] == shown[again, None]).any(axis=1)]
-    taken = items.probability(np.maximum(seen, 0), cluster[:, None], last[:, None])
+    taken = items.probability(np.maximum(seen, 0), cluster[:, None], last[:, None], tilt)
     left = 1.0 - np.where(seen >= 0, taken, 0.0).sum(axis=1)
-    return shown, items.probability(shown, cluster, last) / left
+    return shown, items.probability(shown, cluster, last, tilt) / left

@@ -65,6 +65,12 @@ class World(Options):
     position_bias: float = Field(
         0.0, ge=0, description="Place k is looked at with a probability of k to minus this."
     )
+    dear_first: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="How dear first places are, of what is drawn from all items.",
+    )
     buy_bias: float = Field(-2.0, description="Of the logit of a purchase, given a click.")
     buy_affinity: float = Field(2.0, description="What the user's interest adds to it.")
     buy_price: float = Field(-0.5, description="What the log price, standardised, adds to it.")
@@ -95,6 +101,10 @@ class World(Options):
     def buy_probability(self, affinity: np.ndarray, price: np.ndarray) -> np.ndarray:
         """P(purchase | click); `price` is the standardised log price."""
         return _logistic(self.buy_bias + self.buy_affinity * affinity + self.buy_price * price)
+
+    def tilt(self, place: int) -> float:
+        """In [-1, 1]: how much what is drawn from all items is dear at a place, from 1."""
+        return self.dear_first * (2.0 / place - 1.0)
 
     def expected_click_rate(self) -> float:
         """About which share of impressions is clicked, from draws of users and prices."""
@@ -133,6 +143,7 @@ class Items:
         starts, sizes: [C] where a cluster begins in these two, and how many items it has.
         popularity: [most + 1] cumulative (rank + 1) ** -zipf: the mass of the first n ranks at n.
         follow: [S] probability of each successor, nearest first.
+        by_price, price_rank: [I] items from the cheapest, and where each stands among them.
     """
 
     cluster: np.ndarray
@@ -146,6 +157,8 @@ class Items:
     sizes: np.ndarray
     popularity: np.ndarray
     follow: np.ndarray
+    by_price: np.ndarray
+    price_rank: np.ndarray
     stickiness: float
     exploration: float
     zipf: float
@@ -179,6 +192,7 @@ class Items:
         log_price = np.log(price)
         mass = np.cumsum(np.arange(1.0, sizes.max() + 1) ** -world.zipf)
         follow = 0.5 ** np.arange(world.successors)
+        by_price = np.argsort(price, kind="stable")
         return cls(
             cluster=cluster,
             rank=rank,
@@ -191,6 +205,8 @@ class Items:
             sizes=sizes,
             popularity=np.concatenate([[0.0], mass]),
             follow=follow / follow.sum(),
+            by_price=by_price,
+            price_rank=np.argsort(by_price),
             stickiness=world.stickiness,
             exploration=world.exploration,
             zipf=world.zipf,
@@ -204,9 +220,17 @@ class Items:
         return self.ring[self.starts[cluster] + place]
 
     def sample(
-        self, random: np.random.Generator, cluster: np.ndarray, last: np.ndarray
+        self,
+        random: np.random.Generator,
+        cluster: np.ndarray,
+        last: np.ndarray,
+        tilt: float = 0.0,
     ) -> np.ndarray:
-        """One item [n] for each session's cluster [n] and last click [n] (-1: none yet)."""
+        """One item [n] for each session's cluster [n] and last click [n] (-1: none yet).
+
+        With a tilt some of what is drawn from all items is the dearer of two, or the cheaper where
+        it is negative.
+        """
         count = len(cluster)
         sizes = self.sizes[cluster]
         mass = random.random(count) * self.popularity[sizes]
@@ -217,9 +241,15 @@ class Items:
         next_ones = self.successors(np.maximum(last, 0))[np.arange(count), step]
         chosen = np.where(follows, next_ones, chosen)
         anything = random.integers(0, len(self.cluster), count)
+        if tilt:
+            pair = self.price_rank[anything], random.integers(0, len(self.cluster), count)
+            extreme = self.by_price[np.maximum(*pair) if tilt > 0 else np.minimum(*pair)]
+            anything = np.where(random.random(count) < abs(tilt), extreme, anything)
         return np.where(random.random(count) < self.exploration, anything, chosen)
 
-    def probability(self, items: np.ndarray, cluster: np.ndarray, last: np.ndarray) -> np.ndarray:
+    def probability(
+        self, items: np.ndarray, cluster: np.ndarray, last: np.ndarray, tilt: float = 0.0
+    ) -> np.ndarray:
         """The probability that `sample` gives to `items`; the arguments are broadcast."""
         of_item = self.cluster[items]
         popular = (1.0 + self.rank[items]) ** -self.zipf / self.popularity[self.sizes[cluster]]
@@ -230,7 +260,9 @@ class Items:
         follow = np.where(near, self.follow[np.clip(step, 0, len(self.follow) - 1)], 0.0)
         sticky = np.where(last >= 0, self.stickiness, 0.0)
         guided = sticky * follow + (1.0 - sticky) * popular
-        return (1.0 - self.exploration) * guided + self.exploration / len(self.cluster)
+        count = len(self.cluster)
+        dear = (2 * self.price_rank[items] + 1) / count - 1.0
+        return (1.0 - self.exploration) * guided + self.exploration * (1.0 + tilt * dear) / count
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from feature_store.sources.synthetic_lexicon import (
 )
 from feature_store.sources.synthetic_truth import Truth
 from feature_store.sources.synthetic_words import Words, _invent
-from feature_store.sources.synthetic_world import WORDS
+from feature_store.sources.synthetic_world import WORDS, Items
 
 SMALL = {"users": 60, "items": 100, "clusters": 5}
 
@@ -138,6 +138,23 @@ def test_the_policy_is_a_distribution(truth: Truth) -> None:
     counts = np.bincount(truth.items.sample(random, cluster, last), minlength=len(every))
     expected = truth.items.probability(every, cluster[:1], last[:1]) * 200_000
     assert np.all(np.abs(counts - expected) < 6 * np.sqrt(expected) + 1)
+
+
+@pytest.mark.parametrize("tilt", [0.6, -0.6])
+def test_the_dearer_of_two_is_drawn_as_often_as_its_probability_says(tilt: float) -> None:
+    """Of ten prices the dearer of two draws is the n-th with 2 n - 1 in 100."""
+    world = Synthetic(items=10, clusters=1, interests=1, exploration=1.0)
+    prices = np.arange(10.0, 0.0, -1.0)
+    zeros = np.zeros(10, dtype=np.int64)
+    items = Items.arrange(world, zeros, np.arange(10), np.arange(10), prices)
+    expected = items.probability(np.arange(10), zeros[:1], zeros[:1] - 1, tilt)
+    dear = (2 * np.arange(10)[::-1] + 1) / 100  # item 0 is the dearest
+    of_two = dear if tilt > 0 else dear[::-1]
+    np.testing.assert_allclose(expected, 0.4 * 0.1 + 0.6 * of_two)
+    many = np.zeros(50_000, dtype=np.int64)
+    shown = items.sample(np.random.default_rng(0), many, many - 1, tilt)
+    counts = np.bincount(shown, minlength=10)
+    assert np.all(np.abs(counts - expected * 50_000) < 5 * np.sqrt(expected * 50_000))
 
 
 def test_popularity_follows_zipf(tmp_path: Path) -> None:
@@ -313,9 +330,26 @@ def test_lists_are_sessions_and_first_places_are_looked_at_more() -> None:
         assert clicks[place] / unbiased[place] == pytest.approx(1 / place, rel=0.35)
 
 
+def test_first_places_are_dear_where_that_is_asked_for() -> None:
+    """At place 1 the dearer of two, at place 2 any, further down more and more the cheaper."""
+    some = {
+        "users": 60,
+        "items": 1000,
+        "clusters": 5,
+        "events": 10.0,
+    }  # so many that clicked ones are not missed
+    world = Synthetic(**some, lists=True, exploration=1.0, dear_first=1.0)
+    rows = pd.concat(c.table.to_pandas() for c in world.read_events()).dropna(subset="place")
+    ranks = (world._items.price_rank[rows.item_id - 1] + 0.5) / 1000
+    means = pd.Series(ranks).groupby(rows.place.to_numpy()).mean()
+    for place, expected in ((1, 2 / 3), (2, 1 / 2), (4, 1 / 2 - 1 / 12), (8, 1 / 2 - 1 / 8)):
+        assert means[place] == pytest.approx(expected, abs=0.05)
+
+
 def test_options_that_came_later_leave_earlier_logs_what_they_were() -> None:
     """Prepared data and figures are known by this digest, which was taken before lists came."""
     world = Synthetic(users=50, items=200, days=20)
     assert world.fingerprint() == "081828df66cc48d2"
-    others = [Synthetic(**SMALL, lists=True), Synthetic(**SMALL, position_bias=1.0)]
-    assert len({other.fingerprint() for other in (world, *others)}) == 3
+    later = {"lists": True, "position_bias": 1.0, "dear_first": 1.0}
+    others = [Synthetic(**SMALL, **{name: value}) for name, value in later.items()]
+    assert len({other.fingerprint() for other in (world, *others)}) == 4
