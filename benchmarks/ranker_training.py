@@ -40,6 +40,7 @@ from recsys.data.options import ReaderConfig
 from recsys.distributed import Group, join
 from recsys.embeddings.options import PerFeature
 from recsys.rankers import build, ranker_class
+from recsys.training.memory import kept_memory
 from recsys.training.options import OptimizerConfig, TrainerConfig
 from recsys.training.trainer import Trainer
 
@@ -173,16 +174,15 @@ def compare(
         trainer = trainer_of(name, examples, group, folder / "checkpoints")
         write_rows(name, trainer, examples, folder)
         rival = Rival(folder, name, torch.get_num_threads(), workers)
-        took = [(epoch(trainer), rival.epoch()) for _ in range(epochs + 1)][
-            1:
-        ]  # the first: warm-up
+        with kept_memory():  # as `Trainer.fit` does
+            took = [(epoch(trainer), rival.epoch()) for _ in range(epochs + 1)]
         rival.close()
-    own, other = (statistics.median(seconds) for seconds in zip(*took, strict=True))
+    own, other = (statistics.median(seconds) for seconds in zip(*took[1:], strict=True))
     return {
         "rows_per_s": round(trainer.reader.num_rows / own),
         "rival_rows_per_s": round(trainer.reader.num_rows / other),
         "speedup": round(other / own, 2),
-        "epochs": [[round(seconds, 3) for seconds in pair] for pair in took],
+        "epochs": [[round(seconds, 3) for seconds in pair] for pair in took[1:]],
         **SHAPES[name],
     }
 

@@ -22,6 +22,7 @@ from recsys.model import TrainedModel, answering
 from recsys.training import checkpoint
 from recsys.training.background import Writer
 from recsys.training.growth import describe, same_optimizers, unwrap
+from recsys.training.memory import kept_memory
 from recsys.training.optimizers import Optimizer, fuse
 from recsys.training.options import TrainerConfig
 from recsys.training.sharding import shard
@@ -131,8 +132,9 @@ class Trainer:
         try:
             if self.config.optimizer.mini_batch_aware_decay and not self._over:
                 self._count_rows()
-            while not (self._over or self.progress.stopped):
-                self._epoch()
+            with kept_memory():
+                while not (self._over or self.progress.stopped):
+                    self._epoch()
         finally:
             self.writer.wait()
         return self.progress
