@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
+from torch.export.graph_signature import InputKind
 
 from feature_store.durable import written
 from feature_store.errors import ConfigError
@@ -135,11 +136,27 @@ def _at_least_two(part: Tensor, *, columns: bool) -> Tensor:
 
 def _strip(exported: torch.export.ExportedProgram) -> None:
     """Take out what serving does not read: sample inputs, which are kept as a pickle, guards, which
-    are Python code, and where in our files each operator comes from."""
+    are Python code, weights of no operator, such as tables of which a frozen model has made all it
+    needs, and where in our files each operator comes from."""
     exported.example_inputs = None
     vars(exported).update(_guards_code=[])
+    _drop_unread(exported)
     for module in exported.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:
                 for told in _TOLD.intersection(node.meta):
                     del node.meta[told]
+
+
+def _drop_unread(exported: torch.export.ExportedProgram) -> None:
+    graph, signature = exported.graph, exported.graph_signature
+    nodes = {node.name: node for node in graph.nodes if node.op == "placeholder"}
+    for given in list(signature.input_specs):
+        node = nodes[given.arg.name]
+        if given.kind == InputKind.USER_INPUT or node.users:
+            continue
+        graph.erase_node(node)
+        signature.input_specs.remove(given)
+        for kept in (exported.state_dict, exported.constants):
+            kept.pop(given.target, None)
+    exported.graph_module.recompile()

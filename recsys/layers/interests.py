@@ -192,19 +192,22 @@ class HCN(Extractor):
         """As `Extractor.forward`."""
         scaled = math.sqrt(self.width) * nn.functional.normalize(events, dim=2)
         newest = torch.arange(events.shape[1], device=mask.device) < self.short_length
-        whole, short = self.refine(scaled, mask), self.refine(scaled, mask & newest)
-        longer, shorter = _attend(whole, short), _attend(short, whole)
+        both = self.refine(scaled, torch.stack([mask, mask & newest], dim=1))
+        attended = _attend(both, both.flip(1))
+        longer, shorter = attended.unbind(1)
         gate = torch.sigmoid(self.gate(torch.cat([shorter, longer], dim=2)))
-        return _everyone_has(gate * shorter + (1 - gate) * longer)
+        return _everyone_has(torch.lerp(longer, shorter, gate))
 
-    def refine(self, events: Tensor, mask: Tensor) -> Tensor:
-        """Centres [B, K, D] after the last level."""
-        centres = self.centres.expand(events.shape[0], -1, -1)
+    def refine(self, events: Tensor, masks: Tensor) -> Tensor:
+        """Centres [B, H, K, D] after the last level, of H histories: `masks` [B, H, T] say which of
+        the same events they hold."""
+        centres = self.centres.expand(*masks.shape[:2], -1, -1)
         for norm in self.query_norms:
-            logits = norm(centres) @ events.transpose(1, 2) / math.sqrt(self.width)
-            shares = logits.softmax(1) * mask.unsqueeze(1)  # [B, K, T]
-            shares = shares / shares.sum(2, keepdim=True).clamp(min=_SMALLEST)
-            centres = shares @ events
+            queries = (norm(centres) / math.sqrt(self.width)).flatten(1, 2)  # [B, H K, D]
+            logits = (queries @ events.transpose(1, 2)).unflatten(1, centres.shape[1:3])
+            shares = logits.softmax(2) * masks.unsqueeze(2)  # [B, H, K, T]
+            shares = shares / shares.sum(3, keepdim=True).clamp(min=_SMALLEST)
+            centres = (shares.flatten(1, 2) @ events).view_as(centres)
         return centres
 
 
@@ -254,9 +257,9 @@ def nearest(vectors: Tensor, present: Tensor, events: Tensor) -> Tensor:
 
 
 def _attend(queries: Tensor, values: Tensor) -> Tensor:
-    """`Q + softmax(3 Q V^T / sqrt(D)) V` of [B, K, D] each."""
-    agreement = queries @ values.transpose(1, 2) / math.sqrt(queries.shape[2])
-    weights = (_SHARPNESS * agreement).softmax(2)
+    """`Q + softmax(3 Q V^T / sqrt(D)) V` of [..., K, D] each."""
+    agreement = queries @ values.transpose(-2, -1) / math.sqrt(queries.shape[-1])
+    weights = (_SHARPNESS * agreement).softmax(-1)
     return queries + weights @ values
 
 

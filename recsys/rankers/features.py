@@ -322,12 +322,17 @@ class FeatureRanker(Ranker):
         return self.rate({**self.digest(state), **(places or {}), ITEMS: items}, joined)
 
     def _looked_up(
-        self, inputs: dict[str, Tensor], items: Tensor | None
+        self,
+        inputs: dict[str, Tensor],
+        items: Tensor | None,
+        histories: tuple[History, ...] | None = None,
     ) -> tuple[State, Tensor | None]:
-        """The state before it is digested, and vectors [B, M, I] of item rows [B, M]."""
+        """The state before it is digested, of all or some histories, and vectors [B, M, I] of item
+        rows [B, M]."""
+        histories = self.histories if histories is None else histories
         asked = FeatureValues.of(self.asked, inputs)
         ids, bags, numbers = dict(asked.ids), dict(asked.bags), dict(asked.numbers)
-        rows = [inputs[history.name] for history in self.histories]
+        rows = [inputs[history.name] for history in histories]
         rows += [] if items is None else [items]
         if rows:
             values = self.items(torch.cat([part.flatten() for part in rows]))
@@ -339,13 +344,13 @@ class FeatureRanker(Ranker):
         joined = []
         if rows:
             together = self._joined(self.items.features, vectors, numbers)
-            kept = [row.flatten() != 0 for row in rows[: len(self.histories)]]
+            kept = [row.flatten() != 0 for row in rows[: len(histories)]]
             kept += [] if items is None else [torch.ones_like(items.flatten(), dtype=torch.bool)]
             # in place: it is the largest tensor of a step
             together.mul_(torch.cat(kept).unsqueeze(1).to(together.dtype))
             parts = together.split([part.numel() for part in rows])
             joined = [part.unflatten(0, of.shape) for part, of in zip(parts, rows, strict=True)]
-        for history, part, row in zip(self.histories, joined, rows, strict=False):
+        for history, part, row in zip(histories, joined, rows, strict=False):
             state[item_rows_of(history.name)] = row
             state[vectors_of(history.name)] = part
         return state, None if items is None else joined[-1]

@@ -84,7 +84,9 @@ class HCN(FeatureRanker):
     """
 
     Config = HCNConfig
-    _frozen: Tensor | None
+    _vectors: Tensor | None
+    _biases: Tensor | None
+    _events: Tensor | None
 
     def __init__(
         self, config: HCNConfig, embeddings: EmbeddingsConfig, examples: Examples, seed: int = 0
@@ -109,7 +111,8 @@ class HCN(FeatureRanker):
         self.again: nn.Linear | None = None
         if config.repeats:
             self.again = nn.Linear(REPEATS * len(self.histories), tasks, bias=False)
-        self.register_buffer("_frozen", None, persistent=False)
+        for made in ("_vectors", "_biases", "_events"):  # of all items, once it is frozen
+            self.register_buffer(made, None, persistent=False)
         self._taught = config.taught
         self._teachers: tuple[Teacher, ...] = ()  # no modules: their weights are not its own
 
@@ -135,15 +138,34 @@ class HCN(FeatureRanker):
             loss = Loss(total, loss.weight)
         return loss
 
+    def encode(self, inputs: dict[str, Tensor]) -> State:
+        """As `digest`; of a frozen ranker by vectors of events that were made before."""
+        if self._events is None:
+            return super().encode(inputs)
+        state, _ = self._looked_up(inputs, None, histories=())
+        told = {}
+        for history in self.histories:
+            rows = state[item_rows_of(history.name)] = inputs[history.name]
+            positions, kept = newest_first((rows != 0).sum(1), rows.shape[1])
+            told[history.name] = F.embedding(rows.gather(1, positions), self._events), kept
+        return self._digested(state, told)
+
     def digest(self, state: State) -> State:
         """Interests [B, 1 + K, D] of the request and of all its histories."""
-        interests = [self.request_tower(state[REQUEST]).unsqueeze(1)]
+        told = {}
         for history in self.histories:
             rows, vectors = state[item_rows_of(history.name)], state[vectors_of(history.name)]
             positions, kept = newest_first((rows != 0).sum(1), rows.shape[1])
             places = positions.unsqueeze(2).expand(-1, -1, vectors.shape[2])
-            events = self.event(vectors.gather(1, places)) * kept.unsqueeze(2)
-            interests.append(self.extractors[f"of_{history.name}"](events, kept).vectors)
+            told[history.name] = self.event(vectors.gather(1, places)), kept
+        return self._digested(state, told)
+
+    def _digested(self, state: State, told: dict[str, tuple[Tensor, Tensor]]) -> State:
+        """What is kept of requests and, of each history, events [B, L, D], the newest first, of
+        which some are there [B, L]."""
+        interests = [self.request_tower(state[REQUEST]).unsqueeze(1)]
+        for name, (events, kept) in told.items():
+            interests.append(self.extractors[f"of_{name}"](events, kept).vectors)
         digested = {_INTERESTS: torch.cat(interests, dim=1)}
         if self.again is None:
             return digested
@@ -152,48 +174,56 @@ class HCN(FeatureRanker):
 
     def rate(self, state: State, items: Tensor) -> Tensor:
         """Logits [B, M, tasks]."""
-        return self._answered(state, self.item_tower(items))
+        return self._answered(state, *self._parted(self.item_tower(items)))
 
     def score(self, state: State, items: Tensor) -> Tensor:
         """Logits [B, M, tasks] of item rows [B, M]; of a frozen ranker by vectors made before."""
-        if self._frozen is None:
+        if self._vectors is None or self._biases is None:
             return super().score(state, items)
-        return self._answered({**state, ITEMS: items}, F.embedding(items, self._frozen))
+        vectors, biases = F.embedding(items, self._vectors), F.embedding(items, self._biases)
+        return self._answered({**state, ITEMS: items}, vectors, biases)
 
-    def _answered(self, state: State, items: Tensor) -> Tensor:
-        """Logits [B, M, tasks] of what the tower made of the items [B, M, tasks * (D + 1)]."""
-        logits = self._rated(state[_INTERESTS], items)
+    def _parted(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors [..., tasks * D] and biases [..., tasks] of what the tower made of items: apart,
+        so that each vector fills whole lines of a cache."""
+        parts = items.unflatten(-1, (len(self.tasks), -1))
+        return parts[..., :-1].flatten(-2), parts[..., -1]
+
+    def _answered(self, state: State, vectors: Tensor, biases: Tensor) -> Tensor:
+        """Logits [B, M, tasks] of `_parted` items."""
+        logits = self._rated(state[_INTERESTS], vectors, biases)
         if self.again is None:
             return logits
         repeated = [self.repeats_in(history.name, state) for history in self.histories]
         again: Tensor = self.again(torch.cat(repeated, dim=2))
         return logits + again
 
-    def _rated(self, interests: Tensor, items: Tensor) -> Tensor:
-        """Logits [B, M, tasks] of interests [B, 1 + K, D] and what the tower made of the items
-        [B, M, tasks * (D + 1)]."""
-        width, by_task = interests.shape[2], []
-        for item in items.split(width + 1, dim=2):
+    def _rated(self, interests: Tensor, vectors: Tensor, biases: Tensor) -> Tensor:
+        """Logits [B, M, tasks] of interests [B, 1 + K, D] and `_parted` items."""
+        by_task = []
+        for vector in vectors.split(interests.shape[2], dim=2):
             # [B, 1 + K, M]: candidates side by side in memory, as they are many and interests few
-            products = interests @ item[..., :width].transpose(1, 2)
+            products = interests @ vector.transpose(1, 2)
             of_request, of_history = products[:, 0], products[:, 1:]
-            mixed = (of_history.softmax(1) * of_history).sum(1)
-            by_task.append(of_request + mixed + item[..., width])
-        return torch.stack(by_task, dim=2)
+            by_task.append(of_request + (of_history.softmax(1) * of_history).sum(1))
+        return torch.stack(by_task, dim=2) + biases
 
     @torch.no_grad()
     def freeze(self) -> None:
-        """Make the vectors of all items once."""
-        parts = []
+        """Make the vectors of all items once, and what they are as events."""
+        towers, events = [], []
         for rows in self.items.everything().split(_CHUNK):
             values = self.items(rows)
             vectors = self.embeddings(values.ids, values.bags)
             joined = self._joined(self.items.features, vectors, values.numbers)
-            parts.append(self.item_tower(joined))
-        self._frozen = torch.cat(parts)
+            towers.append(self.item_tower(joined))
+            events.append(self.event(joined))
+        vectors, biases = self._parted(torch.cat(towers))
+        self._vectors, self._biases = vectors.contiguous(), biases.contiguous()
+        self._events = torch.cat(events)
 
     def train(self, mode: bool = True) -> Self:
         """Learn, or answer."""
         if mode:
-            self._frozen = None
+            self._vectors = self._biases = self._events = None
         return super().train(mode)

@@ -31,7 +31,7 @@ def test_a_frozen_one_answers_alike_until_it_learns_again(planted: dict[Shape, E
     loose = ranker.score(ranker.encode(inputs), items)
     ranker.freeze()
     torch.testing.assert_close(ranker.score(ranker.encode(inputs), items), loose)
-    for weights in ranker.item_tower.parameters():
+    for weights in (*ranker.item_tower.parameters(), *ranker.event.parameters()):
         weights.mul_(2)
     kept = ranker.score(ranker.encode(inputs), items)
     torch.testing.assert_close(kept, loose)  # of what was frozen
@@ -42,8 +42,10 @@ def test_a_frozen_one_answers_alike_until_it_learns_again(planted: dict[Shape, E
 def test_what_was_frozen_moves_with_the_ranker(planted: dict[Shape, Examples]) -> None:
     ranker, _, _ = hcn(planted)
     ranker.freeze()
-    assert "_frozen" not in ranker.state_dict()
-    assert ranker._frozen is not None and ranker.to("meta")._frozen.is_meta  # type: ignore[union-attr]
+    made = {"_vectors", "_biases", "_events"}
+    assert not made & set(ranker.state_dict())
+    buffers = dict(ranker.to("meta").named_buffers())
+    assert all(buffers[name].is_meta for name in made)
 
 
 @torch.no_grad()
@@ -51,10 +53,10 @@ def test_an_item_is_judged_by_the_interests_that_it_suits(planted: dict[Shape, E
     """Two interests and a request, by hand: products 3 and 1, of which the first weighs more."""
     ranker, _, _ = hcn(planted)
     interests = torch.tensor([[[0.5, 0.0], [3.0, 0.0], [1.0, 0.0]]])
-    item = torch.tensor([[[1.0, 0.0, 0.25]]])  # a vector and a bias
+    item = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[0.25]]])  # a vector and a bias
     share = torch.tensor([3.0, 1.0]).softmax(0)
     expected = 0.5 + (share * torch.tensor([3.0, 1.0])).sum() + 0.25
-    torch.testing.assert_close(ranker._rated(interests, item).flatten(), expected.reshape(1))
+    torch.testing.assert_close(ranker._rated(interests, *item).flatten(), expected.reshape(1))
 
 
 @torch.no_grad()

@@ -311,3 +311,26 @@ def test_sizes_are_sums_and_products_of_symbols(text: str) -> None:
 def test_anything_else_is_no_size(text: Any) -> None:
     with pytest.raises(Refused, match=r"^here is .*expression of sizes"):
         check_size(text, "here")
+
+
+class Half(nn.Module):
+    """Reads one of two weights, and one of two constants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.unread = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+        self.register_buffer("shift", torch.ones(3), persistent=False)
+        self.register_buffer("lost", torch.ones(3), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.read + self.shift
+
+
+def test_weights_that_no_operator_reads_are_left_out() -> None:
+    exported = torch.export.export(Half(), (torch.ones(2, 3),))
+    _strip(exported)
+    file = io.BytesIO()
+    torch.export.save(exported, file)
+    again = torch.export.load(io.BytesIO(file.getvalue()))
+    assert set(again.state_dict) == {"read"} and set(again.constants) == {"shift"}
+    assert torch.equal(again.module()(torch.ones(2, 3)), torch.full((2, 3), 2.0))
