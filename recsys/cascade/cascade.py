@@ -26,8 +26,9 @@ class Cascade(Model):
     that orders those, and a step that makes lists diverse; see `recsys.lists.funnel`.
 
     It is made of models that are finished, and learns nothing itself. `worth` [N] is what the fine
-    ranker's probabilities are multiplied by. Of what its parts read of a request `known` names what
-    there is; the rest is unknown to them.
+    ranker's probabilities are multiplied by, `place_weight` what the candidates' order counts
+    beside it. Of what its parts read of a request `known` names what there is; the rest is unknown
+    to them.
     """
 
     merge: Merge = BY_SCORE
@@ -42,6 +43,7 @@ class Cascade(Model):
         coarse: Ranking | None = None,
         keep: int | None = None,
         fine: Ranking | None = None,
+        place_weight: float = 0.0,
         worth: Tensor | None = None,
         diversity: Diversity | None = None,
         known: Collection[str] | None = None,
@@ -50,6 +52,7 @@ class Cascade(Model):
         self.names = tuple(generators)
         self.generators = nn.ModuleList(generators.values())
         self.coarse, self.keep, self.fine = coarse, keep, fine
+        self.place_weight = place_weight
         self.weight = 0.0 if diversity is None else diversity.weight
         categories = None if diversity is None else diversity.categories
         self.register_buffer("categories", categories, persistent=False)
@@ -106,6 +109,7 @@ class Cascade(Model):
             coarse=None if self.coarse is None else self.coarse.scoring(batch),
             keep=self.keep,
             fine=None if self.fine is None else self.fine.scoring(batch),
+            place_weight=self.place_weight,
             worth=self.worth,
             diversity=None if of_items is None else Diversity(of_items, self.weight),
         )

@@ -32,6 +32,18 @@ class RankerPart(Options):
     )
 
 
+class FinePart(RankerPart):
+    """A finished run of a ranker, which orders what is left."""
+
+    place_weight: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="What the order of the candidates counts beside it: its odds are divided by "
+        "(5 + place) to this power.",
+    )
+
+
 class CoarsePart(RankerPart):
     """A finished run of a cheap ranker, which looks at all candidates."""
 
@@ -57,7 +69,7 @@ class CascadeConfig(ModelConfig):
     coarse: CoarsePart | None = Field(
         None, description="What keeps some of the candidates; without it the fine ranker sees all."
     )
-    fine: RankerPart | None = Field(
+    fine: FinePart | None = Field(
         None, description="What orders them; without it the generators' ranks do."
     )
     order_by: OrderBy = Field(

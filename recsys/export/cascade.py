@@ -108,7 +108,10 @@ class CascadeExport:
         if stage not in self.parts:
             return None
         keep = self.cascade.keep if stage == "coarse" else None
-        return RankerStage(part=self.parts[stage], task=self.tasks[stage], keep=keep)
+        weight = self.cascade.place_weight if stage == "fine" else 0.0
+        return RankerStage(
+            part=self.parts[stage], task=self.tasks[stage], keep=keep, place_weight=weight
+        )
 
     def verify(self, bundle: Bundle, name: str) -> None:
         """Ask the written part its golden requests. Raises DataError where an answer differs."""

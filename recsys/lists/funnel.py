@@ -18,6 +18,7 @@ from recsys.lists.stage_names import CANDIDATES, COARSE, DIVERSITY, FINE, LIST
 from recsys.lists.top_k import stable_top_k
 
 _RANKS = 60.0  # as the source of `fuse` has it
+_HEAD = 5.0  # places at the head of the candidates that count nearly alike
 
 Find = Callable[[], tuple[Tensor, Tensor]]
 """Items [B, n] of a generator, best first, and their scores."""
@@ -53,6 +54,7 @@ def funnel(
     coarse: Score | None = None,
     keep: int | None = None,
     fine: Score | None = None,
+    place_weight: float = 0.0,
     worth: Tensor | None = None,
     diversity: Diversity | None = None,
 ) -> Iterator[Stage]:
@@ -62,6 +64,11 @@ def funnel(
     Rankers give probabilities, the sigmoids of their logits. `keep` items with the highest of the
     coarse ranker go on to the fine one, which orders them by probability times `worth` [N], that of
     every item, or by probability alone. Of items that score alike the earlier stage's order stays.
+
+    A ranker sees nothing of what generators know. With a `place_weight` the fine one's odds are
+    divided by `(5 + place) ** place_weight`, the place being that among all candidates, from 0 on:
+    a product of two experts, after Hinton, "Training products of experts by minimizing contrastive
+    divergence", 2002.
     """
     lists = []
     for name, find in generators.items():
@@ -70,11 +77,15 @@ def funnel(
         yield Stage(name, items, scores)
     items, scores = fuse(lists)
     yield Stage(CANDIDATES, items, scores)
+    candidates = items
     if coarse is not None:
         items, scores = _best(items, coarse(items).double().sigmoid(), keep)
         yield Stage(COARSE, items, scores)
     if fine is not None:
-        values = fine(items).double().sigmoid()
+        logits = fine(items).double()
+        if place_weight:
+            logits = logits - place_weight * (_places(items, candidates) + _HEAD).log()
+        values = logits.sigmoid()
         if worth is not None:
             values = values * worth.to(values)[items.clamp(min=0)]
         items, scores = _best(items, values)
@@ -84,6 +95,16 @@ def funnel(
         yield Stage(DIVERSITY, items, scores, shown=True)
     elif fine is None:
         yield Stage(LIST, items, scores, shown=True)
+
+
+def _places(items: Tensor, candidates: Tensor) -> Tensor:
+    """Where items [B, n] stand among the candidates [B, M], from 0 on [B, n], float64; -1, which
+    is none, anywhere."""
+    if items is candidates:
+        return torch.arange(items.shape[1], device=items.device).double().expand_as(items)
+    ordered, places = candidates.sort(dim=1, stable=True)
+    at = torch.searchsorted(ordered, items.contiguous())
+    return places.gather(1, at.clamp(max=max(0, ordered.shape[1] - 1))).double()
 
 
 def fuse(lists: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -86,6 +86,7 @@ def assemble(config: RunConfig, examples: Examples, parts: Mapping[str, Part]) -
         coarse=cast(Ranking | None, coarse),
         keep=None if options.coarse is None else options.coarse.keep,
         fine=cast(Ranking | None, fine),
+        place_weight=0.0 if options.fine is None else options.fine.place_weight,
         worth=worth_of(options.order_by, examples),
         diversity=_diversity(options, examples),
         known=pq.read_schema(files_of(examples.folder, TEST)[0]).names,

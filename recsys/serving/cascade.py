@@ -146,13 +146,14 @@ class Cascade(Finder):
 
     def stages(self, asked: Requests, k: int, exclude: Tensor | None = None) -> Iterator[Stage]:
         """What each stage leaves, as soon as it is done: places, -1 for none."""
-        coarse = self.record.coarse
+        coarse, fine = self.record.coarse, self.record.fine
         yield from funnel(
             {name: part.finding(asked, exclude) for name, part in self.generators.items()},
             k,
             coarse=None if self.coarse is None else self.coarse.scoring(asked),
             keep=None if coarse is None else coarse.keep,
             fine=None if self.fine is None else self.fine.scoring(asked),
+            place_weight=0.0 if fine is None else fine.place_weight,
             worth=self.worth,
             diversity=self.diversity,
         )

@@ -171,6 +171,9 @@ class RankerStage(_Frozen):
     part: PartName = Field(description="Name of the part.")
     task: str = Field(description="Which of its logits.")
     keep: int | None = Field(None, ge=1, description="Items that go on; null for all.")
+    place_weight: float = Field(
+        0.0, ge=0, description="What the order of the candidates counts beside the fine one."
+    )
 
 
 class DiversityRecord(_Frozen):

@@ -99,6 +99,23 @@ def test_worth_orders_by_expected_money() -> None:
     assert by_worth["fine"].scores[0].tolist() == pytest.approx([0.75, 0.5, 0.0, -0.5])
 
 
+def test_the_order_of_candidates_counts_beside_the_fine_ranker() -> None:
+    """Candidates 2, 0, 1 of equal logits, of which the coarse ranker drops the first: places 1 and
+    2 divide odds of 6 by 6 and 7; by their square the logit of 1 has to be higher by log(49 / 36)
+    for it to come first."""
+    options = {"coarse": logits(1.0, 2.0, 0.0), "keep": 2}
+    for more, expected in ((0.3, [0, 1]), (0.32, [1, 0])):
+        fine = logits(math.log(6), math.log(6) + more, 9.0)
+        stages = run(finds([2, 0, 1]), **options, fine=fine, place_weight=2.0)
+        assert lists(stages["fine"]) == [expected]
+    fine = logits(*[math.log(6)] * 3)
+    scores = run(finds([2, 0, 1]), **options, fine=fine, place_weight=1.0)["fine"].scores
+    assert scores[0].tolist() == pytest.approx([1 / 2, 6 / 13])
+    whole = run(finds([2, 0, 1], [0, -1, -1]), fine=fine, place_weight=1.0)["fine"]
+    assert lists(whole) == [[2, 0, 1], [0]]
+    assert whole.scores[0].tolist() == pytest.approx([6 / 11, 6 / 12, 6 / 13])
+
+
 def test_a_last_step_makes_lists_diverse() -> None:
     """0 and 1 are of one category: 2 comes between them, which is worth the score it lacks."""
     diverse = Diversity(torch.tensor([1, 1, 2]), 0.5)

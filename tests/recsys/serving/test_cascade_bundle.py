@@ -76,6 +76,7 @@ def cascade(own: Examples, others: dict[Shape, Examples], models: Any) -> Cascad
     made = Cascade(
         {"knn": Generator(knn, BUDGET, translation(own, others["sequences"], knn))},
         fine=Ranking(dcn, LABEL, translation(own, others["labelled"], dcn)),
+        place_weight=0.5,
     )
     made.prepare(own.candidates())
     return made.eval()
@@ -109,7 +110,9 @@ def test_parts_that_number_otherwise_find_and_rank_the_same(
     read["favourites"] = translate(own, labelled, read["favourites"])
     state = dcn.encode(read | rows)
     items = translate(own, labelled, stages["fine"].items)
-    p = dcn.score(state, items).squeeze(2).double().sigmoid()
+    same = stages["fine"].items.unsqueeze(2) == stages["candidates"].items.unsqueeze(1)
+    places = same.double().argmax(2)
+    p = (dcn.score(state, items).squeeze(2).double() - 0.5 * (places + 5).log()).sigmoid()
     there = stages["fine"].items != 0
     torch.testing.assert_close(stages["fine"].scores[there], p[there], rtol=1e-5, atol=1e-6)
 
