@@ -80,3 +80,36 @@ def test_the_protocol_decides_what_is_lost(
     found = ceiling(batches(money=False), CANDIDATES, **options)
     assert (found["targets"]["findable"], found["judged"]) == (findable, judged)
     assert found["repeated"] == 2 and "money" not in found
+
+
+@pytest.mark.parametrize(
+    ("millionths", "told"), [([0], False), ([-3_000_000], False), ([200_000, 300_000], True)]
+)
+def test_shares_of_money_are_told_where_there_is_any_to_be_had(
+    millionths: list[int], told: bool
+) -> None:
+    """Not where returns are more than sales."""
+    targets = [2, 3][: len(millionths)]
+    lists = {"history": [[1]], "target": [targets], "target_value": [millionths]}
+    numbers = pa.list_(pa.int64())
+    batch = pa.record_batch({name: pa.array(of, numbers) for name, of in lists.items()})
+    found = ceiling([batch], CANDIDATES, exclude_seen=True, leave_out_cold=True)
+    assert found["targets"]["findable"] == len(targets)
+    assert ("money" in found) == told
+    if told:
+        assert found["money"]["findable"] == 0.5
+
+
+@pytest.mark.parametrize(("repeated", "come_back"), [(4, False), (5, True)])
+@pytest.mark.parametrize("seen", ["exclude", "include"])
+def test_people_come_back_where_a_twentieth_of_the_targets_was_had_before(
+    repeated: int, come_back: bool, seen: str
+) -> None:
+    parts = {"all": 100, "findable": 100, "without_history": 0, "seen": 0, "no_candidate": 0}
+    counted = {"users": 60, "judged": 50, "repeated": repeated, "targets": parts}
+    protocol = {"split.seen": seen}
+    told = sentences({"data": {"users": 70}, "protocol_parts": protocol, "ceiling": counted})
+    assert told[1] == "100.0% of 100 targets could be found at all."
+    assert (len(told) == 3) == come_back
+    if come_back:
+        assert ("leaves them out" in told[2]) == (seen == "exclude")

@@ -22,7 +22,7 @@ from feature_store.schema import Feature, Schema
 from planted import Shape, write_planted
 from recsys.data.examples import Examples
 from recsys.distributed import Group
-from recsys.evaluation.interests import matched_purity, redundancy
+from recsys.evaluation.interests import matched_purity
 from recsys.layers.interests import (
     HCN,
     MIND,
@@ -197,25 +197,6 @@ def test_weights_are_shares_of_the_history() -> None:
     mask[0, 3], mask[1] = False, False
     found = shares(closest, mask, torch.tensor([[1.0, 1, 1], [1, 1, 0]]))
     torch.testing.assert_close(found, torch.tensor([[1 / 3, 0, 2 / 3], [0.5, 0.5, 0]]))
-
-
-def test_redundancy_is_the_mean_cosine_of_pairs() -> None:
-    vectors, present = (
-        torch.randn(2, 3, 4),
-        torch.tensor([[True, True, True], [True, False, False]]),
-    )
-    found = redundancy(vectors, present)
-    pairs = [
-        F.cosine_similarity(vectors[0, i], vectors[0, j], 0) for i, j in ((0, 1), (0, 2), (1, 2))
-    ]
-    assert found[0].item() == pytest.approx(float(sum(pairs)) / 3, abs=1e-6)
-    assert found[1].isnan()
-
-
-def test_purity_matches_interests_to_clusters_one_to_one() -> None:
-    known = np.array([[0, 0, 0, 1, 1, -1], [0, 0, 1, 1, 2, 2], [-1] * 6])
-    found = np.array([[2, 2, 0, 0, 0, 9], [0] * 6, [0] * 6])
-    np.testing.assert_allclose(matched_purity(found, known), [0.8, 1 / 3, np.nan])
 
 
 # -- the retriever ------------------------------------------------------------------------------
