@@ -68,6 +68,7 @@ def test_without_deviation_it_is_prelu() -> None:
 def test_gradients_flow_through_the_statistics(counted: torch.Tensor | None) -> None:
     torch.manual_seed(0)
     dice = Dice(3).double()
+    torch.nn.init.constant_(dice.alpha, 0.25)
     rows = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: dice(x, counted), rows)
     alpha = dice.alpha.data.clone().fill_(0.3)

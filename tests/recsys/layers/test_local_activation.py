@@ -78,3 +78,15 @@ def test_what_is_padded_has_no_part(softmax: bool) -> None:
     queries, keys = torch.randn(B, M, WIDTH), torch.randn(B, L, WIDTH)
     other = torch.where(KEPT.unsqueeze(2), keys, 1e3)
     torch.testing.assert_close(attention(queries, other, KEPT), attention(queries, keys, KEPT))
+
+
+@pytest.mark.parametrize("count", [M, L + 1])  # fewer than events, and more
+def test_it_answers_as_it_learns(count: int) -> None:
+    """Where nothing is learned the first layer is made in another way. Three sizes of layers."""
+    torch.manual_seed(1)
+    attention = LocalActivation(WIDTH, (6, 4, 3), "relu", softmax=False)
+    queries, keys = torch.randn(B, count, WIDTH), torch.randn(B, L, WIDTH)
+    learning = attention(queries, keys, KEPT)
+    with torch.no_grad():
+        torch.testing.assert_close(attention(queries, keys, KEPT), learning)
+    assert learning.shape == (B, count, WIDTH) and (learning[:2] != 0).all()
