@@ -100,7 +100,7 @@ def test_they_are_what_the_run_finds_for_the_past_of_each_row(
     own = log.groupby("user_id")["item_id"].agg(set)
     at_once = log.groupby(["user_id", "time"])["item_id"].agg(set)
     first = log.groupby("item_id")["time"].min()
-    many = 0
+    many = deepest = 0
     for role in ("train", "validation", "test"):
         rows = rows_of(examples, role).reset_index(drop=True)
         positives = rows[rows["label"] == 1]
@@ -123,7 +123,8 @@ def test_they_are_what_the_run_finds_for_the_past_of_each_row(
             if possible:
                 assert len(drawn) == DRAWN and set(drawn["item_id"]) <= possible
                 many += len(set(drawn["item_id"])) > 1
-    assert many > 60
+                deepest += items[-1] in set(drawn["item_id"])
+    assert many > 60 and deepest > 30, (many, deepest)
 
 
 def test_figures_say_which_lists_they_are_beside(
