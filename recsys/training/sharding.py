@@ -10,10 +10,11 @@ import torch
 from torch import nn
 from torchrec.distributed import sharding_plan as torchrec_plan
 from torchrec.distributed.model_parallel import (
+    DataParallelWrapper,
     DefaultDataParallelWrapper,
     DistributedModelParallel,
 )
-from torchrec.distributed.types import EmbeddingModuleShardingPlan, ShardingPlan
+from torchrec.distributed.types import EmbeddingModuleShardingPlan, ShardingEnv, ShardingPlan
 
 from recsys.distributed import Group
 from recsys.embeddings.planning import Placement, Plan, make_plan
@@ -88,17 +89,30 @@ def shard(
         model,
         device=group.device,
         plan=ShardingPlan(plan),  # type: ignore[arg-type]
-        # DDP must not regroup gradients after its first step: their offsets decide in which order
-        # three and more are summed, and a resumed training would sum otherwise than before
-        data_parallel_wrapper=DefaultDataParallelWrapper(
-            static_graph=group.world < 3, find_unused_parameters=group.world > 2
-        ),
+        data_parallel_wrapper=_replication(group.world),
     )
     for path, module in modules.items():
         for name, weights in sharded.state_dict().items():
             if name.startswith(_prefix(path)):
                 _draw(weights, module, table_of(name))
     return sharded
+
+
+class _Alone(DataParallelWrapper):
+    """Of a single process, whose gradients DDP would copy once a step and average with nobody's."""
+
+    def wrap(self, dmp: DistributedModelParallel, env: ShardingEnv, device: torch.device) -> None:
+        """Leaves the model as it is, on its device."""
+        dmp.module.to(device)
+
+
+def _replication(world: int) -> DataParallelWrapper:
+    """How what is not sharded is kept the same in so many processes."""
+    if world == 1:
+        return _Alone()
+    # DDP must not regroup gradients after its first step: their offsets decide in which order three
+    # and more are summed, and a resumed training would sum otherwise than before
+    return DefaultDataParallelWrapper(static_graph=world < 3, find_unused_parameters=world > 2)
 
 
 def _embeddings_of(model: nn.Module) -> dict[str, Embeddings]:
