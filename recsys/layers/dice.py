@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from recsys.distributed import current_group
 
 _EPSILON = 1e-8
 _MOMENTUM = 0.01
+_CACHED = 1 << 16  # numbers of a tensor that are read and written again before others come
 
 
 class Dice(nn.Module):
@@ -57,8 +60,8 @@ class Dice(nn.Module):
 class _ByBatch(torch.autograd.Function):
     """Dice of rows [n, C] by the statistics of those that weigh 1 and not 0, over all processes.
 
-    In one piece: as a chain of small operations it would read and write the rows three times as
-    often, which is what it costs.
+    In one piece and, on CPUs, a part of the rows after the other: as a chain of small operations
+    over all of them it would read and write memory several times as often, which is what it costs.
     """
 
     @staticmethod
@@ -70,29 +73,46 @@ class _ByBatch(torch.autograd.Function):
         sums = group.sum(torch.cat([weights @ rows, weights.sum().unsqueeze(0)]))
         count = sums[-1].clamp(min=1)
         mean = sums[:-1] / count
-        apart = rows - mean
-        variance = group.sum(weights @ apart.square()) / count
+        squares = torch.zeros_like(mean)
+        for r, w in _parts(rows, weights):
+            squares += w @ (r - mean).square_()
+        variance = group.sum(squares) / count
         scale = (variance + _EPSILON).rsqrt()
-        share = apart.mul_(scale).sigmoid_()
-        out = (share * (1 - alpha)).add_(alpha).mul_(rows)
+        share, out = torch.empty_like(rows), torch.empty_like(rows)
+        for r, s, o in _parts(rows, share, out):
+            torch.sub(r, mean, out=s).mul_(scale).sigmoid_()
+            torch.mul(s, 1 - alpha, out=o).add_(alpha).mul_(r)
         context.save_for_backward(rows, share, alpha, weights, mean, scale, count)
         context.mark_non_differentiable(mean, variance)
         return out, mean, variance
 
     @staticmethod
+    @once_differentiable
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
         """Gradients of rows and alpha; other processes' rows have a part in the statistics."""
         rows, share, alpha, weights, mean, scale, count = context.saved_tensors
-        gradient = gradients[0]
-        inner = gradient * rows
-        of_alpha = inner.sum(0) - torch.linalg.vecdot(inner, share, dim=0)
-        # with respect to (s - E) / sqrt(Var): from every row, through the statistics to those that
-        # are counted, wherever they are
-        inner.mul_(torch.addcmul(share, share, share, value=-1)).mul_(1 - alpha)
-        apart = (rows - mean).mul_(scale)
-        sums = torch.stack([inner.sum(0), torch.linalg.vecdot(inner, apart, dim=0)])
+        gradient, of_rows = gradients[0].contiguous(), torch.empty_like(rows)
+        of_alpha, sums = torch.zeros_like(alpha), torch.zeros_like(torch.stack([mean, mean]))
+        for r, s, g, o in _parts(rows, share, gradient, of_rows):
+            torch.mul(g, r, out=o)
+            apart = o * s
+            of_alpha += o.sum(0) - apart.sum(0)
+            # with respect to (s - E) / sqrt(Var): from every row, through the statistics to those
+            # that are counted, wherever they are
+            torch.mul(apart, 1 - s, out=o).mul_(1 - alpha)
+            sums[0] += o.sum(0)
+            sums[1] += torch.sub(r, mean, out=apart).mul_(scale).mul_(o).sum(0)
         of_mean, of_scale = current_group().sum(sums) / count
-        through = torch.addcmul(of_mean, apart, of_scale).mul_(weights.unsqueeze(1))
-        inner.sub_(through).mul_(scale)
-        of_rows = (share * (1 - alpha)).add_(alpha).mul_(gradient).add_(inner)
+        for r, s, g, w, o in _parts(rows, share, gradient, weights.unsqueeze(1), of_rows):
+            through = (r - mean).mul_(scale).mul_(of_scale).add_(of_mean).mul_(w)
+            o.sub_(through).mul_(scale)
+            o.add_(torch.mul(s, 1 - alpha, out=through).add_(alpha).mul_(g))
         return of_rows, of_alpha, None
+
+
+def _parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The same rows of each, as many at a time as stay in a processor's cache; a GPU takes all."""
+    rows = len(tensors[0])
+    on_cpu = tensors[0].device.type == "cpu"
+    size = max(1, _CACHED // tensors[0].shape[1]) if on_cpu else max(1, rows)
+    return zip(*(tensor.split(size) for tensor in tensors), strict=True)

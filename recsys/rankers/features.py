@@ -28,6 +28,7 @@ from recsys.embeddings.tables import Embeddings
 from recsys.inputs import Compared, History
 from recsys.layers.place_bias import PlaceBias
 from recsys.layers.repeats import newest_ranks, repeats
+from recsys.layers.spread import Spread
 from recsys.layers.standardise import Standardise
 from recsys.model import Loss
 from recsys.objectives.listwise import list_softmax
@@ -334,8 +335,13 @@ class FeatureRanker(Ranker):
         ids, bags, numbers = dict(asked.ids), dict(asked.bags), dict(asked.numbers)
         rows = [inputs[history.name] for history in histories]
         rows += [] if items is None else [items]
+        places = None
         if rows:
-            values = self.items(torch.cat([part.flatten() for part in rows]))
+            read = torch.cat([part.flatten() for part in rows])
+            if histories and torch.is_grad_enabled() and read.device.type == "cpu":
+                # the same items stand in many histories, whose vectors are most of a step's memory
+                read, places = read.unique(return_inverse=True)
+            values = self.items(read)
             ids, bags, numbers = ids | values.ids, bags | values.bags, numbers | values.numbers
         vectors = self.embeddings(ids, bags)
         request = [self._joined(self.asked, vectors, numbers)]
@@ -346,8 +352,10 @@ class FeatureRanker(Ranker):
             together = self._joined(self.items.features, vectors, numbers)
             kept = [row.flatten() != 0 for row in rows[: len(histories)]]
             kept += [] if items is None else [torch.ones_like(items.flatten(), dtype=torch.bool)]
-            # in place: it is the largest tensor of a step
-            together.mul_(torch.cat(kept).unsqueeze(1).to(together.dtype))
+            if places is None:  # in place: it is the largest tensor of a step
+                together.mul_(torch.cat(kept).unsqueeze(1).to(together.dtype))
+            else:
+                together = Spread.apply(together, places, torch.cat(kept))
             parts = together.split([part.numel() for part in rows])
             joined = [part.unflatten(0, of.shape) for part, of in zip(parts, rows, strict=True)]
         for history, part, row in zip(histories, joined, rows, strict=False):

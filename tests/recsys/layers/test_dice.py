@@ -64,8 +64,12 @@ def test_without_deviation_it_is_prelu() -> None:
     torch.testing.assert_close(dice(rows), torch.nn.functional.prelu(rows, torch.tensor([0.25])))
 
 
+@pytest.mark.parametrize("cached", [1 << 16, 6], ids=["in one", "two rows at a time"])
 @pytest.mark.parametrize("counted", [None, torch.tensor([1, 1, 0, 1, 0]).bool()])
-def test_gradients_flow_through_the_statistics(counted: torch.Tensor | None) -> None:
+def test_gradients_flow_through_the_statistics(
+    counted: torch.Tensor | None, cached: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys.layers.dice._CACHED", cached)
     torch.manual_seed(0)
     dice = Dice(3).double()
     torch.nn.init.constant_(dice.alpha, 0.25)

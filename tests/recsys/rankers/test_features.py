@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from conformance import fresh, small
+from conformance import batch_from, fresh, rows_of, small
 from feature_store.catalogue import Catalogue
 from feature_store.engine import Engine, EngineConfig
 from feature_store.errors import ConfigError
@@ -98,3 +98,17 @@ def test_draws_beside_0s_of_the_log_are_not_undone(planted: dict[Shape, Examples
     for drawn, undone in ((per_positive + 1, True), (per_positive, False)):
         tree["labels"] = {"negatives": {"per_positive": drawn}}
         assert (log_draws_of(parse_config(tree), examples) is not None) == undone
+
+
+@pytest.mark.parametrize("name", ["pooling", "din", "hcn"])
+def test_the_same_is_learned_from_and_answered(name: str, planted: dict[Shape, Examples]) -> None:
+    """Learning reads each item of a batch once; an item that nobody knows is none of a history."""
+    examples = planted["labelled"]
+    ranker: Any = fresh(small(name), examples).eval()
+    batch = batch_from(ranker, rows_of(ranker, examples).slice(0, 5))
+    inputs, items = ranker.inputs_of(batch), batch.id(ranker.item).unsqueeze(1).clone()
+    items[0] = 0
+    assert (inputs["history"] == 0).any()
+    with torch.no_grad():
+        expected = ranker.logits(inputs, items)
+    torch.testing.assert_close(ranker.logits(inputs, items).detach(), expected)
