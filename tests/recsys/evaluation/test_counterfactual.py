@@ -69,6 +69,26 @@ def test_two_events_of_many_are_no_sample(estimator: Callable[..., Estimate]) ->
         estimator(rewards, propensities, propensities)
 
 
+@pytest.mark.parametrize(
+    ("rows", "alike", "few"),
+    [
+        *((10_000, 99, True), (10_000, 101, False)),  # a hundredth of the events
+        *((1_000, 29, True), (1_000, 31, False)),  # thirty
+        *((40, 19, True), (40, 21, False)),  # half of them
+        (40, 0, True),
+    ],
+)
+def test_a_small_effective_sample_is_said_to_be_one(rows: int, alike: int, few: bool) -> None:
+    """So many events of one weight are as many; the others have none."""
+    propensities = np.full(rows, 0.5)
+    target = np.where(np.arange(rows) < alike, 0.5, 0.0)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", FewEvents)
+        found = inverse_propensity(np.ones(rows), propensities, target)
+    assert found.effective_sample_size == pytest.approx(alike)
+    assert bool(told) == few
+
+
 def test_clipping_cuts_weights_and_says_so() -> None:
     cut = inverse_propensity(REWARDS, PROPENSITIES, TARGET, clip=1.5)
     assert cut.value == pytest.approx((0.5 + 1.5) / 4)

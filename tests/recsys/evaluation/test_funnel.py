@@ -15,13 +15,14 @@ from recsys.data.batch import Batch
 from recsys.data.block import Block
 from recsys.distributed import Group
 from recsys.evaluation.evaluator import Evaluator, Result
-from recsys.evaluation.funnel import stages_of
+from recsys.evaluation.funnel import losses, stages_of
 from recsys.evaluation.item_facts import ItemFacts
 from recsys.evaluation.options import EvaluationConfig
 from recsys.evaluation.summary import summarise
 from recsys.inputs import Id
 from recsys.lists.funnel import Stage
 from recsys.lists.pairs import Pairs
+from recsys.lists.stage_names import CANDIDATES
 from recsys.retrievers.base import Queries, VectorRetriever
 
 MILLION = 1_000_000
@@ -109,3 +110,10 @@ def test_the_summary_holds_them_with_intervals(result: Result) -> None:
     fine = funnel["fine@2"]["metrics"]
     assert fine["Recall"] == summary["metrics"]["Recall@2"]
     assert fine["GMVCapture"] == summary["metrics"]["GMVCapture@2"]
+
+
+def test_a_stage_loses_what_the_one_before_it_had() -> None:
+    """Generators lose nothing, and what they find together is where it begins."""
+    recall = {"a": 0.5, "b": 0.25, CANDIDATES: 0.75, "coarse": 0.5, "fine@20": 0.375}
+    stages = [{"stage": name, "metrics": {"Recall": value}} for name, value in recall.items()]
+    assert losses(stages) == [None, None, None, 0.25, 0.125]

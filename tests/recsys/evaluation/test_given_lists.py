@@ -124,6 +124,10 @@ def test_ranks_with_gaps_mean_their_order_and_repeated_ones_are_counted(
     assert measure(read(gaps, examples, tmp_path), examples, ALONE).metrics == expected.metrics
     lists = read(frame.assign(rank=1), examples, tmp_path)
     assert lists.notes["ranks that a list gives twice"] == len(frame) - frame["user"].nunique()
+    lists = read(frame.assign(rank=frame["rank"].clip(lower=2)), examples, tmp_path)
+    assert lists.notes["ranks that a list gives twice"] == frame["user"].nunique()
+    lists = read(frame.assign(rank=frame["rank"].replace(3, 2)), examples, tmp_path)
+    assert lists.notes["ranks that a list gives twice"] == frame["user"].nunique()
 
 
 def _nan(frame: pd.DataFrame) -> pd.DataFrame:

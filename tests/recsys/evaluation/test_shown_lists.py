@@ -35,6 +35,9 @@ def by_list(scores: np.ndarray) -> dict[int, list[float]]:
 
 def test_orders_that_cost_nothing_have_the_figures_worked_out_by_hand() -> None:
     orders = shown().orders()
+    never = -np.inf
+    lists = [never, -5, -2, never, never, never, never, -3, -1, never, never, never]
+    assert orders[MOST_RECENT_FIRST].tolist() == lists
     two = 1 + 1 / np.log2(3)  # the gain of two chosen at the top
     values = by_list(orders[AS_DISPLAYED])
     # 7: passed, chosen, passed, chosen: the second stands before one of two, the fourth before none
