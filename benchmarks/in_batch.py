@@ -87,7 +87,7 @@ def watch(model: TrainedRetriever, examples: Examples, config: RunConfig, epochs
         seen.append(targets.clone())
         raise _Drawn
 
-    model.objective.draw = draw  # type: ignore[method-assign]
+    model.objective.draw = draw  # type: ignore[assignment, method-assign]
     reader = model.training_reader(examples, config.reader, seed=1, rank=0, world=1)
     blocks = []
     for epoch in range(epochs):
