@@ -5,12 +5,13 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from recsys.lists.merging import BY_QUOTA, BY_SCORE, quotas_of
+from recsys.lists.merging import BY_QUOTA, BY_SCORE, MERGES, Merge, quotas_of
 from recsys.lists.search import search
 from recsys.serving.index.base import Queries
 from recsys.serving.index.faiss import FaissIndex
@@ -128,3 +129,9 @@ def test_faiss_merges_as_exact_search_does() -> None:
     expected_scores, expected = search(queries, weights, vectors, 30, exclude, BY_QUOTA)
     assert torch.equal(places, expected)
     np.testing.assert_allclose(scores, expected_scores, rtol=1e-5)
+
+
+@pytest.mark.parametrize("merge", MERGES.values(), ids=MERGES)
+def test_nobody_gets_empty_lists(merge: Merge) -> None:
+    scores, columns = merge.top_k(torch.zeros(0, 3, 7), torch.zeros(0, 3), 5)
+    assert scores.shape == columns.shape == (0, 5)
