@@ -268,6 +268,7 @@ def test_histories_are_as_long_as_the_longest_trial_reads(log: Path, tmp_path: P
     for place, lengths in enumerate(([2, 6], [2], [6])):
         tree = planted(log, tmp_path / str(place))
         tree["retriever"] = {"name": "two_tower", "width": 16, "hidden": []}
+        tree["trainer"]["optimizer"] = {"learning_rate": 0.05}  # what is read tells after six steps
         tree["tune"] = {"trials": 4, "space": {"retriever.max_length": {"choices": lengths}}}
         config = parse_config(tree)
         found = tune(config)

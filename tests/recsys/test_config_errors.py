@@ -29,6 +29,7 @@ VOCABULARY = re.compile(
     r"valid (?:dict|int|num|str|list|tup)|Value error|Extra inputs|discriminator|pydantic|"
     r"dictionary|instance of|unable to|NoneType"
 )
+NAMED_BY_PEOPLE = [(section,) for section in ("generators", "histories", "tasks")]
 VALUES: list[Any] = [
     *(-1, 0, 1, 10**30, -0.5, 2.5, float("nan"), float("inf"), True, None, "", "\u00a7", "a\nb"),
     *([], [[]], [-1], ["x"], {}, {"x": 1}, {"name": "x"}, [{}], "sasrec", "2024-13-45"),
@@ -96,7 +97,8 @@ def test_a_misspelled_key_is_told(place: tuple[Tree, Key], at: int, how: str) ->
     *_, name = key
     wrong = copy.deepcopy(tree)
     section = section_of(wrong, key)
-    if not isinstance(name, str) or key[:1] == ("tune",) or "tables" in key[:-1]:
+    chosen = "tables" in key[:-1] or key[-2:-1] in NAMED_BY_PEOPLE
+    if not isinstance(name, str) or key[:1] == ("tune",) or chosen:
         return  # places of a list, and names that anyone may choose
     at %= len(name)
     letter = {"twice": 2 * name[at], "gone": "", "other": "z"}[how]
