@@ -180,12 +180,14 @@ def _ids(table: pa.Table, path: str, role: str, name: str, examples: Examples) -
 def _numbers(table: pa.Table, path: str, column: str) -> np.ndarray | None:
     if column not in table.column_names:
         return None
+    kind = table.schema.field(column).type
+    whole = pa.types.is_integer(kind)
     try:
-        values = _without_nulls(table, path, column).cast(pa.float64(), safe=False).to_numpy()
+        values = _without_nulls(table, path, column).cast(pa.float64(), safe=whole).to_numpy()
     except pa.ArrowException:
-        raise DataError(
-            f"{path}: column {column!r} holds {table.schema.field(column).type}, not numbers"
-        ) from None
+        large = "integers beyond 2^53, which cannot all be told apart: scale them down"
+        held = large if whole else f"{kind}, not numbers"
+        raise DataError(f"{path}: column {column!r} holds {held}") from None
     if np.isnan(values).any():
         raise DataError(f"{path}: row {int(np.isnan(values).argmax())}: {column} is not a number")
     return values

@@ -145,7 +145,8 @@ WRONG = {
     "row 3: rank is missing": lambda f: f.assign(
         rank=f["rank"].astype("Int64").where(np.arange(len(f)) != 3)
     ),
-    "column 'rank' holds": lambda f: f.assign(rank="first"),
+    "column 'rank' holds .*string, not numbers": lambda f: f.assign(rank="first"),
+    "column 'score' holds integers beyond 2.53": lambda f: f.assign(score=2**53 + 1 + f["rank"]),
     "column 'user' holds": lambda f: f.assign(user="u" + f["user"].astype(str)),
     "holds no lists": lambda f: f.iloc[:0],
     "none of its users is in the log": lambda f: f.assign(user=f["user"] + 10**6),
