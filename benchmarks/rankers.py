@@ -31,7 +31,8 @@ from benchmarks.requests import processor
 from feature_store.catalogue import Catalogue
 from feature_store.engine import Engine, EngineConfig
 from feature_store.examples import RowsOf, write_examples
-from feature_store.splits import LeaveOneOut, make_split
+from feature_store.protocols import LeaveOneOut
+from feature_store.splits import make_split
 from recsys.data.examples import Examples
 from recsys.data.options import ReaderConfig
 from recsys.embeddings.options import PerFeature

@@ -30,8 +30,9 @@ from feature_store.catalogue import Catalogue
 from feature_store.engine import Engine, EngineConfig
 from feature_store.event_log import EventLog
 from feature_store.examples import write_examples
+from feature_store.protocols import LeaveOneOut
 from feature_store.schema import Feature, Schema
-from feature_store.splits import LeaveOneOut, make_split
+from feature_store.splits import make_split
 from recsys.data.examples import Examples
 from recsys.embeddings.options import PerFeature
 from recsys.embeddings.tables import materialise

@@ -27,12 +27,10 @@ class Lists:
     """What finds the lists that negatives are drawn from.
 
     Attributes:
-        fingerprint: Tells one from another.
         histories: The lists of a request, by name: events of some types, or all.
         open: Given the schema, the vocabularies by table, and the item rows that may be found.
     """
 
-    fingerprint: str
     histories: Mapping[str, tuple[str, ...]]
     open: Callable[[Schema, Mapping[str, Vocabulary], np.ndarray], Find]
 

@@ -14,37 +14,9 @@ from feature_store.engine import Engine
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.labels import LabelConfig, labelled
-from feature_store.protocols import (
-    TEST,
-    TRAIN,
-    VALIDATION,
-    AnyProtocol,
-    Fixed,
-    GlobalTime,
-    ItemHoldout,
-    LastLists,
-    LeaveOneOut,
-    NextBasket,
-    Random,
-    SplitConfig,
-    UserHoldout,
-)
+from feature_store.protocols import TEST, TRAIN, VALIDATION, AnyProtocol
 from feature_store.schema import Schema
 from feature_store.timeline import read_events
-
-__all__ = [
-    "Fixed",
-    "GlobalTime",
-    "ItemHoldout",
-    "LastLists",
-    "LeaveOneOut",
-    "NextBasket",
-    "Random",
-    "Split",
-    "SplitConfig",
-    "UserHoldout",
-    "make_split",
-]
 
 
 @dataclass(frozen=True)

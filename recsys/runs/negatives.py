@@ -79,7 +79,7 @@ def open_lists(
         generator.prepare(torch.from_numpy(items))
         return lambda requests: _found(generator, requests, seen)
 
-    return Lists(identity_of(RunFolder(lists.run)) or "", histories, start)
+    return Lists(histories, start)
 
 
 @torch.no_grad()

@@ -36,6 +36,8 @@ class Scorer(Answering):
         self.bundle = bundle
         self.part, self.record = bundle.part(RankerRecord, part)
         self.program = bundle.program(self.part, PROGRAM)
+        self.prices = self._of_items(PRICES) if self.record.priced else None
+        self.costs = self._of_items(COSTS) if self.record.costed else None
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -88,26 +90,25 @@ class Scorer(Answering):
 
     def _worth(self, what: Worth, requests: pa.Table, items: Tensor) -> Tensor:
         """What each request's item [B, 1] brings when it is bought [B]."""
-        schema, record = self.bundle.schema, self.record
-        if not record.priced or (what == "profit" and not record.costed):
-            lacks = "cost" if record.priced else "price"
+        schema = self.bundle.schema
+        if self.prices is None or (what == "profit" and self.costs is None):
+            lacks = "price" if self.prices is None else "cost"
             raise DataError(
                 f"{self.bundle.folder} knows no {lacks} of items, which an expected {what} is made "
                 f"of: name its column with the {lacks} role in the schema of the log"
             )
-        prices, costs = (
-            self._money(file, column, requests, items.squeeze(1)) if there else None
-            for file, column, there in (
-                (PRICES, schema.price, record.priced),
-                (COSTS, schema.cost, record.costed),
-            )
-        )
-        assert prices is not None
+        prices = self._told(requests, schema.price, self.prices[items.squeeze(1)])
+        costs = self.costs
+        if costs is not None:
+            costs = self._told(requests, schema.cost, costs[items.squeeze(1)])
         return worth(what, prices, costs)
 
-    def _money(self, file: str, column: str | None, requests: pa.Table, items: Tensor) -> Tensor:
+    def _of_items(self, file: str) -> Tensor:
+        """Money of every item row [N]."""
+        return torch.from_numpy(np.load(self.bundle.part_file(self.part, file))).double()
+
+    def _told(self, requests: pa.Table, column: str | None, known: Tensor) -> Tensor:
         """What requests say of a price or a cost [B], and where they do not what was known last."""
-        known = torch.from_numpy(np.load(self.bundle.part_file(self.part, file)))[items].double()
         if column is None or column not in requests.column_names:
             return known
         told = Number(column, unknown="nan").from_requests(

@@ -21,8 +21,9 @@ from feature_store.event_log import EventLog
 from feature_store.examples import RowsOf, write_examples
 from feature_store.labels import LabelConfig, ListsConfig, NegativesConfig, TaskConfig
 from feature_store.negatives import DrawnNegatives, log_draws
+from feature_store.protocols import GlobalTime
 from feature_store.schema import Feature, Schema
-from feature_store.splits import GlobalTime, make_split
+from feature_store.splits import make_split
 
 SCHEMA = Schema(
     user="u",

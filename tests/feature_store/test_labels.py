@@ -16,8 +16,9 @@ from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.examples import RowsOf, write_examples
 from feature_store.labels import LabelConfig, TaskConfig, labelled
+from feature_store.protocols import GlobalTime
 from feature_store.schema import Feature, Schema
-from feature_store.splits import GlobalTime, Split, make_split
+from feature_store.splits import Split, make_split
 from feature_store.vocabulary import Vocabulary
 
 SCHEMA = Schema(

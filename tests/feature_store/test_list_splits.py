@@ -13,9 +13,9 @@ from feature_store.columns import ROLE
 from feature_store.engine import Engine, EngineConfig
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
-from feature_store.protocols import AnyProtocol, Fixed
+from feature_store.protocols import AnyProtocol, Fixed, GlobalTime, LastLists, LeaveOneOut
 from feature_store.schema import Feature, Schema
-from feature_store.splits import GlobalTime, LastLists, LeaveOneOut, make_split
+from feature_store.splits import make_split
 
 FEATURES = (
     Feature(name="u", kind="id", side="user"),

@@ -16,9 +16,10 @@ from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.examples import write_examples
 from feature_store.ingest import ingest
+from feature_store.protocols import GlobalTime, LeaveOneOut
 from feature_store.schema import Feature, Schema
 from feature_store.sources.parquet import Columns, ParquetLog
-from feature_store.splits import GlobalTime, LeaveOneOut, Split, make_split
+from feature_store.splits import Split, make_split
 from recsys.data.examples import Examples
 
 SCHEMA = Schema(

@@ -18,18 +18,17 @@ from feature_store.columns import ROLE
 from feature_store.engine import Engine, EngineConfig
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
-from feature_store.schema import Feature, Schema
-from feature_store.splits import (
+from feature_store.protocols import (
     Fixed,
     GlobalTime,
     ItemHoldout,
     LeaveOneOut,
     NextBasket,
     Random,
-    Split,
     UserHoldout,
-    make_split,
 )
+from feature_store.schema import Feature, Schema
+from feature_store.splits import Split, make_split
 
 FEATURES = (
     Feature(name="u", kind="id", side="user", dtype="int64"),
@@ -202,7 +201,8 @@ def test_the_fingerprint_is_the_same_in_another_process(
     program = (
         "from pathlib import Path; from feature_store.engine import Engine, EngineConfig;"
         "from feature_store.event_log import EventLog;"
-        "from feature_store.splits import LeaveOneOut, make_split;"
+        "from feature_store.protocols import LeaveOneOut;"
+        "from feature_store.splits import make_split;"
         f"log = EventLog.open(Path({str(log.folder)!r}));"
         "print(make_split(Engine(), log, LeaveOneOut()).fingerprint)"
     )

@@ -22,8 +22,9 @@ from feature_store.engine import Engine, EngineConfig
 from feature_store.event_log import EventLog
 from feature_store.examples import RowsOf, write_examples
 from feature_store.labels import LabelConfig
+from feature_store.protocols import LeaveOneOut, Random
 from feature_store.schema import Feature, Schema
-from feature_store.splits import LeaveOneOut, Random, make_split
+from feature_store.splits import make_split
 from recsys.data.examples import Examples
 
 USERS, ITEMS, UNSOLD = 120, 40, 2  # the unsold are in the catalogue alone

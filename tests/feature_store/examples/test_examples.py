@@ -20,8 +20,9 @@ from feature_store.engine import Engine, EngineConfig
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.examples import ExamplesSummary, RowsOf, write_examples
+from feature_store.protocols import GlobalTime, LeaveOneOut
 from feature_store.schema import Feature, Schema
-from feature_store.splits import GlobalTime, LeaveOneOut, Split, make_split
+from feature_store.splits import Split, make_split
 from feature_store.vocabulary import Vocabulary
 
 SCHEMA = Schema(

@@ -17,8 +17,9 @@ from feature_store.errors import ConfigError
 from feature_store.event_log import EventLog
 from feature_store.examples import ExamplesSummary, RowsOf, files_of, write_examples
 from feature_store.labels import LabelConfig
+from feature_store.protocols import GlobalTime, LeaveOneOut, UserHoldout
 from feature_store.schema import Feature, Schema
-from feature_store.splits import GlobalTime, LeaveOneOut, UserHoldout, make_split
+from feature_store.splits import make_split
 
 SCHEMA = Schema(
     user="u",

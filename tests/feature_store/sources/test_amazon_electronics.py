@@ -15,8 +15,9 @@ from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.examples import RowsOf, files_of, write_examples
 from feature_store.ingest import ingest
+from feature_store.protocols import Fixed
 from feature_store.sources.amazon_electronics import AmazonElectronics
-from feature_store.splits import Fixed, make_split
+from feature_store.splits import make_split
 from feature_store.vocabulary import Vocabulary, vocabulary_file
 
 HEAD = "label,user_id,item_id,cate_id,item_history,cate_history"

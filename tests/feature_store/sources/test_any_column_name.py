@@ -17,8 +17,9 @@ from feature_store.engine import Engine, EngineConfig
 from feature_store.event_log import EventLog
 from feature_store.examples import RowsOf, write_examples
 from feature_store.ingest import ingest
+from feature_store.protocols import LeaveOneOut
 from feature_store.sources.parquet import Columns, ParquetLog
-from feature_store.splits import LeaveOneOut, make_split
+from feature_store.splits import make_split
 
 # ours, the engine's, names that differ in case alone, and what no file or module can be called
 NASTY = (

@@ -18,9 +18,10 @@ from feature_store.engine import Engine
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.ingest import ingest
+from feature_store.protocols import LeaveOneOut, Random
 from feature_store.sources import SourceConfig
 from feature_store.sources.book_crossing import BOOKS, RATINGS, USERS, BookCrossing
-from feature_store.splits import LeaveOneOut, Random, make_split
+from feature_store.splits import make_split
 
 RATING_HEAD = '"User-ID";"ISBN";"Book-Rating"'
 BOOK_HEAD = (

@@ -18,8 +18,9 @@ from feature_store.errors import ConfigError
 from feature_store.event_log import EventLog
 from feature_store.examples import RowsOf, write_examples
 from feature_store.labels import LabelConfig, NegativesConfig
+from feature_store.protocols import LeaveOneOut
 from feature_store.schema import Feature, Schema
-from feature_store.splits import LeaveOneOut, make_split
+from feature_store.splits import make_split
 from planted import Shape
 from recsys.config import parse_config
 from recsys.data.examples import Examples

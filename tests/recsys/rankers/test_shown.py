@@ -22,8 +22,9 @@ from feature_store.errors import ConfigError
 from feature_store.event_log import EventLog
 from feature_store.examples import RowsOf, write_examples
 from feature_store.labels import LabelConfig
+from feature_store.protocols import GlobalTime
 from feature_store.schema import Feature, Schema
-from feature_store.splits import GlobalTime, make_split
+from feature_store.splits import make_split
 from planted import Shape
 from recsys.data.batch import Batch
 from recsys.data.block import Block

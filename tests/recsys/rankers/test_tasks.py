@@ -18,9 +18,9 @@ from feature_store.errors import ConfigError
 from feature_store.event_log import EventLog
 from feature_store.examples import RowsOf, write_examples
 from feature_store.labels import LabelConfig, TaskConfig
-from feature_store.protocols import TEST
+from feature_store.protocols import TEST, Random
 from feature_store.schema import Feature, Schema
-from feature_store.splits import Random, make_split
+from feature_store.splits import make_split
 from recsys.data.examples import Examples
 from recsys.data.options import ReaderConfig
 from recsys.distributed import Group

@@ -21,15 +21,15 @@ class Half(Scorer):
     """Gives every row a probability of a half, the second task a quarter; knows six items."""
 
     def __init__(self, folder: Path, **record: Any) -> None:
-        self.part = "ranker"
-        self.bundle = cast(Any, SimpleNamespace(
+        told = {"tasks": ("label", "buys"), "priced": True, "costed": True, **record}
+        super().__init__(cast(Any, SimpleNamespace(
             folder=folder,
             schema=SimpleNamespace(item="item", price="paid", cost="spent"),
+            part=lambda kind, name: ("ranker", SimpleNamespace(**told)),
+            program=lambda part, name: None,
             part_file=lambda part, name: folder / name,
             vocabularies_of=lambda part: {},
-        ))  # fmt: skip
-        told = {"tasks": ("label", "buys"), "priced": True, "costed": True, **record}
-        self.record = cast(Any, SimpleNamespace(**told))
+        )))  # fmt: skip
 
     def _pairs(self, requests: pa.Table) -> tuple[pa.Table, Tensor]:
         return requests, torch.tensor(requests["item"].to_pylist()).unsqueeze(1)
