@@ -32,6 +32,7 @@ class Index(ABC):
     def __init__(self, vectors: Tensor, space: str) -> None:
         self.vectors = vectors
         self.space = space
+        self.live: Tensor | None = None  # bool [N], where items were removed
 
     @classmethod
     @abstractmethod
@@ -45,15 +46,32 @@ class Index(ABC):
         read."""
 
     def search(
-        self, queries: Queries, k: int, exclude: Tensor | None = None, merge: Merge = BY_SCORE
+        self,
+        queries: Queries,
+        k: int,
+        exclude: Tensor | None = None,
+        merge: Merge = BY_SCORE,
+        allowed: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """(scores [B, k], places [B, k]); `exclude` [B, L] is padded with -1, and so are the
-        places; see `recsys.lists.search`.
+        places; see `recsys.lists.search`. `allowed`, bool [N], says which places anybody of the
+        batch may get: k of them are found wherever so many are left.
 
-        Raises DataError for queries of another space.
+        Raises DataError for queries of another space, and for a mask of another length.
         """
         self._refuse_another(queries.space)
-        return self._search(queries.vectors, queries.weights, k, exclude, merge)
+        if allowed is not None and (allowed.dtype != torch.bool or allowed.shape != (len(self),)):
+            raise DataError(
+                f"allowed is {allowed.dtype} {list(allowed.shape)}, and must be torch.bool "
+                f"[{len(self)}]: one for each item of the index"
+            )
+        if self.live is not None:
+            allowed = self.live if allowed is None else allowed & self.live
+        return self._search(queries.vectors, queries.weights, k, exclude, merge, allowed)
+
+    def __len__(self) -> int:
+        """N, removed items among them."""
+        return len(self.vectors)
 
     def add(self, vectors: Tensor, space: str) -> None:
         """Append items [n, D]; their places follow those that are there.
@@ -62,7 +80,22 @@ class Index(ABC):
         """
         self._refuse_another(space)
         self.vectors = torch.cat([self.vectors, vectors])
+        if self.live is not None:
+            self.live = torch.cat([self.live, self.live.new_ones(len(vectors))])
         self._add(vectors)
+
+    def remove(self, places: Tensor) -> None:
+        """Never answer the items at `places` [n] again; the others keep their places.
+
+        Raises DataError for a place that is not there.
+        """
+        outside = (places < 0) | (places >= len(self))
+        if outside.any():
+            raise DataError(
+                f"there is no item at place {int(places[outside][0])} of an index of {len(self)}"
+            )
+        self.live = torch.ones(len(self), dtype=torch.bool) if self.live is None else self.live
+        self.live[places] = False
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -70,7 +103,13 @@ class Index(ABC):
 
     @abstractmethod
     def _search(
-        self, vectors: Tensor, weights: Tensor, k: int, exclude: Tensor | None, merge: Merge
+        self,
+        vectors: Tensor,
+        weights: Tensor,
+        k: int,
+        exclude: Tensor | None,
+        merge: Merge,
+        allowed: Tensor | None,
     ) -> tuple[Tensor, Tensor]: ...
 
     @abstractmethod

@@ -33,9 +33,15 @@ class ExactIndex(Index):
         """The vectors themselves lie in the bundle: nothing to write."""
 
     def _search(
-        self, vectors: Tensor, weights: Tensor, k: int, exclude: Tensor | None, merge: Merge
+        self,
+        vectors: Tensor,
+        weights: Tensor,
+        k: int,
+        exclude: Tensor | None,
+        merge: Merge,
+        allowed: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        return search(vectors, weights, self.vectors, k, exclude, merge)
+        return search(vectors, weights, self.vectors, k, exclude, merge, allowed)
 
     def _add(self, vectors: Tensor) -> None:
         """The vectors are all there is."""

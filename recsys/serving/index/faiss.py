@@ -12,10 +12,13 @@ from torch import Tensor
 
 from feature_store.errors import ConfigError, DataError
 from recsys.lists.merging import Merge
+from recsys.lists.pairs import Pairs
+from recsys.lists.search import search
 from recsys.serving.index.base import Index, rank_shortlist
 from recsys.serving.index.options import FaissConfig
 
 _FILE = "index.faiss"
+FEW_ALLOWED = 20  # one item in so many: all of them are compared
 
 
 class FaissIndex(Index):
@@ -70,11 +73,36 @@ class FaissIndex(Index):
         faiss.write_index(self._index, str(folder / _FILE))
 
     def _search(
-        self, vectors: Tensor, weights: Tensor, k: int, exclude: Tensor | None, merge: Merge
+        self,
+        vectors: Tensor,
+        weights: Tensor,
+        k: int,
+        exclude: Tensor | None,
+        merge: Merge,
+        allowed: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
+        if allowed is not None and FEW_ALLOWED * int(allowed.sum()) <= len(self):
+            return search(vectors, weights, self.vectors, k, exclude, merge, allowed)
+        shortlist = self._shortlist(vectors, k, exclude, allowed)
+        values, places = rank_shortlist(shortlist, vectors, weights, self.vectors, k, merge)
+        short = self._short_of(places, weights, k, exclude, allowed)
+        if short.any():
+            rows = short.nonzero().squeeze(1)
+            hidden = None if exclude is None else exclude[rows]
+            values[rows], places[rows] = search(
+                vectors[rows], weights[rows], self.vectors, k, hidden, merge, allowed
+            )
+        return values, places
+
+    def _shortlist(
+        self, vectors: Tensor, k: int, exclude: Tensor | None, allowed: Tensor | None
+    ) -> Tensor:
+        """Different places [B, S] in ascending order, -1 for none."""
         b, interests, _ = vectors.shape
-        excluded = 0 if exclude is None else int((exclude >= 0).sum(1).max())
-        ask = min(len(self.vectors), k + excluded)
+        ask = k + (0 if exclude is None else int((exclude >= 0).sum(1).max()))
+        if allowed is not None:  # what is found is thinned out, and not evenly
+            ask = 2 * ask * len(self) // int(allowed.sum())
+        ask = min(len(self), ask)
         if hasattr(self._index, "hnsw"):
             self._index.hnsw.efSearch = max(64, 2 * ask)
         flat = vectors.reshape(b * interests, -1).contiguous().numpy()
@@ -83,11 +111,36 @@ class FaissIndex(Index):
         places[:, 1:][places[:, 1:] == places[:, :-1]] = -1
         shortlist = torch.from_numpy(np.sort(places, axis=1))
         hidden = shortlist < 0
+        if allowed is not None:
+            hidden |= ~allowed[shortlist.clamp(min=0)]
         if exclude is not None:
-            base = torch.arange(b).unsqueeze(1) * (len(self.vectors) + 1)
+            base = torch.arange(b).unsqueeze(1) * (len(self) + 1)
             hidden |= torch.isin(shortlist + base, exclude.clamp(min=-1) + base) & (shortlist >= 0)
         shortlist = shortlist.masked_fill(hidden, -1)
-        return rank_shortlist(shortlist, vectors, weights, self.vectors, k, merge)
+        if allowed is not None and len(shortlist):  # what is left of a long list
+            shortlist = shortlist.sort(dim=1, descending=True).values
+            shortlist = shortlist[:, : max(k, int((shortlist >= 0).sum(1).max()))].flip(1)
+        return shortlist
+
+    def _short_of(
+        self,
+        places: Tensor,
+        weights: Tensor,
+        k: int,
+        exclude: Tensor | None,
+        allowed: Tensor | None,
+    ) -> Tensor:
+        """Whether fewer than the k that are there were found for each of B users."""
+        left = len(self) if allowed is None else int(allowed.sum())
+        wanted = torch.full((len(places),), left)
+        if exclude is not None:
+            pairs = Pairs.of_padded(exclude, padding=-1)
+            if allowed is not None:
+                pairs = pairs.where(allowed[pairs.items])
+            once = (pairs.users * len(self) + pairs.items).unique() // len(self)
+            wanted -= torch.bincount(once, minlength=len(places))
+        wanted = wanted.clamp(max=k).masked_fill((weights <= 0).all(1), 0)
+        return (places >= 0).sum(1) < wanted
 
     def _add(self, vectors: Tensor) -> None:
         self._index.add(vectors.numpy())

@@ -51,7 +51,7 @@ def recall_against_exact(index: Index, queries: Queries, k: int = 100) -> float:
     """Share of the exact top k of `queries` that the index finds, whatever their weights."""
     k = min(k, len(index.vectors))
     alike = queries._replace(weights=torch.ones(queries.vectors.shape[:2]))
-    _, exact = ExactIndex(index.vectors, index.space).search(alike, k)
+    _, exact = ExactIndex(index.vectors, index.space).search(alike, k, allowed=index.live)
     _, nearest = index.search(alike, k)
     rows = torch.arange(len(exact)).unsqueeze(1) * (len(index.vectors) + 1)
     return float(torch.isin(exact + rows, nearest + rows).double().mean())

@@ -44,10 +44,16 @@ class PrefixIndex(Index):
         """Prefixes are cut from the vectors, which lie in the bundle: nothing to write."""
 
     def _search(
-        self, vectors: Tensor, weights: Tensor, k: int, exclude: Tensor | None, merge: Merge
+        self,
+        vectors: Tensor,
+        weights: Tensor,
+        k: int,
+        exclude: Tensor | None,
+        merge: Merge,
+        allowed: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         ask = max(k, self.shortlist)
-        _, short = search(self._cut(vectors), weights, self._short, ask, exclude, merge)
+        _, short = search(self._cut(vectors), weights, self._short, ask, exclude, merge, allowed)
         return rank_shortlist(short, vectors, weights, self.vectors, k, merge)
 
     def _add(self, vectors: Tensor) -> None:
