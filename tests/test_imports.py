@@ -35,6 +35,7 @@ FLOORS = {
         ("inputs", "options", "figure", "distributed", "statistics", "doctor", "tracking"),
         ("lists", "embeddings", "layers"),
         ("serving", "data"),
+        ("policy",),
         ("model",),
         ("objectives",),
         ("retrievers", "rankers", "training"),
