@@ -40,6 +40,7 @@ FLOORS = {
         ("objectives",),
         ("retrievers", "rankers", "training"),
         ("cascade", "evaluation", "tuning"),
+        ("compatible",),
         ("export", "config"),
         ("runs",),
         ("report",),
