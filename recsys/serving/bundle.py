@@ -47,7 +47,7 @@ from recsys.serving.manifest import (
 )
 from recsys.serving.program import open_program
 from recsys.serving.signature import sign
-from recsys.serving.users import KnownUsers, UsersFile
+from recsys.serving.users import KnownUsers, UsersFile, check_columns
 
 SCHEMA, CATALOGUE, USERS, PARTS = "schema.json", "catalogue.parquet", "users.arrow", "parts"
 
@@ -168,3 +168,8 @@ class Bundle:
     def users(self) -> KnownUsers:
         """What is known of users."""
         return UsersFile(self.file(USERS), self.schema.user)
+
+    def users_of(self, store: KnownUsers) -> KnownUsers:
+        """Those of a store. Raises DataError where it lacks what the bundle's own have."""
+        check_columns(store, self.users.schema)
+        return store

@@ -18,6 +18,7 @@ from recsys.serving.bundle import Bundle
 from recsys.serving.golden import EXPECTED_BIAS, EXPECTED_CONTRIBUTIONS, GOLDEN, TOLERANCE
 from recsys.serving.requests import frame_of, table_of
 from recsys.serving.scorer import Scorer
+from recsys.serving.users import KnownUsers
 
 REASONS, CONCEPTS = "reasons.pt2", "concepts.arrow"
 CONCEPT, OTHERS, BIAS, CALIBRATION = "concept", "others", "bias", "calibration"
@@ -39,8 +40,10 @@ class Explainer(Scorer):
     Raises DataError for one that does not.
     """
 
-    def __init__(self, bundle: Bundle, part: str | None = None) -> None:
-        super().__init__(bundle, part)
+    def __init__(
+        self, bundle: Bundle, part: str | None = None, users: KnownUsers | None = None
+    ) -> None:
+        super().__init__(bundle, part, users)
         if not self.record.explains:
             raise DataError(
                 f"{bundle.folder}: the logits of {self.record.about.model} are not made of "
@@ -78,7 +81,7 @@ class Explainer(Scorer):
     def pair(self, user: Any, item: Any) -> pa.Table:
         """The request of a known user and a known item. Raises DataError for others."""
         schema = self.bundle.schema
-        known = self.bundle.users.of(pa.array([user]), [schema.user])
+        known = self.known.of(pa.array([user]), [schema.user])
         if not known.column(schema.user).is_valid()[0].as_py():
             raise DataError(f"unknown user: {user}")
         items = self.bundle.vocabularies_of(self.part)[schema.item]

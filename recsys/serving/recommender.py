@@ -23,6 +23,7 @@ from recsys.serving.finder import Finder
 from recsys.serving.generator import Generator
 from recsys.serving.manifest import CascadeRecord
 from recsys.serving.requests import USER, by_names_of_log, frame_of, ids_of, table_of
+from recsys.serving.users import KnownUsers
 
 REQUEST = "request"
 _POOL = 10  # candidates for each place of a diverse list
@@ -53,14 +54,16 @@ class Recommender(Answering):
     features the model reads; features that are absent are unknown. A model that reads times
     takes them from `history_time` (a list beside the history) and `time` (of the request, by
     default that of its last event), as timestamps or seconds since 1970. Known users need no
-    more than their id.
+    more than their id: what the bundle knows of them, or a store of their newest histories.
 
     Where the model needs a history, a request without a known item in its own gets the bundle's
     fallback, a list that is the same for everybody, and is marked so.
     """
 
-    def __init__(self, bundle: Bundle, part: str | None = None) -> None:
-        self.bundle = bundle
+    def __init__(
+        self, bundle: Bundle, part: str | None = None, users: KnownUsers | None = None
+    ) -> None:
+        super().__init__(bundle, part, users)
         self.finder = _finder(bundle, part)
         self._seen = History(bundle.schema.item)
         self._vocabularies = bundle.vocabularies_of(self.finder.name)
@@ -184,7 +187,7 @@ class Recommender(Answering):
         Raises DataError naming the unknown ones where it is `strict`.
         """
         wanted = ids_of(users)
-        table, key = self.bundle.users.of(wanted), self.bundle.schema.user
+        table, key = self.known.of(wanted), self.bundle.schema.user
         known = table.column(key).is_valid().to_numpy()
         if known.all():
             return table
@@ -206,7 +209,7 @@ class Recommender(Answering):
 
     def users(self) -> list[Any]:
         """Ids of all known users."""
-        return self.bundle.users.users().to_pylist()
+        return self.known.users().to_pylist()
 
     def encode(self, requests: pa.Table) -> tuple[dict[str, Tensor], Tensor]:
         """Tensors of the program's inputs, and the places [B, L] of seen items, padded with -1."""

@@ -18,6 +18,7 @@ from recsys.serving.bundle import Bundle
 from recsys.serving.golden import GOLDEN, TOLERANCE, expected_of
 from recsys.serving.manifest import RankerRecord
 from recsys.serving.requests import by_names_of_log, frame_of, table_of
+from recsys.serving.users import KnownUsers
 
 PROGRAM, PROBABILITY = "ranker.pt2", "probability"
 PRICES, COSTS = "prices.npy", "costs.npy"
@@ -32,8 +33,10 @@ def expected_column(what: Worth) -> str:
 class Scorer(Answering):
     """Answers from a ranker of a bundle, `part`; by default the only one."""
 
-    def __init__(self, bundle: Bundle, part: str | None = None) -> None:
-        self.bundle = bundle
+    def __init__(
+        self, bundle: Bundle, part: str | None = None, users: KnownUsers | None = None
+    ) -> None:
+        super().__init__(bundle, part, users)
         self.part, self.record = bundle.part(RankerRecord, part)
         self.program = bundle.program(self.part, PROGRAM)
         self.prices = self._of_items(PRICES) if self.record.priced else None
@@ -150,7 +153,7 @@ class Scorer(Answering):
 
     def _with_users(self, requests: pa.Table) -> pa.Table:
         """Add features of known users that the requests do not bring."""
-        user, known = self.bundle.schema.user, self.bundle.users
+        user, known = self.bundle.schema.user, self.known
         missing = [
             feature.name
             for feature in self.record.inputs

@@ -1,4 +1,8 @@
-"""Known users: what is known of a user at the export, so that an id is question enough."""
+"""Known users: their newest histories and their features, so that an id is question enough.
+
+A bundle brings those of its export in a file. Stores that also take what happens since then are
+those of `recsys.online`.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +13,24 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from feature_store.columns import time_of
 from feature_store.errors import DataError
 from feature_store.ids import as_ids
 from feature_store.vocabulary import Vocabulary
 
 
 class KnownUsers(Protocol):
-    """The newest histories and the features of users, as raw values."""
+    """The newest histories and the features of users, as raw values.
+
+    Besides the users' ids and features a row has one or more lists of items, oldest first, and
+    beside each list `h` its `h_time`, the seconds since 1970 of the same events.
+    """
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of a row, the ids first or wherever they lie."""
 
     @property
     def column_names(self) -> list[str]:
@@ -25,11 +39,55 @@ class KnownUsers(Protocol):
     def users(self) -> pa.Array:
         """The ids of all of them."""
 
-    def of(self, users: pa.Array, columns: Sequence[str] | None = None) -> pa.Table:
+    def of(
+        self,
+        users: pa.Array,
+        columns: Sequence[str] | None = None,
+        *,
+        before: int | None = None,
+    ) -> pa.Table:
         """A row for each of `users`, of all columns or of some; of unknown users all null.
 
-        Raises DataError for ids of another type.
+        Lists then hold only events of a second since 1970 `before` that one. Raises DataError for
+        ids of another type.
         """
+
+    def append(self, events: pa.Table) -> int:
+        """Add events, rows as an event log has them, each at its time and at most once; returns how
+        many of them are new and held.
+
+        Raises DataError, and adds none, where one does not fit, or where nothing can be added.
+        """
+
+
+def check_columns(users: KnownUsers, expected: pa.Schema) -> None:
+    """Raises DataError naming the first column of `expected` that is not known of `users`, or is
+    of another type there."""
+    for field in expected:
+        have = users.schema.field(field.name).type if field.name in users.column_names else None
+        if have != field.type:
+            what = "lacks" if have is None else f"has as {have}"
+            raise DataError(
+                f"the store of users {what} the column {field.name!r}, which is {field.type} in "
+                "the bundle: make a store for this bundle by `recsys online sync` of its run"
+            )
+
+
+def earlier(rows: pa.Table, before: int) -> pa.Table:
+    """The rows of users, their lists cut down to events of a second `before` that one."""
+    names = rows.column_names
+    for name in [name for name in names if time_of(name) in names]:
+        times = rows.column(time_of(name)).combine_chunks()
+        kept = pc.fill_null(pc.less(pc.list_flatten(times), before), False)
+        parents = pc.list_parent_indices(times).filter(kept)
+        counts = np.bincount(parents.to_numpy(), minlength=len(times))
+        offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
+        absent = times.is_null()
+        for column in (name, time_of(name)):
+            values = pc.list_flatten(rows.column(column).combine_chunks()).filter(kept)
+            lists = pa.ListArray.from_arrays(offsets, values, mask=absent)
+            rows = rows.set_column(names.index(column), column, lists)
+    return rows
 
 
 class UsersFile:
@@ -53,16 +111,38 @@ class UsersFile:
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
 
     @property
+    def schema(self) -> pa.Schema:
+        """The columns of a row."""
+        return self._schema
+
+    @property
     def column_names(self) -> list[str]:
         """What is known of a user."""
         return list(self._schema.names)
+
+    def append(self, events: pa.Table) -> int:
+        """Raises DataError: a bundle is as it was exported."""
+        raise DataError(
+            "the users of a bundle are read only, and take no events: sync them to a store, "
+            "`recsys online sync RUN sqlite:///users.db`, and serve with it"
+        )
 
     def users(self) -> pa.Array:
         """The ids of all of them, in the file's order."""
         return self._ids.values
 
-    def of(self, users: pa.Array, columns: Sequence[str] | None = None) -> pa.Table:
-        """A row for each of `users`, of all columns or of some; of unknown users all null."""
+    def of(
+        self,
+        users: pa.Array,
+        columns: Sequence[str] | None = None,
+        *,
+        before: int | None = None,
+    ) -> pa.Table:
+        """A row for each of `users`, of all columns or of some; of unknown users all null. Lists
+        then hold only events of a second `before` that one."""
+        if before is not None:
+            rows = earlier(self.of(users), before)
+            return rows if columns is None else rows.select(list(columns))
         wanted = self._cast(users)
         places = self._ids.encode(wanted) - 1
         order = np.argsort(places, kind="stable")  # rows of one batch side by side

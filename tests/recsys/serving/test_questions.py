@@ -19,6 +19,7 @@ from planted import UNSOLD, Shape
 from recsys.data.examples import Examples, Interactions
 from recsys.distributed import join
 from recsys.export.fallback import popular_lately
+from recsys.serving.recommender import Recommender
 
 
 def test_known_users_are_asked_by_id(sasrec: Served) -> None:
@@ -200,3 +201,29 @@ def test_features_of_the_wrong_type_are_named(two_tower: Served, column: str, va
     with pytest.raises(DataError, match=column) as caught:
         ask(two_tower, history=[["i07"]], **{column: [value]})
     assert "\n" not in str(caught.value)
+
+
+def test_a_store_of_users_answers_in_place_of_the_bundles_own(sasrec: Served) -> None:
+    """The store is asked, and what it does not know of users is refused when it is opened."""
+    own = sasrec.recommender.bundle.users
+
+    class Later:
+        """All that is known, as it was at a moment."""
+
+        schema, column_names, users, append = own.schema, own.column_names, own.users, own.append
+
+        def of(self, users: pa.Array, columns: Any = None, *, before: Any = None) -> pa.Table:
+            return own.of(users, columns, before=before or moment)
+
+    user = own.users()[0].as_py()
+    times = own.of(pa.array([user])).column("history_time")[0].as_py()
+    moment = times[len(times) // 2]
+    later = Recommender(sasrec.recommender.bundle, users=Later())
+    asked = own.of(pa.array([user]), before=moment)
+    assert later.requests_of(user).equals(asked)
+    expected = sasrec.recommender.recommend(requests=asked)
+    assert later.recommend(user).equals(expected)
+    lacking = Later()
+    lacking.schema, lacking.column_names = own.schema.remove(1), own.column_names[:1]
+    with pytest.raises(DataError, match="lacks the column 'history'"):
+        Recommender(sasrec.recommender.bundle, users=lacking)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from feature_store.errors import DataError
-from recsys.serving.users import UsersFile
+from recsys.serving.users import UsersFile, check_columns
 
 
 def write(path: Path, ids: list[Any], rows: int = 10) -> UsersFile:
@@ -54,3 +54,49 @@ def test_only_the_rows_that_are_asked_for_are_read(tmp_path: Path) -> None:
     file = write(tmp_path / "users.arrow", list(range(200_000)), rows=1 << 16)
     file.of(pa.array([5, 150_000]), ["history"])
     assert pa.total_allocated_bytes() - before < 3_000_000  # 1.6 MB of which are the ids
+
+
+def test_a_moment_cuts_every_list_down_to_what_was_before_it(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "user": ["a", "b", "c"],
+            "history": [["x", "y", "z"], [], ["w"]],
+            "history_time": [[1, 2, 2], [], [3]],
+            "bought": [["y"], [], []],
+            "bought_time": [[2], [], []],
+            "country": ["NL", None, "FR"],
+        }
+    )
+    path = str(tmp_path / "users.arrow")
+    with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    file = UsersFile(tmp_path / "users.arrow", "user")
+    asked = pa.array(["c", "a", "nobody", "b"])
+    at_two = file.of(asked, before=2).to_pydict()
+    assert at_two["history"] == [[], ["x"], None, []]
+    assert at_two["history_time"] == [[], [1], None, []]
+    assert at_two["bought"] == [[], [], None, []]
+    assert at_two["country"] == ["FR", "NL", None, None]
+    assert file.of(asked, ["history"], before=4).to_pydict() == {
+        "history": [["w"], ["x", "y", "z"], None, []]
+    }
+
+
+def test_a_bundle_takes_no_events(tmp_path: Path) -> None:
+    file = write(tmp_path / "users.arrow", [1])
+    with pytest.raises(DataError, match=r"read only.*recsys online sync RUN sqlite:///users\.db"):
+        file.append(pa.table({"user": [1]}))
+
+
+def test_a_store_that_lacks_a_column_of_the_bundle_is_refused(tmp_path: Path) -> None:
+    store = write(tmp_path / "users.arrow", [1, 2])
+    check_columns(store, store.schema)
+    for expected, text in (
+        (
+            pa.schema([("clicks", pa.list_(pa.string()))]),
+            "lacks the column 'clicks', which is list",
+        ),
+        (pa.schema([("user", pa.string())]), "has as int64 the column 'user', which is string"),
+    ):
+        with pytest.raises(DataError, match=text):
+            check_columns(store, expected)
