@@ -1,6 +1,7 @@
 # make setup       the virtual environment, CPU stack (DEVICE=cuda: the CUDA stack)
 # make quickstart  the main job end to end on synthetic data
 # make test lint   what CI runs
+# make formats     every retriever in the formats of other engines; `make test` takes some
 # make bench       every benchmark that needs no data set
 # make mutants     small changes to the code that tests must notice: MODULE="recsys/lists" MINUTES=30
 # make gpu-wheels  what a machine with a GPU and torch lacks, in gpu-wheels/: see docs/scale.md
@@ -15,7 +16,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 cpu_alias := ./requirements/fbgemm-gpu-alias
 cuda_alias :=
 
-.PHONY: setup quickstart test browser lint bench results peers mutants gpu-wheels clean
+.PHONY: setup quickstart test formats browser lint bench results peers mutants gpu-wheels clean
 
 # Asked for by name it always brings the environment back to the pins; as a prerequisite it
 # runs when they changed.
@@ -38,6 +39,9 @@ quickstart: $(STAMP)
 
 test: $(STAMP) browser
 	$(BIN)/python -m pytest
+
+formats: $(STAMP)
+	EVERY_RETRIEVER=1 $(BIN)/python -m pytest tests/recsys/formats
 
 # One test opens a report in a browser; root on Debian gets one, others do without.
 browser:

@@ -35,7 +35,7 @@ FLOORS = {
         ("inputs", "options", "figure", "distributed", "statistics", "doctor", "tracking"),
         ("lists", "embeddings", "layers"),
         ("serving", "data"),
-        ("policy",),
+        ("policy", "formats"),
         ("model",),
         ("objectives",),
         ("retrievers", "rankers", "training"),

@@ -10,7 +10,7 @@ import typer
 
 import recsys
 from feature_store.errors import RecsysError
-from pipelines.cli import looking, signing
+from pipelines.cli import converting, looking, signing
 from pipelines.cli import together as launching
 from pipelines.cli.fault import one_line, told_of_fault
 from pipelines.cli.going_on import telling_how
@@ -37,8 +37,9 @@ app.command("together", context_settings=launching.OPTIONS)(launching.together)
 embeddings.command("inspect")(telling_how(looking.inspect_embeddings))
 app.add_typer(embeddings, name="embeddings")
 
-bundle = typer.Typer(no_args_is_help=True, help="Say who made a bundle.")
+bundle = typer.Typer(no_args_is_help=True, help="Sign bundles, and put them into other engines.")
 bundle.command("sign")(signing.sign)
+bundle.command("convert")(converting.convert)
 app.add_typer(bundle, name="bundle")
 
 

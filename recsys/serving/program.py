@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.export import ExportedProgram
 
 from feature_store.errors import DataError
 from recsys.serving.grammar import (
@@ -45,7 +46,21 @@ _MEMBERS = re.compile(
 
 
 def open_program(path: Path) -> torch.nn.Module:
-    """The program of an archive that torch.export has written.
+    """The program of an archive that torch.export has written, ready to run.
+
+    Raises DataError as `open_exported`.
+    """
+    exported = open_exported(path)
+    try:
+        module = exported.module()
+    except Exception as error:
+        raise DataError(f"{path} cannot be read: {_line(error)}") from None
+    module.validate_inputs = False  # type: ignore[assignment]  # inputs make what it reads
+    return module
+
+
+def open_exported(path: Path) -> ExportedProgram:
+    """The graph of an archive that torch.export has written, and its weights.
 
     Raises DataError where it cannot be read, or holds what is no arithmetic of tensors: then
     nothing of it was run.
@@ -63,11 +78,9 @@ def open_program(path: Path) -> torch.nn.Module:
 
     try:
         # not torch.export.load, which goes on with an older format where this one fails
-        module = load_pt2(str(path)).exported_programs["model"].module()
+        return load_pt2(str(path)).exported_programs["model"]
     except Exception as error:
         raise DataError(f"{path} cannot be read: {_line(error)}") from None
-    module.validate_inputs = False  # type: ignore[assignment]  # inputs make what it reads
-    return module
 
 
 def _line(error: Exception) -> str:

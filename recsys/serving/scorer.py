@@ -125,6 +125,11 @@ class Scorer(Answering):
             logits: Tensor = self.program(self._inputs(requests), items)
         return logits
 
+    def encode(self, requests: pa.Table) -> tuple[dict[str, Tensor], Tensor]:
+        """Tensors of the program's inputs for requests that bring all they know, and the rows
+        [B, 1] of their items."""
+        return self._inputs(requests), self._items(requests)
+
     def _inputs(self, requests: pa.Table) -> dict[str, Tensor]:
         """What programs read of requests that bring all they know."""
         asked = Requests(requests, self.bundle.vocabularies_of(self.part))

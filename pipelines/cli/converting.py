@@ -1,0 +1,52 @@
+"""The verbs that put a bundle into other engines."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.arguments import Signed, bundle_in
+
+Folder = Annotated[Path, typer.Argument(help="The folder of a run, or of a bundle.")]
+Part = Annotated[
+    str | None,
+    typer.Option(help="The generator or ranker, where a bundle has several, as cascades do."),
+]
+
+
+class To(StrEnum):
+    """What a bundle can be converted to."""
+
+    onnx = "onnx"
+
+
+def convert(
+    folder: Folder,
+    to: Annotated[
+        list[To], typer.Option("--to", help="A format; may be repeated.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="A folder for them, which is not there yet.")],
+    part: Part = None,
+    require_signature: Signed = None,
+) -> None:
+    """Write a bundle in formats of other engines, each proved by the golden requests.
+
+    onnx: the program that makes a user's vectors, or a ranker's logits, for onnxruntime.
+
+    Beside them lie about.json (inputs, padding, vocabularies, outputs), the vocabularies and the
+    golden requests. What would answer otherwise than the bundle is refused, and nothing is left.
+
+    Example: recsys bundle convert runs/synthetic_quickstart --to onnx --out runs/onnx
+    """
+    from recsys.formats.convert import convert as job
+    from recsys.serving.bundle import Bundle
+
+    bundle = Bundle.open(bundle_in(folder), signed_by=require_signature)
+    source = job(bundle, [name.value for name in to], out, part)
+    typer.echo(
+        f"converted: {out}, the {source.record.noun} {source.name} ({source.model}); its golden "
+        "requests are answered as by the bundle"
+    )
