@@ -15,6 +15,9 @@ from feature_store.errors import DataError
 from feature_store.parquet import read_parquet
 from feature_store.schema import Schema
 from feature_store.vocabulary import Vocabulary
+from recsys.serving.expressions import written
+
+_SHOWN = 60  # signs of a name that is not known
 
 
 class ItemCatalogue:
@@ -42,6 +45,38 @@ class ItemCatalogue:
         assert self._schema.title is not None
         titles = self._values(self._schema.title).take(pa.array(places.numpy()))
         return titles.fill_null("")
+
+    def column(self, name: str) -> pa.Array:
+        """A column [n], null where the catalogue does not know the item, or not that of it.
+
+        Raises DataError for one that the catalogue lacks, naming those that it has.
+        """
+        if self._path is None:
+            raise DataError("this bundle has no catalogue of items: there is nothing to filter by")
+        if name not in self._columns:
+            known = ", ".join(map(self._described, self._columns))
+            raise DataError(
+                f"the catalogue has no column {name[:_SHOWN]!r}; it has: {known}; such as: "
+                f"{self.example(self._columns[-1])}"
+            )
+        return self._values(name)
+
+    def example(self, name: str) -> str:
+        """A filter by a column that is there."""
+        values = self._values(name)
+        several = pa.types.is_list(values.type)
+        known = (pc.list_flatten(values) if several else values).drop_null()
+        value = repr(known[0].as_py()) if len(known) else "..."
+        if len(value) > _SHOWN:
+            value = '"..."'
+        return f"{value} in {written(name)}" if several else f"{written(name)} == {value}"
+
+    def _described(self, name: str) -> str:
+        assert self._path is not None
+        kind = pq.read_schema(self._path).field(name).type
+        several = pa.types.is_list(kind)
+        held = "texts" if pa.types.is_string(kind.value_type if several else kind) else "numbers"
+        return f"{name} ({'several ' if several else ''}{held})"
 
     def categories(self, column: str, places: Tensor) -> Tensor:
         """Of the items at `places` [m]: ids [m], 0 where the catalogue has none; of a bag,
@@ -80,8 +115,8 @@ class ItemCatalogue:
     def _aligned(self, column: str) -> pa.Array:
         """A column [n], null where the catalogue does not know the item."""
         assert self._path is not None
-        names = [self._schema.item, column]
-        table = read_parquet(self._path, names)
+        names = self._schema.item, column
+        table = read_parquet(self._path, list(dict.fromkeys(names)))
         ids, values = (table.column(name).combine_chunks() for name in names)
         rows = Vocabulary(ids).encode(self._item_ids) - 1
         return values.take(pa.array(rows, mask=rows < 0))
