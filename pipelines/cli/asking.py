@@ -10,6 +10,7 @@ import typer
 from pipelines.cli.answers import Format, print_answers, write_answers
 from pipelines.cli.arguments import Out, Signed, bundle_in, finite
 from pipelines.cli.bundles import warn_of_other_weights
+from pipelines.cli.filtering import Allow, Forbid, Where, ids_in
 
 
 def recommend(
@@ -38,6 +39,9 @@ def recommend(
             "--strict", help="Refuse unknown users and histories, which else get the fallback."
         ),
     ] = False,
+    where: Where = None,
+    allow: Allow = None,
+    forbid: Forbid = None,
     form: Format = None,
     require_signature: Signed = None,
     out: Out = None,
@@ -61,7 +65,12 @@ def recommend(
         diversity=diversity,
         category=category,
         strict=strict,
+        where=where,
+        allowed=ids_in(allow, recommender.bundle.schema.item),
+        forbidden=ids_in(forbid, recommender.bundle.schema.item),
     )
+    if not answers.num_rows:
+        typer.echo("recsys: no item is left to answer with", err=True)
     asked = answers.filter(answers["fallback"]).column(0)
     if users := len(asked.unique()):
         typer.echo(

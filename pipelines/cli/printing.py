@@ -31,7 +31,7 @@ def print_finished(finished: Any) -> None:
         user = recommender.users()[0]
         answers = recommender.recommend_table(recommender.requests_of([user]), k=5)
         title = f"five recommendations for user {user}"
-        print_answers(answers.drop_columns(["fallback"]), "table", title)
+        print_answers(answers.drop_columns(["origin", "fallback"]), "table", title)
         each = f"per user in {files.lists}"
         more = command(program(), "recommend", files.path, f"--user={user}", "-k", 10)
     else:

@@ -102,7 +102,7 @@ class Run:
     ) -> pd.DataFrame:
         """The k best items: for ids of known users, one or many, or for a frame of requests.
 
-        Returns a frame with the columns user, rank, item, score, title, fallback, as
+        Returns a frame with the columns user, rank, item, score, title, origin, fallback, as
         `Recommender.recommend`. Warns where the run was trained again since its bundle was made.
         """
         if told := of_other_weights(self.folder, self.recommender.finder.record.about):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -18,10 +18,11 @@ from recsys.lists.funnel import Diversity, Find, Score, Stage, funnel
 from recsys.lists.scoring import score_by_pairs
 from recsys.serving.bundle import Bundle
 from recsys.serving.fallback import FALLBACK, Fallback
-from recsys.serving.finder import ITEM_IDS, Finder
+from recsys.serving.finder import ITEM_IDS, Finder, Listed
 from recsys.serving.generator import Generator
 from recsys.serving.golden import nearly_same_list
 from recsys.serving.manifest import CascadeRecord, RankerRecord, RankerStage
+from recsys.serving.origins import found_by
 from recsys.serving.scorer import PROGRAM
 
 CASCADE, WORTH, CATEGORIES = "cascade", "worth.npy", "categories.npy"
@@ -37,8 +38,11 @@ class FindingPart:
     here: Tensor
     there: Tensor
 
-    def finding(self, asked: Requests, exclude: Tensor | None) -> Find:
-        """What finds places [B, m] of the cascade, and their scores."""
+    def finding(
+        self, asked: Requests, exclude: Tensor | None, allowed: Tensor | None = None
+    ) -> Find:
+        """What finds places [B, m] of the cascade, of those that are `allowed` [n], and their
+        scores."""
 
         def find() -> tuple[Tensor, Tensor]:
             """In the generator's own places."""
@@ -47,7 +51,7 @@ class FindingPart:
             hidden = None
             if exclude is not None:
                 hidden = torch.where(exclude < 0, -1, self.there[exclude.clamp(min=0)])
-            scores, places = generator.find(own, self.budget, hidden)
+            scores, places, _ = generator.find(own, self.budget, hidden, self._own(allowed))
             none = places < 0
             if generator.record.needs_history:
                 item = generator.bundle.schema.item
@@ -56,6 +60,14 @@ class FindingPart:
             return items, scores.masked_fill(none, float("-inf"))
 
         return find
+
+    def at_least(self, budget: int) -> FindingPart:
+        """The same with a budget that is not smaller."""
+        return self if budget <= self.budget else replace(self, budget=budget)
+
+    def _own(self, allowed: Tensor | None) -> Tensor | None:
+        """Which of the generator's own places are `allowed` [n]: none that the cascade lacks."""
+        return None if allowed is None else allowed[self.here.clamp(min=0)] & (self.here >= 0)
 
 
 @dataclass(frozen=True)
@@ -144,24 +156,51 @@ class Cascade(Finder):
             fallback=None if record.fallback is None else Fallback.read(file(FALLBACK), item_ids),
         )
 
-    def stages(self, asked: Requests, k: int, exclude: Tensor | None = None) -> Iterator[Stage]:
-        """What each stage leaves, as soon as it is done: places, -1 for none."""
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The stages of its generators."""
+        return tuple(self.generators)
+
+    def stages(
+        self,
+        asked: Requests,
+        k: int,
+        exclude: Tensor | None = None,
+        allowed: Tensor | None = None,
+    ) -> Iterator[Stage]:
+        """What each stage leaves, as soon as it is done: places, -1 for none.
+
+        Generators find what is `allowed` [n] alone, so that as many candidates go on as without;
+        and where k is more than a budget or more than a ranker keeps, k are found and kept.
+        """
         coarse, fine = self.record.coarse, self.record.fine
+        keep, least = None if coarse is None else coarse.keep, 0 if allowed is None else k
         yield from funnel(
-            {name: part.finding(asked, exclude) for name, part in self.generators.items()},
+            {
+                name: part.at_least(least).finding(asked, exclude, allowed)
+                for name, part in self.generators.items()
+            },
             k,
             coarse=None if self.coarse is None else self.coarse.scoring(asked),
-            keep=None if coarse is None else coarse.keep,
+            keep=None if keep is None else max(keep, least),
             fine=None if self.fine is None else self.fine.scoring(asked),
             place_weight=0.0 if fine is None else fine.place_weight,
             worth=self.worth,
             diversity=self.diversity,
         )
 
-    def find(self, asked: Requests, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The first k of the last stage."""
-        *_, last = self.stages(asked, k, exclude)
-        return last.scores[:, :k].float(), last.items[:, :k]
+    def find(
+        self,
+        asked: Requests,
+        k: int,
+        exclude: Tensor | None = None,
+        allowed: Tensor | None = None,
+    ) -> Listed:
+        """The first k of the last stage, and who found them."""
+        stages = list(self.stages(asked, k, exclude, allowed))
+        items = stages[-1].items[:, :k]
+        lists = [stage.items for stage in stages[: len(self.generators)]]
+        return Listed(stages[-1].scores[:, :k].float(), items, found_by(items, lists))
 
 
 def _asked(bundle: Bundle, part: str, asked: Requests) -> Requests:

@@ -32,7 +32,12 @@ class Fallback:
         scores = table.column(SCORE).to_numpy()
         return cls(torch.from_numpy(places), torch.tensor(scores, dtype=torch.float32))
 
-    def top(self, requests: int, k: int) -> tuple[Tensor, Tensor]:
-        """(scores [B, k], places [B, k]) for a number of requests; k is cut to n."""
-        scores, places = (column[:k].expand(requests, -1) for column in (self.scores, self.places))
+    def top(self, requests: int, k: int, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(scores [B, k], places [B, k]) for a number of requests, of the items that are `allowed`
+        [n], by default all; k is cut to their number."""
+        scores, places = self.scores, self.places
+        if allowed is not None:
+            kept = allowed[places].nonzero().squeeze(1)[:k]
+            scores, places = scores[kept], places[kept]
+        scores, places = (column[:k].expand(requests, -1) for column in (scores, places))
         return scores.clone(), places.clone()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import pyarrow as pa
 from torch import Tensor
@@ -19,6 +20,15 @@ from recsys.serving.manifest import CascadeRecord, GeneratorRecord
 ITEM_IDS = "item_ids.arrow"
 
 
+class Listed(NamedTuple):
+    """Lists of k items, best first: scores [B, k], places [B, k], -1 for none, and the `origins`
+    [B, k] of each, see `recsys.serving.origins`."""
+
+    scores: Tensor
+    places: Tensor
+    origins: Tensor
+
+
 class Finder(ABC):
     """Answers with places among n items, whose raw ids are `item_ids`. B requests."""
 
@@ -28,18 +38,27 @@ class Finder(ABC):
     item_ids: pa.Array
     fallback: Fallback | None
 
+    @property
     @abstractmethod
-    def find(self, asked: Requests, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(scores [B, k], places [B, k]) of the best items, -1 for none; `exclude` [B, L] holds
-        places, padded with -1."""
+    def sources(self) -> tuple[str, ...]:
+        """Names of what finds items, one for each bit of an origin."""
+
+    @abstractmethod
+    def find(
+        self,
+        asked: Requests,
+        k: int,
+        exclude: Tensor | None = None,
+        allowed: Tensor | None = None,
+    ) -> Listed:
+        """The best items; `exclude` [B, L] holds places, padded with -1, and `allowed` [n] says
+        which places anybody may get."""
 
     def golden(self) -> pa.Table:
         """Requests and the training stack's answers to them."""
         return read_parquet(self.bundle.part_file(self.name, GOLDEN))
 
-    def find_exactly(
-        self, asked: Requests, k: int, exclude: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def find_exactly(self, asked: Requests, k: int, exclude: Tensor | None = None) -> Listed:
         """`find` without what an index may miss."""
         return self.find(asked, k, exclude)
 
@@ -51,7 +70,8 @@ class Finder(ABC):
         Raises DataError naming the first request whose answer is not the training stack's.
         """
         k = max(len(ids) for ids in golden.column(EXPECTED_ITEMS).to_pylist())
-        self._check_answers(golden, *self.find_exactly(asked, k, exclude))
+        answers = self.find_exactly(asked, k, exclude)
+        self._check_answers(golden, answers.scores, answers.places)
 
     def check_fallback(self, golden: pa.Table) -> None:
         """Compare the fallback with its golden answers, as `check_golden`.

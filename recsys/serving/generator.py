@@ -18,7 +18,7 @@ from recsys.lists.merging import MERGES
 from recsys.lists.search import search
 from recsys.serving.bundle import Bundle
 from recsys.serving.fallback import FALLBACK, Fallback
-from recsys.serving.finder import ITEM_IDS, Finder
+from recsys.serving.finder import ITEM_IDS, Finder, Listed
 from recsys.serving.index.base import Index, Queries
 from recsys.serving.index.kinds import load_index
 from recsys.serving.manifest import GeneratorRecord
@@ -68,29 +68,48 @@ class Generator(Finder):
             vectors, weights = self.program(inputs)
         return Queries(vectors, weights, self.record.space)
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The part itself."""
+        return (self.name,)
+
     def search(
-        self, queries: Queries, k: int, exclude: Tensor | None = None
+        self,
+        queries: Queries,
+        k: int,
+        exclude: Tensor | None = None,
+        allowed: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """(scores [B, k], places [B, k]) of the best items; `exclude` [B, L] is padded with -1.
+        """(scores [B, k], places [B, k]) of the best items; `exclude` [B, L] is padded with -1, and
+        `allowed` [n] says which places anybody may get.
 
         Raises DataError for queries of another space.
         """
-        return self.index.search(queries, k, exclude, MERGES[self.record.merge])
+        return self.index.search(queries, k, exclude, MERGES[self.record.merge], allowed)
 
-    def find(self, asked: Requests, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def find(
+        self,
+        asked: Requests,
+        k: int,
+        exclude: Tensor | None = None,
+        allowed: Tensor | None = None,
+    ) -> Listed:
         """What the index finds for raw requests."""
-        return self.search(self._queries_of(asked), k, exclude)
+        return _own(*self.search(self._queries_of(asked), k, exclude, allowed))
 
-    def find_exactly(
-        self, asked: Requests, k: int, exclude: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def find_exactly(self, asked: Requests, k: int, exclude: Tensor | None = None) -> Listed:
         """What exact search finds for raw requests."""
         vectors, weights, _ = self._queries_of(asked)
-        return search(vectors, weights, self.items, k, exclude, MERGES[self.record.merge])
+        return _own(*search(vectors, weights, self.items, k, exclude, MERGES[self.record.merge]))
 
     def _queries_of(self, asked: Requests) -> Queries:
         reads = self.record.inputs
         return self.queries({column.name: column.from_requests(asked) for column in reads})
+
+
+def _own(scores: Tensor, places: Tensor) -> Listed:
+    """Lists of which a single generator is the origin."""
+    return Listed(scores, places, (places >= 0).long())
 
 
 def _check_items(path: Path, items: Tensor, ids: pa.Array, record: GeneratorRecord) -> None:

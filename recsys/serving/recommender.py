@@ -19,9 +19,11 @@ from recsys.serving.answering import Answering
 from recsys.serving.bundle import Bundle
 from recsys.serving.cascade import Cascade
 from recsys.serving.catalogue import ItemCatalogue
-from recsys.serving.finder import Finder
+from recsys.serving.filters import Filters
+from recsys.serving.finder import Finder, Listed
 from recsys.serving.generator import Generator
 from recsys.serving.manifest import CascadeRecord
+from recsys.serving.origins import OF_FALLBACK, names_of
 from recsys.serving.requests import USER, by_names_of_log, frame_of, ids_of, table_of
 from recsys.serving.users import KnownUsers
 
@@ -39,11 +41,13 @@ def _finder(bundle: Bundle, part: str | None) -> Finder:
 
 class Answers(NamedTuple):
     """The k best for B requests: places [B, k] among the generator's items, -1 for none, scores
-    [B, k], and whether the `fallback` [B] answered in the model's stead."""
+    [B, k], whether the `fallback` [B] answered in the model's stead, and the `origins` [B, k] of
+    the items, see `recsys.serving.origins`."""
 
     places: Tensor
     scores: Tensor
     fallback: Tensor
+    origins: Tensor
 
 
 class Recommender(Answering):
@@ -71,6 +75,12 @@ class Recommender(Answering):
         self.catalogue = ItemCatalogue(bundle.catalogue, bundle.schema, item_ids)
         self._place = np.full(len(vocabulary), -1)
         self._place[vocabulary.encode(item_ids)] = np.arange(len(item_ids))
+        self._filters = Filters(
+            self.catalogue,
+            vocabulary.values.type,
+            len(item_ids),
+            lambda ids: self._place[vocabulary.encode(ids)],
+        )
 
     @property
     def generator(self) -> Generator:
@@ -98,8 +108,15 @@ class Recommender(Answering):
         diversity: float = 0.0,
         category: str | None = None,
         strict: bool = False,
+        allowed: Any = None,
+        forbidden: Any = None,
+        where: str | None = None,
     ) -> pd.DataFrame:
         """The k best items, for known users by id, one or many, or for requests.
+
+        Of items whose ids are `allowed`, are not `forbidden`, and `where` an expression over the
+        catalogue's columns holds, such as `genre in ("Comedy", "Drama") and not year < 1990`: k of
+        them wherever there are so many.
 
         With `diversity` above 0 the k are chosen among ten times as many so that they differ in
         `category`, a column of the catalogue: every pair of items that do is worth as much as
@@ -108,9 +125,9 @@ class Recommender(Answering):
         Returns what `recommend_table` does, as a frame.
 
         Raises:
-            DataError: columns of the wrong type, or a category that the catalogue lacks; with
-                `strict` unknown users, and an empty history where the model needs one; the
-                message names them.
+            DataError: columns of the wrong type, or a column that the catalogue lacks, or an
+                expression that cannot be read; with `strict` unknown users, and an empty history
+                where the model needs one; the message names them.
         """
         if (users is None) == (requests is None):
             raise DataError("give either users or requests")
@@ -122,6 +139,9 @@ class Recommender(Answering):
             diversity=diversity,
             category=category,
             strict=strict,
+            allowed=allowed,
+            forbidden=forbidden,
+            where=where,
         )
         return frame_of(answers)
 
@@ -129,10 +149,11 @@ class Recommender(Answering):
         """The k best items of every request, with the options of `answer`.
 
         Returns a table with the columns user, rank (from 1), item, score, title where the
-        catalogue has one, and whether the `fallback` answered: it does so for unknown users and
-        for histories without a known item, unless `strict` refuses them. Its scores are counts of
-        events. Where requests bear no ids of users there is `request`, from 0, instead of user. A
-        user without enough candidates gets a shorter list.
+        catalogue has one, its `origin`, and whether the `fallback` answered: it does so for unknown
+        users and for histories without a known item, unless `strict` refuses them. Its scores are
+        counts of events. The origin is the part that found the item, of a cascade the generators
+        that did, joined by +, or `fallback`. Where requests bear no ids of users there is
+        `request`, from 0, instead of user. A user without enough candidates gets a shorter list.
         """
         answers = self.answer(requests, **options)
         row, rank = (answers.places >= 0).nonzero(as_tuple=True)
@@ -146,6 +167,7 @@ class Recommender(Answering):
         }
         if self.catalogue.has_titles:
             columns["title"] = self.catalogue.titles(places)
+        columns["origin"] = names_of(answers.origins[row, rank], self.finder.sources)
         columns["fallback"] = pa.array(answers.fallback[row].numpy())
         return pa.table(columns)
 
@@ -158,6 +180,9 @@ class Recommender(Answering):
         diversity: float = 0.0,
         category: str | None = None,
         strict: bool = False,
+        allowed: Any = None,
+        forbidden: Any = None,
+        where: str | None = None,
     ) -> Answers:
         """What `recommend` answers, as arrays."""
         if k < 1:
@@ -168,18 +193,21 @@ class Recommender(Answering):
             raise DataError("diversity needs a category: name a column of the catalogue")
         if category is not None:
             self.catalogue.check_category(category)
+        mask = self._filters.mask(allowed, forbidden, where)
         asked = self._asked(requests)
         unknown = self._without_history(asked)
         if strict or self.finder.fallback is None:
             self._refuse(asked, unknown)
-        scores, places = self._search(asked, unknown, _POOL * k if diversity else k, exclude_seen)
+        pool = self._search(asked, unknown, _POOL * k if diversity else k, exclude_seen, mask)
+        scores, places, origins = pool
         if diversity and category is not None:
             listed, columns = places.clamp(min=0).unique(return_inverse=True)
             categories = self.catalogue.categories(category, listed)
             columns = columns.masked_fill(places < 0, -1)
             scores, columns = diversify(scores, columns, categories, diversity, k)
             places = listed[columns.clamp(min=0)].masked_fill(columns < 0, -1)
-        return Answers(places, scores, torch.from_numpy(unknown))
+            origins = pool.origins.gather(1, _columns_of(places, pool.places))
+        return Answers(places, scores, torch.from_numpy(unknown), origins)
 
     def requests_of(self, users: Any, *, strict: bool = True) -> pa.Table:
         """The newest requests of known users, one or many; of unknown ones only the ids.
@@ -257,19 +285,25 @@ class Recommender(Answering):
         )
 
     def _search(
-        self, asked: Requests, unknown: np.ndarray, k: int, exclude_seen: bool
-    ) -> tuple[Tensor, Tensor]:
-        """(scores [B, k], places [B, k]): of the model, and of the fallback where a request is
-        `unknown` [B]: such a one has seen nothing that would have to be left out."""
+        self,
+        asked: Requests,
+        unknown: np.ndarray,
+        k: int,
+        exclude_seen: bool,
+        allowed: Tensor | None,
+    ) -> Listed:
+        """k items each: of the model, and of the fallback where a request is `unknown` [B]: such a
+        one has seen nothing that would have to be left out."""
         if not unknown.any():
-            return self.finder.find(asked, k, self._places(asked) if exclude_seen else None)
+            seen = self._places(asked) if exclude_seen else None
+            return self.finder.find(asked, k, seen, allowed)
         assert self.finder.fallback is not None
-        scores, places = self.finder.fallback.top(len(asked), k)
-        if not unknown.all():
-            known = self._asked(asked.table.filter(pa.array(~unknown)))
-            rows = torch.from_numpy(~unknown)
-            scores[rows], places[rows] = self._search(known, unknown[~unknown], k, exclude_seen)
-        return scores, places
+        listed = _of_fallback(*self.finder.fallback.top(len(asked), k, allowed))
+        if unknown.all():
+            return listed
+        known = self._asked(asked.table.filter(pa.array(~unknown)))
+        others = self._search(known, unknown[~unknown], k, exclude_seen, allowed)
+        return _in_rows(torch.from_numpy(~unknown), others, listed)
 
     def _names(self, requests: pa.Table) -> tuple[str, pa.Array]:
         """What answers are told apart by: the users, or else the requests' places."""
@@ -280,3 +314,27 @@ class Recommender(Answering):
                 raise DataError(f"column {key!r} of the requests holds {names.type}, and no ids")
             return USER, names
         return REQUEST, pa.array(np.arange(requests.num_rows))
+
+
+def _of_fallback(scores: Tensor, places: Tensor) -> Listed:
+    return Listed(scores, places, torch.full_like(places, OF_FALLBACK))
+
+
+def _in_rows(rows: Tensor, these: Listed, others: Listed) -> Listed:
+    """The lists of `others` with `these` in the `rows` [B], bool; the shorter ones are filled up
+    with none."""
+    width = max(these.places.shape[1], others.places.shape[1])
+    nothing = (float("-inf"), -1, 0)
+    whole = []
+    for own, other, none in zip(these, others, nothing, strict=True):
+        joined = other.new_full((len(other), width), none)  # type: ignore[arg-type]
+        joined[:, : other.shape[1]] = other
+        joined[rows] = none  # type: ignore[assignment]
+        joined[rows.nonzero().squeeze(1), : own.shape[1]] = own
+        whole.append(joined)
+    return Listed(*whole)
+
+
+def _columns_of(places: Tensor, pool: Tensor) -> Tensor:
+    """Where each of `places` [B, k] stands in its row of the `pool` [B, m]: [B, k]."""
+    return (places.unsqueeze(2) == pool.unsqueeze(1)).byte().argmax(2)

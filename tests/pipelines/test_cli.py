@@ -199,6 +199,31 @@ def test_recommend_spreads_a_list_over_categories(
     )
 
 
+def test_recommend_answers_with_items_that_pass(recsys: Ask, folder: Path, tmp_path: Path) -> None:
+    out, allowed, forbidden = (tmp_path / name for name in ("out.csv", "a.txt", "f.parquet"))
+    words = ["recommend", folder, "--user", 2, "-k", 4, "--out", out]
+    catalogue = pd.read_parquet(folder / "bundle" / "catalogue.parquet").set_index("item_id")
+    assert recsys(*words)[0] == 0
+    first = pd.read_csv(out)["item"].tolist()
+    category = catalogue.loc[first[0], "category"]
+    assert recsys(*words, "--where", f"category != {json.dumps(category)}")[0] == 0
+    others = pd.read_csv(out)
+    assert len(others) == 4 and category not in set(catalogue.loc[others["item"], "category"])
+    assert set(others["origin"]) == {"generator"}
+    allowed.write_text("\ufeff" + "\n".join(map(str, [*first[:3], "", 10**9])) + "\n")
+    pd.DataFrame({"item": first[:1], "why": "recalled"}).to_parquet(forbidden)
+    assert recsys(*words, "--allow", allowed, "--forbid", forbidden)[0] == 0
+    assert pd.read_csv(out)["item"].tolist() == first[1:3]
+    status, _, said = recsys(*words, "--allow", allowed, "--where", "item_id == 1_000")
+    assert_refused((status, "", said), "item_id == 1_000")
+    status, _, said = recsys(*words, "--where", "category is None and category == 'x'")
+    assert status == 0 and said == "recsys: no item is left to answer with\n"
+    assert_refused(recsys(*words, "--where", "colour == 1"), "no column 'colour'", "category (")
+    pd.DataFrame({"why": [1], "when": [2]}).to_parquet(forbidden)
+    assert_refused(recsys(*words, "--forbid", forbidden), "needs a column 'item_id'", "why, when")
+    assert_refused(recsys(*words, "--allow", tmp_path / "no.txt"), "no.txt cannot be read")
+
+
 def test_recommend_prints_a_table_or_writes_parquet(
     recsys: Ask, folder: Path, tmp_path: Path
 ) -> None:

@@ -156,7 +156,15 @@ def test_a_finished_run_can_be_opened_and_asked(finished: Run) -> None:
     assert {"Recall@10", "HR@10", "NDCG@10", "MRR@10", "Coverage@10"} <= set(opened.metrics)
     users = opened.recommender.users()[:3]
     found = opened.recommend(users, k=5)
-    assert found.columns.tolist() == ["user", "rank", "item", "score", "title", "fallback"]
+    assert found.columns.tolist() == [
+        "user",
+        "rank",
+        "item",
+        "score",
+        "title",
+        "origin",
+        "fallback",
+    ]
     assert found.groupby("user").size().tolist() == [5] * 3
     known = opened.recommender.requests_of(users).to_pandas().set_index("user_id")["history"]
     assert not any(item in known[user] for user, item in zip(found.user, found.item, strict=True))

@@ -81,6 +81,7 @@ def test_every_part_answers_by_its_name(
         alone = write(tmp_path / name, planted_log, generator=parts[name])
         expected = Recommender(alone).recommend([1001, 1007], k=5)
         answers = Recommender.open(bundle.folder, part=name).recommend([1001, 1007], k=5)
+        assert set(answers.pop("origin")) == {name} and set(expected.pop("origin")) == {"generator"}
         pd.testing.assert_frame_equal(answers, expected)
     scorer = Scorer.open(bundle.folder)  # the only ranker
     assert scorer.part == "fine" and scorer.record.about.run == "fine"

@@ -143,7 +143,15 @@ def test_requests_may_be_frames_or_tables(sasrec: Served, kind: str) -> None:
     if kind == "large lists":
         table = table.set_column(1, "history", table["history"].cast(pa.large_list(pa.string())))
     found = sasrec.recommender.recommend(requests=frame if kind == "pandas" else table, k=2)
-    assert found.columns.tolist() == ["user", "rank", "item", "score", "title", "fallback"]
+    assert found.columns.tolist() == [
+        "user",
+        "rank",
+        "item",
+        "score",
+        "title",
+        "origin",
+        "fallback",
+    ]
     assert found["user"].tolist() == [3, 3, 4, 4]
     expected = sasrec.recommender.recommend(requests=frame, k=2)
     pd.testing.assert_frame_equal(found, expected)
