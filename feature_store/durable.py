@@ -26,6 +26,20 @@ def staged(folder: Path) -> Iterator[Path]:
 
     A folder that stands there already is replaced. What killed programs left behind is removed.
 
+    Raises DataError as `staging`.
+    """
+    folder = Path(folder).absolute()
+    with staging(folder) as aside:
+        yield aside
+        _publish(aside, folder)
+
+
+@contextmanager
+def staging(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside `folder`, removed when the block ends, unless it was renamed by then.
+
+    What killed programs left behind is removed.
+
     Raises:
         DataError: another program is building the same folder, or it cannot be written.
     """
@@ -33,19 +47,18 @@ def staged(folder: Path) -> Iterator[Path]:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _tidy(folder)
-        staging = _aside(folder, "partial")
-        staging.mkdir()
+        aside = _aside(folder, "partial")
+        aside.mkdir()
     except OSError as error:
         raise cannot_write(folder, error) from None
-    handle = os.open(staging, os.O_RDONLY)
+    handle = os.open(aside, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)  # held until this process ends, however it ends
     try:
-        yield staging
-        _publish(staging, folder)
+        yield aside
     except OSError as error:  # a full disk, for one
         raise cannot_write(folder, error) from None
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
         os.close(handle)
 
 
@@ -78,7 +91,7 @@ def _tidy(folder: Path) -> None:
 
 def restore(folder: Path) -> None:
     """Bring back a folder whose replacement was killed between its two renames."""
-    if folder.parent.is_dir() and not folder.exists():
+    if folder.parent.is_dir() and not os.path.lexists(folder):
         for path in _leftovers(folder, "replaced")[:1]:
             os.rename(path, folder)
 
@@ -91,7 +104,7 @@ def _publish(staging: Path, folder: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     else:
         os.rename(staging, folder)
-    _sync(folder.parent)
+    sync(folder.parent)
 
 
 def write_parquet(
@@ -146,7 +159,7 @@ def written(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from None
     finally:
@@ -179,8 +192,52 @@ def read_json(path: Path) -> dict[str, Any]:
     return tree if isinstance(tree, dict) else {}
 
 
-def _sync(folder: Path) -> None:
+def replace_link(path: Path, target: str) -> None:
+    """Make `path` a link to `target`, in one step: whoever follows it comes to the old place or to
+    the new one. What is no link there, such as the folder that a copying program has made of one,
+    is removed once the link stands in its place.
+
+    What killed programs left behind is removed, so one program at a time may do this.
+    """
+    restore(path)
+    for left in _leftovers(path, "partial"):
+        if left.is_symlink():
+            left.unlink()
+    aside = _aside(path, "partial")
+    os.symlink(target, aside)
+    try:
+        if path.is_symlink() or not path.is_dir():
+            os.replace(aside, path)
+        else:
+            old = _aside(path, "replaced")
+            os.rename(path, old)
+            os.rename(aside, path)
+            shutil.rmtree(old, ignore_errors=True)
+    finally:
+        aside.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Wait until no other program holds the lock of a folder, and hold it."""
     handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """Bring a folder and all that it holds to the disk."""
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or what a folder says of its entries, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

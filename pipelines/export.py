@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from feature_store.durable import replace_link
 from feature_store.progress import stage
 from pipelines.export_notes import tell_alias_stays, tell_quantisation
 from pipelines.tracked_page import tracked
 from recsys.config import RunConfig
-from recsys.export.bundle import write_bundle
+from recsys.export.bundle import publish_bundle
 from recsys.runs.exports import exports_of
 from recsys.runs.finished import Run
 from recsys.runs.log import open_log
@@ -14,6 +15,7 @@ from recsys.runs.same_training import check_same_training
 from recsys.runs.steps import BUNDLE, FIGURES
 from recsys.runs.verdict import earns_alias
 from recsys.runs.work import Work, working_on
+from recsys.serving.releases import CURRENT, Releases
 from recsys.tracking import Tracker
 
 
@@ -42,7 +44,10 @@ def export_in(work: Work, tracker: Tracker, *, force: bool = False) -> None:
     run, parts = Run(config.folder), exports_of(config)
     with stage("write and verify the bundle"):
         catalogue = open_log(config)[1]
-        bundle = write_bundle(run.bundle, parts, catalogue, own_ids=config.cascade is not None)
+        releases = Releases(run.files.bundles)
+        own_ids, keep = config.cascade is not None, config.export.keep
+        bundle = publish_bundle(releases, parts, catalogue, own_ids=own_ids, keep=keep)
+        replace_link(run.bundle, f"{run.files.bundles.name}/{CURRENT}")
     for record in bundle.manifest.parts.values():
         tell_quantisation(record.quantisation)
     BUNDLE.mark_done(config)

@@ -365,7 +365,7 @@ def _version(distribution: str) -> str | None:
 
 def _log_path(client: MlflowClient, run_id: str, path: Path, folder: str | None) -> None:
     if path.is_dir():
-        name = path.resolve().name
+        name = path.absolute().name
         client.log_artifacts(run_id, str(path), f"{folder}/{name}" if folder else name)
     else:
         client.log_artifact(run_id, str(path), folder)
@@ -376,7 +376,7 @@ def _register(client: MlflowClient, run_id: str, folder: Path, name: str, alias:
         raise NotADirectoryError(f"{folder} is not a folder")
     _log_path(client, run_id, folder, None)
     _unless_it_exists(lambda: client.create_registered_model(name))
-    source = f"{client.get_run(run_id).info.artifact_uri}/{folder.resolve().name}"
+    source = f"{client.get_run(run_id).info.artifact_uri}/{folder.absolute().name}"
     version = str(client.create_model_version(name, source, run_id).version)
     if alias is not None:
         client.set_registered_model_alias(name, alias, version)

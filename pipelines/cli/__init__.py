@@ -10,8 +10,9 @@ import typer
 
 import recsys
 from feature_store.errors import RecsysError
-from pipelines.cli import converting, looking, signing
+from pipelines.cli import looking
 from pipelines.cli import together as launching
+from pipelines.cli.bundle_verbs import bundle
 from pipelines.cli.fault import one_line, told_of_fault
 from pipelines.cli.going_on import telling_how
 from pipelines.cli.stopping import Stopped, stoppable
@@ -37,9 +38,6 @@ app.command("together", context_settings=launching.OPTIONS)(launching.together)
 embeddings.command("inspect")(telling_how(looking.inspect_embeddings))
 app.add_typer(embeddings, name="embeddings")
 
-bundle = typer.Typer(no_args_is_help=True, help="Sign bundles, and put them into other engines.")
-bundle.command("sign")(signing.sign)
-bundle.command("convert")(converting.convert)
 app.add_typer(bundle, name="bundle")
 
 

@@ -90,8 +90,10 @@ def load(config: Path, overrides: list[str] | None) -> Any:
 
 
 def bundle_in(folder: Path) -> Path:
-    """That of a run, or the folder itself."""
+    """That of a run, the one in service of a serving folder, or the folder itself."""
     from recsys.runs.folder import RunFolder
+    from recsys.serving.releases import CURRENT, Releases
 
-    bundle = RunFolder(folder).bundle
-    return bundle if bundle.exists() else folder
+    if (bundle := RunFolder(folder).bundle).exists():
+        return bundle
+    return folder if Releases(folder).current is None else folder / CURRENT

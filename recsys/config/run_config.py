@@ -69,6 +69,11 @@ class ExportConfig(Options):
     index: IndexConfig = Field(ExactConfig(), description="How the nearest items are found.")
     quantisation: QuantisationConfig = QuantisationConfig()
     golden: int = Field(16, ge=1, description="Requests kept with their answers, and replayed.")
+    keep: int = Field(
+        3,
+        ge=1,
+        description="Newest versions of the bundle that stay, for `recsys bundle rollback`.",
+    )
 
 
 class RunConfig(Options):

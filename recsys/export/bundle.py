@@ -21,6 +21,7 @@ from recsys.doctor import installed
 from recsys.serving.bundle import CATALOGUE, PARTS, SCHEMA, USERS, Bundle
 from recsys.serving.files import digest
 from recsys.serving.manifest import Manifest, PartRecord
+from recsys.serving.releases import CURRENT, KEEP, Releases
 
 _USER_ROWS = 1 << 16  # written at a time
 
@@ -65,32 +66,54 @@ def write_bundle(
         DataError: parts of different logs, or one that answers otherwise than its model.
     """
     _refuse_other_logs(parts, own_ids)
-    examples = next(iter(parts.values())).examples
     _look_for_space(folder, parts, catalogue)
     with staged(folder) as aside:
-        examples.schema.save(aside / SCHEMA)
-        vocabularies = _write_vocabularies(aside, parts)
-        if catalogue.path("item").exists():
-            shutil.copyfile(catalogue.path("item"), aside / CATALOGUE)
-        _write_users(examples.folder / "serving.parquet", aside / USERS)
-        records = {}
-        for name, part in parts.items():
-            own = aside / PARTS / name
-            own.mkdir(parents=True)
-            theirs = _write_own_vocabularies(own, f"{PARTS}/{name}", part, examples)
-            records[name] = part.write(own).model_copy(update={"vocabularies": theirs})
-        files = sorted(path for path in aside.rglob("*") if path.is_file())
-        Manifest(
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            vocabularies=vocabularies,
-            parts=records,
-            versions=versions(),
-            files={path.relative_to(aside).as_posix(): digest(path) for path in files},
-        ).save(aside)
-        written = Bundle.open(aside)
-        for name, part in parts.items():
-            part.verify(written, name)
+        _fill(aside, parts, catalogue)
     return Bundle.open(folder)
+
+
+def publish_bundle(
+    releases: Releases,
+    parts: Mapping[str, PartExport],
+    catalogue: Catalogue,
+    *,
+    own_ids: bool = False,
+    keep: int = KEEP,
+) -> Bundle:
+    """`write_bundle` as a new version in a serving folder, which is then in service; the newest
+    `keep` stay there. Raises DataError as `write_bundle`."""
+    _refuse_other_logs(parts, own_ids)
+    _look_for_space(releases.folder, parts, catalogue)
+    with releases.publishing(keep) as aside:
+        _fill(aside, parts, catalogue)
+    return Bundle.open(releases.folder / CURRENT)
+
+
+def _fill(aside: Path, parts: Mapping[str, PartExport], catalogue: Catalogue) -> None:
+    """Write a bundle into an empty folder, and ask it its golden requests."""
+    examples = next(iter(parts.values())).examples
+    examples.schema.save(aside / SCHEMA)
+    vocabularies = _write_vocabularies(aside, parts)
+    if catalogue.path("item").exists():
+        shutil.copyfile(catalogue.path("item"), aside / CATALOGUE)
+    _write_users(examples.folder / "serving.parquet", aside / USERS)
+    records = {}
+    for name, part in parts.items():
+        own = aside / PARTS / name
+        own.mkdir(parents=True)
+        theirs = _write_own_vocabularies(own, f"{PARTS}/{name}", part, examples)
+        records[name] = part.write(own).model_copy(update={"vocabularies": theirs})
+    files = sorted(path for path in aside.rglob("*") if path.is_file())
+    Manifest(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        vocabularies=vocabularies,
+        parts=records,
+        versions=versions(),
+        files={path.relative_to(aside).as_posix(): digest(path) for path in files},
+    ).save(aside)
+    written = Bundle.open(aside)
+    for name, part in parts.items():
+        part.verify(written, name)
 
 
 def _look_for_space(folder: Path, parts: Mapping[str, PartExport], catalogue: Catalogue) -> None:

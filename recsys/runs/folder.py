@@ -153,8 +153,13 @@ class RunFolder:
 
     @property
     def bundle(self) -> Path:
-        """What is served."""
+        """What is served: a link to the version in service."""
         return self.path / "bundle"
+
+    @property
+    def bundles(self) -> Path:
+        """The folder of its versions."""
+        return self.path / "bundles"
 
     @property
     def steps_done(self) -> Path:

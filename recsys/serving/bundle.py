@@ -27,7 +27,7 @@ parts/NAME/            what answers, one or more
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -38,6 +38,7 @@ from feature_store.errors import DataError
 from feature_store.schema import Schema
 from feature_store.vocabulary import Vocabulary
 from recsys.serving.files import check_files, plain_file
+from recsys.serving.holding import Held, hold
 from recsys.serving.manifest import (
     MANIFEST,
     CascadeRecord,
@@ -56,23 +57,27 @@ Record = TypeVar("Record", GeneratorRecord, RankerRecord, CascadeRecord)
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: its files are those of its manifest, and what its parts share is read."""
+    """An opened bundle: its files are those of its manifest, and what its parts share is read.
+
+    While it lives no newer version removes its folder, see `recsys.serving.releases`.
+    """
 
     folder: Path
     manifest: Manifest
+    held: Held | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def open(cls, folder: Path | str, *, signed_by: Path | None = None) -> Bundle:
         """Read a bundle and check its files against the manifest, and that against a public key,
-        `signed_by`, if one is given.
+        `signed_by`, if one is given. A link is followed once, so that all is read of one bundle.
 
         Raises DataError naming the file that is missing, altered, or outside the folder, or the
         format that is another, or that it was not signed by that key.
         """
-        folder = Path(folder)
+        folder, held = hold(Path(folder))
         manifest = Manifest.load(folder, signed_by)
         check_files(folder, manifest.files)
-        opened = cls(folder, manifest)
+        opened = cls(folder, manifest, held)
         opened._check_vocabularies()
         return opened
 

@@ -236,7 +236,8 @@ class Manifest(_Frozen):
             raise DataError(f"{folder} is not a bundle: {error}") from None
         written = tree.get("format") if isinstance(tree, dict) else None
         if written != FORMAT:
-            run = folder.parent if (folder.parent / "config.toml").exists() else "RUN"
+            above = (folder.parent, folder.parent.parent)  # of a run, or of its versions
+            run = next((path for path in above if (path / "config.toml").exists()), "RUN")
             raise DataError(
                 f"{folder} has bundle format {written}, this program reads {FORMAT}: make it anew "
                 f"with `{command('recsys', 'export', run)}`"

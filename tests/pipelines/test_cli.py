@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -323,6 +325,40 @@ def test_a_bundle_is_signed_and_asked_by_its_signature(
     assert_refused(wrong, "cannot be read as a key", "openssl genpkey")
     nothing = recsys("bundle", "sign", tmp_path / "x", "--key", keys["own"])
     assert_refused(nothing, str(tmp_path / "x"))
+
+
+def test_versions_are_listed_verified_published_and_rolled_back(
+    recsys: Ask, folder: Path, tmp_path: Path
+) -> None:
+    """A bundle is a link to the version in service, which `current` leads to, too."""
+    assert os.readlink(folder / "bundle") == "bundles/current"
+    (row,) = csv.DictReader(recsys("bundle", "list", folder)[1].splitlines())
+    assert row["version"] == os.readlink(folder / "bundles" / "current")
+    assert row["current"] == "True" and row["version"].endswith(row["digest"])
+    status, told, _ = recsys("bundle", "verify", folder)
+    assert status == 0
+    assert [line.partition(":")[0] for line in told.splitlines()] == ["files", "generator"]
+    assert told.count(": well: ") == 2
+
+    served = tmp_path / "served"
+    assert recsys("bundle", "publish", folder, served)[0] == 0
+    changed = tmp_path / "changed"
+    shutil.copytree(folder / "bundle", changed)
+    tree = json.loads((changed / "manifest.json").read_text()) | {"created": "later"}
+    (changed / "manifest.json").write_text(json.dumps(tree))
+    assert recsys("bundle", "publish", changed, served)[0] == 0
+    assert recsys("recommend", served, "--user", 7, "-k", 3)[0] == 0
+    status, told, _ = recsys("bundle", "rollback", served)
+    assert status == 0 and f"-> {os.readlink(served / 'current')} (before: 2" in told
+    assert_refused(recsys("bundle", "rollback", served), "has no version before")
+    assert_refused(recsys("bundle", "list", changed), "no published bundles", "bundle publish")
+    (changed / "users.arrow").write_bytes(b"")
+    status, told, errors = recsys("bundle", "verify", changed, "--json")
+    answer = json.loads(told)
+    assert status == 1 and not answer["well"] and "Traceback" not in errors
+    assert "users.arrow was altered" in answer["checks"]["files"]["told"]
+    assert_refused(recsys("bundle", "publish", changed, served), "users.arrow was altered")
+    assert len(list(served.iterdir())) == 3
 
 
 def test_a_folder_from_elsewhere_is_written_and_nothing_else(
