@@ -36,6 +36,7 @@ FLOORS = {
         ("lists", "embeddings", "layers"),
         ("serving", "data"),
         ("policy", "formats"),
+        ("server",),
         ("model",),
         ("objectives",),
         ("retrievers", "rankers", "training"),
@@ -222,6 +223,7 @@ def test_nobody_asks_of_which_kind_a_model_is() -> None:
         ("recsys", ("torch", "pipelines", *TRAINING_STACK)),
         ("recsys.serving.recommender", (*TRAINING_STACK, "pipelines", "mlflow", "recsys.export")),
         ("recsys.serving.scorer", (*TRAINING_STACK, "pipelines", "mlflow", "recsys.export")),
+        ("recsys.server.run", (*TRAINING_STACK, "pipelines", "mlflow", "recsys.export")),
     ],
 )
 def test_importing_one_thing_does_not_load_another(module: str, absent: tuple[str, ...]) -> None:

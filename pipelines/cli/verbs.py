@@ -9,6 +9,7 @@ from pipelines.cli import (
     ingesting,
     looking,
     scoring,
+    serving,
     tuning,
     working,
 )
@@ -23,6 +24,7 @@ VERBS = (
     working.export,
     asking.recommend,
     scoring.score,
+    serving.serve,
     explaining.explain,
     looking.plan,
     looking.doctor,

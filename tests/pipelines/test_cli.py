@@ -31,6 +31,7 @@ VERBS = {
     "tune": "judged on validation alone",
     "export": "Write and verify the bundle",
     "recommend": "Ask a bundle",
+    "serve": "Answer from a bundle over HTTP",
     "doctor": "Can training run here?",
     "config": "full resolved config",
 }

@@ -1,0 +1,1 @@
+"""A bundle over HTTP, and over MCP: asks `recsys.serving`, never the training stack."""

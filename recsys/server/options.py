@@ -1,0 +1,28 @@
+"""How a server listens, waits and gives up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from feature_store.options import Options
+
+
+class ServerOptions(Options):
+    """What may differ from one server of a bundle to another."""
+
+    host: str = Field("127.0.0.1", description="Address to listen at.")
+    port: int = Field(8000, ge=0, le=65_535, description="Port to listen at; 0 for any.")
+    max_body: int = Field(1 << 20, ge=1, description="Bytes of a request's body.")
+    window_ms: float = Field(
+        1.0, ge=0, le=1000, description="Questions that come within it are answered as one batch."
+    )
+    max_batch: int = Field(128, ge=1, description="Questions of a batch.")
+    queue: int = Field(1024, ge=1, description="Questions that may wait; beyond them: status 429.")
+    deadline_ms: float = Field(2000, gt=0, description="After it a question is given up: 503.")
+    drain_s: float = Field(10, gt=0, description="Seconds in which a stop answers what it has.")
+    watch_s: float = Field(
+        1.0, ge=0, description="Seconds between looks for another bundle; 0 for none."
+    )
+    signed_by: Path | None = Field(None, description="Public key that bundles must be signed by.")

@@ -1,0 +1,73 @@
+"""A batch of questions for items, answered by what is live."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from recsys.server.isolating import each_alone
+from recsys.server.listing import items_of
+from recsys.server.live import Live
+from recsys.server.models import Answer, Question, Recommend
+from recsys.server.rows import requests_of
+
+
+class Options(NamedTuple):
+    """What questions must share to be answered by one search."""
+
+    k: int
+    include_seen: bool
+
+    @classmethod
+    def of(cls, asked: Recommend) -> Options:
+        """Those of a body."""
+        return cls(asked.k, asked.include_seen)
+
+
+class Wanted(NamedTuple):
+    """A question, and how it is to be answered."""
+
+    question: Question
+    options: Options
+
+    @property
+    def group(self) -> tuple[Any, ...]:
+        """Those of one group make one table, and one search."""
+        question = self.question
+        return (self.options, question.history is None, question.history_time is None)
+
+
+def recommend(live: Live, wanted: Sequence[Wanted]) -> list[Answer | Exception]:
+    """An answer for each question, or its own error."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for place, each in enumerate(wanted):
+        groups.setdefault(each.group, []).append(place)
+    answers: list[Answer | Exception] = [KeyError()] * len(wanted)
+    for (options, *_), places in groups.items():
+        asked = [wanted[place].question for place in places]
+        for place, answer in zip(
+            places, each_alone(partial(_answer, live, options), asked), strict=True
+        ):
+            answers[place] = answer
+    return answers
+
+
+def _answer(live: Live, options: Options, questions: Sequence[Question]) -> list[Answer]:
+    """Answers to questions of one group."""
+    recommender = live.recommends()
+    requests = requests_of(live, questions)
+    answered = recommender.answer(requests, k=options.k, exclude_seen=not options.include_seen)
+    lists = items_of(
+        recommender.finder.item_ids,
+        recommender.catalogue,
+        answered.places.numpy(),
+        answered.scores.numpy(),
+    )
+    answers: list[Answer] = []
+    for question, items, fallback in zip(questions, lists, answered.fallback.tolist(), strict=True):
+        answer: Answer = {"bundle": live.version, "fallback": fallback, "items": items}
+        if question.user is not None:
+            answer["user"] = question.user
+        answers.append(answer)
+    return answers

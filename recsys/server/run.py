@@ -1,0 +1,74 @@
+"""A server as a process: signals, and an end that answers what it has."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from recsys.server.app import make_app
+from recsys.server.auth import Token
+from recsys.server.logs import log, log_to_stderr
+from recsys.server.service import Service
+from recsys.server.swap import aside
+
+_SWITCH = (
+    0.0005  # seconds until a thread that wants to run gets its turn: by default ten times that
+)
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to whoever runs it: a stop that was asked for is no failure."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Captures none."""
+        yield
+
+
+def serve(service: Service, token: Token | None = None) -> None:
+    """Answer until SIGTERM or Ctrl-C, then what was asked before; SIGHUP takes another bundle."""
+    log_to_stderr()
+    sys.setswitchinterval(_SWITCH)
+    asyncio.run(_serve(service, token))
+
+
+async def _serve(service: Service, token: Token | None) -> None:
+    options = service.options
+    server = _Server(
+        uvicorn.Config(
+            make_app(service, token),
+            host=options.host,
+            port=options.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(options.drain_s) or 1,
+            backlog=2048,
+        )
+    )
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        """Accept nothing more, and end when all is answered; asked again, end at once."""
+        log("stopping", waiting=sum(service.waiting().values()))
+        server.force_exit = server.should_exit
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    reloading: set[asyncio.Future[bool]] = set()
+
+    def reload() -> None:
+        task = asyncio.ensure_future(aside(service.swap.reload))
+        reloading.add(task)
+        task.add_done_callback(reloading.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    log("serving", bundle=service.swap.live.version, host=options.host, port=options.port)
+    await server.serve()
+    log("stopped")

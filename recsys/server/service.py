@@ -1,0 +1,161 @@
+"""The functions of a server, whoever calls them: HTTP, MCP, a test."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from recsys.server.batching import Batcher
+from recsys.server.errors import Refused
+from recsys.server.isolating import as_refused, each_alone
+from recsys.server.live import Live
+from recsys.server.metrics import Metrics
+from recsys.server.models import (
+    Answer,
+    Ready,
+    Recommend,
+    Recommended,
+    Score,
+    Scored,
+    Similar,
+    SimilarAnswer,
+    SimilarTo,
+)
+from recsys.server.options import ServerOptions
+from recsys.server.recommending import Options, Wanted, recommend
+from recsys.server.scoring import score
+from recsys.server.similar import Near, similar
+from recsys.server.swap import Swap, aside
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+Work = Callable[[Live, Sequence[Q]], Sequence[A | Exception]]
+
+
+class Service:
+    """Answers from the bundle at a path, and from whichever takes its place."""
+
+    def __init__(self, path: Path, options: ServerOptions, metrics: Metrics | None = None) -> None:
+        self.options, self.metrics = options, metrics or Metrics()
+        self.swap = Swap(path, partial(Live.open, signed_by=options.signed_by), self.metrics)
+        # What finds items has a thread of its own, which nothing slower holds up.
+        self._finding = ThreadPoolExecutor(1, "finding")
+        self._others = ThreadPoolExecutor(1, "others")
+        self._recommend = self._batcher("/recommend", recommend, self._finding)
+        self._similar = self._batcher("/similar", similar, self._others)
+        self._score = self._batcher("/score", _scored, self._others)
+
+    async def recommend(self, asked: Recommend) -> Recommended:
+        """Items for users. Raises Refused where a single question cannot be answered."""
+        options = Options.of(asked)
+        if asked.requests is None:
+            (answer,) = await self._recommend.ask(Wanted(asked, options))
+            if isinstance(answer, Exception):
+                raise answer
+            self._count(answer)
+            return {"answers": [answer]}
+        wanted = [Wanted(question, options) for question in asked.requests]
+        answers: list[Answer] = []
+        for question, answer in zip(
+            asked.requests, await self._recommend.ask(*wanted), strict=True
+        ):
+            if isinstance(answer, Exception):
+                error = self._told(answer)
+                answer = {"fallback": False, "items": [], "error": error}
+                if question.user is not None:
+                    answer["user"] = question.user
+            self._count(answer)
+            answers.append(answer)
+        return {"answers": answers}
+
+    async def similar(self, asked: Similar) -> SimilarTo:
+        """Items near items. Raises Refused where there is only one, and it is not known."""
+        given = await self._similar.ask(*(Near(item, asked.k) for item in asked.items))
+        answers: list[SimilarAnswer] = []
+        for item, answer in zip(asked.items, given, strict=True):
+            if isinstance(answer, Exception):
+                if len(asked.items) == 1:
+                    raise answer
+                answer = {"item": item, "items": [], "error": self._told(answer)}
+            answers.append(answer)
+        return {"answers": answers}
+
+    async def score(self, asked: Score) -> Scored:
+        """How likely items are for a user. Raises Refused where the ranker cannot say."""
+        (scored,) = await self._score.ask(asked)
+        if isinstance(scored, Exception):
+            raise scored
+        return scored
+
+    async def reload(self) -> Ready:
+        """Take the bundle that lies at the path now. Raises Refused (409) where it must not be
+        served; the old one goes on."""
+        if not await aside(self.swap.reload):
+            raise Refused(409, f"the bundle is refused, the old one goes on: {self.swap.refused}")
+        return self.ready()
+
+    def ready(self) -> Ready:
+        """What answers, and which bundle was refused since."""
+        live = self.swap.live
+        ready: Ready = {
+            "status": "ready",
+            "bundle": live.version,
+            "folder": str(live.bundle.folder),
+            "since": live.since,
+        }
+        if self.swap.refused is not None:
+            ready["refused"] = self.swap.refused
+        return ready
+
+    def waiting(self) -> dict[str, int]:
+        """Questions that wait, by path."""
+        return {
+            "/recommend": len(self._recommend),
+            "/similar": len(self._similar),
+            "/score": len(self._score),
+        }
+
+    def close(self) -> None:
+        """End the threads."""
+        for pool in (self._finding, self._others):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _batcher(self, path: str, work: Work[Q, A], pool: ThreadPoolExecutor) -> Batcher[Q, A]:
+        def answer(questions: list[Q]) -> Sequence[A | Exception]:
+            """With what is live at the beginning, to the end."""
+            started = time.perf_counter()
+            try:
+                return work(self.swap.live, questions)
+            except Exception as error:
+                return [as_refused(error)] * len(questions)
+            finally:
+                self.metrics.batch(path, len(questions), time.perf_counter() - started)
+
+        options = self.options
+        return Batcher(
+            answer,
+            pool=pool,
+            window=options.window_ms / 1000,
+            largest=options.max_batch,
+            queue=options.queue,
+            deadline=options.deadline_ms / 1000,
+        )
+
+    def _count(self, answer: Answer) -> None:
+        if answer["fallback"]:
+            self.metrics.fallbacks.inc()
+
+    def _told(self, error: Exception) -> str:
+        self.metrics.refused.inc()
+        return as_refused(error).message
+
+
+def _scored(live: Live, asked: Sequence[Score]) -> list[Scored | Exception]:
+    """Each by itself: it is a batch of items already."""
+    return [
+        answer for each in asked for answer in each_alone(lambda one: [score(live, one[0])], [each])
+    ]
