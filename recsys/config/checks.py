@@ -7,7 +7,7 @@ from recsys.config.run_config import DATABASE, TAKEN, RunConfig
 from recsys.embeddings.options import QuantisationConfig
 from recsys.rankers import RANKERS
 from recsys.retrievers import RETRIEVERS, retriever_class
-from recsys.serving.index.options import ExactConfig, FaissConfig, PrefixConfig
+from recsys.serving.index.options import ExactConfig, PrefixConfig
 
 
 def check(config: RunConfig, where: str) -> None:
@@ -99,10 +99,10 @@ def _check_retriever(config: RunConfig, where: str) -> None:
     _check_baselines(config, where)
     chosen = retriever_class(config.model.name)
     index = config.export.index
-    if issubclass(chosen, ScoringRetriever) and isinstance(index, FaissConfig):
+    if issubclass(chosen, ScoringRetriever) and not isinstance(index, ExactConfig):
         raise ConfigError(
             f"{where}: export.index.kind: {config.model.name} gives every item a score and has "
-            "no vectors that FAISS could search: choose 'exact'"
+            f"no vectors that {index.kind!r} could search: choose 'exact'"
         )
     if getattr(config.model, "freeze_backbone", False) and config.trainer.start_from is None:
         raise ConfigError(

@@ -23,7 +23,7 @@ from recsys.evaluation.options import EvaluationConfig
 from recsys.options import ModelConfig
 from recsys.rankers import RankerConfig, ranker_class
 from recsys.retrievers import NamedRetriever, RetrieverConfig, retriever_class
-from recsys.serving.index.options import ExactConfig, IndexConfig
+from recsys.serving.index.options import AnyIndexConfig, ExactConfig
 from recsys.training.options import TrainerConfig
 from recsys.tuning.options import TuneConfig
 
@@ -66,7 +66,7 @@ class CalibrationConfig(Options):
 class ExportConfig(Options):
     """What the bundle holds."""
 
-    index: IndexConfig = Field(ExactConfig(), description="How the nearest items are found.")
+    index: AnyIndexConfig = Field(ExactConfig(), description="How the nearest items are found.")
     quantisation: QuantisationConfig = QuantisationConfig()
     golden: int = Field(16, ge=1, description="Requests kept with their answers, and replayed.")
     keep: int = Field(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from feature_store.columns import HISTORY
 from feature_store.durable import write_parquet
-from feature_store.errors import DataError
+from feature_store.errors import ConfigError, DataError
 from feature_store.vocabulary import Vocabulary
 from recsys.data.examples import Examples
 from recsys.embeddings.options import QuantisationConfig
@@ -29,7 +29,7 @@ from recsys.serving.generator import ITEMS, PROGRAM
 from recsys.serving.golden import GOLDEN
 from recsys.serving.index.base import Queries
 from recsys.serving.index.kinds import build_index, recall_against_exact
-from recsys.serving.index.options import ApproximateConfig, IndexConfig
+from recsys.serving.index.options import ApproximateConfig, IndexConfig, PromiseConfig
 from recsys.serving.manifest import About, GeneratorRecord, IndexRecord
 from recsys.serving.recommender import Recommender
 
@@ -58,7 +58,7 @@ class GeneratorExport:
     retriever: VectorRetriever
     examples: Examples
     candidates: Tensor
-    index: IndexConfig
+    index: IndexConfig | PromiseConfig
     golden: int
     about: About
     quantisation: QuantisationConfig = QuantisationConfig()  # noqa: RUF009 (frozen)
@@ -138,6 +138,8 @@ class GeneratorExport:
         Recommender(bundle, name).verify()
 
     def _write_index(self, folder: Path, items: Tensor, queries: Queries) -> IndexRecord:
+        if isinstance(self.index, PromiseConfig):
+            raise ConfigError("export.index: promises come with the next commit: choose a kind")
         index = build_index(items, queries.space, self.index)
         index.save(folder)
         recall = recall_against_exact(index, queries)

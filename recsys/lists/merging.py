@@ -72,12 +72,14 @@ class Merge(ABC):
     """A way to make one list of what several interests find.
 
     `prefix` says whether a list is the beginning of every longer one, `by_weight` whether the
-    weights of interests decide how much of a list each of them fills.
+    weights of interests decide how much of a list each of them fills, `by_lists` whether the k best
+    of every interest are all that it looks at.
     """
 
     name: ClassVar[MergeName]
     prefix: ClassVar[bool] = True
     by_weight: ClassVar[bool] = False
+    by_lists: ClassVar[bool] = True
 
     @abstractmethod
     def top_k(self, scores: Tensor, weights: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -101,6 +103,7 @@ class ByQuota(Merge):
     name = "quota"
     prefix = False
     by_weight = True
+    by_lists = False  # an item scores as its best interest, which may not list it
 
     def top_k(self, scores: Tensor, weights: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """In the order of `stable_top_k`."""

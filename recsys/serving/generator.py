@@ -20,7 +20,7 @@ from recsys.serving.bundle import Bundle
 from recsys.serving.fallback import FALLBACK, Fallback
 from recsys.serving.finder import ITEM_IDS, Finder, Listed
 from recsys.serving.index.base import Index, Queries
-from recsys.serving.index.kinds import load_index
+from recsys.serving.index.kinds import INDICES, load_index
 from recsys.serving.manifest import GeneratorRecord
 
 PROGRAM, ITEMS = "user.pt2", "items.npy"
@@ -47,7 +47,9 @@ class Generator(Finder):
         """
         name, record = bundle.part(GeneratorRecord, name)
         file = partial(bundle.part_file, name)
-        items = torch.from_numpy(np.load(file(ITEMS)))
+        on_disk = INDICES[type(record.index.config)].on_disk
+        # copied when written to, which nobody does: torch wants no memory that is read-only
+        items = torch.from_numpy(np.load(file(ITEMS), mmap_mode="c" if on_disk else None))
         item_ids = Vocabulary.load(file(ITEM_IDS)).values
         _check_items(file(ITEMS), items, item_ids, record)
         fallback = None if record.fallback is None else Fallback.read(file(FALLBACK), item_ids)

@@ -113,7 +113,7 @@ def test_a_key_in_the_wrong_section_is_told_the_right_one(
         ),
         (
             {"export": {"index": {"kind": "faiss", "shortlist": 9}}},
-            "export.index.shortlist: it goes with export.index.kind = 'prefix'",
+            "export.index.shortlist: it goes with export.index.kind = 'pq' or 'prefix'",
         ),
         (
             {"retriever": {"name": "sasrec", "loss": {"name": "bce", "calibration": 0.5}}},
@@ -209,7 +209,7 @@ def test_known_keys_of_another_arm_are_not_offered() -> None:
             {"export": {"index": {"knd": "x"}}},
             ("export.index.kind is missing (is it knd?)", "faiss"),
         ),
-        ({"export": {"index": {"kind": "hnsw"}}}, ("export.index.kind: 'hnsw'", "prefix")),
+        ({"export": {"index": {"kind": "hsnw"}}}, ("export.index.kind: 'hsnw'", "mean hnsw?")),
         (
             {"export": {"index": {"kind": "prefix", "prefix": 8}}},
             ("export.index.prefix", "8 is not a width", "none"),

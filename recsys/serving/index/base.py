@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -26,8 +26,11 @@ class Queries(NamedTuple):
 class Index(ABC):
     """Places of items by inner product with a query; `vectors` are the items' own [N, D].
 
-    Knows the space that its vectors live in, and refuses those of another.
+    Knows the space that its vectors live in, and refuses those of another. `on_disk` says whether a
+    search seldom reads the vectors, so that they may be mapped from a file.
     """
+
+    on_disk: ClassVar[bool] = False
 
     def __init__(self, vectors: Tensor, space: str) -> None:
         self.vectors = vectors
@@ -97,9 +100,25 @@ class Index(ABC):
         self.live = torch.ones(len(self), dtype=torch.bool) if self.live is None else self.live
         self.live[places] = False
 
-    @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write what `load` reads besides the vectors."""
+        """Write what `load` reads besides the vectors.
+
+        Raises DataError where items were removed: they would be there again.
+        """
+        if self.live is not None:
+            raise DataError(
+                f"{int((~self.live).sum())} items were removed from this index: build one without "
+                "them to save it"
+            )
+
+    @property
+    def bytes(self) -> int:
+        """Of all that a search needs in memory."""
+        return self.vectors.nbytes
+
+    def searched_with(self, config: Any) -> Self:
+        """The same index, with the effort of other options of its kind."""
+        return self
 
     @abstractmethod
     def _search(

@@ -29,9 +29,6 @@ class ExactIndex(Index):
         """Needs nothing but the vectors."""
         return cls(vectors, space)
 
-    def save(self, folder: Path) -> None:
-        """The vectors themselves lie in the bundle: nothing to write."""
-
     def _search(
         self,
         vectors: Tensor,

@@ -10,15 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feature_store.errors import ConfigError, DataError
+from feature_store.errors import ConfigError
 from recsys.lists.merging import Merge
-from recsys.lists.pairs import Pairs
 from recsys.lists.search import search
 from recsys.serving.index.base import Index, rank_shortlist
+from recsys.serving.index.native import INDEX_FILE, read_faiss, reason_of
 from recsys.serving.index.options import FaissConfig
-
-_FILE = "index.faiss"
-FEW_ALLOWED = 20  # one item in so many: all of them are compared
+from recsys.serving.index.short import FEW_ALLOWED, fill_short
 
 
 class FaissIndex(Index):
@@ -39,10 +37,9 @@ class FaissIndex(Index):
             index = faiss.index_factory(width, config.factory, faiss.METRIC_INNER_PRODUCT)
             index.train(vectors.numpy())
         except RuntimeError as error:
-            reason = " ".join(str(error).split()).rpartition(".cpp:")[2]
             raise ConfigError(
                 f"export.index.factory = {config.factory!r} cannot be made of {len(vectors)} "
-                f"vectors of width {width}: {reason}"
+                f"vectors of width {width}: {reason_of(error)}"
             ) from None
         index.add(vectors.numpy())
         return cls(vectors, space, index)
@@ -52,25 +49,21 @@ class FaissIndex(Index):
         cls, file: Callable[[str], Path], vectors: Tensor, space: str, config: FaissConfig
     ) -> Self:
         """Read `index.faiss`. Raises DataError when it cannot be read."""
+        return cls(vectors, space, read_faiss(file(INDEX_FILE), vectors))
+
+    @property
+    def bytes(self) -> int:
+        """Of what FAISS keeps, and of the vectors that score again what it finds."""
         import faiss
 
-        path = file(_FILE)
-        try:
-            index = faiss.read_index(str(path))
-        except RuntimeError as error:
-            raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-        if (index.ntotal, index.d) != tuple(vectors.shape):
-            raise DataError(
-                f"{path} is of {index.ntotal} vectors of width {index.d}, the bundle's are "
-                f"{list(vectors.shape)}: export it again"
-            )
-        return cls(vectors, space, index)
+        return int(faiss.serialize_index(self._index).nbytes) + self.vectors.nbytes
 
     def save(self, folder: Path) -> None:
         """Write `index.faiss`."""
         import faiss
 
-        faiss.write_index(self._index, str(folder / _FILE))
+        super().save(folder)
+        faiss.write_index(self._index, str(folder / INDEX_FILE))
 
     def _search(
         self,
@@ -84,15 +77,8 @@ class FaissIndex(Index):
         if allowed is not None and FEW_ALLOWED * int(allowed.sum()) <= len(self):
             return search(vectors, weights, self.vectors, k, exclude, merge, allowed)
         shortlist = self._shortlist(vectors, k, exclude, allowed)
-        values, places = rank_shortlist(shortlist, vectors, weights, self.vectors, k, merge)
-        short = self._short_of(places, weights, k, exclude, allowed)
-        if short.any():
-            rows = short.nonzero().squeeze(1)
-            hidden = None if exclude is None else exclude[rows]
-            values[rows], places[rows] = search(
-                vectors[rows], weights[rows], self.vectors, k, hidden, merge, allowed
-            )
-        return values, places
+        answer = rank_shortlist(shortlist, vectors, weights, self.vectors, k, merge)
+        return fill_short(answer, self.vectors, vectors, weights, k, exclude, merge, allowed)
 
     def _shortlist(
         self, vectors: Tensor, k: int, exclude: Tensor | None, allowed: Tensor | None
@@ -121,26 +107,6 @@ class FaissIndex(Index):
             shortlist = shortlist.sort(dim=1, descending=True).values
             shortlist = shortlist[:, : max(k, int((shortlist >= 0).sum(1).max()))].flip(1)
         return shortlist
-
-    def _short_of(
-        self,
-        places: Tensor,
-        weights: Tensor,
-        k: int,
-        exclude: Tensor | None,
-        allowed: Tensor | None,
-    ) -> Tensor:
-        """Whether fewer than the k that are there were found for each of B users."""
-        left = len(self) if allowed is None else int(allowed.sum())
-        wanted = torch.full((len(places),), left)
-        if exclude is not None:
-            pairs = Pairs.of_padded(exclude, padding=-1)
-            if allowed is not None:
-                pairs = pairs.where(allowed[pairs.items])
-            once = (pairs.users * len(self) + pairs.items).unique() // len(self)
-            wanted -= torch.bincount(once, minlength=len(places))
-        wanted = wanted.clamp(max=k).masked_fill((weights <= 0).all(1), 0)
-        return (places >= 0).sum(1) < wanted
 
     def _add(self, vectors: Tensor) -> None:
         self._index.add(vectors.numpy())

@@ -13,13 +13,27 @@ from feature_store.errors import ConfigError
 from recsys.serving.index.base import Index, Queries
 from recsys.serving.index.exact import ExactIndex
 from recsys.serving.index.faiss import FaissIndex
-from recsys.serving.index.options import ExactConfig, FaissConfig, IndexConfig, PrefixConfig
+from recsys.serving.index.hnsw import HNSWIndex
+from recsys.serving.index.ivf import IVFIndex
+from recsys.serving.index.options import (
+    ExactConfig,
+    FaissConfig,
+    HNSWConfig,
+    IndexConfig,
+    IVFConfig,
+    PQConfig,
+    PrefixConfig,
+)
+from recsys.serving.index.pq import PQIndex
 from recsys.serving.index.prefix import PrefixIndex
 
 INDICES: dict[type[BaseModel], type[Index]] = {
     ExactConfig: ExactIndex,
-    FaissConfig: FaissIndex,
+    IVFConfig: IVFIndex,
+    PQConfig: PQIndex,
+    HNSWConfig: HNSWIndex,
     PrefixConfig: PrefixIndex,
+    FaissConfig: FaissIndex,
 }
 
 

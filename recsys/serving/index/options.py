@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from feature_store.options import Options
+from recsys.options import Chosen
+
+Codes = Literal["flat", "sq8"]
 
 
 class ExactConfig(Options):
     """All items are compared with a query."""
 
     kind: Literal["exact"] = Field("exact", description="All inner products.")
+
+    def __str__(self) -> str:
+        return "exact"
 
 
 class ApproximateConfig(Options):
@@ -25,8 +32,66 @@ class ApproximateConfig(Options):
     )
 
 
+class IVFConfig(ApproximateConfig):
+    """Items in lists around centres; the lists nearest to a query are compared with it."""
+
+    way_out = "more probes"
+
+    kind: Literal["ivf"] = Field("ivf", description="Lists around centres, of which few are read.")
+    codes: Codes = Field(
+        "flat", description="What lists hold of a number: 4 bytes, or 1 (and scores to a digit)."
+    )
+    lists: int | None = Field(
+        None, ge=1, description="Lists; by default 4 times the square root of the items."
+    )
+    probes: int = Field(16, ge=1, description="Lists that are read for a query.")
+
+    def __str__(self) -> str:
+        return f"ivf of {self.codes}, {self.probes} probes"
+
+
+class PQConfig(ApproximateConfig):
+    """A shortlist by a few bits of each item, from the lists nearest to a query, ranked again."""
+
+    way_out = "a longer shortlist or more probes"
+
+    kind: Literal["pq"] = Field("pq", description="A shortlist by product quantisation.")
+    parts: int | None = Field(
+        None,
+        ge=1,
+        description="Parts of a vector, which get 4 bits each: a divisor of the width; by default "
+        "half of it.",
+    )
+    refine: Codes = Field("flat", description="What the shortlist is ranked by: as ivf's codes.")
+    shortlist: int = Field(10, ge=1, description="Items on the shortlist for each of a list.")
+    lists: int | None = Field(None, ge=1, description="As ivf's.")
+    probes: int = Field(16, ge=1, description="Lists that are read for a query.")
+
+    def __str__(self) -> str:
+        again = f"{self.shortlist} times as many by {self.refine}"
+        return f"pq, {self.probes} probes, {again}"
+
+
+class HNSWConfig(ApproximateConfig):
+    """Items joined to their neighbours, along which a search goes from one to a nearer one."""
+
+    way_out = "more effort or neighbours"
+
+    kind: Literal["hnsw"] = Field("hnsw", description="A graph of neighbours.")
+    codes: Codes = Field("flat", description="What the graph holds of a number: as ivf's.")
+    neighbours: int = Field(
+        16, ge=2, le=256, description="Neighbours of an item on upper floors; twice as many below."
+    )
+    effort: int = Field(
+        64, ge=1, description="Items that a search keeps in view; at least twice those asked for."
+    )
+
+    def __str__(self) -> str:
+        return f"hnsw{self.neighbours} of {self.codes}, effort {self.effort}"
+
+
 class FaissConfig(ApproximateConfig):
-    """An index that FAISS makes."""
+    """An index that FAISS makes, for those who know what they want."""
 
     way_out = "another factory"
 
@@ -50,4 +115,48 @@ class PrefixConfig(ApproximateConfig):
         return f"of {self.shortlist} by {self.prefix} numbers"
 
 
-IndexConfig = Annotated[ExactConfig | FaissConfig | PrefixConfig, Field(discriminator="kind")]
+class PromiseConfig(Options):
+    """Whatever index keeps a promise at the least cost: it is measured at export."""
+
+    kind: Literal["promise"] = Field("promise", description="The cheapest that keeps a promise.")
+    recall: float = Field(0.99, gt=0, le=1, description="Least share of the exact k best found.")
+    k: int = Field(10, ge=1, description="How many best items that is about.")
+    memory_mb: float | None = Field(
+        None, gt=0, description="Most that the search may keep in memory, in 10^6 bytes."
+    )
+    sample: int = Field(
+        100_000, ge=1, description="Items that every kind is built on, to choose one for all."
+    )
+    queries: int = Field(
+        1000, ge=1, description="Users' vectors that recall and speed are measured with."
+    )
+
+    def __str__(self) -> str:
+        within = "" if self.memory_mb is None else f" within {self.memory_mb:g} MB"
+        return f"recall@{self.k} of {self.recall:g}{within}"
+
+
+IndexConfig = Annotated[
+    ExactConfig | IVFConfig | PQConfig | HNSWConfig | PrefixConfig | FaissConfig,
+    Field(discriminator="kind"),
+]
+"""An index of one kind."""
+
+
+class OfKindOrPromise(Chosen):
+    """Annotates what a run may ask for: the kind alone will do, and a table without it means a
+    promise where it names a recall."""
+
+    def table(self, value: Any) -> Any:
+        """The table of options that is meant."""
+        if isinstance(value, Mapping) and "recall" not in value:
+            return value
+        return super().table(value)
+
+
+AnyIndexConfig = Annotated[
+    ExactConfig | IVFConfig | PQConfig | HNSWConfig | PrefixConfig | FaissConfig | PromiseConfig,
+    Field(discriminator="kind"),
+    OfKindOrPromise("kind", default="promise"),
+]
+"""An index of one kind, or a promise."""

@@ -40,8 +40,16 @@ class PrefixIndex(Index):
         """Cuts the vectors again."""
         return cls.build(vectors, space, config)
 
-    def save(self, folder: Path) -> None:
-        """Prefixes are cut from the vectors, which lie in the bundle: nothing to write."""
+    @property
+    def bytes(self) -> int:
+        """Of the vectors and of their prefixes."""
+        return self.vectors.nbytes + self._short.nbytes
+
+    def searched_with(self, config: PrefixConfig) -> Self:
+        """The same index with another shortlist, or of another prefix."""
+        other = type(self)(self.vectors, self.space, config.prefix, config.shortlist)
+        other.live = self.live
+        return other
 
     def _search(
         self,
