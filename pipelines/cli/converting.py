@@ -21,6 +21,8 @@ class To(StrEnum):
     """What a bundle can be converted to."""
 
     onnx = "onnx"
+    aotinductor = "aotinductor"
+    parquet = "parquet"
 
 
 def convert(
@@ -35,11 +37,13 @@ def convert(
     """Write a bundle in formats of other engines, each proved by the golden requests.
 
     onnx: the program that makes a user's vectors, or a ranker's logits, for onnxruntime.
+    aotinductor: the same compiled to native code, for torch's C++ runtime; needs a C++ compiler.
+    parquet: the items: ids, vectors and the catalogue's columns.
 
     Beside them lie about.json (inputs, padding, vocabularies, outputs), the vocabularies and the
     golden requests. What would answer otherwise than the bundle is refused, and nothing is left.
 
-    Example: recsys bundle convert runs/synthetic_quickstart --to onnx --out runs/onnx
+    Example: recsys bundle convert runs/synthetic_quickstart --to onnx --to parquet --out runs/onnx
     """
     from recsys.formats.convert import convert as job
     from recsys.serving.bundle import Bundle

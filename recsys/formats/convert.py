@@ -9,7 +9,9 @@ from feature_store.durable import staged
 from feature_store.errors import ConfigError, DataError
 from feature_store.progress import stage
 from recsys.formats.about import ABOUT, write_about
+from recsys.formats.aotinductor import write_aotinductor
 from recsys.formats.onnx import write_onnx
+from recsys.formats.parquet import write_items
 from recsys.formats.source import Source, source_of
 from recsys.serving.bundle import Bundle
 
@@ -17,7 +19,11 @@ Writer = Callable[[Source, Path], list[str]]
 """Writes a format into a folder, opens it again and asks it the golden requests; returns the names
 of its files. Raises DataError where an answer differs."""
 
-FORMATS: Mapping[str, Writer] = {"onnx": write_onnx}
+FORMATS: Mapping[str, Writer] = {
+    "onnx": write_onnx,
+    "aotinductor": write_aotinductor,
+    "parquet": write_items,
+}
 
 
 def convert(bundle: Bundle, formats: Sequence[str], out: Path, part: str | None = None) -> Source:

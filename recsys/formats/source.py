@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pyarrow as pa
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
@@ -17,6 +19,7 @@ from feature_store.errors import DataError
 from feature_store.parquet import read_parquet
 from recsys.serving.bundle import Bundle
 from recsys.serving.generator import PROGRAM as USER_PROGRAM
+from recsys.serving.generator import Generator
 from recsys.serving.golden import GOLDEN, TOLERANCE
 from recsys.serving.manifest import CascadeRecord, GeneratorRecord, RankerRecord
 from recsys.serving.program import open_exported
@@ -26,6 +29,15 @@ from recsys.serving.scorer import Scorer
 
 Run = Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]]
 """A program as any engine runs it: tensors by name -> its outputs in their order."""
+
+
+@contextmanager
+def answering(what: str) -> Iterator[None]:
+    """Golden requests of another engine: a wrong answer as an error that names `what` it is of."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{what} was not kept, it answers otherwise: {error}") from None
 
 
 class Source(ABC):
@@ -69,10 +81,8 @@ class Source(ABC):
 
         Raises DataError, which names `what` it is, where an answer is not the training stack's.
         """
-        try:
+        with answering(what):
             self._replay(run)
-        except DataError as error:
-            raise DataError(f"{what} was not kept, it answers otherwise: {error}") from None
         alone = {name: tensor[:1] for name, tensor in self.asked.items()}
         for output, mine, other in zip(self.outputs, self.program(alone), run(alone), strict=True):
             slack = TOLERANCE * mine.abs().max().clamp(min=1)
@@ -107,10 +117,18 @@ class GeneratorSource(Source):
         queries = self.generator.queries(dict(inputs))
         return queries.vectors, queries.weights
 
+    def check_items(self, items: Tensor, item_ids: pa.Array, what: str) -> None:
+        """Search other items for the golden requests, as `check`."""
+        with answering(what):
+            self._verify(replace(self.generator, items=items, item_ids=item_ids))
+
     def _replay(self, run: Run) -> None:
-        other = copy.copy(self.recommender)
-        other.finder = replace(self.generator, program=run)  # type: ignore[arg-type]
-        other.verify()
+        self._verify(replace(self.generator, program=run))  # type: ignore[arg-type]
+
+    def _verify(self, other: Generator) -> None:
+        recommender = copy.copy(self.recommender)
+        recommender.finder = other
+        recommender.verify()
 
 
 class RankerSource(Source):

@@ -19,6 +19,7 @@ from recsys.formats import onnx as formats_onnx
 from recsys.formats.convert import convert
 from recsys.formats.onnx import open_onnx
 from recsys.formats.source import GeneratorSource, source_of
+from recsys.rankers import RANKERS
 from recsys.retrievers import RETRIEVERS
 from recsys.serving.bundle import Bundle
 from recsys.serving.recommender import Recommender
@@ -39,6 +40,20 @@ def test_its_program_answers_in_onnxruntime(name: str, bundled: Any, tmp_path: P
     inputs, _ = recommender.encode(requests)
     for mine, other in zip(source.program(inputs), run(inputs), strict=True):
         torch.testing.assert_close(other, mine, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", list(RANKERS) if os.environ.get("EVERY_RETRIEVER") else ["dcn"])
+def test_a_ranker_scores_in_onnxruntime(name: str, bundled: Any, tmp_path: Path) -> None:
+    """Its golden requests, which have an item each; and lists of items."""
+    source = convert(bundled(name), ["onnx"], tmp_path / "out")
+    run = open_onnx(tmp_path / "out" / "ranker.onnx", threads=1)
+    items = torch.tensor([[1, 5, 0], [7, 7, 2]])
+    inputs = {**{name: tensor[:2] for name, tensor in source.asked.items()}, "items": items}
+    (mine,), (other,) = source.program(inputs), run(inputs)
+    assert mine.shape == (2, 3, 1)
+    torch.testing.assert_close(other, mine, atol=1e-4, rtol=1e-4)
+    about = json.loads((tmp_path / "out" / "about.json").read_text())
+    assert about["inputs"][-1]["shape"] == ["requests", "items"] and about["tasks"]
 
 
 @pytest.fixture(scope="module")
