@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any, cast
+
 import pyarrow as pa
-import torch
+from torch import Tensor
 
 from recsys.server.models import Item
 from recsys.serving.catalogue import ItemCatalogue
 
 
 def items_of(
-    item_ids: pa.Array, catalogue: ItemCatalogue, places: np.ndarray, scores: np.ndarray
+    item_ids: pa.Array,
+    catalogue: ItemCatalogue,
+    places: Tensor,
+    scores: Tensor,
+    origins: pa.Array | None = None,
 ) -> list[list[Item]]:
-    """B lists of items from places [B, k], -1 for none, and scores [B, k]."""
+    """B lists of items from places [B, k], -1 for none, and scores [B, k]; the `origins` [m] are of
+    those that are there, list after list."""
     there = places >= 0
     flat = places[there]
-    ids = item_ids.take(pa.array(flat)).to_pylist()
-    values = scores[there].tolist()
-    items: list[Item]
+    columns: dict[str, list[Any]] = {
+        "item": item_ids.take(pa.array(flat.numpy())).to_pylist(),
+        "score": scores[there].tolist(),
+    }
     if catalogue.has_titles:
-        titles = catalogue.titles(torch.from_numpy(flat)).to_pylist()
-        items = [
-            {"item": item, "score": score, "title": title}
-            for item, score, title in zip(ids, values, titles, strict=True)
-        ]
-    else:
-        items = [{"item": item, "score": score} for item, score in zip(ids, values, strict=True)]
-    ends = np.cumsum(there.sum(1)).tolist()
+        columns["title"] = catalogue.titles(flat).to_pylist()
+    if origins is not None:
+        columns["origin"] = origins.to_pylist()
+    names = tuple(columns)
+    items = [
+        cast(Item, dict(zip(names, row, strict=True)))
+        for row in zip(*columns.values(), strict=True)
+    ]
+    ends = there.sum(1).cumsum(0).tolist()
     return [items[first:last] for first, last in zip([0, *ends], ends, strict=False)]

@@ -21,6 +21,7 @@ from pydantic import (
 from typing_extensions import TypedDict  # that of Python 3.11 does not say what is required
 
 from recsys.server.limits import (
+    LONGEST_EXPRESSION,
     LONGEST_LIST,
     LONGEST_TEXT,
     MOST_FEATURES,
@@ -84,7 +85,7 @@ class Recommend(Question):
         json_schema_extra={
             "examples": [
                 {"user": 42, "k": 5},
-                {"history": [1, 5, 8], "features": {"age": 31}},
+                {"history": [1, 5, 8], "features": {"age": 31}, "exclude": [13]},
                 {"requests": [{"user": 42}, {"history": [1, 5, 8]}], "k": 20},
             ]
         }
@@ -95,6 +96,11 @@ class Recommend(Question):
     )
     k: Count = Field(10, description="Items of an answer, at most.")
     include_seen: StrictBool = Field(False, description="Items of the history may come again.")
+    exclude: Ids = Field([], description="Items that are left out.")
+    allowed: Ids | None = Field(None, description="The only items that may be answered.")
+    where: Annotated[str, StringConstraints(strict=True, max_length=LONGEST_EXPRESSION)] | None = (
+        Field(None, description="Condition on the catalogue's columns that items must meet.")
+    )
 
     @model_validator(mode="after")
     def _of_one_or_several(self) -> Recommend:
@@ -136,11 +142,13 @@ class Score(Asked):
 
 
 class Item(TypedDict):
-    """An item of an answer, best first."""
+    """An item of an answer, best first. Its `origin` names the generators that found it, joined by
+    +, or `fallback`."""
 
     item: int | str
     score: float | None
     title: NotRequired[str]
+    origin: NotRequired[str]
 
 
 class Answer(TypedDict):

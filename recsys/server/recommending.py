@@ -10,7 +10,8 @@ from recsys.server.isolating import each_alone
 from recsys.server.listing import items_of
 from recsys.server.live import Live
 from recsys.server.models import Answer, Question, Recommend
-from recsys.server.rows import requests_of
+from recsys.server.rows import ids_as, requests_of
+from recsys.serving.origins import names_of
 
 
 class Options(NamedTuple):
@@ -18,11 +19,15 @@ class Options(NamedTuple):
 
     k: int
     include_seen: bool
+    exclude: tuple[int | str, ...]
+    allowed: tuple[int | str, ...] | None
+    where: str | None
 
     @classmethod
     def of(cls, asked: Recommend) -> Options:
         """Those of a body."""
-        return cls(asked.k, asked.include_seen)
+        allowed = None if asked.allowed is None else tuple(asked.allowed)
+        return cls(asked.k, asked.include_seen, tuple(asked.exclude), allowed, asked.where)
 
 
 class Wanted(NamedTuple):
@@ -57,12 +62,21 @@ def _answer(live: Live, options: Options, questions: Sequence[Question]) -> list
     """Answers to questions of one group."""
     recommender = live.recommends()
     requests = requests_of(live, questions)
-    answered = recommender.answer(requests, k=options.k, exclude_seen=not options.include_seen)
+    item = recommender.finder.item_ids.type
+    answered = recommender.answer(
+        requests,
+        k=options.k,
+        exclude_seen=not options.include_seen,
+        allowed=None if options.allowed is None else ids_as(options.allowed, item, "allowed"),
+        forbidden=ids_as(options.exclude, item, "exclude") if options.exclude else None,
+        where=options.where,
+    )
     lists = items_of(
         recommender.finder.item_ids,
         recommender.catalogue,
-        answered.places.numpy(),
-        answered.scores.numpy(),
+        answered.places,
+        answered.scores,
+        names_of(answered.origins[answered.places >= 0], recommender.finder.sources),
     )
     answers: list[Answer] = []
     for question, items, fallback in zip(questions, lists, answered.fallback.tolist(), strict=True):

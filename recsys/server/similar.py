@@ -42,7 +42,7 @@ def _near(live: Live, k: int, items: Sequence[int | str]) -> list[SimilarAnswer]
         unknown = items[int((places < 0).argmax())]
         raise DataError(f"items: no item {str(unknown)[:100]!r} among those that can be found")
     cosines, nearest = neighbours.of(torch.from_numpy(places), k)
-    lists = items_of(vocabulary.values, neighbours.catalogue, nearest.numpy(), cosines.numpy())
+    lists = items_of(vocabulary.values, neighbours.catalogue, nearest, cosines)
     return [
         {"item": item, "bundle": live.version, "items": near}
         for item, near in zip(items, lists, strict=True)

@@ -52,6 +52,34 @@ def test_options_are_those_of_the_bundle(asking: Asking, recommender: Recommende
     assert items(seen.json()["answers"][0]) == expected(wanted)
 
 
+@pytest.mark.parametrize(
+    ("filters", "same"),
+    [
+        ({"exclude": ["i00", "i01", "nothing"]}, {"forbidden": ["i00", "i01", "nothing"]}),
+        ({"allowed": ["i02", "i05", "i09"]}, {"allowed": ["i02", "i05", "i09"]}),
+        ({"where": "title is not None"}, {"where": "title is not None"}),
+        ({"allowed": []}, {"allowed": []}),
+    ],
+)
+def test_filters_are_those_of_the_bundle(
+    asking: Asking, recommender: Recommender, filters: dict[str, Any], same: dict[str, Any]
+) -> None:
+    (answer,) = asking.post("/recommend", {"user": 1007, "k": 30, **filters}).json()["answers"]
+    wanted = recommender.recommend([1007], k=30, **same)
+    assert items(answer) == expected(wanted)
+    assert [item["origin"] for item in answer["items"]] == wanted["origin"].tolist()
+
+
+def test_a_filter_that_cannot_be_read_is_refused_in_a_line(asking: Asking) -> None:
+    for filters, message in (
+        ({"where": "price <"}, "price"),
+        ({"where": "shoes == 3"}, "the catalogue has no column 'shoes'"),
+    ):
+        answer = asking.post("/recommend", {"user": 1007, **filters})
+        assert answer.status_code == 422 and message in answer.json()["error"], answer.text
+        assert "\n" not in answer.json()["error"]
+
+
 def test_who_is_unknown_gets_the_fallback(asking: Asking, recommender: Recommender) -> None:
     before = asking.figure("recsys_fallbacks_total")
     (answer,) = asking.post("/recommend", {"user": 7, "k": 3}).json()["answers"]
