@@ -12,9 +12,9 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t
 
 from feature_store.errors import DataError
+from recsys.statistics.clusters import cluster_margin
 
 _FEW = 30  # below it means are not normal yet
 
@@ -192,10 +192,7 @@ class _Log:
         sums of these over clusters are independent. Source: Cochran, Sampling Techniques, 1977.
         """
         value = terms.sum() / sizes.sum()
-        sums = np.bincount(self.clusters, (terms - value * sizes) / sizes.sum())
-        free = len(sums) - 1
-        error = np.sqrt((sums**2).sum() * len(sums) / free)  # the sums have mean 0
-        margin = t.ppf((1 + level) / 2, free) * error
+        margin = cluster_margin((terms - value * sizes) / sizes.sum(), self.clusters, level)
         low = value - margin
         if value >= 0 and (self.rewards >= 0).all():
             low = max(low, 0.0)

@@ -10,7 +10,7 @@ import numpy as np
 
 _STEP = 0.2  # of log time; the width of the integrand falls with the root of the place
 _FIRST, _LAST = np.log(1e-12), np.log(30.0)  # outside the integrand is below 1e-12
-_CELLS = 1 << 22  # numbers held at a time
+_CELLS = 1 << 19  # numbers held at a time: what they need stays in the cache
 
 
 def draw(logits: np.ndarray, noise: np.ndarray, drawn: int) -> np.ndarray:
