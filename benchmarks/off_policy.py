@@ -41,10 +41,10 @@ from recsys.policy.exploration import Exploration, explored
 from recsys.policy.exposures import exposure_schema, exposures, rows_of
 
 COLUMNS = exposure_schema(pa.int64(), pa.int64())
-FULL = Exploration(temperature=0.8, pool=24)
-THIN = Exploration(temperature=0.4, keep=1, pool=8)
+FULL = Exploration(temperature=0.8, pool=16)
+THIN = Exploration(temperature=0.4, keep=1, pool=7)
 K, START = 4, 1_700_000_000
-WORLD = World(seed=5, users=2048, items=24, clusters=6, drift=0, position_bias=0.5, successors=1)
+WORLD = World(seed=5, users=2048, items=16, clusters=4, drift=0, position_bias=0.5, successors=1)
 
 
 @dataclass(frozen=True)

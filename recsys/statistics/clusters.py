@@ -20,3 +20,25 @@ def cluster_margin(influences: np.ndarray, clusters: np.ndarray, level: float) -
     """Half the width of the interval of such an estimate, by Student's t."""
     free = int(clusters.max())
     return float(t.ppf((1 + level) / 2, free) * cluster_error(influences, clusters))
+
+
+def skewed_interval(
+    value: float, influences: np.ndarray, clusters: np.ndarray, level: float
+) -> tuple[float, float]:
+    """(low, high) of such an estimate where a few clusters decide, as of money: the side to which
+    they lie far out is the longer one.
+
+    A cubic transformation takes the skewness out of the estimate's distribution, and its inverse
+    brings the quantiles of Student's t back. Without skewness these are `value -+ cluster_margin`.
+    Source: Hall, "On the removal of skewness by transformation", JRSS B, 1992.
+    """
+    sums = np.bincount(clusters, influences)
+    root, error = len(sums) ** 0.5, cluster_error(influences, clusters)
+    if error == 0:
+        return value, value
+    skewness = (sums**3).mean() / (sums**2).mean() ** 1.5
+    ends = t.ppf([(1 + level) / 2, (1 - level) / 2], len(sums) - 1)
+    if abs(skewness) > 1e-6:
+        slope = skewness / root
+        ends = 3 / slope * (np.cbrt(1 + slope * (ends - slope / 6)) - 1)
+    return float(value - error * ends[0]), float(value - error * ends[1])

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.off_policy import FULL, THIN, K, Market, coverage
 
-LOGS, USERS = 30, 200
+LOGS, USERS = 30, 300
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 L lists, k places. `weights` [L, k] are those of `weights_of`, `users` [L] numbers from 0. Every
 estimate is a mean over lists; its interval is by Student's t over users, whose lists may depend on
-each other.
+each other, with Hall's correction for skewness.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.statistics.clusters import cluster_error, cluster_margin
+from recsys.statistics.clusters import cluster_error, skewed_interval
 
 
 @dataclass(frozen=True)
@@ -104,11 +104,10 @@ def _mean(
 def _around(
     value: float, influences: np.ndarray, users: np.ndarray, level: float, floor: float | None
 ) -> Estimate:
-    margin = cluster_margin(influences, users, level)
-    low = value - margin
+    low, high = skewed_interval(value, influences, users, level)
     if floor is not None and value >= floor:
         low = max(low, floor)
-    return Estimate(value, low, value + margin, cluster_error(influences, users))
+    return Estimate(value, low, high, cluster_error(influences, users))
 
 
 def _floor(rewards: np.ndarray) -> float | None:
