@@ -35,7 +35,7 @@ FLOORS = {
         ("inputs", "options", "figure", "distributed", "statistics", "doctor", "tracking"),
         ("lists", "embeddings", "layers"),
         ("serving", "data"),
-        ("policy", "formats"),
+        ("explorer", "formats", "policy"),
         ("server",),
         ("model",),
         ("objectives",),

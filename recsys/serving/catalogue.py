@@ -40,6 +40,12 @@ class ItemCatalogue:
         """Whether items have titles."""
         return self._schema.title in self._columns
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What it says of items besides their ids and titles."""
+        known = (self._schema.item, self._schema.title)
+        return tuple(name for name in self._columns if name not in known)
+
     def titles(self, places: Tensor) -> pa.Array:
         """Titles of the items at `places` [m]; empty where there is none."""
         assert self._schema.title is not None

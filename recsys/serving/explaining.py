@@ -33,21 +33,31 @@ class Opinion(NamedTuple):
 
 
 def explain_item(recommender: Recommender, user: Any, item: Any, k: int = 10) -> pa.Table:
-    """The opinions of all stages of an item for a known user, one row a stage; what the last one
+    """`explain_request` of the newest request of a known user. Raises DataError for another."""
+    return explain_request(recommender, recommender.requests_of([user]), item, k)
+
+
+def explain_request(
+    recommender: Recommender, request: pa.Table, item: Any, k: int = 10
+) -> pa.Table:
+    """The opinions of all stages of an item for a request, one row a stage; what the last one
     has `kept` is shown among the first k.
 
     A ranker that the item has not reached says what it would have thought of it.
 
-    Raises DataError for a bundle without a cascade, for unknown users and items, and for items that
-    are left out because the user has had them.
+    Raises DataError for a bundle without a cascade, for unknown items, and for items that are left
+    out because they are in the history.
     """
     cascade = recommender.finder
     if not isinstance(cascade, Cascade):
         raise DataError(f"{recommender.bundle.folder} holds neither a cascade nor a ranker")
-    asked, exclude = recommender.asked_of(recommender.requests_of([user]))
+    asked, exclude = recommender.asked_of(request)
     place = _place(cascade, item)
     if (exclude == place).any():
-        raise DataError(f"user {user} has had item {item}, which is left out from the beginning")
+        key = recommender.bundle.schema.user
+        known = request.column(key)[0].as_py() if key in request.column_names else None
+        who = "the user" if known is None else f"user {known}"
+        raise DataError(f"{who} has had item {item}, which is left out from the beginning")
     opinions = list(_opinions(cascade, asked, exclude, place, k))
     columns = zip(*opinions, strict=True)
     return pa.table(dict(zip(Opinion._fields, map(list, columns), strict=True)))

@@ -193,7 +193,7 @@ class Recommender(Answering):
             raise DataError("diversity needs a category: name a column of the catalogue")
         if category is not None:
             self.catalogue.check_category(category)
-        mask = self._filters.mask(allowed, forbidden, where)
+        mask = self.allowed_of(allowed, forbidden, where)
         asked = self._asked(requests)
         unknown = self._without_history(asked)
         if strict or self.finder.fallback is None:
@@ -234,6 +234,12 @@ class Recommender(Answering):
         padded with -1."""
         asked = self._asked(requests)
         return asked, self._places(asked)
+
+    def allowed_of(
+        self, allowed: Any = None, forbidden: Any = None, where: str | None = None
+    ) -> Tensor | None:
+        """Which places [n] may be answered, as in `recommend`; None for all."""
+        return self._filters.mask(allowed, forbidden, where)
 
     def users(self) -> list[Any]:
         """Ids of all known users."""

@@ -1,0 +1,155 @@
+"""The page in a browser, by keyboard alone, on a phone, dark and light."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from playwright.sync_api import expect, sync_playwright
+
+from browser import chromium
+from recsys.explorer.asking import Who
+from recsys.explorer.looking import Looking
+from recsys.explorer.routes import explorer
+from recsys.serving.recommender import Recommender
+
+pytestmark = pytest.mark.skipif(chromium() is None, reason="no chromium: see make browser")
+
+
+@pytest.fixture(scope="module")
+def address(cascade: Recommender, interests: Recommender) -> Iterator[str]:
+    """Where the page is served for two bundles."""
+    app = FastAPI()
+    app.include_router(explorer(lambda: [cascade, interests]))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}/"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+        opened = playwright.chromium.launch(executable_path=chromium(), args=options)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def faults() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def page(browser: Any, address: str, faults: list[str]) -> Iterator[Any]:
+    """A page that gathers its faults, and whom it asks besides its server."""
+    opened = browser.new_page(viewport={"width": 1280, "height": 860}, color_scheme="light")
+    opened.set_default_timeout(20_000)
+    opened.on("pageerror", lambda error: faults.append(str(error)))
+    opened.on(
+        "request",
+        lambda request: (
+            None if request.url.startswith((address, "data:")) else faults.append(request.url)
+        ),
+    )
+    yield opened
+    opened.close()
+
+
+def titles(page: Any, within: str = "#answer") -> list[str]:
+    return list(page.locator(f"{within} .card .title").all_text_contents())
+
+
+def test_everything_is_reached_by_keyboard(
+    page: Any, address: str, looking: Looking, faults: list[str], tmp_path: Path
+) -> None:
+    page.goto(address)
+    page.wait_for_selector("#answer .tools button")  # some users to begin with
+    page.keyboard.press("/")
+    page.wait_for_selector("#users li")
+    page.keyboard.type("1001")
+    expect(page.locator("#users li")).to_have_count(1)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#answer .card")
+    answer = looking.lists(Who(user="1001"), 10)["answer"]
+    assert titles(page) == [card["title"] for card in answer]
+    had = looking.somebody(Who(user="1001"))["history"]
+    assert page.locator("#history .card").count() == len(had)
+
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#reasons table")
+    told = looking.why(Who(user="1001"), answer[1]["item"], 10)["told"]
+    assert page.text_content("#reasons .note").lower() == f"{told}.".lower()
+    assert page.locator("#reasons .bar").count() > 1
+    page.screenshot(path=tmp_path / "why.png")
+
+    page.keyboard.press("+")  # the item into the history: another list
+    expect(page.locator("#history .card")).to_have_count(len(had) + 1)
+    assert page.locator("#history .card .title").first.text_content() == answer[1]["title"]
+    assert answer[1]["title"] not in titles(page)
+    page.keyboard.press("Escape")
+    assert page.locator("#why").is_hidden()
+
+    page.keyboard.press("c")
+    page.wait_for_selector("#answer .moved")
+    assert page.locator("#answer .columns > div").count() == 2
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector("#stages [aria-selected=true]:has-text('sasrec')")
+    page.keyboard.press("?")
+    assert page.locator("#help").is_visible()
+    assert faults == []
+
+
+def test_an_address_leads_back(page: Any, address: str, looking: Looking) -> None:
+    page.goto(f"{address}#history=i01,i08&k=5&stage=sasrec")
+    page.wait_for_selector("#answer .card")
+    lists = looking.lists(Who(history=["i01", "i08"]), 5)
+    assert titles(page) == [card["title"] for card in lists["stages"][0]["items"]]
+    page.goto(f"{address}#user=1001&why=i01")
+    page.wait_for_selector("#reasons .note")
+    page.go_back()
+    expect(page.locator("#history .card")).to_have_count(2)
+
+
+def test_what_is_wrong_is_told(page: Any, address: str, faults: list[str]) -> None:
+    page.goto(f"{address}#user=nobody")
+    page.wait_for_selector("#answer .fault")
+    assert "users must be of type" in page.text_content("#answer .fault")
+    assert faults == []
+
+
+@pytest.mark.parametrize(("scheme", "light"), [("dark", False), ("light", True)])
+def test_a_phone_shows_it_whole(
+    browser: Any, address: str, scheme: str, light: bool, tmp_path: Path
+) -> None:
+    page = browser.new_page(viewport={"width": 360, "height": 740}, color_scheme=scheme)
+    page.goto(f"{address}#user=1001&beside=1")
+    page.wait_for_selector("#answer .moved")
+    page.click("#answer .card >> nth=0")
+    page.wait_for_selector("#reasons .note")
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    levels = [int(level) for level in ground[4:-1].split(",")]
+    assert (min(levels) > 200) is light and (max(levels) < 60) is not light
+    sheet = page.locator("#why").bounding_box()
+    assert sheet["y"] > 150 and sheet["y"] + sheet["height"] == pytest.approx(740)
+    page.click("#close")
+    page.click("#theme")
+    other = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert other != ground
+    page.screenshot(path=tmp_path / f"{scheme}.png", full_page=True)
+    page.close()
