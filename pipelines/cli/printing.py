@@ -37,6 +37,7 @@ def print_finished(finished: Any) -> None:
     else:
         each = f"per row in {files.predictions}"
         more = command(program(), "score", files.path, "--requests", "FILE")
+    look = command(program(), "serve", files.path)
     example = command(program(), "run", "pipelines/configs/movielens_1m_sasrec.toml")
     if outcome := finished.results.get(VERDICT):
         typer.echo(f"verdict:      {sentence(config.model.name, outcome)}")
@@ -45,5 +46,6 @@ def print_finished(finished: Any) -> None:
         f"figures:      {files.metrics}, {each}\n"
         f"report:       {files.report}, its pictures in {files.plots}\n"
         f"ask more:     {more}\n"
+        f"look into it: {look}, then open http://127.0.0.1:8000\n"
         f"MovieLens-1M: {example} data.path=FOLDER_OR_ZIP"
     )

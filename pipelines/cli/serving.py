@@ -37,9 +37,13 @@ def serve(
     drain_s: Annotated[
         float, typer.Option(min=0.1, help="Seconds in which a stop answers what it has.")
     ] = 10,
+    explorer: Annotated[bool, typer.Option(help="A page for people at /.")] = True,
+    beside: Annotated[
+        Path | None, typer.Option(help="A bundle, or a run, that the page shows beside it.")
+    ] = None,
     require_signature: Signed = None,
 ) -> None:
-    """Answer from a bundle over HTTP; needs torch, but neither torchrec nor fbgemm.
+    """Answer from a bundle over HTTP, and on a page; needs torch, but neither torchrec nor fbgemm.
 
     Example: recsys serve runs/synthetic_quickstart --port 8000
     """
@@ -61,6 +65,8 @@ def serve(
         max_batch=max_batch,
         watch_s=watch_s,
         drain_s=drain_s,
+        explorer=explorer,
+        beside=None if beside is None else bundle_in(beside),
         signed_by=require_signature,
     )
     token = Token.read(token_file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,6 +17,11 @@ from recsys.explorer.looking import Looking
 from recsys.serving.recommender import Recommender
 
 PAGE = Path(__file__).parent / "page"
+PAGES = {
+    "/": "index.html",
+    "/explorer/explorer.css": "explorer.css",
+    "/explorer/explorer.js": "explorer.js",
+}
 _KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 _HEADERS = {
     # nothing of the page comes from elsewhere but pictures that the catalogue names
@@ -95,21 +100,11 @@ def explorer(bundles: Callable[[], Sequence[Recommender]]) -> APIRouter:
         """Why an item is there, or why not."""
         return told(lambda: looking(asked.bundle).why(asked, asked.item, asked.k, asked.where))
 
-    @lru_cache
-    def contents(name: str) -> Response:
-        path = PAGE / name
-        return Response(path.read_bytes(), media_type=_KINDS[path.suffix], headers=_HEADERS)
-
-    @router.get("/", include_in_schema=False)
-    def page() -> Response:
-        return contents("index.html")
-
-    @router.get("/explorer/explorer.css", include_in_schema=False)
-    def style() -> Response:
-        return contents("explorer.css")
-
-    @router.get("/explorer/explorer.js", include_in_schema=False)
-    def script() -> Response:
-        return contents("explorer.js")
-
+    for path, name in PAGES.items():
+        router.add_api_route(path, partial(_contents, name), include_in_schema=False)
     return router
+
+
+def _contents(name: str) -> Response:
+    path = PAGE / name
+    return Response(path.read_bytes(), media_type=_KINDS[path.suffix], headers=_HEADERS)

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 import recsys
+from recsys.explorer.routes import PAGES, explorer
 from recsys.server.auth import Token
 from recsys.server.endpoint import Endpoint, send_error
 from recsys.server.errors import ErrorAnswer, Refused
@@ -29,7 +30,8 @@ from recsys.server.models import (
 )
 from recsys.server.service import Service
 
-_OPEN = ("/healthz", "/readyz")  # to whoever watches the process, without a token
+# without a token: to whoever watches the process, and the page, which asks for it
+_OPEN = ("/healthz", "/readyz", *PAGES)
 _REASONS = {401: "token", 413: "body", 422: "question", 429: "queue", 503: "deadline"}
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer, "description": description}
@@ -138,6 +140,8 @@ def make_app(service: Service, token: Token | None = None) -> Door:
     async def reload() -> Ready:
         return await service.reload()
 
+    if service.options.explorer:
+        api.include_router(explorer(service.looked_at))
     api.add_exception_handler(Refused, _tell)
     api.add_exception_handler(HTTPException, _tell_framework)
     api.add_exception_handler(Exception, _tell)

@@ -25,4 +25,6 @@ class ServerOptions(Options):
     watch_s: float = Field(
         1.0, ge=0, description="Seconds between looks for another bundle; 0 for none."
     )
+    explorer: bool = Field(True, description="Whether there is a page for people at /.")
+    beside: Path | None = Field(None, description="A bundle that the page shows beside this one.")
     signed_by: Path | None = Field(None, description="Public key that bundles must be signed by.")

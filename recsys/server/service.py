@@ -30,6 +30,7 @@ from recsys.server.recommending import Options, Wanted, recommend
 from recsys.server.scoring import score
 from recsys.server.similar import Near, similar
 from recsys.server.swap import Swap, aside
+from recsys.serving.recommender import Recommender
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -42,12 +43,19 @@ class Service:
     def __init__(self, path: Path, options: ServerOptions, metrics: Metrics | None = None) -> None:
         self.options, self.metrics = options, metrics or Metrics()
         self.swap = Swap(path, partial(Live.open, signed_by=options.signed_by), self.metrics)
+        self._beside: list[Recommender] = []
+        if options.beside is not None:
+            self._beside = [Live.open(options.beside, options.signed_by).recommends()]
         # What finds items has a thread of its own, which nothing slower holds up.
         self._finding = ThreadPoolExecutor(1, "finding")
         self._others = ThreadPoolExecutor(1, "others")
         self._recommend = self._batcher("/recommend", recommend, self._finding)
         self._similar = self._batcher("/similar", similar, self._others)
         self._score = self._batcher("/score", _scored, self._others)
+
+    def looked_at(self) -> list[Recommender]:
+        """What people look into: the bundle that answers, and one beside it."""
+        return [self.swap.live.recommends(), *self._beside]
 
     async def recommend(self, asked: Recommend) -> Recommended:
         """Items for users. Raises Refused where a single question cannot be answered."""

@@ -5,29 +5,39 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
-from fastapi import FastAPI
 from playwright.sync_api import expect, sync_playwright
 
 from browser import chromium
 from recsys.explorer.asking import Who
 from recsys.explorer.looking import Looking
-from recsys.explorer.routes import explorer
+from recsys.server.app import make_app
+from recsys.server.auth import Token
+from recsys.server.options import ServerOptions
+from recsys.server.service import Service
 from recsys.serving.recommender import Recommender
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="no chromium: see make browser")
 
 
+TOKEN = "0123456789abcdef"
+
+
 @pytest.fixture(scope="module")
-def address(cascade: Recommender, interests: Recommender) -> Iterator[str]:
-    """Where the page is served for two bundles."""
-    app = FastAPI()
-    app.include_router(explorer(lambda: [cascade, interests]))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+def service(cascade: Recommender, interests: Recommender) -> Service:
+    options = ServerOptions(watch_s=0, beside=interests.bundle.folder)
+    return Service(cascade.bundle.folder, options)
+
+
+@contextmanager
+def served(service: Service, token: Token | None = None) -> Iterator[str]:
+    """The address of a server."""
+    server = uvicorn.Server(uvicorn.Config(make_app(service, token), port=0, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
@@ -36,6 +46,13 @@ def address(cascade: Recommender, interests: Recommender) -> Iterator[str]:
     yield f"http://127.0.0.1:{port}/"
     server.should_exit = True
     thread.join()
+
+
+@pytest.fixture(scope="module")
+def address(service: Service) -> Iterator[str]:
+    """Where two bundles are looked into."""
+    with served(service) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +170,16 @@ def test_a_phone_shows_it_whole(
     assert other != ground
     page.screenshot(path=tmp_path / f"{scheme}.png", full_page=True)
     page.close()
+
+
+def test_a_token_is_asked_for(page: Any, service: Service) -> None:
+    with served(service, Token(TOKEN)) as address:
+        page.goto(f"{address}#user=1001")
+        page.wait_for_selector("#login[open]")
+        page.keyboard.type("another one that is wrong")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#login[open]")  # again
+        page.fill("#token", TOKEN)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#answer .card")
+        assert TOKEN not in page.url
