@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from pipelines.cli import converting, releasing, signing
+from pipelines.cli import converting, deltas, releasing, signing
 
 bundle = typer.Typer(
     no_args_is_help=True,
@@ -16,3 +16,5 @@ bundle.command("verify")(releasing.verify)
 bundle.command("publish")(releasing.publish)
 bundle.command("list")(releasing.list_versions)
 bundle.command("rollback")(releasing.rollback)
+bundle.command("delta")(deltas.delta)
+bundle.command("apply")(deltas.apply)

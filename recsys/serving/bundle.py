@@ -77,6 +77,12 @@ class Bundle:
         folder, held = hold(Path(folder))
         manifest = Manifest.load(folder, signed_by)
         check_files(folder, manifest.files)
+        return cls.of_checked_files(folder, manifest, held)
+
+    @classmethod
+    def of_checked_files(cls, folder: Path, manifest: Manifest, held: Held | None = None) -> Bundle:
+        """A bundle whose files were compared with its manifest already. Raises DataError where the
+        manifest does not fit itself."""
         opened = cls(folder, manifest, held)
         opened._check_vocabularies()
         return opened

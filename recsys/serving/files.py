@@ -49,11 +49,9 @@ def plain_file(folder: Path, name: str) -> Path:
     Raises DataError for a name that is absolute or leaves the folder, for links on the way, and
     where there is no plain file.
     """
-    parts = PurePosixPath(name).parts
-    if not parts or parts[0] == "/" or ".." in parts or "\\" in name or "\0" in name:
-        raise DataError(f"{folder}: its manifest names {name!r}, which is no file inside it")
+    inner_path(folder, name)
     path = folder
-    for part in parts:
+    for part in PurePosixPath(name).parts:
         path /= part
         if path.is_symlink():
             raise DataError(
@@ -65,6 +63,15 @@ def plain_file(folder: Path, name: str) -> Path:
     if not path.is_file():
         raise DataError(f"{folder}: {name} is not a plain file: export the bundle again")
     return path
+
+
+def inner_path(folder: Path, name: str) -> Path:
+    """Where a file of that name lies in a folder, or is to. Raises DataError for a name that is
+    absolute or leaves the folder."""
+    parts = PurePosixPath(name).parts
+    if not parts or parts[0] == "/" or ".." in parts or "\\" in name or "\0" in name:
+        raise DataError(f"{folder}: its manifest names {name!r}, which is no file inside it")
+    return folder.joinpath(*parts)
 
 
 @contextmanager

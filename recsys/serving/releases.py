@@ -117,7 +117,7 @@ class Releases:
             for name in [*names, SIGNATURE] if (bundle / SIGNATURE).exists() else names:
                 copy_file(plain_file(bundle, name), aside / name)
             verify(aside, signed_by=signed_by)
-        return self._must_serve()
+        return self.must_serve()
 
     def rollback(self, to: str | None = None) -> str:
         """Put an earlier version in service: by default the one before that which is. Returns it.
@@ -125,7 +125,7 @@ class Releases:
         Raises DataError where there is none, or it is not what it was.
         """
         if to is None:
-            current = self._must_serve()
+            current = self.must_serve()
             earlier = [name for name in self.versions() if name < current]
             if not earlier:
                 raise DataError(f"{self.folder} has no version before {current}")
@@ -142,7 +142,8 @@ class Releases:
             raise cannot_write(self.folder / CURRENT, error) from None
         return version
 
-    def _must_serve(self) -> str:
+    def must_serve(self) -> str:
+        """The version in service. Raises DataError where there is none."""
         if (current := self.current) is None:
             raise DataError(
                 f"{self.folder} serves no bundle: `recsys bundle publish BUNDLE {self.folder}`"

@@ -353,13 +353,19 @@ def test_versions_are_listed_verified_published_and_rolled_back(
     assert status == 0 and f"-> {os.readlink(served / 'current')} (before: 2" in told
     assert_refused(recsys("bundle", "rollback", served), "has no version before")
     assert_refused(recsys("bundle", "list", changed), "no published bundles", "bundle publish")
+    delta = tmp_path / "delta.zip"
+    assert recsys("bundle", "delta", folder, changed, "--out", delta)[0] == 0
+    status, told, _ = recsys("bundle", "apply", delta, served)
+    assert status == 0 and f"-> {os.readlink(served / 'current')}" in told
+    assert_refused(recsys("bundle", "apply", delta, served), "was applied already")
+    assert_refused(recsys("bundle", "apply", folder, served), "delta.json is missing")
     (changed / "users.arrow").write_bytes(b"")
     status, told, errors = recsys("bundle", "verify", changed, "--json")
     answer = json.loads(told)
     assert status == 1 and not answer["well"] and "Traceback" not in errors
     assert "users.arrow was altered" in answer["checks"]["files"]["told"]
     assert_refused(recsys("bundle", "publish", changed, served), "users.arrow was altered")
-    assert len(list(served.iterdir())) == 3
+    assert len(list(served.iterdir())) == 4
 
 
 def test_a_folder_from_elsewhere_is_written_and_nothing_else(
