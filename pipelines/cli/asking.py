@@ -11,6 +11,7 @@ from pipelines.cli.answers import Format, print_answers, write_answers
 from pipelines.cli.arguments import Out, Signed, bundle_in, finite
 from pipelines.cli.bundles import warn_of_other_weights
 from pipelines.cli.filtering import Allow, Forbid, Where, ids_in
+from pipelines.cli.row_by_row import answered, told
 
 
 def recommend(
@@ -20,7 +21,9 @@ def recommend(
     ] = None,
     requests: Annotated[
         Path | None,
-        typer.Option(help="Parquet with a `history` column of item ids, and user features."),
+        typer.Option(
+            help="Parquet, or *.jsonl, with a `history` of item ids a row, and user features."
+        ),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Items per user.")] = 10,
     include_seen: Annotated[
@@ -51,24 +54,28 @@ def recommend(
     Example: recsys recommend runs/synthetic_quickstart --user 7 --user 42 -k 5
     """
     from feature_store.errors import DataError
-    from pipelines.cli.printing import read_requests
     from recsys.serving.recommender import Recommender
 
     if bool(user) == (requests is not None):
         raise DataError("give either users or requests: --user or --requests")
     recommender = Recommender.open(bundle_in(folder), signed_by=require_signature)
     warn_of_other_weights(folder, recommender.finder.record.about)
-    answers = recommender.recommend_table(
-        recommender.requests_of(user, strict=strict) if user else read_requests(requests),  # type: ignore[arg-type]
-        k=k,
-        exclude_seen=not include_seen,
-        diversity=diversity,
-        category=category,
-        strict=strict,
-        where=where,
-        allowed=ids_in(allow, recommender.bundle.schema.item),
-        forbidden=ids_in(forbid, recommender.bundle.schema.item),
-    )
+    options = {
+        "k": k,
+        "exclude_seen": not include_seen,
+        "diversity": diversity,
+        "category": category,
+        "strict": strict,
+        "where": where,
+        "allowed": ids_in(allow, recommender.bundle.schema.item),
+        "forbidden": ids_in(forbid, recommender.bundle.schema.item),
+    }
+    problems: list[str | None] = []
+    if requests is not None:
+        answers, problems = answered(recommender, requests, options)
+    else:
+        known = recommender.requests_of(user, strict=strict)
+        answers = recommender.recommend_table(known, **options)
     if not answers.num_rows:
         typer.echo("recsys: no item is left to answer with", err=True)
     asked = answers.filter(answers["fallback"]).column(0)
@@ -82,3 +89,5 @@ def recommend(
         write_answers(answers, out)
     else:
         print_answers(answers if users else answers.drop_columns(["fallback"]), form)
+    if any(problems) and requests is not None:
+        raise DataError(told(requests, problems))

@@ -40,7 +40,7 @@ def ids_in(path: Path | None, item: str) -> Any:
             raise DataError(f"{path} needs a column {item!r} of item ids; it has: {have}")
         return table.column(names[0])
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     return [line.strip() for line in lines if line.strip()]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 import torch
 from torch import Tensor
 
+from feature_store.ids import as_ids
 from recsys.inputs.base import EncodedRows, Input, list_dimensions
-from recsys.inputs.raw import Vocabularies, ids_of_rows
+from recsys.inputs.raw import Vocabularies, ids_of_rows, typed_lists
 from recsys.inputs.requests import Requests
 
 
@@ -32,6 +34,11 @@ class Bag(Input):
     def from_requests(self, requests: Requests) -> Tensor:
         """[B, L] int64; ids that are not known are left out."""
         return torch.from_numpy(requests.encoded(self.name, self.name).padded(self.length))
+
+    def typed(self, raw: pa.Array, vocabularies: Vocabularies) -> pa.Array:
+        """Lists of ids of the log's type."""
+        kind = vocabularies[self.name].values.type
+        return typed_lists(raw, kind, partial(as_ids, kind=kind))
 
     def to_raw(self, rows: pa.Table, vocabularies: Vocabularies) -> pa.Array:
         """Lists of ids."""

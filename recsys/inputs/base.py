@@ -61,6 +61,14 @@ class Input(ABC):
         """
 
     @abstractmethod
+    def typed(self, raw: pa.Array, vocabularies: Vocabularies) -> pa.Array:
+        """A column of raw requests in the one type that it has here, whatever type the values came
+        in: those of single requests can be joined then.
+
+        Raises ValueError, DataError or one of Arrow's errors for what it is not.
+        """
+
+    @abstractmethod
     def to_raw(self, rows: pa.Table, vocabularies: Vocabularies) -> pa.Array:
         """Encoded examples as someone outside would ask: raw ids, numbers and moments."""
 

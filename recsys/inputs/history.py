@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import pyarrow as pa
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 
 from feature_store.columns import HISTORY
+from feature_store.ids import as_ids
 from recsys.inputs.base import EncodedRows, Input, list_dimensions
-from recsys.inputs.raw import Vocabularies, ids_of_rows
+from recsys.inputs.raw import Vocabularies, ids_of_rows, typed_lists
 from recsys.inputs.requests import Requests
 
 
@@ -39,6 +41,11 @@ class History(Input):
     def from_requests(self, requests: Requests) -> Tensor:
         """[B, L] int64; items that are not known are left out."""
         return torch.from_numpy(requests.encoded(self.name, self.item).padded(self.length))
+
+    def typed(self, raw: pa.Array, vocabularies: Vocabularies) -> pa.Array:
+        """Lists of ids of the log's type."""
+        kind = vocabularies[self.item].values.type
+        return typed_lists(raw, kind, partial(as_ids, kind=kind))
 
     def to_raw(self, rows: pa.Table, vocabularies: Vocabularies) -> pa.Array:
         """Lists of item ids."""

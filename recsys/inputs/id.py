@@ -8,6 +8,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from feature_store.ids import as_ids
 from recsys.inputs.base import EncodedRows, Input
 from recsys.inputs.raw import Vocabularies, reading
 from recsys.inputs.requests import Requests
@@ -34,6 +35,10 @@ class Id(Input):
             return torch.zeros(len(requests), dtype=torch.int64)
         with reading(self.name):
             return torch.from_numpy(requests.ids(self.name, self.name).copy())
+
+    def typed(self, raw: pa.Array, vocabularies: Vocabularies) -> pa.Array:
+        """Ids of the log's type."""
+        return as_ids(raw, vocabularies[self.name].values.type)
 
     def to_raw(self, rows: pa.Table, vocabularies: Vocabularies) -> pa.Array:
         """Ids."""

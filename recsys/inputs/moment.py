@@ -10,7 +10,7 @@ from torch import Tensor
 
 from feature_store.columns import TIME
 from recsys.inputs.base import EncodedRows, Input
-from recsys.inputs.raw import Vocabularies, reading, seconds
+from recsys.inputs.raw import Vocabularies, reading, seconds, typed_seconds
 from recsys.inputs.requests import Requests
 from recsys.inputs.times import Times
 
@@ -35,6 +35,10 @@ class Moment(Input):
             column = requests.column(self.name)
             given = torch.from_numpy(seconds(column))
             return torch.where(torch.from_numpy(column.is_valid().to_numpy(False)), given, latest)
+
+    def typed(self, raw: pa.Array, vocabularies: Vocabularies) -> pa.Array:
+        """Whole seconds."""
+        return typed_seconds(raw)
 
     def to_raw(self, rows: pa.Table, vocabularies: Vocabularies) -> pa.Array:
         """Seconds."""

@@ -11,9 +11,12 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from feature_store.ids import plain
 from recsys.inputs.base import EncodedRows, Input
 from recsys.inputs.raw import Vocabularies, reading
 from recsys.inputs.requests import Requests
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,14 @@ class Number(Input):
             column = requests.column(self.name).cast(pa.float64(), safe=False)  # the nearest ones
             values = column.to_numpy(False).astype(np.float32)  # null: NaN
         return torch.from_numpy(np.where(np.isnan(values), fill, values))
+
+    def typed(self, raw: pa.Array, vocabularies: Vocabularies) -> pa.Array:
+        """Numbers of 64 bits, which 32 can hold nearly, too."""
+        numbers = plain(raw).cast(pa.float64(), safe=False)
+        large = numbers.filter(pc.greater(pc.abs(numbers), _LARGEST))
+        if len(large):
+            raise ValueError(f"{large[0].as_py()} is too large")
+        return numbers
 
     def to_raw(self, rows: pa.Table, vocabularies: Vocabularies) -> pa.Array:
         """Numbers, null where unknown."""

@@ -14,7 +14,7 @@ from feature_store.columns import time_of
 from feature_store.errors import DataError
 from recsys.inputs.base import EncodedRows, Input
 from recsys.inputs.history import History
-from recsys.inputs.raw import Vocabularies, reading, seconds
+from recsys.inputs.raw import Vocabularies, reading, seconds, typed_lists, typed_seconds
 from recsys.inputs.requests import Requests
 
 
@@ -64,6 +64,10 @@ class Times(Input):
                 )
             values = seconds(pc.list_flatten(times))
         return torch.from_numpy(encoded.padded(self.length, values))
+
+    def typed(self, raw: pa.Array, vocabularies: Vocabularies) -> pa.Array:
+        """Lists of whole seconds."""
+        return typed_lists(raw, pa.int64(), typed_seconds)
 
     def to_raw(self, rows: pa.Table, vocabularies: Vocabularies) -> pa.Array:
         """Lists of seconds."""

@@ -18,9 +18,10 @@ from recsys.lists.funnel import Diversity, Find, Score, Stage, funnel
 from recsys.lists.scoring import score_by_pairs
 from recsys.serving.bundle import Bundle
 from recsys.serving.fallback import FALLBACK, Fallback
-from recsys.serving.finder import ITEM_IDS, Finder, Listed
+from recsys.serving.finder import ITEM_IDS, Finder
 from recsys.serving.generator import Generator
 from recsys.serving.golden import nearly_same_list
+from recsys.serving.listed import Listed
 from recsys.serving.manifest import CascadeRecord, RankerRecord, RankerStage
 from recsys.serving.origins import found_by
 from recsys.serving.scorer import PROGRAM

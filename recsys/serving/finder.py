@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
 
 import pyarrow as pa
 from torch import Tensor
@@ -15,18 +14,10 @@ from recsys.inputs import Requests
 from recsys.serving.bundle import Bundle
 from recsys.serving.fallback import Fallback
 from recsys.serving.golden import GOLDEN, same_list
+from recsys.serving.listed import Listed
 from recsys.serving.manifest import CascadeRecord, GeneratorRecord
 
 ITEM_IDS = "item_ids.arrow"
-
-
-class Listed(NamedTuple):
-    """Lists of k items, best first: scores [B, k], places [B, k], -1 for none, and the `origins`
-    [B, k] of each, see `recsys.serving.origins`."""
-
-    scores: Tensor
-    places: Tensor
-    origins: Tensor
 
 
 class Finder(ABC):

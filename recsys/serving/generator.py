@@ -18,9 +18,10 @@ from recsys.lists.merging import MERGES
 from recsys.lists.search import search
 from recsys.serving.bundle import Bundle
 from recsys.serving.fallback import FALLBACK, Fallback
-from recsys.serving.finder import ITEM_IDS, Finder, Listed
+from recsys.serving.finder import ITEM_IDS, Finder
 from recsys.serving.index.base import Index, Queries
 from recsys.serving.index.kinds import INDICES, load_index
+from recsys.serving.listed import Listed
 from recsys.serving.manifest import GeneratorRecord
 
 PROGRAM, ITEMS = "user.pt2", "items.npy"

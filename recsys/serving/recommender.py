@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,11 +21,13 @@ from recsys.serving.bundle import Bundle
 from recsys.serving.cascade import Cascade
 from recsys.serving.catalogue import ItemCatalogue
 from recsys.serving.filters import Filters
-from recsys.serving.finder import Finder, Listed
+from recsys.serving.finder import Finder
 from recsys.serving.generator import Generator
+from recsys.serving.listed import Listed, merged
 from recsys.serving.manifest import CascadeRecord
-from recsys.serving.origins import OF_FALLBACK, names_of
+from recsys.serving.origins import names_of
 from recsys.serving.requests import USER, by_names_of_log, frame_of, ids_of, table_of
+from recsys.serving.rows import Rows, read_rows, refuse_long_lists
 from recsys.serving.users import KnownUsers
 
 REQUEST = "request"
@@ -48,6 +51,22 @@ class Answers(NamedTuple):
     scores: Tensor
     fallback: Tensor
     origins: Tensor
+
+
+class Wanted(NamedTuple):
+    """The options of `Recommender.recommend`; `allowed` is a mask [n] of items, None for all."""
+
+    k: int
+    exclude_seen: bool
+    diversity: float
+    category: str | None
+    strict: bool
+    allowed: Tensor | None
+
+    @property
+    def pool(self) -> int:
+        """Candidates of a list."""
+        return _POOL * self.k if self.diversity else self.k
 
 
 class Recommender(Answering):
@@ -146,7 +165,7 @@ class Recommender(Answering):
         return frame_of(answers)
 
     def recommend_table(self, requests: pa.Table, **options: Any) -> pa.Table:
-        """The k best items of every request, with the options of `answer`.
+        """The k best items of every request, with the options of `recommend`.
 
         Returns a table with the columns user, rank (from 1), item, score, title where the
         catalogue has one, its `origin`, and whether the `fallback` answered: it does so for unknown
@@ -156,11 +175,15 @@ class Recommender(Answering):
         `request`, from 0, instead of user. A user without enough candidates gets a shorter list.
         """
         answers = self.answer(requests, **options)
-        row, rank = (answers.places >= 0).nonzero(as_tuple=True)
-        places = answers.places[row, rank]
         label, names = self._names(by_names_of_log(requests, self.bundle.schema))
+        return self.table_of(answers, {label: names})
+
+    def table_of(self, answers: Answers, about: Mapping[str, pa.Array]) -> pa.Table:
+        """A row for each item of an answer, beside what there is to say `about` its request."""
+        row, rank = (answers.places >= 0).nonzero(as_tuple=True)
+        places, asked = answers.places[row, rank], pa.array(row.numpy())
         columns = {
-            label: names.take(pa.array(row.numpy())),
+            **{name: values.take(asked) for name, values in about.items()},
             "rank": pa.array((rank + 1).numpy()),
             "item": self.finder.item_ids.take(pa.array(places.numpy())),
             "score": pa.array(answers.scores[row, rank].numpy()),
@@ -171,9 +194,12 @@ class Recommender(Answering):
         columns["fallback"] = pa.array(answers.fallback[row].numpy())
         return pa.table(columns)
 
-    def answer(
+    def answer(self, requests: pa.Table, **options: Any) -> Answers:
+        """What `recommend` answers, as arrays."""
+        return self.answer_wanted(requests, self.wanted(**options))
+
+    def wanted(
         self,
-        requests: pa.Table,
         *,
         k: int = 10,
         exclude_seen: bool = True,
@@ -183,8 +209,11 @@ class Recommender(Answering):
         allowed: Any = None,
         forbidden: Any = None,
         where: str | None = None,
-    ) -> Answers:
-        """What `recommend` answers, as arrays."""
+    ) -> Wanted:
+        """The options of `recommend`, looked up once for any number of batches.
+
+        Raises DataError for those that cannot be meant.
+        """
         if k < 1:
             raise DataError(f"k must be at least 1, not {k}")
         if not 0 <= diversity < float("inf"):
@@ -194,20 +223,32 @@ class Recommender(Answering):
         if category is not None:
             self.catalogue.check_category(category)
         mask = self.allowed_of(allowed, forbidden, where)
+        return Wanted(k, exclude_seen, diversity, category, strict, mask)
+
+    def answer_wanted(self, requests: pa.Table, wanted: Wanted) -> Answers:
+        """What `recommend` answers, as arrays, with options that were looked up before."""
         asked = self._asked(requests)
         unknown = self._without_history(asked)
-        if strict or self.finder.fallback is None:
+        if wanted.strict or self.finder.fallback is None:
             self._refuse(asked, unknown)
-        pool = self._search(asked, unknown, _POOL * k if diversity else k, exclude_seen, mask)
-        scores, places, origins = pool
-        if diversity and category is not None:
-            listed, columns = places.clamp(min=0).unique(return_inverse=True)
-            categories = self.catalogue.categories(category, listed)
-            columns = columns.masked_fill(places < 0, -1)
-            scores, columns = diversify(scores, columns, categories, diversity, k)
-            places = listed[columns.clamp(min=0)].masked_fill(columns < 0, -1)
-            origins = pool.origins.gather(1, _columns_of(places, pool.places))
-        return Answers(places, scores, torch.from_numpy(unknown), origins)
+        listed = self._search(asked, unknown, wanted)
+        if wanted.diversity and wanted.category is not None:
+            items, columns = listed.places.clamp(min=0).unique(return_inverse=True)
+            categories = self.catalogue.categories(wanted.category, items)
+            columns = columns.masked_fill(listed.places < 0, -1)
+            scores, columns = diversify(
+                listed.scores, columns, categories, wanted.diversity, wanted.k
+            )
+            places = items[columns.clamp(min=0)].masked_fill(columns < 0, -1)
+            listed = listed.with_places(scores, places)
+        return Answers(listed.places, listed.scores, torch.from_numpy(unknown), listed.origins)
+
+    def read_rows(self, rows: Sequence[Any]) -> Rows:
+        """Requests that are rows of any values; see `recsys.serving.rows`."""
+        inputs = {asked.name: asked for asked in (self._seen, *self.finder.record.inputs)}
+        schema = self.bundle.schema
+        user = pa.field(schema.user, schema[schema.user].arrow_type)
+        return read_rows(rows, list(inputs.values()), self._vocabularies, self.known, user)
 
     def requests_of(self, users: Any, *, strict: bool = True) -> pa.Table:
         """The newest requests of known users, one or many; of unknown ones only the ids.
@@ -262,6 +303,7 @@ class Recommender(Answering):
         if not requests.num_rows:
             raise DataError("no requests")
         requests = by_names_of_log(requests, self.bundle.schema)
+        refuse_long_lists(requests)
         if self._seen.name not in requests.column_names:
             have = ", ".join(requests.column_names)
             raise DataError(
@@ -285,31 +327,26 @@ class Recommender(Answering):
             way_out = f"its bundle has no fallback yet: `recsys export` the run {about.run} anew"
         label, names = self._names(asked.table)
         who = f" (user {names[row]})" if label == USER else ""
+        which = f"request {row}" if len(asked) > 1 else "the request"
         raise DataError(
-            f"request {row}{who} has no known item in its "
-            f"history, and {about.model} needs one: {way_out}"
+            f"{which}{who} has no known item in its history, and {about.model} needs one: {way_out}"
         )
 
-    def _search(
-        self,
-        asked: Requests,
-        unknown: np.ndarray,
-        k: int,
-        exclude_seen: bool,
-        allowed: Tensor | None,
-    ) -> Listed:
-        """k items each: of the model, and of the fallback where a request is `unknown` [B]: such a
-        one has seen nothing that would have to be left out."""
+    def _search(self, asked: Requests, unknown: np.ndarray, wanted: Wanted) -> Listed:
+        """Lists of the model, and of the fallback where a request is `unknown` [B]: such a one has
+        seen nothing that would have to be left out."""
+        k = wanted.pool
         if not unknown.any():
-            seen = self._places(asked) if exclude_seen else None
-            return self.finder.find(asked, k, seen, allowed)
+            seen = self._places(asked) if wanted.exclude_seen else None
+            return self.finder.find(asked, k, seen, wanted.allowed)
         assert self.finder.fallback is not None
-        listed = _of_fallback(*self.finder.fallback.top(len(asked), k, allowed))
+        popular = self.finder.fallback.top(int(unknown.sum()), k, wanted.allowed)
+        listed = Listed.of_fallback(*popular)
         if unknown.all():
             return listed
         known = self._asked(asked.table.filter(pa.array(~unknown)))
-        others = self._search(known, unknown[~unknown], k, exclude_seen, allowed)
-        return _in_rows(torch.from_numpy(~unknown), others, listed)
+        others = self._search(known, unknown[~unknown], wanted)
+        return merged(torch.from_numpy(unknown), listed, others)
 
     def _names(self, requests: pa.Table) -> tuple[str, pa.Array]:
         """What answers are told apart by: the users, or else the requests' places."""
@@ -320,27 +357,3 @@ class Recommender(Answering):
                 raise DataError(f"column {key!r} of the requests holds {names.type}, and no ids")
             return USER, names
         return REQUEST, pa.array(np.arange(requests.num_rows))
-
-
-def _of_fallback(scores: Tensor, places: Tensor) -> Listed:
-    return Listed(scores, places, torch.full_like(places, OF_FALLBACK))
-
-
-def _in_rows(rows: Tensor, these: Listed, others: Listed) -> Listed:
-    """The lists of `others` with `these` in the `rows` [B], bool; the shorter ones are filled up
-    with none."""
-    width = max(these.places.shape[1], others.places.shape[1])
-    nothing = (float("-inf"), -1, 0)
-    whole = []
-    for own, other, none in zip(these, others, nothing, strict=True):
-        joined = other.new_full((len(other), width), none)  # type: ignore[arg-type]
-        joined[:, : other.shape[1]] = other
-        joined[rows] = none  # type: ignore[assignment]
-        joined[rows.nonzero().squeeze(1), : own.shape[1]] = own
-        whole.append(joined)
-    return Listed(*whole)
-
-
-def _columns_of(places: Tensor, pool: Tensor) -> Tensor:
-    """Where each of `places` [B, k] stands in its row of the `pool` [B, m]: [B, k]."""
-    return (places.unsqueeze(2) == pool.unsqueeze(1)).byte().argmax(2)

@@ -28,7 +28,7 @@ def table_of(requests: pd.DataFrame | pa.Table | None) -> pa.Table:
     columns = {}
     for place, name in enumerate(requests.columns):
         try:
-            columns[str(name)] = _array(requests.iloc[:, place])
+            columns[str(name)] = array_of(requests.iloc[:, place])
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise DataError(f"requests cannot be read: column {name!r}: {error}") from None
     return pa.table(columns)
@@ -43,7 +43,7 @@ def ids_of(users: Any) -> pa.Array:
         users = [users]
     values = users if isinstance(users, pd.Series | np.ndarray) else list(users)
     try:
-        return _array(values)
+        return array_of(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise DataError(f"users must be of one type: {error}") from None
 
@@ -74,7 +74,7 @@ def _holds_integers(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) and pa.types.is_integer(kind.value_type)
 
 
-def _array(values: Any) -> pa.Array:
+def array_of(values: Any) -> pa.Array:
     try:
         array = pa.array(values, from_pandas=True)
     except OverflowError:  # beyond 64 bits

@@ -227,6 +227,40 @@ def test_recommend_answers_with_items_that_pass(recsys: Ask, folder: Path, tmp_p
     assert_refused(recsys(*words, "--allow", tmp_path / "no.txt"), "no.txt cannot be read")
 
 
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.jsonl"])
+def test_recommend_answers_the_others_and_then_names_bad_rows(
+    recsys: Ask, folder: Path, tmp_path: Path, name: str
+) -> None:
+    asked, out = tmp_path / name, tmp_path / "out.parquet"
+    seen = pd.read_feather(folder / "bundle" / "users.arrow").set_index("user_id")["history"]
+    first, second = (list(map(str, seen[user][:3])) for user in (2, 5))
+    frame = pd.DataFrame({"user_id": [7001, 7002, 7003], "history": [first, ["x"], second]})
+    words = ["recommend", folder, "--requests", asked, "-k", 3, "--out", out]
+
+    def write(rows: pd.DataFrame) -> None:
+        if asked.suffix == ".parquet":
+            rows.to_parquet(asked)
+        else:
+            rows.to_json(asked, orient="records", lines=True)
+
+    write(frame)
+    message, _, _ = recsys(*words)
+    assert message == (
+        f"recsys: {asked}: 1 of 3 rows cannot be read, and the others were answered: "
+        "row 1 (history: 'x' is not an integer, as the ids of this log are)"
+    )
+    answers = pd.read_parquet(out)
+    assert answers.groupby("user")["fallback"].all().tolist() == [False, True, False]
+    assert answers["problem"].notna().tolist() == [False] * 3 + [True] * 3 + [False] * 3
+    write(frame[::2])
+    assert recsys(*words)[0] == 0
+    columns = ["user", "rank", "item"]
+    expected = answers.loc[answers["user"] != 7002, columns].reset_index(drop=True)
+    pd.testing.assert_frame_equal(pd.read_parquet(out)[columns], expected)
+    write(frame[1:2])
+    assert_refused(recsys(*words), "'x' is not an integer")
+
+
 def test_recommend_prints_a_table_or_writes_parquet(
     recsys: Ask, folder: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 from pathlib import Path
@@ -60,6 +61,45 @@ EXAMPLES = pa.table(
 
 def raw() -> pa.Table:
     return pa.table({asked.name: asked.to_raw(EXAMPLES, VOCABULARIES) for asked in EVERY})
+
+
+@pytest.mark.parametrize("asked", EVERY, ids=lambda asked: asked.name)
+def test_values_of_single_requests_come_to_be_of_one_type(asked: Input) -> None:
+    """Whatever type each of them has by itself, and where there are none: the tensor of all."""
+    requests = raw()
+    column = requests.column(asked.name).combine_chunks()
+    alone = [pa.array([value]) for value in column.to_pylist()]
+    parts = [asked.typed(value, VOCABULARIES) for value in alone]
+    joined = pa.concat_arrays([*parts, asked.typed(pa.nulls(2), VOCABULARIES)])
+    assert joined.null_count >= 2
+    table = requests.set_column(
+        requests.column_names.index(asked.name), asked.name, joined.slice(0, len(column))
+    )
+    torch.testing.assert_close(
+        asked.from_requests(Requests(table, VOCABULARIES)),
+        asked.from_requests(Requests(requests, VOCABULARIES)),
+        equal_nan=True,
+    )
+
+
+def test_moments_of_any_type_come_to_be_seconds() -> None:
+    day = 1_706_659_200  # 2024-01-31
+    for value in ("2024-01-31", "2024-01-31T00:00:00Z", str(day), f"{day}.5", day, float(day)):
+        assert CLICKED.typed(pa.array([[value], None, []]), VOCABULARIES).to_pylist() == [
+            [day],
+            None,
+            [],
+        ]
+    dates = pa.array([datetime.date(2024, 1, 31), None])
+    assert Moment(CLICKED).typed(dates, VOCABULARIES).to_pylist() == [day, None]
+    for value, reason in (
+        ("yesterday", "is not a time"),
+        (20_240_131, "may be a day written YYYYMMDD"),
+        (math.inf, "not finite"),
+        (day * 1000, "may be milliseconds"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            Moment(CLICKED).typed(pa.array([value]), VOCABULARIES)
 
 
 def test_a_batch_and_the_request_it_stands_for_are_the_same_tensors(tmp_path: Path) -> None:
