@@ -41,6 +41,15 @@ def serve(
     beside: Annotated[
         Path | None, typer.Option(help="A bundle, or a run, that the page shows beside it.")
     ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of a batch; by default half of the processors.")
+    ] = None,
+    mcp: Annotated[
+        bool,
+        typer.Option(
+            "--mcp", help="Serve tools of the Model Context Protocol on stdin and stdout."
+        ),
+    ] = False,
     require_signature: Signed = None,
 ) -> None:
     """Answer from a bundle over HTTP, and on a page; needs torch, but neither torchrec nor fbgemm.
@@ -52,9 +61,12 @@ def serve(
     with needs("server"):
         from recsys.server.auth import Token
         from recsys.server.options import ServerOptions
+        from recsys.server.run import prepare
         from recsys.server.run import serve as answer
         from recsys.server.service import Service
-
+    if mcp:
+        with needs("mcp"):
+            from recsys.server.mcp import serve_mcp
     options = ServerOptions(
         host=host,
         port=port,
@@ -67,7 +79,13 @@ def serve(
         drain_s=drain_s,
         explorer=explorer,
         beside=None if beside is None else bundle_in(beside),
+        threads=threads,
         signed_by=require_signature,
     )
     token = Token.read(token_file)
-    answer(Service(bundle_in(folder), options), token)
+    prepare(options.threads)
+    service = Service(bundle_in(folder), options)
+    if mcp:
+        serve_mcp(service)
+    else:
+        answer(service, token)

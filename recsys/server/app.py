@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
@@ -19,6 +19,8 @@ from recsys.server.endpoint import Endpoint, send_error
 from recsys.server.errors import ErrorAnswer, Refused
 from recsys.server.isolating import as_refused
 from recsys.server.models import (
+    Added,
+    Events,
     Health,
     Ready,
     Recommend,
@@ -43,6 +45,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         503: "Not answered before the deadline.",
     }.items()
 }
+_NO_STORE = {"model": ErrorAnswer, "description": "The server keeps no events."}
 
 
 class Door:
@@ -88,13 +91,8 @@ def make_app(service: Service, token: Token | None = None) -> Door:
     @asynccontextmanager
     async def lifespan(api: FastAPI) -> AsyncIterator[None]:
         """Watch for other bundles while it runs."""
-        seconds = service.options.watch_s
-        watching = asyncio.create_task(service.swap.watch(seconds)) if seconds else None
-        yield
-        if watching is not None:
-            watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await watching
+        async with service.swap.watched(service.options.watch_s):
+            yield
         service.close()
 
     api = FastAPI(
@@ -104,6 +102,7 @@ def make_app(service: Service, token: Token | None = None) -> Door:
         lifespan=lifespan,
         docs_url=None,  # pages that load scripts from elsewhere
         redoc_url=None,
+        max_body_size=service.options.max_body,
     )
 
     @api.post("/recommend", summary="Items for users.", responses=_ERRORS)
@@ -117,6 +116,10 @@ def make_app(service: Service, token: Token | None = None) -> Door:
     @api.post("/score", summary="How likely items are for a user.", responses=_ERRORS)
     async def score(body: Score) -> Scored:
         return await service.score(body)
+
+    @api.post("/events", summary="Add what users did.", responses={**_ERRORS, 404: _NO_STORE})
+    async def events(body: Events) -> Added:
+        return await service.events(body)
 
     @api.get("/healthz", summary="Whether the process lives.")
     async def healthz() -> Health:
@@ -144,6 +147,7 @@ def make_app(service: Service, token: Token | None = None) -> Door:
         api.include_router(explorer(service.looked_at))
     api.add_exception_handler(Refused, _tell)
     api.add_exception_handler(HTTPException, _tell_framework)
+    api.add_exception_handler(RequestValidationError, _tell_validation)
     api.add_exception_handler(Exception, _tell)
     return Door(api, service, token)
 
@@ -155,6 +159,7 @@ def _endpoints(service: Service) -> dict[str, Endpoint[Any]]:
         "/recommend": Endpoint(Recommend, service.recommend, most),
         "/similar": Endpoint(Similar, service.similar, most),
         "/score": Endpoint(Score, service.score, most),
+        "/events": Endpoint(Events, service.events, most),
     }
 
 
@@ -167,3 +172,11 @@ async def _tell_framework(request: Request, error: Exception) -> Response:
     """No such path, or another method."""
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": str(error.detail)}, error.status_code, headers=error.headers)
+
+
+async def _tell_validation(request: Request, error: Exception) -> Response:
+    """A question that the framework has read, without what it held."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    field = ".".join(map(str, first["loc"][1:]))  # without where it lies: in the body, or behind ?
+    return await _tell(request, Refused(422, f"{field}: {first['msg']}", field=field))

@@ -22,6 +22,7 @@ from recsys.serving.generator import Generator
 from recsys.serving.manifest import MANIFEST, GeneratorRecord, RankerRecord
 from recsys.serving.recommender import Recommender
 from recsys.serving.scorer import Scorer
+from recsys.serving.users import KnownUsers
 
 _VERSION = 12  # hex digits
 
@@ -38,8 +39,11 @@ class Live:
     since: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     @classmethod
-    def open(cls, folder: Path, signed_by: Path | None = None) -> Live:
-        """Open a bundle and replay the golden requests of all that answers.
+    def open(
+        cls, folder: Path, signed_by: Path | None = None, users: KnownUsers | None = None
+    ) -> Live:
+        """Open a bundle and replay the golden requests of all that answers. What is known of users
+        comes from a store, by default from the bundle's own.
 
         Raises DataError where it must not be served.
         """
@@ -48,8 +52,8 @@ class Live:
             version = digest(folder / MANIFEST)[:_VERSION]
             parts = bundle.manifest.parts
             rankers = [name for name, part in parts.items() if isinstance(part, RankerRecord)]
-            scorers = {name: Scorer(bundle, name) for name in rankers}
-            recommender = Recommender(bundle) if len(rankers) < len(parts) else None
+            scorers = {name: Scorer(bundle, name, users) for name in rankers}
+            recommender = Recommender(bundle, users=users) if len(rankers) < len(parts) else None
             for answering in (*scorers.values(), *([recommender] if recommender else [])):
                 answering.verify()
             if recommender is not None and recommender.catalogue.has_titles:

@@ -141,6 +141,26 @@ class Score(Asked):
     task: Text | None = Field(None, description="Which of its tasks; by default the first.")
 
 
+class Events(Asked):
+    """What users did, as rows of the event log."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"events": [{"user": 42, "item": 5, "time": "2026-11-30T12:00:00Z"}]}]
+        }
+    )
+
+    events: Annotated[
+        list[
+            Annotated[
+                dict[Text, Value | Annotated[list[Value], Field(max_length=LONGEST_LIST)]],
+                Field(max_length=MOST_FEATURES),
+            ]
+        ],
+        Field(min_length=1, max_length=LONGEST_LIST),
+    ] = Field(description="Columns of the log by its names, or `user` and `item`.")
+
+
 class Item(TypedDict):
     """An item of an answer, best first. Its `origin` names the generators that found it, joined by
     +, or `fallback`."""
@@ -196,6 +216,13 @@ class Scored(TypedDict):
     bundle: str
     task: str
     items: list[ScoredItem]
+
+
+class Added(TypedDict):
+    """How many events came, and how many of them were new and are kept."""
+
+    received: int
+    new: int
 
 
 class Health(TypedDict):

@@ -27,4 +27,7 @@ class ServerOptions(Options):
     )
     explorer: bool = Field(True, description="Whether there is a page for people at /.")
     beside: Path | None = Field(None, description="A bundle that the page shows beside this one.")
+    threads: int | None = Field(
+        None, ge=1, description="Of a batch; by default half of the processors."
+    )
     signed_by: Path | None = Field(None, description="Public key that bundles must be signed by.")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 import uvicorn
 
 from recsys.server.app import make_app
@@ -30,27 +33,44 @@ class _Server(uvicorn.Server):
         yield
 
 
+def prepare(threads: int | None) -> None:
+    """Set up the process, before it opens a bundle.
+
+    A batch is computed by so many `threads`, by default by half of the processors: the others read
+    and write. What the imports have left is never looked through for garbage: that stops everything
+    for a tenth of a second.
+    """
+    import faiss
+
+    threads = threads or max(1, (os.cpu_count() or 2) // 2)
+    torch.set_num_threads(threads)
+    faiss.omp_set_num_threads(threads)
+    sys.setswitchinterval(_SWITCH)
+    gc.collect()
+    gc.freeze()
+
+
 def serve(service: Service, token: Token | None = None) -> None:
     """Answer until SIGTERM or Ctrl-C, then what was asked before; SIGHUP takes another bundle."""
     log_to_stderr()
-    sys.setswitchinterval(_SWITCH)
-    asyncio.run(_serve(service, token))
-
-
-async def _serve(service: Service, token: Token | None) -> None:
     options = service.options
-    server = _Server(
-        uvicorn.Config(
-            make_app(service, token),
-            host=options.host,
-            port=options.port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=int(options.drain_s) or 1,
-            backlog=2048,
-        )
+    config = uvicorn.Config(
+        make_app(service, token),
+        host=options.host,
+        port=options.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(options.drain_s)),
+        backlog=2048,
     )
+    with asyncio.Runner(
+        loop_factory=config.get_loop_factory()
+    ) as runner:  # uvloop's, if it is there
+        runner.run(_serve(service, _Server(config)))
+
+
+async def _serve(service: Service, server: _Server) -> None:
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -69,6 +89,11 @@ async def _serve(service: Service, token: Token | None) -> None:
         task.add_done_callback(reloading.discard)
 
     loop.add_signal_handler(signal.SIGHUP, reload)
-    log("serving", bundle=service.swap.live.version, host=options.host, port=options.port)
+    log(
+        "serving",
+        bundle=service.swap.live.version,
+        host=server.config.host,
+        port=server.config.port,
+    )
     await server.serve()
     log("stopped")

@@ -9,13 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from recsys.server.adding import add
 from recsys.server.batching import Batcher
 from recsys.server.errors import Refused
-from recsys.server.isolating import as_refused, each_alone
+from recsys.server.isolating import as_refused
 from recsys.server.live import Live
 from recsys.server.metrics import Metrics
 from recsys.server.models import (
+    Added,
     Answer,
+    Events,
     Ready,
     Recommend,
     Recommended,
@@ -31,6 +34,7 @@ from recsys.server.scoring import score
 from recsys.server.similar import Near, similar
 from recsys.server.swap import Swap, aside
 from recsys.serving.recommender import Recommender
+from recsys.serving.users import KnownUsers
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -40,18 +44,21 @@ Work = Callable[[Live, Sequence[Q]], Sequence[A | Exception]]
 class Service:
     """Answers from the bundle at a path, and from whichever takes its place."""
 
-    def __init__(self, path: Path, options: ServerOptions, metrics: Metrics | None = None) -> None:
-        self.options, self.metrics = options, metrics or Metrics()
-        self.swap = Swap(path, partial(Live.open, signed_by=options.signed_by), self.metrics)
+    def __init__(self, path: Path, options: ServerOptions, users: KnownUsers | None = None) -> None:
+        self.options, self.metrics = options, Metrics()
+        opener = partial(Live.open, signed_by=options.signed_by, users=users)
+        self.swap = Swap(path, opener, self.metrics)
         self._beside: list[Recommender] = []
         if options.beside is not None:
-            self._beside = [Live.open(options.beside, options.signed_by).recommends()]
+            self._beside = [opener(options.beside).recommends()]
         # What finds items has a thread of its own, which nothing slower holds up.
         self._finding = ThreadPoolExecutor(1, "finding")
         self._others = ThreadPoolExecutor(1, "others")
+        self._adding = ThreadPoolExecutor(1, "adding")
         self._recommend = self._batcher("/recommend", recommend, self._finding)
         self._similar = self._batcher("/similar", similar, self._others)
-        self._score = self._batcher("/score", _scored, self._others)
+        self._score = self._batcher("/score", partial(_each, score), self._others)
+        self._events = self._batcher("/events", partial(_each, partial(add, users)), self._adding)
 
     def looked_at(self) -> list[Recommender]:
         """What people look into: the bundle that answers, and one beside it."""
@@ -99,6 +106,16 @@ class Service:
             raise scored
         return scored
 
+    async def events(self, asked: Events) -> Added:
+        """Add events to the store of users. Raises Refused where there is none, or one does not
+        fit, and then adds none of them."""
+        (added,) = await self._events.ask(asked)
+        if isinstance(added, Exception):
+            raise added
+        self.metrics.events("new", added["new"])
+        self.metrics.events("other", added["received"] - added["new"])
+        return added
+
     async def reload(self) -> Ready:
         """Take the bundle that lies at the path now. Raises Refused (409) where it must not be
         served; the old one goes on."""
@@ -125,11 +142,12 @@ class Service:
             "/recommend": len(self._recommend),
             "/similar": len(self._similar),
             "/score": len(self._score),
+            "/events": len(self._events),
         }
 
     def close(self) -> None:
         """End the threads."""
-        for pool in (self._finding, self._others):
+        for pool in (self._finding, self._others, self._adding):
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _batcher(self, path: str, work: Work[Q, A], pool: ThreadPoolExecutor) -> Batcher[Q, A]:
@@ -162,8 +180,12 @@ class Service:
         return as_refused(error).message
 
 
-def _scored(live: Live, asked: Sequence[Score]) -> list[Scored | Exception]:
-    """Each by itself: it is a batch of items already."""
-    return [
-        answer for each in asked for answer in each_alone(lambda one: [score(live, one[0])], [each])
-    ]
+def _each(work: Callable[[Live, Q], A], live: Live, asked: Sequence[Q]) -> list[A | Exception]:
+    """Each by itself: it holds many already."""
+    answers: list[A | Exception] = []
+    for question in asked:
+        try:
+            answers.append(work(live, question))
+        except Exception as error:
+            answers.append(as_refused(error))
+    return answers

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,6 +99,14 @@ class Swap:
         """Whether another bundle lies at the path than the one last tried."""
         seen = _Seen.at(self._path)
         return seen is not None and seen != self._seen
+
+    @asynccontextmanager
+    async def watched(self, seconds: float) -> AsyncIterator[None]:
+        """Looks for another bundle every so many seconds; never, if there are none."""
+        watching = asyncio.create_task(self.watch(seconds)) if seconds else None
+        yield
+        if watching is not None:
+            watching.cancel()
 
     async def watch(self, seconds: float) -> None:
         """Look for another bundle again and again, until cancelled."""

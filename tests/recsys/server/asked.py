@@ -25,6 +25,7 @@ from recsys.server.options import ServerOptions
 from recsys.server.service import Service
 from recsys.serving.index.options import ExactConfig
 from recsys.serving.manifest import About
+from recsys.serving.users import KnownUsers
 
 
 def bundle(
@@ -89,12 +90,14 @@ class Asking:
 
 
 @contextmanager
-def serving(folder: Path, token: str | None = None, **options: Any) -> Iterator[Asking]:
+def serving(
+    folder: Path, token: str | None = None, users: KnownUsers | None = None, **options: Any
+) -> Iterator[Asking]:
     """A server of a bundle, on a loop of its own."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    service = Service(folder, ServerOptions(watch_s=0, **options))
+    service = Service(folder, ServerOptions(watch_s=0, **options), users)
     asking = Asking(service, make_app(service, Token(token) if token else None), loop)
     try:
         yield asking

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from asked import Asking, serving
 
+from feature_store.errors import DataError
 from recsys.serving.recommender import Recommender
 from recsys.serving.scorer import Scorer
+from recsys.serving.users import KnownUsers
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +177,42 @@ def test_other_paths_and_methods(asking: Asking) -> None:
     wrong = asking.get("/recommend")
     assert wrong.status_code == 405 and wrong.json() == {"error": "Method Not Allowed"}
     assert asking.figure('recsys_requests_total{path="other",status="404"}') >= 1
+
+
+class Store:
+    """A store of users that remembers what it was given, and refuses users below 1."""
+
+    def __init__(self, file: KnownUsers) -> None:
+        self._file, self.tables = file, []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def append(self, events: pa.Table) -> int:
+        if 0 in events["user_id"].to_pylist():
+            raise DataError("row 0: no such user")
+        self.tables.append(events)
+        return events.num_rows - 1
+
+
+def test_events_go_to_the_store_that_answers_are_made_from(
+    folder: Path, recommender: Recommender
+) -> None:
+    store = Store(recommender.bundle.users)
+    when = "2026-11-30T12:00:00Z"
+    with serving(folder, users=store) as asking:
+        event = {"user": 7, "item": "i03", "time": when, "event_type": "click"}
+        added = asking.post("/events", {"events": [event, {**event, "user": "8"}]})
+        assert added.json() == {"received": 2, "new": 1}
+        (table,) = store.tables
+        assert table["user_id"].to_pylist() == ["7", "8"]  # of one type, which a log reads
+        assert table["item_id"].to_pylist() == ["i03"] * 2
+        refused = asking.post("/events", {"events": [{**event, "user": 0}]})
+        assert refused.status_code == 422 and refused.json()["error"] == "row 0: no such user"
+        assert asking.figure('recsys_events_total{kind="new"}') == 1
+        assert asking.figure('recsys_events_total{kind="other"}') == 1
+
+
+def test_a_server_without_a_store_takes_no_events(asking: Asking) -> None:
+    answer = asking.post("/events", {"events": [{"user": 7}]})
+    assert answer.status_code == 404 and "start it with --users" in answer.json()["error"]
