@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from pipelines.cli import converting, deltas, releasing, signing
+from pipelines.cli import converting, deltas, releasing, signing, upgrading
 
 bundle = typer.Typer(
     no_args_is_help=True,
@@ -12,6 +12,7 @@ bundle = typer.Typer(
 )
 bundle.command("sign")(signing.sign)
 bundle.command("convert")(converting.convert)
+bundle.command("compatibility")(upgrading.compatibility)
 bundle.command("verify")(releasing.verify)
 bundle.command("publish")(releasing.publish)
 bundle.command("list")(releasing.list_versions)

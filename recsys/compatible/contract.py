@@ -57,6 +57,8 @@ class Bridge(nn.Module, ABC):
     isometric: ClassVar[bool] = False
     leaves_index: ClassVar[bool] = True
     """Whether the old index is asked as it lies there."""
+    moves_items: ClassVar[bool] = True
+    """Whether the new model has vectors of its own of items that the old index holds."""
 
     def own_queries(self, vectors: Tensor) -> Tensor:
         """Queries [..., d_new] of the new model's own space, of what its user tower says."""

@@ -18,7 +18,8 @@ class FrozenIndex(Learnt):
     """
 
     needs = "training of its own"
-    isometric = True  # nothing moves
+    isometric = True
+    moves_items = False
 
     def __init__(self, old: OldItems, width: int) -> None:
         super().__init__(old)
@@ -76,6 +77,7 @@ class _Settled(LinearBridge):
     of_users: Tensor
     of_items: Tensor
     isometric = True
+    moves_items = False
 
     def __init__(self, of_users: Tensor, of_items: Tensor) -> None:
         same = torch.eye(of_users.shape[1])

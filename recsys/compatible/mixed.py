@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recsys.compatible.contract import Bridge
-
 
 @dataclass(frozen=True)
 class Calibration:
@@ -23,39 +21,40 @@ class Calibration:
     shift: float = 0.0
 
     @classmethod
-    def of(cls, bridge: Bridge, queries: Tensor, old: Tensor, new: Tensor) -> Calibration:
-        """By the scores that the same items [n, d_old] and [n, d_new] have in both forms for some
-        queries [q, d_new]: afterwards both have one mean and one standard deviation."""
-        before = bridge.asked(queries) @ bridge.stored(old).T
-        after = queries @ new.T
+    def of(cls, before: Tensor, after: Tensor) -> Calibration:
+        """By the scores [q, n] that the same items have in both forms, for some queries: afterwards
+        both have one mean and one standard deviation."""
         scale = float(after.std() / before.std().clamp(min=1e-12))
         return cls(scale, float(after.mean() - scale * before.mean()))
 
+    def __call__(self, scores: Tensor) -> Tensor:
+        """Scores of old items as they compare with those of new ones."""
+        return self.scale * scores + self.shift
 
-def mixed_items(
-    bridge: Bridge, old: Tensor, new: Tensor, renewed: Tensor, calibration: Calibration
-) -> Tensor:
+
+def mixed_items(stored: Tensor, new: Tensor, renewed: Tensor, calibration: Calibration) -> Tensor:
     """Vectors [N, D_i + d_new + 1] of one index: of items that are `renewed` [N] the new ones
-    [N, d_new], of the others the old ones [N, d_old], each in numbers of its own.
+    [N, d_new], of the others what is `stored` [N, D_i], each in numbers of its own.
 
     A query of `mixed_queries` has with each of them the inner product that it has in its space, so
     that any index over inner products holds both halves.
     """
-    stored = bridge.stored(old)
     chosen = renewed.unsqueeze(1)
+    shift = torch.full((len(stored), 1), calibration.shift)
     return torch.cat(
         [
             torch.where(chosen, 0.0, calibration.scale * stored),
             torch.where(chosen, new, 0.0),
-            torch.where(chosen, 0.0, torch.tensor(calibration.shift)),
+            torch.where(chosen, 0.0, shift),
         ],
         dim=1,
     )
 
 
-def mixed_queries(bridge: Bridge, queries: Tensor) -> Tensor:
-    """New queries [..., d_new] as they ask such an index [..., D_i + d_new + 1]."""
-    return F.pad(torch.cat([bridge.asked(queries), queries], dim=-1), (0, 1), value=1.0)
+def mixed_queries(asked: Tensor, queries: Tensor) -> Tensor:
+    """Queries [..., D_i + d_new + 1] of such an index, of what is `asked` of the old one [..., D_i]
+    and of the new model's own [..., d_new]."""
+    return F.pad(torch.cat([asked, queries], dim=-1), (0, 1), value=1.0)
 
 
 def renewed_first(count: int, share: float, seed: int = 0) -> Tensor:

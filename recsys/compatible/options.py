@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,19 +11,31 @@ from feature_store.options import Options
 from recsys.options import Chosen, Kind
 
 
-class FrozenIndexConfig(Kind):
+class FittedConfig(Kind):
+    """Of methods that are fitted to two finished models."""
+
+    learns_with_model: ClassVar[bool] = False
+
+
+class LearntConfig(Kind):
+    """Of methods that learn together with the new model."""
+
+    learns_with_model: ClassVar[bool] = True
+
+
+class FrozenIndexConfig(LearntConfig):
     """A new user tower over the old items, which do not move."""
 
     name: Literal["frozen_index"] = "frozen_index"
 
 
-class ProcrustesConfig(Kind):
+class ProcrustesConfig(FittedConfig):
     """A rotation in closed form."""
 
     name: Literal["procrustes"] = "procrustes"
 
 
-class AlignerConfig(Kind):
+class AlignerConfig(LearntConfig):
     """A matrix that learns together with the model (BC-Aligner)."""
 
     name: Literal["aligner"] = "aligner"
@@ -45,7 +57,7 @@ class AlignerConfig(Kind):
     )
 
 
-class BasisTransformationConfig(Kind):
+class BasisTransformationConfig(LearntConfig):
     """A wider space that begins with the old one (BT2)."""
 
     name: Literal["basis_transformation"] = "basis_transformation"
@@ -61,7 +73,7 @@ class BasisTransformationConfig(Kind):
     )
 
 
-class OrthogonalConfig(Kind):
+class OrthogonalConfig(FittedConfig):
     """A rotation that is trained (OCA), or a map that may bend a little (lambda-orthogonality)."""
 
     name: Literal["orthogonal"] = "orthogonal"
@@ -80,7 +92,7 @@ class OrthogonalConfig(Kind):
     learning_rate: float = Field(1e-3, gt=0, description="Of Adam.")
 
 
-class SimplexConfig(Kind):
+class SimplexConfig(LearntConfig):
     """Corners of a simplex that never move, and contrast with the old vectors."""
 
     name: Literal["simplex"] = "simplex"
@@ -89,7 +101,7 @@ class SimplexConfig(Kind):
     sharpness: float = Field(10.0, gt=0, description="mu: what cosines are multiplied by.")
 
 
-class RelativeConfig(Kind):
+class RelativeConfig(FittedConfig):
     """Cosines to anchors that both models know."""
 
     name: Literal["relative"] = "relative"
@@ -122,10 +134,16 @@ MethodConfig = Annotated[
 
 
 class CompatibleConfig(Options):
-    """The bundle in service, whose index the new model's user tower is to ask."""
+    """A bundle in service, whose index the new model's user tower is to ask: nothing is
+    re-embedded until you want it."""
 
     bundle: Path = Field(description="Folder of the bundle in service, or of its run.")
     part: str | None = Field(
         None, description="Its generator, where it has several; by default the one in service."
     )
     method: MethodConfig = Field(description="How, by its name, or as a table with its options.")
+
+
+def bundle_folder(path: Path) -> Path:
+    """The folder of a bundle, given by itself or by its run."""
+    return path / "bundle" if (path / "bundle").is_dir() else path

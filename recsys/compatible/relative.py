@@ -47,20 +47,28 @@ class RelativeBridge(Bridge):
         return self._described(queries, self.new_mean, self.new_basis)
 
     def items(self, vectors: Tensor) -> Tensor:
-        """New items relative to the new anchors [..., k], among the old ones as `stored`."""
-        return self._described(vectors, self.new_mean, self.new_basis)
+        """The old unit vectors [..., d_old] that have nearly the description of the new ones."""
+        return _pointing(self.asked(vectors) @ torch.linalg.pinv(self.old_basis), self.old_mean)
 
     def stored(self, vectors: Tensor) -> Tensor:
         """Old vectors relative to the old anchors [..., k]."""
         return self._described(vectors, self.old_mean, self.old_basis)
 
     def onward(self, vectors: Tensor) -> Tensor:
-        """The new vectors [..., d_new] that have nearly the description of the old ones."""
-        return F.normalize(self.stored(vectors) @ torch.linalg.pinv(self.new_basis), dim=-1)
+        """The new unit vectors [..., d_new] that have nearly the description of the old ones."""
+        return _pointing(self.stored(vectors) @ torch.linalg.pinv(self.new_basis), self.new_mean)
 
     def _described(self, vectors: Tensor, mean: Tensor, basis: Tensor) -> Tensor:
         described = F.normalize(vectors - mean, dim=-1) @ basis
         return F.normalize(described, dim=-1) if self.unit else described
+
+
+def _pointing(directions: Tensor, mean: Tensor) -> Tensor:
+    """The unit vectors [..., d] that lie in these directions [..., d] from a mean within the unit
+    ball."""
+    directions = F.normalize(directions, dim=-1)
+    ahead = (directions * mean).sum(-1, keepdim=True)
+    return mean + ((ahead.square() + 1 - mean.square().sum()).sqrt() - ahead) * directions
 
 
 class Relative(Fitted):

@@ -29,6 +29,13 @@ def check(config: RunConfig, where: str) -> None:
             f"{where}: split.candidates: lists as they were shown are ordered by a [ranker]; a "
             "retriever ranks what is 'known', the whole 'catalogue' or what is 'new'"
         )
+    if config.compatible_with is not None and (
+        config.retriever is None or not retriever_class(config.model.name).learns_by_gradient
+    ):
+        raise ConfigError(
+            f"{where}: compatible_with: a [retriever] that learns by gradient can be brought into "
+            f"the space of a bundle, and {config.model.name} is none: leave the section out"
+        )
     if config.ranker is not None:
         _check_ranker(config, where)
     elif config.cascade is not None:

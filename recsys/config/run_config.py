@@ -17,6 +17,7 @@ from feature_store.options import Options
 from feature_store.protocols import LeaveOneOut, SplitConfig
 from feature_store.sources import SourceConfig
 from recsys.cascade.options import CascadeConfig
+from recsys.compatible.options import CompatibleConfig
 from recsys.data.options import ReaderConfig
 from recsys.embeddings.options import AnyEmbeddings, PerFeature, QuantisationConfig
 from recsys.evaluation.options import EvaluationConfig
@@ -105,6 +106,11 @@ class RunConfig(Options):
     cascade: CascadeConfig | None = Field(
         None, description="... or where finished runs are to find and to rank items together."
     )
+    compatible_with: CompatibleConfig | None = Field(
+        None,
+        description="The bundle in service, where a new retriever is to ask the index that is "
+        "there.",
+    )
     baselines: tuple[NamedRetriever, ...] | None = Field(
         None,
         description="Retrievers in closed form, measured beside the model: names, or tables with "
@@ -170,7 +176,10 @@ class RunConfig(Options):
     def training(self) -> dict[str, Any]:
         """The part of the tree that can change the trained weights."""
         models = ("retriever", "ranker", "cascade")
-        sections = ("seed", "data", "quarantine", "split", "labels", *models)
+        sections = ["seed", "data", "quarantine", "split", "labels", *models]
+        upgrade = self.compatible_with
+        if upgrade is not None and upgrade.method.learns_with_model:
+            sections.append("compatible_with")
         return self.model_dump(
             mode="json",
             exclude_none=True,

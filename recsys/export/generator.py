@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -25,12 +26,12 @@ from recsys.lists.pairs import Pairs
 from recsys.retrievers.base import VectorRetriever
 from recsys.serving.bundle import Bundle
 from recsys.serving.finder import ITEM_IDS
-from recsys.serving.generator import ITEMS, PROGRAM
+from recsys.serving.generator import ITEMS, OLD_SPACE, PROGRAM
 from recsys.serving.golden import GOLDEN
 from recsys.serving.index.base import Queries
 from recsys.serving.index.kinds import build_index, recall_against_exact
 from recsys.serving.index.options import ApproximateConfig, IndexConfig, PromiseConfig
-from recsys.serving.manifest import About, GeneratorRecord, IndexRecord
+from recsys.serving.manifest import About, GeneratorRecord, IndexRecord, LineageRecord
 from recsys.serving.recommender import Recommender
 
 
@@ -52,7 +53,8 @@ class GeneratorExport:
     """Writes a retriever and the items [n] that it may find, `candidates`, as a part of a bundle.
 
     The `golden` answers are the training stack's own; with quantised tables they are those of the
-    same model on such tables, once its recall has passed for close enough.
+    same model on such tables, once its recall has passed for close enough. The `space` is that of
+    its weights where none is given; `old_space` says where item rows [n] stand in the one before.
     """
 
     retriever: VectorRetriever
@@ -62,6 +64,9 @@ class GeneratorExport:
     golden: int
     about: About
     quantisation: QuantisationConfig = QuantisationConfig()  # noqa: RUF009 (frozen)
+    space: str | None = None
+    lineage: LineageRecord | None = None
+    old_space: Callable[[Tensor], Tensor] | None = None
 
     noun: ClassVar[str] = GeneratorRecord.noun
 
@@ -88,6 +93,8 @@ class GeneratorExport:
         items = retriever.item_matrix(self.candidates)
         items = items.float() if items.is_floating_point() else items
         np.save(folder / ITEMS, items.numpy())
+        if self.old_space is not None:
+            np.save(folder / OLD_SPACE, self.old_space(self.candidates).numpy())
         tower = UserTower(retriever)
         small: VectorRetriever = tower.retriever
         retriever.prepare(self.candidates)
@@ -112,7 +119,7 @@ class GeneratorExport:
         write_parquet(golden, folder / GOLDEN)
         export_program(tower, retriever, batch, folder / PROGRAM)
 
-        asked, space = retriever.embed_users(batch), space_of(retriever)
+        asked, space = retriever.embed_users(batch), self.space or space_of(retriever)
         queries = Queries(asked.vectors.detach(), asked.weights, space)
         layout = getattr(getattr(retriever, "embeddings", None), "layout", None)
         return GeneratorRecord(
@@ -131,6 +138,7 @@ class GeneratorExport:
             merge=retriever.merge.name,
             index=self._write_index(folder, items, queries),
             fallback=fallback,
+            lineage=self.lineage,
         )
 
     def verify(self, bundle: Bundle, name: str) -> None:

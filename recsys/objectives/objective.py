@@ -140,8 +140,17 @@ class Drawn(NamedTuple):
         return cls(torch.cat(sets), tuple(len(ids) for ids in sets), draws)
 
 
+Companion = Callable[
+    [Callable[[Tensor, Tensor, Tensor], Tensor], Tensor, Tensor, Tensor, Tensor, Tensor], Tensor
+]
+"""Makes losses [P] of the objective's own (of queries, positives and negatives), unit queries,
+positives and negatives, `targets` and the rows of the negatives: see `recsys.compatible`."""
+
+
 class Objective(nn.Module):
-    """Draws negatives, and turns vectors into losses."""
+    """Draws negatives, and turns vectors into losses; a `companion` may make others of them."""
+
+    companion: Companion | None = None
 
     def __init__(
         self,
@@ -198,6 +207,27 @@ class Objective(nn.Module):
         return rows[scores.topk(min(self.config.hard_negatives, len(rows))).indices]
 
     def forward(
+        self,
+        queries: Tensor,
+        positives: Tensor,
+        negatives: Tensor,
+        targets: Tensor,
+        drawn: Drawn,
+        own: Pairs | None = None,
+    ) -> Tensor:
+        """Losses [P], of the `companion` where there is one; arguments as of `compare`."""
+        if self.companion is None:
+            return self.compare(queries, positives, negatives, targets, drawn, own)
+
+        def losses(queries: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+            return self.compare(queries, positives, negatives, targets, drawn, own)
+
+        queries, positives, negatives = (
+            self.unit(rows.float()) for rows in (queries, positives, negatives)
+        )
+        return self.companion(losses, queries, positives, negatives, targets, drawn.ids)
+
+    def compare(
         self,
         queries: Tensor,
         positives: Tensor,

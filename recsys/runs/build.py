@@ -11,9 +11,11 @@ import torch
 from feature_store.errors import ConfigError
 from feature_store.progress import stage
 from recsys import rankers, retrievers
+from recsys.compatible.upgrade import learning
 from recsys.config import RunConfig
 from recsys.data.examples import Examples
 from recsys.model import Model, TrainedModel
+from recsys.retrievers.trained import TrainedRetriever
 
 
 def seed_all(seed: int) -> None:
@@ -35,7 +37,12 @@ def build_model(config: RunConfig, examples: Examples) -> Model:
         return rankers.build(config.ranker, config.embeddings, examples, config.seed)
     if config.retriever is None:
         raise ConfigError("a cascade is made of finished runs, and has no weights of its own")
-    return retrievers.build(config.retriever, config.embeddings, examples, config.seed)
+    retriever = retrievers.build(config.retriever, config.embeddings, examples, config.seed)
+    if config.compatible_with is None:
+        return retriever
+    return learning(
+        config.compatible_with, cast(TrainedRetriever, retriever), examples, config.seed
+    )
 
 
 def fit(model: Model, name: str, examples: Examples) -> None:

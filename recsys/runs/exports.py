@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import torch
 
+from recsys.compatible.retriever import Compatible
 from recsys.config import RunConfig
 from recsys.data.examples import Examples
 from recsys.export.bundle import PartExport
@@ -23,6 +25,7 @@ from recsys.runs.folder import RunFolder
 from recsys.runs.phases import phases_of
 from recsys.runs.prepare import prepare
 from recsys.runs.weights import training_of
+from recsys.serving.generator import REEMBEDDED
 from recsys.serving.manifest import About
 
 
@@ -38,8 +41,24 @@ def exports_of(config: RunConfig) -> dict[str, PartExport]:
         model = calibrated(config, model, examples)
         part: PartExport = _ranker(config, config, model, examples)
     else:
-        part = _generator(config, config, model, examples, examples)
+        generator = _generator(config, config, model, examples, examples)
+        if config.compatible_with is not None:
+            return _upgraded(generator, cast(Compatible, model))
+        part = generator
     return {part.noun: part}
+
+
+def _upgraded(generator: GeneratorExport, model: Compatible) -> dict[str, PartExport]:
+    """The new model over the index that is there, and over items that were all re-embedded."""
+    assert model.origin is not None
+    lineage = model.origin.lineage
+    served = replace(generator, space=model.space, lineage=lineage)
+    if not model.bridge.moves_items:
+        return {served.noun: served}
+    reembedded = replace(
+        generator, retriever=model.reembedded, lineage=lineage, old_space=model.in_old_space
+    )
+    return {served.noun: served, REEMBEDDED: reembedded}
 
 
 def _cascade(config: RunConfig) -> dict[str, PartExport]:

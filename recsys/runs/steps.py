@@ -10,10 +10,12 @@ from pathlib import Path
 
 from feature_store.durable import read_json, write_text
 from feature_store.errors import DataError
+from recsys.compatible.options import bundle_folder
 from recsys.config import RunConfig
 from recsys.runs.folder import RunFolder
 from recsys.runs.log import open_log
 from recsys.runs.weights import training_of
+from recsys.serving.manifest import MANIFEST
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Step:
             "record": record.read_text() if record.exists() else None,
             "training": config.training,
             **({} if config.cascade is None else {"parts": training_of(RunFolder(config.folder))}),
+            **({} if config.compatible_with is None else {"upgrade": _upgrade(config)}),
             **{section: tree.get(section) for section in self.sections},
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
@@ -77,6 +80,15 @@ BUNDLE = Step(
     ("baselines", "calibration", "evaluation", "export"),
     lambda files: files.bundle,
 )
+
+
+def _upgrade(config: RunConfig) -> list[object]:
+    """How the run reaches the bundle in service, and which bundle that is."""
+    assert config.compatible_with is not None
+    manifest = bundle_folder(config.compatible_with.bundle) / MANIFEST
+    contents = manifest.read_bytes() if manifest.exists() else b""
+    options = config.compatible_with.model_dump(mode="json")
+    return [options, hashlib.sha256(contents).hexdigest()]
 
 
 def _done(files: RunFolder) -> dict[str, str]:

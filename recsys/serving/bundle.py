@@ -14,6 +14,7 @@ parts/NAME/            what answers, one or more
                        the program scores all D item rows itself, the rows [n] of the candidates
     index.faiss        where FAISS searches
     fallback.parquet   items and scores that answer where a history is needed, and nothing is known
+    old_space.npy      of one made compatible with an older bundle: vectors of its items there
   of a ranker:
     ranker.pt2         torch.export: request tensors -> logits
     reasons.pt2        of one that explains: -> contributions of concepts, and bias
@@ -101,7 +102,8 @@ class Bundle:
         return self.folder / name
 
     def part(self, kind: type[Record], name: str | None = None) -> tuple[str, Record]:
-        """The part of a kind and its name; by default the only one of its kind.
+        """The part of a kind and its name; by default the only one of its kind, or the one that is
+        called as the kind is.
 
         Raises DataError naming the parts that are there.
         """
@@ -115,6 +117,7 @@ class Bundle:
                 )
             return name, chosen
         alike = [(key, part) for key, part in parts.items() if isinstance(part, kind)]
+        alike = [(key, part) for key, part in alike if key == kind.noun] or alike
         if len(alike) == 1:
             return alike[0]
         if alike:

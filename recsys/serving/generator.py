@@ -24,7 +24,10 @@ from recsys.serving.index.kinds import INDICES, load_index
 from recsys.serving.listed import Listed
 from recsys.serving.manifest import GeneratorRecord
 
-PROGRAM, ITEMS = "user.pt2", "items.npy"
+PROGRAM, ITEMS, OLD_SPACE = "user.pt2", "items.npy", "old_space.npy"
+REEMBEDDED = "reembedded"
+"""The part of a bundle that is compatible with an older one, over items that were all
+re-embedded."""
 
 
 @dataclass(frozen=True)

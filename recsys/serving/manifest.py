@@ -121,6 +121,16 @@ class _Part(_Frozen):
     )
 
 
+class LineageRecord(_Frozen):
+    """The versions of a model that a generator comes after."""
+
+    version: int = Field(ge=1, description="Of the model: 1 is the first.")
+    method: str = Field(description="How it reaches the version before.")
+    ancestors: tuple[str, ...] = Field(
+        description="Spaces of the versions before, the first one first."
+    )
+
+
 class GeneratorRecord(_Part):
     """A part that finds items for users: `user.pt2`, `items.npy`, `item_ids.arrow`, an index."""
 
@@ -137,6 +147,9 @@ class GeneratorRecord(_Part):
     index: IndexRecord = Field(description="How the items are searched.")
     fallback: FallbackRecord | None = Field(
         None, description="What answers requests without a known item, where it needs one."
+    )
+    lineage: LineageRecord | None = Field(
+        None, description="Where it was made compatible with an older bundle."
     )
 
 

@@ -59,14 +59,8 @@ def test_new_items_stand_in_the_old_space_where_old_queries_find_them(
     name: str, d_new: int
 ) -> None:
     planted, new = made(name, d_new)
-    old = recall(
-        new.bridge.stored(planted.old_queries),
-        new.bridge.stored(planted.old_items),
-        planted.targets,
-    )
-    across = recall(
-        new.bridge.stored(planted.old_queries), new.bridge.items(new.items), planted.targets
-    )
+    old = recall(planted.old_queries, planted.old_items, planted.targets)
+    across = recall(planted.old_queries, new.bridge.items(new.items), planted.targets)
     assert across > 0.8 * old
 
 
@@ -106,23 +100,18 @@ def test_maps_act_on_the_last_dimension_and_are_saved_with_the_model(name: str) 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_an_index_on_its_way_answers_like_both_halves(name: str, d_new: int) -> None:
     planted, new = made(name, d_new)
-    old, calibration = (
-        planted.old_items,
-        Calibration.of(new.bridge, new.queries[:100], planted.old_items, new.items),
-    )
-    asked, stored = new.bridge.asked(new.queries), new.bridge.stored(old)
-    before = calibration.scale * (asked @ stored.T) + calibration.shift
-    after = new.queries @ new.items.T
+    asked, stored = new.bridge.asked(new.queries), new.bridge.stored(planted.old_items)
+    before, after = asked @ stored.T, new.queries @ new.items.T
+    calibration = Calibration.of(before[:100], after[:100])
+    queries = mixed_queries(asked, new.queries)
     for share in (0.0, 0.5, 1.0):
         renewed = renewed_first(ITEMS, share)
-        index = mixed_items(new.bridge, old, new.items, renewed, calibration)
-        scores = mixed_queries(new.bridge, new.queries) @ index.T
-        torch.testing.assert_close(
-            scores, torch.where(renewed, after, before), rtol=1e-4, atol=1e-5
-        )
-    least = recall(planted.old_queries, old, planted.targets)
-    halves = mixed_items(new.bridge, old, new.items, renewed_first(ITEMS, 0.5), calibration)
-    assert recall(mixed_queries(new.bridge, new.queries), halves, planted.targets) > 0.9 * least
+        scores = queries @ mixed_items(stored, new.items, renewed, calibration).T
+        wanted = torch.where(renewed, after, calibration(before))
+        torch.testing.assert_close(scores, wanted, rtol=1e-4, atol=1e-5)
+        least = recall(planted.old_queries, planted.old_items, planted.targets)
+        index = mixed_items(stored, new.items, renewed, calibration)
+        assert recall(queries, index, planted.targets) > 0.9 * least
 
 
 @pytest.mark.parametrize("name", ["procrustes", "orthogonal"])
