@@ -54,3 +54,38 @@ def convert(
         f"converted: {out}, the {source.record.noun} {source.name} ({source.model}); its golden "
         "requests are answered as by the bundle"
     )
+
+
+def load(
+    folder: Folder,
+    into: Annotated[str, typer.Option(help="postgresql://USER@HOST:PORT/DATABASE.")],
+    table: Annotated[str, typer.Option(help="The table; one of ours is replaced.")] = "items",
+    hnsw: Annotated[
+        bool, typer.Option("--hnsw", help="Build an index, which is faster and misses some items.")
+    ] = False,
+    least_recall: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the exact lists that it must find.")
+    ] = 0.95,
+    part: Part = None,
+    require_signature: Signed = None,
+) -> None:
+    """Put the items of a bundle, their vectors and the catalogue's columns, into another engine.
+
+    The table is filled aside, asked the golden requests and then renamed, all in one transaction:
+    who reads the old one reads on, and where anything fails it stays. Its id column is `id`, the
+    vectors are in `vector`, and scores are inner products: ORDER BY vector <#> ... LIMIT k.
+
+    Leave the password out of the address: PGPASSWORD or ~/.pgpass hold it.
+
+    Example: recsys bundle load RUN --into postgresql://recsys@localhost/shop --table items --hnsw
+    """
+    from recsys.formats.load import load as job
+    from recsys.serving.bundle import Bundle
+
+    bundle = Bundle.open(bundle_in(folder), signed_by=require_signature)
+    loaded = job(bundle, into, table, part, hnsw=hnsw, least_recall=least_recall)
+    share = "" if loaded.recall is None else f"; the index finds {loaded.recall:.3f} of exact lists"
+    typer.echo(
+        f"loaded: {loaded.rows:,} items into the table {table}; the golden requests are answered "
+        f"as by the bundle{share}"
+    )

@@ -119,8 +119,12 @@ class GeneratorSource(Source):
 
     def check_items(self, items: Tensor, item_ids: pa.Array, what: str) -> None:
         """Search other items for the golden requests, as `check`."""
+        self.check_generator(replace(self.generator, items=items, item_ids=item_ids), what)
+
+    def check_generator(self, other: Generator, what: str) -> None:
+        """Ask another generator the golden requests, as `check`."""
         with answering(what):
-            self._verify(replace(self.generator, items=items, item_ids=item_ids))
+            self._verify(other)
 
     def _replay(self, run: Run) -> None:
         self._verify(replace(self.generator, program=run))  # type: ignore[arg-type]
