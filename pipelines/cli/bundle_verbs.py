@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from pipelines.cli import converting, deltas, releasing, signing, upgrading
+from pipelines.cli import converting, deltas, differing, releasing, signing, upgrading
 
 bundle = typer.Typer(
     no_args_is_help=True,
@@ -15,6 +15,7 @@ bundle.command("convert")(converting.convert)
 bundle.command("compatibility")(upgrading.compatibility)
 bundle.command("load")(converting.load)
 bundle.command("verify")(releasing.verify)
+bundle.command("diff")(differing.diff)
 bundle.command("publish")(releasing.publish)
 bundle.command("list")(releasing.list_versions)
 bundle.command("rollback")(releasing.rollback)
