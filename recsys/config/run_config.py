@@ -25,6 +25,7 @@ from recsys.options import ModelConfig
 from recsys.rankers import RankerConfig, ranker_class
 from recsys.retrievers import NamedRetriever, RetrieverConfig, retriever_class
 from recsys.serving.index.options import AnyIndexConfig, ExactConfig
+from recsys.serving.options import FallbackConfig
 from recsys.training.options import TrainerConfig
 from recsys.tuning.options import TuneConfig
 
@@ -69,6 +70,7 @@ class ExportConfig(Options):
 
     index: AnyIndexConfig = Field(ExactConfig(), description="How the nearest items are found.")
     quantisation: QuantisationConfig = QuantisationConfig()
+    fallback: FallbackConfig = FallbackConfig()
     golden: int = Field(16, ge=1, description="Requests kept with their answers, and replayed.")
     keep: int = Field(
         3,

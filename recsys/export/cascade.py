@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
 from torch import Tensor
 
 from feature_store.columns import HISTORY
@@ -31,6 +30,7 @@ from recsys.serving.manifest import (
     GeneratorStage,
     RankerStage,
 )
+from recsys.serving.options import FallbackConfig
 from recsys.serving.recommender import Recommender
 
 
@@ -47,6 +47,7 @@ class CascadeExport:
     tasks: Mapping[str, str]
     golden: int
     about: About
+    fallback: FallbackConfig = FallbackConfig()  # noqa: RUF009 (frozen)
 
     noun: ClassVar[str] = CascadeRecord.noun
 
@@ -77,8 +78,9 @@ class CascadeExport:
         golden = with_answers(requests, cascade.retrieve(batch, GOLDEN_K, seen), examples)
         fallback = None
         if cascade.needs_history:
-            fallback, unknown = write_fallback(folder, golden.schema, examples, self.candidates)
-            golden = pa.concat_tables([golden, unknown])
+            fallback, golden = write_fallback(
+                folder, golden, examples, self.candidates, self.fallback
+            )
         write_parquet(golden, folder / GOLDEN)
         diversity = config.diversity
         return CascadeRecord(

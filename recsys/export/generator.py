@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
 from torch import Tensor, nn
 
 from feature_store.columns import HISTORY
@@ -32,6 +31,7 @@ from recsys.serving.index.base import Queries
 from recsys.serving.index.kinds import build_index, recall_against_exact
 from recsys.serving.index.options import ApproximateConfig, IndexConfig, PromiseConfig
 from recsys.serving.manifest import About, GeneratorRecord, IndexRecord, LineageRecord
+from recsys.serving.options import FallbackConfig
 from recsys.serving.recommender import Recommender
 
 
@@ -67,6 +67,7 @@ class GeneratorExport:
     space: str | None = None
     lineage: LineageRecord | None = None
     old_space: Callable[[Tensor], Tensor] | None = None
+    fallback: FallbackConfig = FallbackConfig()  # noqa: RUF009 (frozen)
 
     noun: ClassVar[str] = GeneratorRecord.noun
 
@@ -114,8 +115,9 @@ class GeneratorExport:
         golden = with_answers(requests, answers, examples)
         fallback = None
         if retriever.needs_history:
-            fallback, unknown = write_fallback(folder, golden.schema, examples, self.candidates)
-            golden = pa.concat_tables([golden, unknown])
+            fallback, golden = write_fallback(
+                folder, golden, examples, self.candidates, self.fallback
+            )
         write_parquet(golden, folder / GOLDEN)
         export_program(tower, retriever, batch, folder / PROGRAM)
 

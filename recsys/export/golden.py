@@ -16,14 +16,16 @@ from feature_store.vocabulary import Vocabulary
 from recsys.data.batch import Batch
 from recsys.data.block import Block
 from recsys.data.examples import Examples
-from recsys.export.fallback import popular_lately
+from recsys.export.fallback import popular_by_segment, popular_lately
 from recsys.export.requests import raw_requests
 from recsys.inputs import History, Input
 from recsys.retrievers.base import Candidates
-from recsys.serving.fallback import FALLBACK, ITEM, SCORE
+from recsys.serving.fallback import FALLBACK, ITEM, SCORE, SEGMENT
 from recsys.serving.manifest import FallbackRecord
+from recsys.serving.options import FallbackConfig
 
 GOLDEN_K = 100  # places of a golden answer
+_SEGMENTS = 4  # that are asked for, the first
 
 
 def golden_requests(
@@ -47,18 +49,44 @@ def golden_requests(
 
 
 def write_fallback(
-    folder: Path, golden: pa.Schema, examples: Examples, candidates: Tensor
+    folder: Path,
+    golden: pa.Table,
+    examples: Examples,
+    candidates: Tensor,
+    config: FallbackConfig,
 ) -> tuple[FallbackRecord, pa.Table]:
-    """Write `fallback.parquet`; returns its record, and a golden request without a history."""
-    record, popular = popular_lately(examples, candidates)
-    items, scores = (
-        column.flatten() for column in _as_lists(popular, examples.vocabulary(examples.schema.item))
-    )
-    write_parquet(pa.table({ITEM: items, SCORE: scores}), folder / FALLBACK)
-    first = Candidates(*(column[:, :GOLDEN_K] for column in popular))
-    nothing = pa.table({field.name: pa.nulls(1, field.type) for field in golden})
-    asked = nothing.drop_columns([EXPECTED_ITEMS, EXPECTED_SCORES])
-    return record, with_answers(asked, first, examples).cast(golden)
+    """Write `fallback.parquet`; returns its record, and golden requests, now with some without a
+    history: of nobody, and of somebody in a segment."""
+    popular = popular_lately(examples, candidates)
+    record, lists = popular.record, [popular.list]
+    tables = [_as_table(popular.list, examples)]
+    nothing = pa.table({field.name: pa.nulls(1, field.type) for field in golden.schema})
+    asked = [nothing.drop_columns([EXPECTED_ITEMS, EXPECTED_SCORES])]
+    if config.by is not None:
+        record, segments = popular_by_segment(examples, popular, config)
+        kind = examples.schema[config.by].arrow_type
+        tables[0] = tables[0].append_column(SEGMENT, pa.nulls(tables[0].num_rows, kind))
+        for name, listed in segments:
+            table = _as_table(listed, examples)
+            tables.append(table.append_column(SEGMENT, pa.repeat(name, table.num_rows)))
+        for name, listed in segments[:_SEGMENTS]:
+            lists.append(listed)
+            somebody = asked[0].drop_columns(
+                [config.by] if config.by in golden.column_names else []
+            )
+            asked.append(somebody.append_column(config.by, pa.repeat(name, 1)))
+    write_parquet(pa.concat_tables(tables), folder / FALLBACK)
+    unknown = [
+        with_answers(request, Candidates(*(column[:, :GOLDEN_K] for column in listed)), examples)
+        for request, listed in zip(asked, lists, strict=True)
+    ]
+    return record, pa.concat_tables([golden, *unknown], promote_options="permissive")
+
+
+def _as_table(listed: Candidates, examples: Examples) -> pa.Table:
+    """A list [1, n] as items and their scores."""
+    items, scores = _as_lists(listed, examples.vocabulary(examples.schema.item))
+    return pa.table({ITEM: items.flatten(), SCORE: scores.flatten()})
 
 
 def with_answers(requests: pa.Table, answers: Candidates, examples: Examples) -> pa.Table:

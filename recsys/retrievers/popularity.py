@@ -34,6 +34,11 @@ class RecentPopularityConfig(ModelConfig):
     }
 
 
+def lately_of(interactions: Interactions, days: float) -> Tensor:
+    """Which events [E] are of the last days before the last one."""
+    return interactions.times >= interactions.times.max() - days * 86_400
+
+
 class Popularity(FittedRetriever):
     """The same list for everyone: user vector [1], item vector [events of the item]."""
 
@@ -70,6 +75,5 @@ class RecentPopularity(Popularity):
         """Count the events of the last days. Raises DataError when the log has no times."""
         if examples.schema.clock != "time":
             raise DataError("recent_popularity needs times; this log has none: leave it out")
-        since = interactions.times.max() - self.config.days * 86_400
-        recent = interactions.items[interactions.times >= since]
+        recent = interactions.items[lately_of(interactions, self.config.days)]
         self.events = torch.bincount(recent, minlength=self.items).float()

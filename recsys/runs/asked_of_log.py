@@ -8,6 +8,7 @@ from feature_store.schema import Schema, Side
 from recsys.config import RunConfig
 from recsys.data.item_features import usable_features
 from recsys.evaluation.columns import check_columns
+from recsys.export.fallback import check_segments
 
 
 def check_log(config: RunConfig, schema: Schema) -> None:
@@ -17,5 +18,6 @@ def check_log(config: RunConfig, schema: Schema) -> None:
         option = f"{side}_features"
         names = getattr(config.model, option, ())
         usable_features(names, schema, side, option=f"{section}.{option}")
+    check_segments(config.export.fallback, schema)
     if config.ranker is None:  # what rankers predict is not sliced
         check_columns(config.evaluation, schema)

@@ -85,6 +85,7 @@ def _cascade(config: RunConfig) -> dict[str, PartExport]:
         tasks=tasks,
         golden=config.export.golden,
         about=_about(config),
+        fallback=config.export.fallback,
     )
     return {cascade.noun: cascade, **exports}
 
@@ -125,6 +126,7 @@ def _generator(
         golden=run.export.golden,
         about=_about(config),
         quantisation=run.export.quantisation,
+        fallback=run.export.fallback,
     )
 
 

@@ -11,7 +11,6 @@ from recsys.server.listing import items_of
 from recsys.server.live import Live
 from recsys.server.models import Answer, Question, Recommend
 from recsys.server.rows import ids_as, requests_of
-from recsys.serving.origins import names_of
 
 
 class Options(NamedTuple):
@@ -76,7 +75,7 @@ def _answer(live: Live, options: Options, questions: Sequence[Question]) -> list
         recommender.catalogue,
         answered.places,
         answered.scores,
-        names_of(answered.origins[answered.places >= 0], recommender.finder.sources),
+        recommender.names_of(answered.origins[answered.places >= 0]),
     )
     answers: list[Answer] = []
     for question, items, fallback in zip(questions, lists, answered.fallback.tolist(), strict=True):

@@ -154,7 +154,9 @@ class Cascade(Finder):
             fine=rankers["fine"],
             worth=None if not record.worth else torch.from_numpy(np.load(file(WORTH))),
             diversity=diversity,
-            fallback=None if record.fallback is None else Fallback.read(file(FALLBACK), item_ids),
+            fallback=None
+            if record.fallback is None
+            else Fallback.read(file(FALLBACK), item_ids, record.fallback),
         )
 
     @property

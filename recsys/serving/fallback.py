@@ -1,43 +1,101 @@
-"""Fallback: what a generator answers where it knows nothing of a history."""
+"""Fallback: what a generator answers where it knows nothing of a history. B requests."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
 from feature_store.parquet import read_parquet
 from feature_store.vocabulary import Vocabulary
+from recsys.inputs.raw import reading
+from recsys.serving.listed import Listed, stacked
+from recsys.serving.manifest import FallbackRecord
+from recsys.serving.origins import of_segments
 
 FALLBACK = "fallback.parquet"
-ITEM, SCORE = "item", "score"
+ITEM, SCORE, SEGMENT = "item", "score", "segment"
 
 
-@dataclass(frozen=True)
-class Fallback:
-    """One list for everybody: n places among a generator's items, best first, and their scores."""
+class Popular(NamedTuple):
+    """n places among a generator's items, best first, and their scores."""
 
     places: Tensor
     scores: Tensor
 
-    @classmethod
-    def read(cls, path: Path, item_ids: pa.Array) -> Self:
-        """The list in a file, as places among `item_ids`."""
-        table = read_parquet(path)
-        places = Vocabulary(item_ids).encode(table.column(ITEM)) - 1
-        scores = table.column(SCORE).to_numpy()
-        return cls(torch.from_numpy(places), torch.tensor(scores, dtype=torch.float32))
+    def top(self, k: int, allowed: Tensor | None) -> Popular:
+        """The first k of those that are `allowed` [N]."""
+        if allowed is None:
+            return Popular(self.places[:k], self.scores[:k])
+        kept = allowed[self.places].nonzero().squeeze(1)[:k]
+        return Popular(self.places[kept], self.scores[kept])
 
-    def top(self, requests: int, k: int, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(scores [B, k], places [B, k]) for a number of requests, of the items that are `allowed`
-        [n], by default all; k is cut to their number."""
-        scores, places = self.scores, self.places
-        if allowed is not None:
-            kept = allowed[places].nonzero().squeeze(1)[:k]
-            scores, places = scores[kept], places[kept]
-        scores, places = (column[:k].expand(requests, -1) for column in (scores, places))
-        return scores.clone(), places.clone()
+
+@dataclass(frozen=True)
+class Fallback:
+    """One list for `everybody`; and where users have segments, which a column of theirs says, `by`,
+    the beginning of a list for each of them.
+
+    The rest of a segment's list is everybody's, whose scores count `share` of what they say there.
+    """
+
+    everybody: Popular
+    by: str | None
+    segments: Vocabulary
+    of_segment: tuple[Popular, ...]
+    share: float
+
+    @classmethod
+    def read(cls, path: Path, item_ids: pa.Array, record: FallbackRecord) -> Self:
+        """The lists in a file, as places among `item_ids`."""
+        table = read_parquet(path)
+        places = torch.from_numpy(Vocabulary(item_ids).encode(table.column(ITEM)) - 1)
+        scores = torch.tensor(table.column(SCORE).to_numpy(), dtype=torch.float32)
+        if record.by is None:
+            return cls(Popular(places, scores), None, Vocabulary(pa.array([], pa.string())), (), 0)
+        column = table.column(SEGMENT).combine_chunks()
+        segments = Vocabulary(pc.unique(column).drop_null())
+        rows = torch.from_numpy(segments.encode(column).copy())
+        everybody, *own = (
+            Popular(places[rows == row], scores[rows == row]) for row in range(len(segments))
+        )
+        return cls(everybody, record.by, segments, tuple(own), record.share)
+
+    def segments_of(self, requests: pa.Table) -> np.ndarray:
+        """The segment of each request [B], from 1; 0 where it is unknown, or has no list.
+
+        Raises DataError for a column of another type.
+        """
+        if self.by is None or self.by not in requests.column_names:
+            return np.zeros(requests.num_rows, dtype=np.int64)
+        with reading(self.by):
+            return self.segments.encode(requests.column(self.by))
+
+    def top(self, segments: np.ndarray, k: int, allowed: Tensor | None = None) -> Listed:
+        """Lists for requests of `segments` [B], of the items that are `allowed` [n], by default of
+        all; k is cut to their number."""
+        distinct, rows = np.unique(segments, return_inverse=True)
+        lists = []
+        for segment in distinct.tolist():
+            places, scores = self._top(segment, k, allowed)
+            lists.append(Listed(scores, places, torch.full_like(places, of_segments(segment))))
+        whole = stacked([Listed(*(column[None] for column in of)) for of in lists])
+        return Listed(*(column[torch.from_numpy(rows)] for column in whole))
+
+    def _top(self, segment: int, k: int, allowed: Tensor | None) -> Popular:
+        if not segment:
+            return self.everybody.top(k, allowed)
+        beginning = self.of_segment[segment - 1]
+        own = beginning.top(k, allowed)
+        if len(own.places) == k:
+            return own
+        others = self.everybody.top(k + len(beginning.places), allowed)
+        rest = ~torch.isin(others.places, beginning.places)
+        places = torch.cat([own.places, others.places[rest]])[:k]
+        return Popular(places, torch.cat([own.scores, others.scores[rest] * self.share])[:k])

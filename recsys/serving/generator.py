@@ -56,7 +56,9 @@ class Generator(Finder):
         items = torch.from_numpy(np.load(file(ITEMS), mmap_mode="c" if on_disk else None))
         item_ids = Vocabulary.load(file(ITEM_IDS)).values
         _check_items(file(ITEMS), items, item_ids, record)
-        fallback = None if record.fallback is None else Fallback.read(file(FALLBACK), item_ids)
+        fallback = None
+        if record.fallback is not None:
+            fallback = Fallback.read(file(FALLBACK), item_ids, record.fallback)
         return cls(
             bundle=bundle,
             name=name,

@@ -8,8 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from recsys.serving.origins import OF_FALLBACK
-
 _NONE = (float("-inf"), -1, 0)
 
 
@@ -20,11 +18,6 @@ class Listed(NamedTuple):
     scores: Tensor
     places: Tensor
     origins: Tensor
-
-    @classmethod
-    def of_fallback(cls, scores: Tensor, places: Tensor) -> Listed:
-        """Lists that come from the fallback."""
-        return cls(scores, places, torch.full_like(places, OF_FALLBACK))
 
     def with_places(self, scores: Tensor, places: Tensor) -> Listed:
         """Other lists [B, j] of the same items, and what is known of those."""

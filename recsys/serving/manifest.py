@@ -105,6 +105,13 @@ class FallbackRecord(_Frozen):
     days: float | None = Field(
         description="Days before the last training event that are counted; null for all."
     )
+    by: str | None = Field(
+        None, description="Column of users whose values, the segments, have lists of their own."
+    )
+    least: int | None = Field(None, description="Events that a segment needs for that.")
+    share: float = Field(
+        0.0, description="What an event of anybody's counts in the list of a segment."
+    )
 
 
 class _Part(_Frozen):

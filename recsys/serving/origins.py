@@ -1,6 +1,7 @@
 """Where items of an answer come from, as numbers that batches of any size hold.
 
-A positive number is a set of generators, a bit each; 0 is no item; -1 is the fallback.
+A positive number is a set of generators, a bit each; 0 is no item; -1 is the fallback for
+everybody, and what is below that of a segment of users.
 """
 
 from __future__ import annotations
@@ -11,9 +12,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-OF_FALLBACK = -1
 _FALLBACK = "fallback"
-_AND = "+"  # no name of a part holds it
+_AND, _OF = "+", ":"  # no name of a part holds them
+
+
+def of_segments(segment: int) -> int:
+    """The origin of the fallback's list for a segment, from 1; 0 is everybody."""
+    return -1 - segment
 
 
 def found_by(items: Tensor, lists: Sequence[Tensor]) -> Tensor:
@@ -25,14 +30,19 @@ def found_by(items: Tensor, lists: Sequence[Tensor]) -> Tensor:
     return origins.masked_fill(items < 0, 0)
 
 
-def names_of(origins: Tensor, generators: Sequence[str]) -> pa.Array:
-    """The names [m] of `origins` [m]: of the generators, joined by +, or `fallback`."""
+def names_of(
+    origins: Tensor, generators: Sequence[str], segments: pa.Array | None = None
+) -> pa.Array:
+    """The names [m] of `origins` [m]: of the generators, joined by +, or `fallback`, with the name
+    of a segment behind a colon where `segments` are given."""
     distinct, places = origins.unique(return_inverse=True)
-    names = pa.array([_name(number, generators) for number in distinct.tolist()], pa.string())
-    return names.take(pa.array(places.numpy()))
+    names = [_name(number, generators, segments) for number in distinct.tolist()]
+    return pa.array(names, pa.string()).take(pa.array(places.numpy()))
 
 
-def _name(number: int, generators: Sequence[str]) -> str:
-    if number == OF_FALLBACK:
+def _name(number: int, generators: Sequence[str], segments: pa.Array | None) -> str:
+    if number >= 0:
+        return _AND.join(name for bit, name in enumerate(generators) if number >> bit & 1)
+    if number == -1 or segments is None:
         return _FALLBACK
-    return _AND.join(name for bit, name in enumerate(generators) if number >> bit & 1)
+    return f"{_FALLBACK}{_OF}{segments[-2 - number]}"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from feature_store.errors import DataError
 from feature_store.ids import as_ids, plain
-from recsys.inputs import History, Requests
+from recsys.inputs import History, Id, Input, Requests
 from recsys.lists.diversify import diversify
 from recsys.serving.answering import Answering
 from recsys.serving.bundle import Bundle
@@ -190,9 +190,15 @@ class Recommender(Answering):
         }
         if self.catalogue.has_titles:
             columns["title"] = self.catalogue.titles(places)
-        columns["origin"] = names_of(answers.origins[row, rank], self.finder.sources)
+        columns["origin"] = self.names_of(answers.origins[row, rank])
         columns["fallback"] = pa.array(answers.fallback[row].numpy())
         return pa.table(columns)
+
+    def names_of(self, origins: Tensor) -> pa.Array:
+        """The names [m] of `origins` [m], as `recommend_table` has them."""
+        fallback = self.finder.fallback
+        segments = None if fallback is None else fallback.segments.values
+        return names_of(origins, self.finder.sources, segments)
 
     def answer(self, requests: pa.Table, **options: Any) -> Answers:
         """What `recommend` answers, as arrays."""
@@ -245,10 +251,16 @@ class Recommender(Answering):
 
     def read_rows(self, rows: Sequence[Any]) -> Rows:
         """Requests that are rows of any values; see `recsys.serving.rows`."""
-        inputs = {asked.name: asked for asked in (self._seen, *self.finder.record.inputs)}
+        inputs: dict[str, Input] = {
+            asked.name: asked for asked in (self._seen, *self.finder.record.inputs)
+        }
         schema = self.bundle.schema
         user = pa.field(schema.user, schema[schema.user].arrow_type)
-        return read_rows(rows, list(inputs.values()), self._vocabularies, self.known, user)
+        vocabularies, fallback = self._vocabularies, self.finder.fallback
+        if fallback is not None and fallback.by is not None:
+            inputs.setdefault(fallback.by, Id(fallback.by))
+            vocabularies = {fallback.by: fallback.segments, **vocabularies}
+        return read_rows(rows, list(inputs.values()), vocabularies, self.known, user)
 
     def requests_of(self, users: Any, *, strict: bool = True) -> pa.Table:
         """The newest requests of known users, one or many; of unknown ones only the ids.
@@ -340,8 +352,8 @@ class Recommender(Answering):
             seen = self._places(asked) if wanted.exclude_seen else None
             return self.finder.find(asked, k, seen, wanted.allowed)
         assert self.finder.fallback is not None
-        popular = self.finder.fallback.top(int(unknown.sum()), k, wanted.allowed)
-        listed = Listed.of_fallback(*popular)
+        segments = self.finder.fallback.segments_of(asked.table)[unknown]
+        listed = self.finder.fallback.top(segments, k, wanted.allowed)
         if unknown.all():
             return listed
         known = self._asked(asked.table.filter(pa.array(~unknown)))

@@ -43,6 +43,10 @@ def config(tmp_path: Path, **sections: Any) -> Any:
             {"retriever": {"name": "two_tower", "user_features": ["brand"]}},
             ("retriever.user_features names brand", "age_band"),
         ),
+        (
+            SASREC | {"export": {"fallback": {"by": "brand"}}},
+            ("export.fallback.by: 'brand'", "country, age_band"),
+        ),
         (DCN, ("ranker.context_features names colour", "clicked")),
     ],
 )
@@ -56,7 +60,8 @@ def test_a_column_that_is_not_there(
 
 
 def test_columns_that_are_there(tmp_path: Path) -> None:
+    export = {"fallback": {"by": "country"}}
     asked = {"slice_columns": ["brand", "keywords", "country"], "category": "brand"}
     two_tower = {"name": "two_tower", "item_features": ["list_price"], "user_features": ["country"]}
-    fits = config(tmp_path, retriever=two_tower, evaluation=asked)
+    fits = config(tmp_path, retriever=two_tower, evaluation=asked, export=export)
     check_log(fits, fits.data.schema)
