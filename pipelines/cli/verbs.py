@@ -5,6 +5,7 @@ from __future__ import annotations
 from pipelines.cli import (
     asking,
     comparing,
+    evaluating,
     explaining,
     ingesting,
     looking,
@@ -19,7 +20,7 @@ VERBS = (
     ingesting.ingest,
     tuning.tune,
     working.train,
-    working.evaluate,
+    evaluating.evaluate,
     comparing.compare,
     working.export,
     asking.recommend,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -44,34 +42,6 @@ def train(
     loaded = load(config, overrides)
     job(loaded, resume=resume, fresh=fresh)
     typer.echo(f"trained: {loaded.folder}")
-
-
-def evaluate(
-    config: Config,
-    overrides: Overrides = None,
-    recommendations: Annotated[
-        Path | None,
-        typer.Option(help="Parquet or CSV of lists made elsewhere: user, item, and rank or score."),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="What to call those lists; by default the file's name.")
-    ] = None,
-) -> None:
-    """Full-catalogue test figures of a trained run beside its baselines.
-
-    With --recommendations no model is needed: lists that any other system made for the users of
-    the log are measured under the config's protocol, and stand beside the run's own figures.
-
-    Example: recsys evaluate CONFIG --recommendations theirs.parquet
-    """
-    from pipelines.evaluate import evaluate as job
-    from pipelines.evaluate import evaluate_lists
-
-    loaded = load(config, overrides)
-    if recommendations is None:
-        job(loaded)
-    else:
-        evaluate_lists(loaded, recommendations, name)
 
 
 def export(config: Config, overrides: Overrides = None, force: Force = False) -> None:

@@ -22,7 +22,7 @@ class Support:
     Attributes:
         agreeing: where the log shows the target's item, and it tells something.
         unsupported: whose item the log had no chance to show there, estimated: weights are 1 on
-            average where it had one, and 0 where it had none.
+            average where it had one, and 0 where it had none; with its standard `error`.
         surely_not: of these, where it is certain: something else was shown, and that was sure.
         unseen: whose item the log never shows to anybody, anywhere.
         effective: by place [k], how many lists of the target itself would tell as much,
@@ -34,6 +34,7 @@ class Support:
 
     agreeing: float
     unsupported: float
+    error: float
     surely_not: float
     unseen: float
     effective: np.ndarray
@@ -49,10 +50,12 @@ class Support:
         places = max(int(asked.sum()), 1)
         squares = (weights**2).sum(axis=0)
         sums = weights.sum(axis=0)
+        of_lists = np.where(asked, weights, 0.0).sum(axis=1)
         other = asked & (lists.shown != target) & (lists.propensities == 1)
         return cls(
             agreeing=float((weights[asked] > 0).sum() / places),
-            unsupported=float(max(0.0, 1 - weights[asked].sum() / places)),
+            unsupported=float(max(0.0, 1 - of_lists.sum() / places)),
+            error=float(of_lists.std() * len(of_lists) ** 0.5 / places),
             surely_not=float(other.sum() / places),
             unseen=float((asked & ~np.isin(target, lists.shown)).sum() / places),
             effective=np.divide(sums**2, squares, out=np.zeros(len(sums)), where=squares > 0),
@@ -75,7 +78,7 @@ class Support:
                 f"{effective:.1f} of {lists:,} lists, and no interval can be trusted: explore "
                 "more, log longer, clip weights, or value a policy closer to the logged one"
             )
-        if self.unsupported > _MUCH:
+        if max(self.unsupported - 2 * self.error, self.surely_not) > _MUCH:
             told.append(
                 f"about {self.unsupported:.0%} of the target's items had no chance to be shown "
                 f"where it has them ({self.surely_not:.0%} for sure): IPS counts them as worth "

@@ -54,14 +54,13 @@ class _Histories:
 
     def __init__(self, recommender: Recommender, lists: LoggedLists) -> None:
         self._lists = lists
-        users = recommender.bundle.users
         kind = recommender.bundle.schema[recommender.bundle.schema.user].arrow_type
         try:
             ids = as_ids(lists.users, kind)
             items = as_ids(lists.items, recommender.finder.item_ids.type)
         except ValueError as error:
             raise DataError(f"the log is of other ids than the bundle's: {error}") from None
-        self._known = users.of(ids)
+        self._known = recommender.known.of(ids)
         key = recommender.bundle.schema.user
         self._known = self._known.set_column(self._known.column_names.index(key), key, ids)
         self._items = items
