@@ -58,7 +58,9 @@ def convert(
 
 def load(
     folder: Folder,
-    into: Annotated[str, typer.Option(help="postgresql://USER@HOST:PORT/DATABASE.")],
+    into: Annotated[
+        str, typer.Option(help="postgresql://USER@HOST:PORT/DATABASE, or lancedb:PATH.")
+    ],
     table: Annotated[str, typer.Option(help="The table; one of ours is replaced.")] = "items",
     hnsw: Annotated[
         bool, typer.Option("--hnsw", help="Build an index, which is faster and misses some items.")
@@ -71,11 +73,13 @@ def load(
 ) -> None:
     """Put the items of a bundle, their vectors and the catalogue's columns, into another engine.
 
-    The table is filled aside, asked the golden requests and then renamed, all in one transaction:
-    who reads the old one reads on, and where anything fails it stays. Its id column is `id`, the
-    vectors are in `vector`, and scores are inner products: ORDER BY vector <#> ... LIMIT k.
+    The table is filled aside, asked the golden requests, and then takes the old one's place at
+    once: who reads that reads on, and where anything fails it stays. Its id column is `id`, the
+    vectors are in `vector`, and scores are inner products.
 
-    Leave the password out of the address: PGPASSWORD or ~/.pgpass hold it.
+    postgresql: needs pgvector; ORDER BY vector <#> ... LIMIT k. Leave the password out of the
+    address: PGPASSWORD or ~/.pgpass hold it.
+    lancedb: PATH is the folder of the database.
 
     Example: recsys bundle load RUN --into postgresql://recsys@localhost/shop --table items --hnsw
     """

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from feature_store.errors import ConfigError
-from recsys.formats.postgres import Loaded, load_postgres
+from recsys.formats.lance import load_lancedb
+from recsys.formats.postgres import load_postgres
 from recsys.formats.source import source_of
+from recsys.formats.store import Loaded
 from recsys.serving.bundle import Bundle
 
-POSTGRES = ("postgresql:", "postgres:")
+POSTGRES, LANCEDB = ("postgresql:", "postgres:"), "lancedb:"
 
 
 def load(
@@ -19,13 +21,20 @@ def load(
     hnsw: bool = False,
     least_recall: float = 0.95,
 ) -> Loaded:
-    """Put the items of a generator into PostgreSQL (`into` is its URL).
+    """Put the items of a generator into PostgreSQL or LanceDB: `into` is the URL of the one, or
+    `lancedb:` and the folder of the other.
 
     Raises:
         ConfigError: `into` is no address that is known, or a package is missing.
         DataError: the part has no item vectors, the engine refuses, or answers otherwise.
     """
-    if not into.startswith(POSTGRES):
-        raise ConfigError("--into is an address such as postgresql://USER@HOST:PORT/DATABASE")
-    source = source_of(bundle, part)
-    return load_postgres(source, into, table, hnsw=hnsw, least_recall=least_recall)
+    if into.startswith(POSTGRES):
+        return load_postgres(
+            source_of(bundle, part), into, table, hnsw=hnsw, least_recall=least_recall
+        )
+    path = into.removeprefix(LANCEDB)
+    if path == into or not path:
+        raise ConfigError(
+            "--into is postgresql://USER@HOST:PORT/DATABASE or lancedb:PATH, a folder"
+        )
+    return load_lancedb(source_of(bundle, part), path, table, hnsw=hnsw, least_recall=least_recall)

@@ -6,7 +6,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, LiteralString, NamedTuple
+from typing import Any, LiteralString
 from urllib.parse import quote
 
 import numpy as np
@@ -17,7 +17,7 @@ from feature_store.progress import bar, stage
 from recsys.formats.extras import needed
 from recsys.formats.items import ID, VECTOR, items_table, told_of
 from recsys.formats.source import GeneratorSource, Source
-from recsys.formats.store import ItemStore, check_store, recall, storable
+from recsys.formats.store import ItemStore, Loaded, check_store, measured, storable
 
 WHAT = "a table of PostgreSQL"
 _MARK = "recsys"  # in the comment of tables that are ours to replace
@@ -31,13 +31,6 @@ _TYPES = {
     pa.string(): "text",
     pa.bool_(): "boolean",
 }
-
-
-class Loaded(NamedTuple):
-    """What was loaded: rows, and the index's recall of the exact lists, where there is an index."""
-
-    rows: int
-    recall: float | None
 
 
 class PostgresItems(ItemStore):
@@ -146,7 +139,10 @@ class _Loading:
         exact = PostgresItems(self.connection, self.aside, self.types[ID])
         with stage("ask the golden requests"):
             check_store(self.source, exact, f"the table {self.table!r}")
-            share = self._recall(exact, least_recall) if hnsw else None
+            share = None
+            if hnsw:
+                indexed = PostgresItems(self.connection, self.aside, self.types[ID], indexed=True)
+                share = measured(self.source, indexed, exact, least_recall)
         self._take_the_place_of(old, hnsw)
         return Loaded(self.items.num_rows, share)
 
@@ -205,16 +201,6 @@ class _Loading:
                     copy.write_row(row)
                 done += batch.num_rows
                 told_rows(done, 0)
-
-    def _recall(self, exact: ItemStore, least: float) -> float:
-        indexed = PostgresItems(self.connection, self.aside, self.types[ID], indexed=True)
-        share = recall(self.source, indexed, exact)
-        if share < least:
-            raise DataError(
-                f"the index finds {share:.3f} of the exact lists, less than --least-recall "
-                f"{least}: load the items without --hnsw, or ask for less"
-            )
-        return share
 
     def _take_the_place_of(self, old: int | None, hnsw: bool) -> None:
         from psycopg import sql

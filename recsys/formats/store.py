@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,13 @@ from recsys.inputs import Requests
 from recsys.lists.merging import MERGES
 from recsys.serving.finder import Listed
 from recsys.serving.generator import Generator
+
+
+class Loaded(NamedTuple):
+    """What was loaded: rows, and the index's recall of the exact lists, where there is an index."""
+
+    rows: int
+    recall: float | None
 
 
 class ItemStore(ABC):
@@ -85,14 +92,25 @@ def check_store(source: GeneratorSource, store: ItemStore, what: str) -> None:
     source.check_generator(StoredGenerator(**parts, store=store), what)
 
 
-def recall(source: GeneratorSource, approximate: ItemStore, exact: ItemStore) -> float:
-    """Share of what exact search finds for the golden requests that the other finds, too."""
+def measured(
+    source: GeneratorSource, indexed: ItemStore, exact: ItemStore, least_recall: float
+) -> float:
+    """Share of what exact search finds for the golden requests that an index finds, too.
+
+    Raises DataError where it is less than `least_recall`.
+    """
     queries = source.generator.queries(source.asked)
     golden = source.generator.golden().column(EXPECTED_ITEMS).to_pylist()
     k, shares = max(len(ids) for ids in golden), []
     for vectors, weights in zip(queries.vectors, queries.weights, strict=True):
         for vector in vectors[weights > 0].numpy():
             wanted, _ = exact.nearest(vector[None], k, [])
-            known, _ = approximate.nearest(vector[None], k, [])
+            known, _ = indexed.nearest(vector[None], k, [])
             shares.append(len({*wanted} & {*known}) / len(wanted))
-    return float(np.mean(shares))
+    share = float(np.mean(shares))
+    if share < least_recall:
+        raise DataError(
+            f"the index finds {share:.3f} of the exact lists, less than --least-recall "
+            f"{least_recall}: load the items without --hnsw, or ask for less"
+        )
+    return share

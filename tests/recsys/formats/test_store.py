@@ -39,7 +39,9 @@ def test_lists_of_interests_are_merged_as_those_of_all_items(name: Any) -> None:
     weights = torch.tensor([[3.0, 2, 4]]).expand(20, 3).clone()
     if name != "rounds":  # whose weights are the same for all
         weights[::2, 1] = 0
-    seen = torch.tensor([[1, 5, 29, -1], [-1, -1, -1, -1]]).repeat(10, 1)
+    seen = torch.full((20, 30), -1)
+    seen[::2, :3] = torch.tensor([1, 5, 29])
+    seen[7] = torch.arange(30)  # nothing is left for this one
     record = SimpleNamespace(merge=name, inputs=(), space="")
     ids = pa.array([f"i{place}" for place in range(30)])
     stored = StoredGenerator(
