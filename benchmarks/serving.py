@@ -130,6 +130,16 @@ class Server:
         self.stop()
         raise SystemExit("the server does not answer")
 
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    def kill(self) -> None:
+        """End it at once, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+
     def stop(self) -> int:
         """Its status."""
         self._process.send_signal(signal.SIGTERM)
