@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from feature_store.durable import replace_link
 from feature_store.progress import stage
-from pipelines.export_notes import tell_alias_stays, tell_quantisation
+from pipelines.export_notes import tell_alias_stays, tell_promise, tell_quantisation
 from pipelines.tracked_page import tracked
 from recsys.config import RunConfig
 from recsys.export.bundle import publish_bundle
@@ -48,8 +48,9 @@ def export_in(work: Work, tracker: Tracker, *, force: bool = False) -> None:
         own_ids, keep = config.cascade is not None, config.export.keep
         bundle = publish_bundle(releases, parts, catalogue, own_ids=own_ids, keep=keep)
         replace_link(run.bundle, f"{run.files.bundles.name}/{CURRENT}")
-    for record in bundle.manifest.parts.values():
+    for name, record in bundle.manifest.parts.items():
         tell_quantisation(record.quantisation)
+        tell_promise(name, record)
     BUNDLE.mark_done(config)
     moves = force or earns_alias(run.results)
     if not moves:

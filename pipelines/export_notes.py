@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 
+from pipelines.index_table import index_table
 from pipelines.progress import console
 from recsys.config import RunConfig
-from recsys.serving.manifest import Quantisation
+from recsys.serving.manifest import GeneratorRecord, PartRecord, Quantisation
 
 
 def tell_quantisation(quantisation: Quantisation | None) -> None:
@@ -23,6 +24,12 @@ def tell_quantisation(quantisation: Quantisation | None) -> None:
     console.print(
         f"{quantisation.metric} {quantisation.quantised:.4f}, in float32 {quantisation.fp32:.4f}"
     )
+
+
+def tell_promise(name: str, record: PartRecord) -> None:
+    """Say how the index of a part was chosen, where a recall was promised."""
+    if isinstance(record, GeneratorRecord) and record.index.promise is not None:
+        console.print(index_table(name, record.index.promise))
 
 
 def tell_alias_stays(config: RunConfig) -> None:

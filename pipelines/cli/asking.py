@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.answers import Format, print_answers, write_answers
-from pipelines.cli.arguments import Out, Signed, bundle_in, finite
+from pipelines.cli.arguments import MeasureIndex, Out, Signed, bundle_in, finite
 from pipelines.cli.bundles import warn_of_other_weights
 from pipelines.cli.filtering import Allow, Forbid, Where, ids_in
 from pipelines.cli.row_by_row import answered, told
@@ -46,6 +46,7 @@ def recommend(
     allow: Allow = None,
     forbid: Forbid = None,
     form: Format = None,
+    measure_index: MeasureIndex = True,
     require_signature: Signed = None,
     out: Out = None,
 ) -> None:
@@ -58,7 +59,9 @@ def recommend(
 
     if bool(user) == (requests is not None):
         raise DataError("give either users or requests: --user or --requests")
-    recommender = Recommender.open(bundle_in(folder), signed_by=require_signature)
+    recommender = Recommender.open(
+        bundle_in(folder), signed_by=require_signature, measure_index=measure_index
+    )
     warn_of_other_weights(folder, recommender.finder.record.about)
     options = {
         "k": k,

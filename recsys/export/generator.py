@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from feature_store.columns import HISTORY
 from feature_store.durable import write_parquet
-from feature_store.errors import ConfigError, DataError
+from feature_store.errors import DataError
 from feature_store.vocabulary import Vocabulary
 from recsys.data.examples import Examples
 from recsys.embeddings.options import QuantisationConfig
+from recsys.export.asked import asked_vectors
 from recsys.export.golden import GOLDEN_K, golden_requests, with_answers, write_fallback
 from recsys.export.programs import export_program, least_bytes, on_plain_tables, quantise_tables
 from recsys.export.requests import features_of
@@ -25,11 +26,12 @@ from recsys.lists.pairs import Pairs
 from recsys.retrievers.base import VectorRetriever
 from recsys.serving.bundle import Bundle
 from recsys.serving.finder import ITEM_IDS
-from recsys.serving.generator import ITEMS, OLD_SPACE, PROGRAM
+from recsys.serving.generator import ITEMS, OLD_SPACE, PROGRAM, QUERIES
 from recsys.serving.golden import GOLDEN
 from recsys.serving.index.base import Queries
 from recsys.serving.index.kinds import build_index, recall_against_exact
 from recsys.serving.index.options import ApproximateConfig, IndexConfig, PromiseConfig
+from recsys.serving.index.promise import KEPT, keep_promise
 from recsys.serving.manifest import About, GeneratorRecord, IndexRecord, LineageRecord
 from recsys.serving.options import FallbackConfig
 from recsys.serving.recommender import Recommender
@@ -149,7 +151,7 @@ class GeneratorExport:
 
     def _write_index(self, folder: Path, items: Tensor, queries: Queries) -> IndexRecord:
         if isinstance(self.index, PromiseConfig):
-            raise ConfigError("export.index: promises come with the next commit: choose a kind")
+            return self._keep_promise(folder, items, queries, self.index)
         index = build_index(items, queries.space, self.index)
         index.save(folder)
         recall = recall_against_exact(index, queries)
@@ -160,3 +162,16 @@ class GeneratorExport:
                 f"{self.index.way_out}, or kind = 'exact'"
             )
         return IndexRecord(config=self.index, recall_at_100=recall)
+
+    def _keep_promise(
+        self, folder: Path, items: Tensor, queries: Queries, promise: PromiseConfig
+    ) -> IndexRecord:
+        asked = asked_vectors(self.retriever, self.examples, promise.queries)
+        if not len(asked):  # nobody is judged
+            asked = items[: promise.queries]
+        nested = self.about.config.get("matryoshka", ())
+        index, record = keep_promise(items, queries.space, promise, asked, nested)
+        index.save(folder)
+        np.save(folder / QUERIES, asked[:KEPT].numpy())
+        recall = recall_against_exact(index, queries)
+        return IndexRecord(config=record.chosen.config, recall_at_100=recall, promise=record)

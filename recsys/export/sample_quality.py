@@ -27,7 +27,7 @@ def sample_recall(retriever: VectorRetriever, examples: Examples, count: int) ->
     """Mean recall@100 over the first `count` requests that have a history and unseen targets."""
     names = [HISTORY, TARGET, *(column.name for column in retriever.inputs)]
     recall, asked = 0.0, 0
-    for batch in _batches(examples, names, count):
+    for batch in sample_batches(examples, names, count):
         seen, targets = batch.padded(HISTORY), batch.padded(TARGET)
         lists = retriever.retrieve(batch, SAMPLE_K, Pairs.of_padded(seen)).ids
         targets = targets.masked_fill(contains(seen, targets), 0)
@@ -41,7 +41,7 @@ def sample_recall(retriever: VectorRetriever, examples: Examples, count: int) ->
 def sample_auc(ranker: Ranker, examples: Examples, count: int) -> float:
     """AUC of the first `count` labelled rows, the mean over all tasks with labels there."""
     names = [*ranker.judged_by, *(column.name for column in ranker.inputs)]
-    batches = list(_batches(examples, names, count))
+    batches = list(sample_batches(examples, names, count))
     labels = torch.cat([ranker.labels(batch) for batch in batches])
     scores = torch.cat([ranker.predict(batch) for batch in batches])
     areas = []
@@ -52,7 +52,8 @@ def sample_auc(ranker: Ranker, examples: Examples, count: int) -> float:
     return float(np.nanmean(areas))
 
 
-def _batches(examples: Examples, names: list[str], count: int) -> Iterator[Batch]:
+def sample_batches(examples: Examples, names: list[str], count: int) -> Iterator[Batch]:
+    """The first `count` requests of the validation, or where there is none of the test."""
     role = VALIDATION if VALIDATION in examples.summary.rows else TEST
     file: Path = examples.folder / f"{role}.parquet"
     table = read_parquet(file, list(dict.fromkeys(names)))

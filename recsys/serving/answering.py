@@ -31,6 +31,9 @@ class Answering(ABC):
     def verify(self) -> None:
         """Replay the golden requests. Raises DataError where an answer differs."""
 
+    def check_index(self) -> None:  # noqa: B027 (many have none)
+        """Measure again what an index promises. Raises DataError where it is not kept."""
+
     @classmethod
     def open(
         cls,
@@ -39,16 +42,20 @@ class Answering(ABC):
         part: str | None = None,
         users: KnownUsers | None = None,
         verify: bool = True,
+        measure_index: bool = True,
         signed_by: Path | None = None,
     ) -> Self:
         """Open a bundle; replays its golden requests unless `verify` is off. `signed_by` is a
-        public key that it must be signed by.
+        public key that it must be signed by. What an index promises is measured again on another
+        kind of machine than it was made on, unless `measure_index` is off.
 
-        Raises DataError when files were altered, an answer differs, there is no such part, or the
-        store of users lacks what the bundle's own file has.
+        Raises DataError when files were altered, an answer differs, an index does not keep its
+        promise, there is no such part, or the store of users lacks what the bundle's own file has.
         """
         with opening(Path(folder)):
             opened = cls(Bundle.open(folder, signed_by=signed_by), part, users)
             if verify:
                 opened.verify()
+            if measure_index:
+                opened.check_index()
         return opened

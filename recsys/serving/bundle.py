@@ -13,6 +13,7 @@ parts/NAME/            what answers, one or more
     items.npy          vectors [n, D] of the candidates, and item_ids.arrow their raw ids; where
                        the program scores all D item rows itself, the rows [n] of the candidates
     index.faiss        where FAISS searches
+    queries.npy        where a recall was promised, vectors [200, D] that it is measured with
     fallback.parquet   items and scores that answer where a history is needed, and nothing is known
     old_space.npy      of one made compatible with an older bundle: vectors of its items there
   of a ranker:

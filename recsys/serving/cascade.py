@@ -164,6 +164,11 @@ class Cascade(Finder):
         """The stages of its generators."""
         return tuple(self.generators)
 
+    def check_index(self) -> None:
+        """Of every generator."""
+        for part in self.generators.values():
+            part.generator.check_index()
+
     def stages(
         self,
         asked: Requests,

@@ -45,6 +45,9 @@ class Finder(ABC):
         """The best items; `exclude` [B, L] holds places, padded with -1, and `allowed` [n] says
         which places anybody may get."""
 
+    def check_index(self) -> None:  # noqa: B027 (many have none)
+        """Measure again what an index promises. Raises DataError where it is not kept."""
+
     def golden(self) -> pa.Table:
         """Requests and the training stack's answers to them."""
         return read_parquet(self.bundle.part_file(self.name, GOLDEN))

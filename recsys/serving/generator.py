@@ -21,10 +21,13 @@ from recsys.serving.fallback import FALLBACK, Fallback
 from recsys.serving.finder import ITEM_IDS, Finder
 from recsys.serving.index.base import Index, Queries
 from recsys.serving.index.kinds import INDICES, load_index
+from recsys.serving.index.machine import machine
+from recsys.serving.index.promise import check_promise
 from recsys.serving.listed import Listed
 from recsys.serving.manifest import GeneratorRecord
 
 PROGRAM, ITEMS, OLD_SPACE = "user.pt2", "items.npy", "old_space.npy"
+QUERIES = "queries.npy"
 REEMBEDDED = "reembedded"
 """The part of a bundle that is compatible with an older one, over items that were all
 re-embedded."""
@@ -109,6 +112,16 @@ class Generator(Finder):
         """What exact search finds for raw requests."""
         vectors, weights, _ = self._queries_of(asked)
         return _own(*search(vectors, weights, self.items, k, exclude, MERGES[self.record.merge]))
+
+    def check_index(self) -> None:
+        """Measure again what its index promises, unless this is a machine like that it was made on.
+
+        Raises DataError where it is not kept.
+        """
+        promise = self.record.index.promise
+        if promise is not None and promise.machine != machine():
+            queries = torch.from_numpy(np.load(self.bundle.part_file(self.name, QUERIES)))
+            check_promise(self.index, promise, queries, str(self.bundle.folder))
 
     def _queries_of(self, asked: Requests) -> Queries:
         reads = self.record.inputs

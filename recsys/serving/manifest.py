@@ -22,6 +22,7 @@ from recsys.inputs import Input, from_json, to_json
 from recsys.lists.merging import MergeName
 from recsys.serving.files import plain_file
 from recsys.serving.index.options import IndexConfig
+from recsys.serving.index.record import PromiseRecord
 from recsys.serving.signature import check_signature
 
 FORMAT: Literal[4] = 4
@@ -96,6 +97,9 @@ class IndexRecord(_Frozen):
 
     config: IndexConfig = Field(description="The kind of the index and its options.")
     recall_at_100: float = Field(description="Share of the exact 100 best that it finds.")
+    promise: PromiseRecord | None = Field(
+        None, description="How it was chosen and measured, where a recall was promised."
+    )
 
 
 class FallbackRecord(_Frozen):

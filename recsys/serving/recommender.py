@@ -117,6 +117,10 @@ class Recommender(Answering):
         self.finder.check_golden(known, asked, self._places(asked))
         self.finder.check_fallback(golden.filter(unknown))
 
+    def check_index(self) -> None:
+        """Measure again what an index promises. Raises DataError where it is not kept."""
+        self.finder.check_index()
+
     def recommend(
         self,
         users: Any = None,
