@@ -70,12 +70,14 @@ bench: $(STAMP)
 results: $(STAMP)
 	$(BIN)/python -m benchmarks.results $(if $(DATA),--data $(DATA))
 
-peers: .venv-peers/.installed .venv-ranx/.installed .venv-fuxictr/.installed
+peers: .venv-peers/.installed .venv-ranx/.installed .venv-fuxictr/.installed .venv-autofaiss/.installed
 .venv-peers/.installed: benchmarks/peers/requirements-rectools.txt
 .venv-ranx/.installed: benchmarks/peers/requirements-ranx.txt
 .venv-fuxictr/.installed: benchmarks/peers/requirements-fuxictr.txt
+.venv-autofaiss/.installed: benchmarks/peers/requirements-autofaiss.txt
 .venv-mutants/.installed: tests/mutations/requirements.txt
-.venv-peers/.installed .venv-ranx/.installed .venv-fuxictr/.installed .venv-mutants/.installed:
+.venv-peers/.installed .venv-ranx/.installed .venv-fuxictr/.installed .venv-autofaiss/.installed \
+.venv-mutants/.installed:
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --requirement $<
 	@touch $@
@@ -87,5 +89,5 @@ gpu-wheels: $(STAMP)
 	$(BIN)/python -m benchmarks.gpu.wheels $@
 
 clean:
-	rm -rf .venv .venv-peers .venv-ranx .venv-fuxictr .venv-mutants gpu-wheels build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-peers .venv-ranx .venv-fuxictr .venv-autofaiss .venv-mutants gpu-wheels build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -63,8 +63,8 @@ def keep_promise(
     queries: Tensor,
     nested: Sequence[int] = (),
 ) -> tuple[Index, PromiseRecord]:
-    """The cheapest index over `vectors` [N, D] that keeps the promise with `queries` [Q, D], and how
-    it came to be.
+    """The cheapest index over `vectors` [N, D] that keeps the promise with `queries` [Q, D], and
+    how it came to be.
 
     Raises DataError, which names the nearest that can be kept, where this one cannot.
     """
