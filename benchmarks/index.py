@@ -7,7 +7,7 @@ least effort of its grid (`recsys.serving.index.promise.families`) that finds `r
 asked.
 
 autofaiss, in an environment of its own (`make peers`), gets the memory that the fastest of ours
-takes, and that of the lean one. It is measured with the effort that it chooses itself, and with
+takes, and half as much again. It is measured with the effort that it chooses itself, and with
 the least that finds as much as ours is asked for (by doubling), which is the figure that counts
 here.
 
@@ -46,7 +46,6 @@ PEER_PYTHON = ROOT / ".venv-autofaiss" / "bin" / "python"
 K, SPACE, LEAN = 10, "s", 80
 PEERS = (
     ("autofaiss", "fastest", 1),
-    ("autofaiss_lean", "lean", 1),
     ("autofaiss_roomy", "fastest", 1.5),
 )
 ANY: TypeAdapter[IndexConfig] = TypeAdapter(IndexConfig)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from feature_store.durable import replace_link
 from feature_store.progress import stage
-from pipelines.export_notes import tell_alias_stays, tell_promise, tell_quantisation
+from pipelines.export_notes import promises, tell_alias_stays, tell_promise, tell_quantisation
 from pipelines.tracked_page import tracked
 from recsys.config import RunConfig
 from recsys.export.bundle import publish_bundle
+from recsys.report.report import write_report
 from recsys.runs.exports import exports_of
 from recsys.runs.finished import Run
 from recsys.runs.log import open_log
@@ -52,6 +53,8 @@ def export_in(work: Work, tracker: Tracker, *, force: bool = False) -> None:
         tell_quantisation(record.quantisation)
         tell_promise(name, record)
     BUNDLE.mark_done(config)
+    if promises(bundle.manifest):  # what evaluation could not know yet
+        write_report(run.folder)
     moves = force or earns_alias(run.results)
     if not moves:
         tell_alias_stays(config)

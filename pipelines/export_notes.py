@@ -7,7 +7,7 @@ import shlex
 from pipelines.index_table import index_table
 from pipelines.progress import console
 from recsys.config import RunConfig
-from recsys.serving.manifest import GeneratorRecord, PartRecord, Quantisation
+from recsys.serving.manifest import GeneratorRecord, Manifest, PartRecord, Quantisation
 
 
 def tell_quantisation(quantisation: Quantisation | None) -> None:
@@ -24,6 +24,12 @@ def tell_quantisation(quantisation: Quantisation | None) -> None:
     console.print(
         f"{quantisation.metric} {quantisation.quantised:.4f}, in float32 {quantisation.fp32:.4f}"
     )
+
+
+def promises(manifest: Manifest) -> bool:
+    """Whether a recall was promised of any part."""
+    parts = manifest.parts.values()
+    return any(isinstance(part, GeneratorRecord) and part.index.promise for part in parts)
 
 
 def tell_promise(name: str, record: PartRecord) -> None:

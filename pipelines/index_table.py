@@ -38,11 +38,5 @@ def most_tried(candidates: tuple[MeasuredIndex, ...]) -> list[MeasuredIndex]:
     return [
         each
         for each, after in zip(candidates, following, strict=True)
-        if after is None or _family(after) != _family(each)
+        if after is None or after.config.label != each.config.label
     ]
-
-
-def _family(figures: MeasuredIndex) -> tuple[object, ...]:
-    config = figures.config
-    names = ("kind", "codes", "refine", "prefix", "neighbours")
-    return tuple(getattr(config, name, None) for name in names)

@@ -35,14 +35,6 @@ Force = Annotated[
     ),
 ]
 
-MeasureIndex = Annotated[
-    bool,
-    typer.Option(
-        "--measure-index/--no-measure-index",
-        help="Measure again what an index promises, where this is another kind of machine than it "
-        "was made on.",
-    ),
-]
 Signed = Annotated[
     Path | None,
     typer.Option(help="A public Ed25519 key (PEM): refuse what its holder did not sign."),

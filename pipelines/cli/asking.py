@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.answers import Format, print_answers, write_answers
-from pipelines.cli.arguments import MeasureIndex, Out, Signed, bundle_in, finite
+from pipelines.cli.arguments import Out, Signed, bundle_in, finite
 from pipelines.cli.bundles import warn_of_other_weights
 from pipelines.cli.filtering import Allow, Forbid, Where, ids_in
+from pipelines.cli.measuring import MeasureIndex
 from pipelines.cli.row_by_row import answered, told
 
 

@@ -26,6 +26,7 @@ from feature_store.durable import written
 from feature_store.file_names import file_name
 from recsys import figure as figures
 from recsys.evaluation.funnel import FUNNEL, RECALL, losses
+from recsys.serving.index.record import MeasuredIndex, PromiseRecord
 
 Series = Mapping[str, Mapping[str, Any]]
 """What is compared, in its order: name -> what metrics.json holds of a retriever."""
@@ -401,6 +402,35 @@ def _curve(
 ) -> None:
     measured = [h for h in history if h.get(name) is not None]
     axes.plot([h["epoch"] for h in measured], [h[name] for h in measured], **line)
+
+
+# Charts over kinds of indices
+
+
+def index_speeds(part: str, record: PromiseRecord) -> Chart:
+    """Queries a second over recall, a line a kind of index with rising effort; the ring is what was
+    chosen, as all items gave it."""
+    lines: dict[str, list[MeasuredIndex]] = {}
+    for each in record.candidates:
+        lines.setdefault(each.config.label, []).append(each)
+    name = f"recall@{record.promise.k}"
+    with _styled():
+        figure, axes = _axes(f"Queries a second over {name}", name, "")
+        for index, points in enumerate(lines.values()):
+            recalls, speeds = zip(*((p.recall, p.queries_per_second) for p in points), strict=True)
+            axes.plot(recalls, speeds, **_line(index))
+        axes.axvline(record.promise.recall, color=_LIGHT["muted"], linewidth=0.8, linestyle=":")
+        index = list(lines).index(record.chosen.config.label)
+        ring = {"marker": "o", "markersize": 10, "fillstyle": "none", "linestyle": "none"}
+        axes.plot(record.chosen.recall, record.chosen.queries_per_second, **_line(index) | ring)
+        axes.set_yscale("log")
+        _legend(figure, list(lines))
+    caption = (
+        f"Queries a second in batches (log scale) over {name} of every kind of index of "
+        f"{shorten(part, 60)}, with rising effort, on {record.candidates[0].items:,} items; the "
+        f"dotted line is what was promised, the ring what was chosen, of {record.chosen.items:,}."
+    )
+    return Chart(f"index_of_{part}", caption, figure)
 
 
 # What they share

@@ -23,6 +23,7 @@ from recsys.report.charts import Chart, Estimate, Series, estimate
 from recsys.report.comparison import Comparison
 from recsys.report.example_users import ExampleUser, example_users
 from recsys.report.explained import explained
+from recsys.report.index_choice import index_choices
 from recsys.runs.finished import Run, measured
 from recsys.runs.verdict import VERDICT, sentence
 
@@ -159,7 +160,8 @@ def write_report(folder: Path) -> Path:
     """Write `<folder>/report.html` and its charts as `<folder>/plots/*.png`; returns the page.
 
     Reads what evaluation left: metrics.json, per_user and, where they are there, training.json,
-    the examples and the catalogue. Raises DataError for a folder that was not evaluated.
+    the examples, the catalogue, and the manifest of a bundle that promises a recall. Raises
+    DataError for a folder that was not evaluated.
     """
     run = Run(folder)
     kind, series = measured(run.results)
@@ -171,6 +173,10 @@ def write_report(folder: Path) -> Path:
         metric=_validation_metric(run),
         examples=example_users({model: (run, model)}) if kind == "retrievers" else [],
     )
+    indices = index_choices(run)
+    page["charts"]["index"] = [choice.chart for choice in indices]
+    for chart in page["charts"]["index"]:
+        chart.sign(page["protocol"])
     _save_charts(page["charts"], run.files.plots)
     outcome = run.results.get(VERDICT)
     own: dict[str, Any] = {
@@ -180,6 +186,7 @@ def write_report(folder: Path) -> Path:
         "ceiling": sentences(run.results),
         "model": model,
         "explained": explained(run),
+        "index_choices": indices,
     }
     if outcome:
         own["differences"] = {outcome["metric"]: _against(outcome)}

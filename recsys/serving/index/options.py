@@ -21,6 +21,11 @@ class ExactConfig(Options):
     def __str__(self) -> str:
         return "exact"
 
+    @property
+    def label(self) -> str:
+        """What it is, whatever the effort of a search."""
+        return "exact"
+
 
 class ApproximateConfig(Options):
     """What all indices share that may miss an item; `way_out` says what misses fewer."""
@@ -49,6 +54,11 @@ class IVFConfig(ApproximateConfig):
     def __str__(self) -> str:
         return f"ivf of {self.codes}, {self.probes} probes"
 
+    @property
+    def label(self) -> str:
+        """What it is, whatever the effort of a search."""
+        return f"ivf of {self.codes}"
+
 
 class PQConfig(ApproximateConfig):
     """A shortlist by a few bits of each item, from the lists nearest to a query, ranked again."""
@@ -71,6 +81,11 @@ class PQConfig(ApproximateConfig):
         again = f"{self.shortlist} times as many by {self.refine}"
         return f"pq, {self.probes} probes, {again}"
 
+    @property
+    def label(self) -> str:
+        """What it is, whatever the effort of a search."""
+        return f"pq, then {self.refine}"
+
 
 class HNSWConfig(ApproximateConfig):
     """Items joined to their neighbours, along which a search goes from one to a nearer one."""
@@ -89,6 +104,11 @@ class HNSWConfig(ApproximateConfig):
     def __str__(self) -> str:
         return f"hnsw{self.neighbours} of {self.codes}, effort {self.effort}"
 
+    @property
+    def label(self) -> str:
+        """What it is, whatever the effort of a search."""
+        return f"hnsw{self.neighbours} of {self.codes}"
+
 
 class FaissConfig(ApproximateConfig):
     """An index that FAISS makes, for those who know what they want."""
@@ -99,6 +119,11 @@ class FaissConfig(ApproximateConfig):
     factory: str = Field("HNSW32,Flat", description="faiss.index_factory string.")
 
     def __str__(self) -> str:
+        return self.factory
+
+    @property
+    def label(self) -> str:
+        """What it is, whatever the effort of a search."""
         return self.factory
 
 
@@ -113,6 +138,11 @@ class PrefixConfig(ApproximateConfig):
 
     def __str__(self) -> str:
         return f"of {self.shortlist} by {self.prefix} numbers"
+
+    @property
+    def label(self) -> str:
+        """What it is, whatever the effort of a search."""
+        return f"by {self.prefix} numbers"
 
 
 class PromiseConfig(Options):

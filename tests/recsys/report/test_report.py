@@ -25,6 +25,10 @@ from recsys.report.comparison import compare
 from recsys.report.example_users import example_users
 from recsys.report.report import option_text, write_comparison, write_report
 from recsys.runs.finished import Run
+from recsys.runs.weights import training_of
+from recsys.serving.index.options import ExactConfig, IVFConfig, PromiseConfig
+from recsys.serving.index.record import MeasuredIndex, PromiseRecord
+from recsys.serving.manifest import About, GeneratorRecord, IndexRecord, Manifest
 
 in_browser = pytest.mark.skipif(
     chromium() is None, reason="no browser found: apt-get install chromium, or make browser"
@@ -371,6 +375,77 @@ def test_long_histories_of_items_without_titles_or_order(log: EventLog, tmp_path
     assert html.count("History, in no known order (10 of 2,000)") == 10
     assert '<ol start="1991">' in html
     assert ">i10</li>" in html and "Item number" not in html
+
+
+def write_promise(run: Path, training: str | None) -> PromiseRecord:
+    """A bundle's manifest, whose index was chosen by promise."""
+
+    def measured(config: IVFConfig | ExactConfig, recall: float, items: int) -> MeasuredIndex:
+        return MeasuredIndex(
+            config=config,
+            items=items,
+            recall=recall,
+            queries_per_second=4321.0 * config.probes if isinstance(config, IVFConfig) else 7.0,
+            milliseconds=0.25,
+            bytes_per_item=72.5,
+        )
+
+    tried = (
+        measured(ExactConfig(), 1.0, 1500),
+        measured(IVFConfig(probes=1), 0.75, 1500),
+        measured(IVFConfig(probes=2), 0.985, 1500),
+    )
+    record = PromiseRecord(
+        promise=PromiseConfig(recall=0.98, memory_mb=12),
+        chosen=measured(IVFConfig(probes=2), 0.9812, 99_000),
+        candidates=tried,
+        kept_recall=0.98,
+        machine="a processor",
+        threads=1,
+    )
+    part = GeneratorRecord(
+        about=About(run="full", model="sasrec", training=training),
+        protocol="leave_one_out",
+        protocol_fingerprint="f",
+        train_roles=(),
+        inputs=(),
+        embeddings=None,
+        quantisation=None,
+        needs_history=True,
+        space="s",
+        width=4,
+        candidates=99_000,
+        items="vectors",
+        merge="score",
+        index=IndexRecord(config=record.chosen.config, recall_at_100=0.9, promise=record),
+    )
+    bundle = run / "bundle"
+    bundle.mkdir(exist_ok=True)
+    Manifest(created="now", vocabularies={}, parts={"generator": part}, versions={}, files={}).save(
+        bundle
+    )
+    return record
+
+
+def test_an_index_by_promise_is_shown_with_all_that_was_measured(
+    log: EventLog, tmp_path: Path
+) -> None:
+    run = write_run(tmp_path / "promising", log)
+    write_promise(run, training_of(Run(run).files))
+    html = write_report(run).read_text()
+    section = html[html.index('<section id="index">') :]
+    assert "recall@10 of 0.98 within 12 MB" in section
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", section[: section.index("</table>")])
+    cells = [re.sub(r"<[^>]+>", "|", row).replace("||", "|").split("|")[1:-1] for row in rows]
+    assert cells[1:] == [
+        ["exact", "1,500", "1.0000", "7", "0.250", "72.5"],
+        ["ivf of flat, 1 probes", "1,500", "0.7500", "4,321", "0.250", "72.5"],
+        ["ivf of flat, 2 probes", "1,500", "0.9850", "8,642", "0.250", "72.5"],
+        ["ivf of flat, 2 probes", "99,000", "0.9812", "8,642", "0.250", "72.5"],
+    ]
+    assert (run / "plots" / "index_of_generator.png").exists()
+    write_promise(run, "of another training")
+    assert '<section id="index">' not in write_report(run).read_text()
 
 
 def test_a_folder_that_was_not_evaluated_is_refused(run: Path, tmp_path: Path) -> None:
