@@ -131,6 +131,19 @@ def _rewrite(folder: Path, manifest: Manifest) -> None:
     manifest.model_copy(update={"files": files}).save(folder)
 
 
+def make(folder: Path, items: int, width: int) -> None:
+    """Write two bundles and their delta, and how long the latter took."""
+    folder.mkdir(parents=True, exist_ok=True)
+    old = export(folder, items, width)
+    new = altered(old, folder / "new")
+    start = time.perf_counter()
+    record = make_delta(old, new, folder / "delta.zip")
+    made = round(time.perf_counter() - start, 1)
+    kinds = {name: recipe.kind for name, recipe in record.files.items()}
+    told = {"make_seconds": made, "items": items, "width": width, "files": kinds}
+    (folder / "made.json").write_text(json.dumps(told))
+
+
 def megabytes(path: Path) -> float:
     """Of a file, or of all in a folder."""
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
@@ -144,38 +157,34 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--times", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--folder", type=Path, help="made once, and measured again")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     pa.set_cpu_count(args.threads)
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        old = export(folder, args.items, args.width)
-        new = altered(old, folder / "new")
-        start = time.perf_counter()
-        record = make_delta(old, new, folder / "delta.zip")
-        made = time.perf_counter() - start
-        for name, recipe in record.files.items():
-            print(f"{name}: {recipe.kind}", file=sys.stderr)
+        folder = args.folder or Path(place)
+        if not (folder / "made.json").exists():
+            make(folder, args.items, args.width)
+        new, delta = folder / "new", folder / "delta.zip"
         took = []
         for turn in range(args.times):
             releases = Releases(folder / f"served{turn}")
-            releases.publish(old)
+            releases.publish(folder / "old")
             start = time.perf_counter()
-            apply_delta(folder / "delta.zip", releases)
+            apply_delta(delta, releases)
             took.append(time.perf_counter() - start)
             print(f"applied in {took[-1]:.2f} s", file=sys.stderr)
             served = releases.folder / CURRENT
-            assert all(digest(served / n) == digest(new / n) for n in record.files)
+            names = Bundle.open(new).manifest.files
+            assert all(digest(served / name) == digest(new / name) for name in names)
             shutil.rmtree(releases.folder)
         figures = {
             "benchmark": "delta",
             "apply_seconds": round(statistics.median(took), 2),
             "first_apply_seconds": round(took[0], 2),
-            "make_seconds": round(made, 1),
-            "delta_mb": megabytes(folder / "delta.zip"),
+            **json.loads((folder / "made.json").read_text()),
+            "delta_mb": megabytes(delta),
             "full_mb": megabytes(new),
-            "items": args.items,
-            "width": args.width,
             "threads": args.threads,
             "processor": processor(),
         }

@@ -12,7 +12,7 @@ import pyarrow as pa
 from feature_store.durable import free_bytes
 from feature_store.errors import DataError
 from recsys.serving.bundle import Bundle
-from recsys.serving.delta.record import ByBytes, ByRows, DeltaFile, Recipe, Same, new_member
+from recsys.serving.delta.record import ByBytes, ByRows, DeltaFile, Same, new_member
 from recsys.serving.delta.runs import check_runs, write_runs
 from recsys.serving.delta.tables import made_of_rows, read_table, table_of, write_table
 from recsys.serving.files import copy_file, digest, inner_path, opening, plain_file
@@ -45,12 +45,21 @@ def apply_delta(
                 made = {
                     name: pool.submit(_make, opened, recipe, base, aside, name)
                     for name, recipe in opened.record.files.items()
+                    if not isinstance(recipe, Same)
                 }
-                for name, future in made.items():
-                    _check_made(opened, name, future.result(), manifest.files[name])
-            bundle = Bundle.of_checked_files(aside, manifest)
-            for name in manifest.parts:
-                replay(bundle, name)
+                for name in opened.record.files.keys() - made.keys():
+                    target = _share(opened, base, aside, name)
+                    made[name] = pool.submit(digest, target)  # while requests are replayed
+                for name, recipe in opened.record.files.items():
+                    if not isinstance(recipe, Same):
+                        _check_made(opened, name, made[name].result(), manifest.files[name])
+                try:
+                    bundle = Bundle.of_checked_files(aside, manifest)
+                    for name in manifest.parts:
+                        replay(bundle, name)
+                finally:  # what was altered is told first
+                    for name, future in made.items():
+                        _check_made(opened, name, future.result(), manifest.files[name])
     return releases.must_serve()
 
 
@@ -88,26 +97,36 @@ def _check_space(delta: DeltaFile, aside: Path) -> None:
         )
 
 
-def _make(delta: DeltaFile, recipe: Recipe, base: Path, aside: Path, name: str) -> str:
+def _share(delta: DeltaFile, base: Path, aside: Path, name: str) -> Path:
+    """Put a file of the old version into the new one."""
+    old, target = plain_file(base, name), _target(delta, aside, name)
+    try:
+        os.link(old, target, follow_symlinks=False)
+    except OSError:  # a disk without links
+        copy_file(old, target)
+    return target
+
+
+def _make(delta: DeltaFile, recipe: ByBytes | ByRows, base: Path, aside: Path, name: str) -> str:
     """Make a file; returns its SHA-256."""
+    target = _target(delta, aside, name)
+    runs, fresh = delta.runs(recipe.member), delta.member(new_member(recipe.member))
+    if isinstance(recipe, ByRows):
+        return _make_rows(recipe, runs, fresh, plain_file(base, name), target)
+    before = plain_file(base, name) if (base / name).exists() else None
+    size = 0 if before is None else before.stat().st_size
+    check_runs(runs, size, len(fresh), recipe.size, name)
+    return write_runs(before, runs, fresh, target)
+
+
+def _target(delta: DeltaFile, aside: Path, name: str) -> Path:
+    """Where a file is to lie. Raises DataError for a name that leads elsewhere, or to a file that
+    is not one of those."""
     target = inner_path(aside, name)
     if name in (MANIFEST, SIGNATURE) or target.relative_to(aside).as_posix() != name:
         raise DataError(f"{delta.path} makes {name!r}, which is no name of a bundle's file")
     target.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(recipe, Same):
-        old = plain_file(base, name)
-        try:
-            os.link(old, target, follow_symlinks=False)
-        except OSError:  # a disk without links
-            copy_file(old, target)
-        return digest(target)
-    runs, fresh = delta.runs(recipe.member), delta.member(new_member(recipe.member))
-    if isinstance(recipe, ByBytes):
-        before = plain_file(base, name) if (base / name).exists() else None
-        size = 0 if before is None else before.stat().st_size
-        check_runs(runs, size, len(fresh), recipe.size, name)
-        return write_runs(before, runs, fresh, target)
-    return _make_rows(recipe, runs, fresh, plain_file(base, name), target)
+    return target
 
 
 def _make_rows(recipe: ByRows, runs: np.ndarray, fresh: bytes, old: Path, target: Path) -> str:

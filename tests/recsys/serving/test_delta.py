@@ -25,7 +25,7 @@ from feature_store.vocabulary import Vocabulary
 from recsys.serving.bundle import Bundle
 from recsys.serving.delta.apply import apply_delta
 from recsys.serving.delta.make import make_delta
-from recsys.serving.delta.matching import match
+from recsys.serving.delta.matching import BLOCK, match
 from recsys.serving.delta.record import ByBytes, ByRows, Same
 from recsys.serving.delta.runs import NEW, check_runs, merged, places, runs_of, write_runs
 from recsys.serving.delta.tables import equal
@@ -405,3 +405,24 @@ def test_values_are_the_same_to_the_last_bit() -> None:
     lists = pa.array([["a"], [], None, ["a", None], ["a", "b"], ["a"]])
     changed = pa.array([["a"], [], [], ["a", None], ["a", "c"], ["a", "b"]])
     assert equal(lists, changed).tolist() == [True, True, False, True, False, False]
+
+
+@pytest.mark.parametrize("codes", ["Flat", "SQ8"])
+def test_of_an_index_the_entries_travel(tmp_path: Path, codes: str) -> None:
+    """One in a hundred items has another vector: its entry leaves a list and comes to another."""
+    faiss = pytest.importorskip("faiss")
+    rng = np.random.default_rng(0)
+    vectors = rng.random((4000, 32), np.float32)
+    index = faiss.index_factory(32, f"IVF32,{codes}", faiss.METRIC_INNER_PRODUCT)
+    index.train(vectors)
+    index.add(vectors)
+    faiss.write_index(index, str(tmp_path / "old"))
+    altered = rng.choice(len(vectors), 40, replace=False)
+    index.remove_ids(altered)
+    index.add_with_ids(rng.random((40, 32), np.float32), altered)
+    faiss.write_index(index, str(tmp_path / "new"))
+    old, new = (np.fromfile(tmp_path / name, np.uint8) for name in ("old", "new"))
+    runs = match(old, new)
+    held = int(runs[runs[:, 0] == NEW, 1].sum())
+    entry = index.sa_code_size() + 8
+    assert 40 * entry < held < 40 * (entry + 4 * BLOCK) < len(new) / 8
