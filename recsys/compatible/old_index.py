@@ -89,7 +89,7 @@ class OldIndex:
 
 def _answer(old: OldIndex, batch: Batch, count: int) -> Tensor:
     asked = old.generator.record.inputs
-    theirs = old.translation.batch(batch, asked)
+    theirs = old.translation.batch(batch.to(torch.device("cpu")), asked)  # where bundles answer
     inputs = {column.name: column.from_batch(theirs)[:count] for column in asked}
     vectors = old.generator.queries(inputs).vectors
     if vectors.shape[1] != 1:
