@@ -64,7 +64,7 @@ def config_of(name: str, args: argparse.Namespace, folder: Path) -> RunConfig:
     if args.epochs:
         common.append(f"trainer.epochs={args.epochs}")
     if name == before.name:
-        path = f"data.path={folder / 'ml-1m-before'}"
+        path = f"data.path={folder / 'ml-1m-old'}"
         return load_config(CONFIGS / f"{name}.toml", [*common, path, "baselines=[]"])
     common += [f"name={name}", f"data.path={args.data / 'ml-1m'}", 'baselines=["popularity"]']
     common += [f"compatible_with.bundle={before}"]
@@ -126,7 +126,7 @@ def main() -> None:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
-        write_before(args.data / "ml-1m", folder / "ml-1m-before")
+        write_before(args.data / "ml-1m", folder / "ml-1m-old")
         old = trained(config_of("movielens_1m_before", args, folder), folder)
         rows: dict[str, dict[str, Any]] = {}
         unconstrained = None
