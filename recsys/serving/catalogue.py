@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import pyarrow as pa
@@ -121,11 +121,16 @@ class ItemCatalogue:
     def _aligned(self, column: str) -> pa.Array:
         """A column [n], null where the catalogue does not know the item."""
         assert self._path is not None
-        names = self._schema.item, column
-        table = read_parquet(self._path, list(dict.fromkeys(names)))
-        ids, values = (table.column(name).combine_chunks() for name in names)
+        values = read_parquet(self._path, [column]).column(column)
+        return values.combine_chunks().take(self._places)
+
+    @cached_property
+    def _places(self) -> pa.Array:
+        """The rows [n] of the items in the file, null where it lacks one."""
+        assert self._path is not None
+        ids = read_parquet(self._path, [self._schema.item]).column(0).combine_chunks()
         rows = Vocabulary(ids).encode(self._item_ids) - 1
-        return values.take(pa.array(rows, mask=rows < 0))
+        return pa.array(rows, mask=rows < 0)
 
 
 def _rows(values: pa.Array) -> Tensor:

@@ -12,6 +12,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from recsys.lists.pairs import contains
+
 _FALLBACK = "fallback"
 _AND, _OF = "+", ":"  # no name of a part holds them
 
@@ -25,8 +27,7 @@ def found_by(items: Tensor, lists: Sequence[Tensor]) -> Tensor:
     """Which of the `lists` [B, n] hold each of `items` [B, k], -1 for none: [B, k]."""
     origins = torch.zeros_like(items)
     for bit, listed in enumerate(lists):
-        holds = (items.unsqueeze(2) == listed.unsqueeze(1)).any(2)
-        origins |= holds.long() << bit
+        origins |= contains(listed, items).long() << bit
     return origins.masked_fill(items < 0, 0)
 
 
