@@ -42,11 +42,16 @@ from recsys.embeddings.tables import materialise
 from recsys.export.bundle import write_bundle
 from recsys.export.generator import GeneratorExport
 from recsys.retrievers.sasrec import SASRec, SASRecConfig
-from recsys.serving.index.options import FaissConfig
+from recsys.serving.index.options import ExactConfig, HNSWConfig, IndexConfig, IVFConfig
 from recsys.serving.manifest import About
 from recsys.serving.recommender import Recommender
 
 WIDTH, PER_CLUSTER, K = 64, 250, 10
+INDICES: dict[str, IndexConfig] = {
+    "exact": ExactConfig(),
+    "hnsw": HNSWConfig(recall_target=0.5),
+    "ivf": IVFConfig(recall_target=0.5),
+}
 
 
 def clustered(items: int) -> torch.Tensor:
@@ -57,7 +62,7 @@ def clustered(items: int) -> torch.Tensor:
     return centres[own] + 0.5 * torch.randn(items, WIDTH, generator=generator)
 
 
-def export(folder: Path, items: int, factory: str) -> Path:
+def export(folder: Path, items: int, index: IndexConfig) -> Path:
     """The bundle of a model without training, whose items lie in clusters."""
     log = write_log(folder / "log", pa.array(np.arange(items)))
     catalogue = Catalogue(log.folder, log.schema)
@@ -76,7 +81,7 @@ def export(folder: Path, items: int, factory: str) -> Path:
         model,
         examples,
         examples.candidates("catalogue"),
-        index=FaissConfig(factory=factory, recall_target=0.5),
+        index=index,
         golden=64,
         about=About(run="benchmark", model="sasrec"),
     )
@@ -140,6 +145,11 @@ class Server:
         self._process.kill()
         self._process.wait()
 
+    def cpu(self) -> float:
+        """Seconds that its threads have computed."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def stop(self) -> int:
         """Its status."""
         self._process.send_signal(signal.SIGTERM)
@@ -150,7 +160,7 @@ def main() -> None:
     """Measure and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--items", type=int, default=1_000_000)
-    parser.add_argument("--factory", default="HNSW32,Flat", help="faiss.index_factory string")
+    parser.add_argument("--index", choices=INDICES, default="ivf")
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--seconds", type=float, default=10.0, help="of each number of connections")
     parser.add_argument("--folder", type=Path, help="keeps the bundle for another time")
@@ -162,12 +172,12 @@ def main() -> None:
         bundle = folder / "bundle"
         if not bundle.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            export(folder, args.items, args.factory)
+            export(folder, args.items, INDICES[args.index])
         import faiss
 
         faiss.omp_set_num_threads(1)
         recommender = Recommender.open(bundle, verify=False)
-        recall = recommender.generator.record.index.recall_at_100
+        index = recommender.generator.record.index
         alone = {count: of_the_search(recommender, count) for count in args.connections}
         del recommender
         server = Server(bundle, *args.options)
@@ -176,10 +186,10 @@ def main() -> None:
             Load(server.port, bodies).run(args.connections[-1], 2.0)  # warms up
             cases = {}
             for count in args.connections:
-                cases[str(count)] = {
-                    **Load(server.port, bodies).run(count, args.seconds),
-                    **alone[count],
-                }
+                before = server.cpu()
+                asked = Load(server.port, bodies).run(count, args.seconds)
+                spent = (server.cpu() - before) / asked["requests"] * 1000
+                cases[str(count)] = {**asked, "server_cpu_ms": round(spent, 3), **alone[count]}
                 print(f"{count} connections: {cases[str(count)]}", file=sys.stderr)
         finally:
             status = server.stop()
@@ -194,8 +204,8 @@ def main() -> None:
                 "connections": cases,
                 "items": args.items,
                 "width": WIDTH,
-                "index": args.factory,
-                "recall_at_100": recall,
+                "index": str(index.config),
+                "recall_at_100": index.recall_at_100,
                 "status_of_the_stop": status,
                 "processor": processor(),
                 "processors": os.cpu_count(),

@@ -31,6 +31,7 @@ from recsys.server.models import (
     SimilarTo,
 )
 from recsys.server.service import Service
+from recsys.server.swap import aside
 
 # without a token: to whoever watches the process, and the page, which asks for it
 _OPEN = ("/healthz", "/readyz", *PAGES)
@@ -91,9 +92,8 @@ def make_app(service: Service, token: Token | None = None) -> Door:
     @asynccontextmanager
     async def lifespan(api: FastAPI) -> AsyncIterator[None]:
         """Watch for other bundles while it runs."""
-        async with service.swap.watched(service.options.watch_s):
+        async with service.running():
             yield
-        service.close()
 
     api = FastAPI(
         title="recsys",
@@ -141,7 +141,10 @@ def make_app(service: Service, token: Token | None = None) -> Door:
         responses={409: {"model": ErrorAnswer, "description": "It is refused."}},
     )
     async def reload() -> Ready:
-        return await service.reload()
+        if not await aside(service.reload):
+            why = service.ready().get("refused", "")
+            raise Refused(409, f"the bundle is refused, the old one goes on: {why}")
+        return service.ready()
 
     if service.options.explorer:
         api.include_router(explorer(service.looked_at))

@@ -13,6 +13,7 @@ import torch
 
 from feature_store.columns import HISTORY, HISTORY_TIME, TIME
 from feature_store.errors import DataError
+from recsys.inputs import Times
 from recsys.server.neighbours import Neighbours
 from recsys.serving.bundle import Bundle
 from recsys.serving.cascade import Cascade
@@ -69,6 +70,12 @@ class Live:
         names |= {feature.name for feature in schema.of_side("user")}
         items = {feature.name for feature in schema.of_side("item")}
         return frozenset(names - items - {schema.user, HISTORY, HISTORY_TIME, TIME})
+
+    @cached_property
+    def reads_times(self) -> bool:
+        """Whether a part looks at when the events of a history were."""
+        parts = self.bundle.manifest.parts.values()
+        return any(isinstance(asked, Times) for part in parts for asked in part.inputs)
 
     @cached_property
     def user_type(self) -> pa.DataType:

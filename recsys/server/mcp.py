@@ -81,9 +81,8 @@ def serve_mcp(service: Service) -> None:
 
 
 async def _serve(service: Service) -> None:
-    async with service.swap.watched(service.options.watch_s):
+    async with service.running():
         await make_mcp(service).run_stdio_async()
-    service.close()
 
 
 async def _told(asked: type[Q], answer: Callable[[Q], Awaitable[A]], body: dict[str, Any]) -> A:

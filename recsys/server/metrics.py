@@ -42,7 +42,8 @@ class Metrics:
         )
         self._waiting = gauge("recsys_waiting", "Questions that wait.", ["path"])
         self._events = counter("recsys_events", "Events that came, by what they were.", ["kind"])
-        self._bundle = gauge("recsys_bundle", "1 for the bundle that answers.", ["version"])
+        self._bundle = gauge("recsys_bundle", "1 for the bundle that answers.", ["version", "arm"])
+        self._serving: dict[str, str] = {}
         self._swaps = counter("recsys_swaps", "Bundles that were offered.", ["result"])
         self.refused_bundle = gauge(
             "recsys_bundle_refused", "1 while the newest bundle that was offered is refused."
@@ -76,10 +77,12 @@ class Metrics:
         """Events came: `new`, or `known` before."""
         self._events.labels(kind).inc(count)
 
-    def serves(self, version: str) -> None:
-        """Another bundle answers."""
-        self._bundle.clear()
-        self._bundle.labels(version).set(1)
+    def serves(self, version: str, arm: str = "") -> None:
+        """Another bundle answers the users of an arm."""
+        if arm in self._serving:
+            self._bundle.remove(self._serving[arm], arm)
+        self._serving[arm] = version
+        self._bundle.labels(version, arm).set(1)
 
     def offered(self, result: str) -> None:
         """A bundle was offered, and `taken` or `refused`."""

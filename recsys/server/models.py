@@ -102,6 +102,8 @@ class Recommend(Question):
         Field(None, description="Condition on the catalogue's columns that items must meet.")
     )
 
+    stages: StrictBool = Field(False, description="Tell what each stage of a cascade left, too.")
+
     @model_validator(mode="after")
     def _of_one_or_several(self) -> Recommend:
         alone = self.user is not None or self.history is not None
@@ -171,14 +173,25 @@ class Item(TypedDict):
     origin: NotRequired[str]
 
 
+class StageAnswer(TypedDict):
+    """What a stage of a cascade left, best first."""
+
+    stage: str
+    items: list[Item]
+
+
 class Answer(TypedDict):
     """Of one question. `fallback` says that popular items answered in the model's stead; where
-    `error` says why there is no answer, there are no items."""
+    `error` says why there is no answer, there are no items. Where exposures are written down,
+    clicks name the `list_id` that led to them; the `arm` says whose bundle answered."""
 
     user: NotRequired[int | str]
     bundle: NotRequired[str]
     fallback: bool
     items: list[Item]
+    stages: NotRequired[list[StageAnswer]]
+    list_id: NotRequired[str]
+    arm: NotRequired[str]
     error: NotRequired[str]
 
 
@@ -238,4 +251,5 @@ class Ready(TypedDict):
     bundle: str
     folder: str
     since: str
+    arms: NotRequired[dict[str, str]]
     refused: NotRequired[str]

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from feature_store.options import Options
+from recsys.policy.exploration import Exploration
 
 
 class ServerOptions(Options):
@@ -30,4 +31,10 @@ class ServerOptions(Options):
     threads: int | None = Field(
         None, ge=1, description="Of a batch; by default half of the processors."
     )
+    explore: Exploration | None = Field(None, description="How lists explore; it needs exposures.")
+    exposures: Path | None = Field(None, description="Folder of a log of what was shown.")
+    arms: dict[str, tuple[float, Path]] = Field(
+        {}, description="Shares of users, by name of their arm, and the bundles that answer them."
+    )
+    salt: str = Field("", description="Another one divides users into other arms.")
     signed_by: Path | None = Field(None, description="Public key that bundles must be signed by.")

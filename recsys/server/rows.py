@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 import pyarrow as pa
 
-from feature_store.columns import HISTORY
+from feature_store.columns import HISTORY, HISTORY_TIME, TIME
 from feature_store.errors import DataError
 from feature_store.ids import as_ids
 from recsys.server.live import Live
@@ -39,27 +39,60 @@ def lists_of(lists: Sequence[Sequence[int | str]], kind: pa.DataType, field: str
     return pa.ListArray.from_arrays(pa.array(offsets), flat)
 
 
+def users_of(live: Live, questions: Sequence[Question]) -> pa.Array:
+    """The ids of who asks, null for nobody in particular."""
+    there = [question.user is not None for question in questions]
+    told = [question.user for question in questions if question.user is not None]
+    places = np.cumsum(there) - 1
+    return ids_as(told, live.user_type, "user").take(pa.array(places, mask=~np.array(there)))
+
+
 def requests_of(live: Live, questions: Sequence[Question]) -> pa.Table:
     """A row for each question: what is known of its user, or the history that it brings itself.
 
-    All must bring a history, or none. Raises DataError naming a field that cannot be read.
+    Where a model reads times, all must bring their histories, with their times, or none. Raises
+    DataError naming a field that cannot be read.
     """
-    recommender, schema = live.recommends(), live.bundle.schema
-    if questions[0].history is None:
-        users = [question.user for question in questions if question.user is not None]
-        ids = ids_as(users, live.user_type, "user")
-        table = recommender.requests_of(ids, strict=False)
+    known = [place for place, question in enumerate(questions) if question.history is None]
+    brought = [place for place, question in enumerate(questions) if question.history is not None]
+    if not brought:
+        table = _known(live, questions)
+    elif not known:
+        table = _brought(live, questions)
     else:
-        item = live.bundle.vocabularies[schema.item].values.type
-        histories = [question.history or [] for question in questions]
-        table = pa.table({HISTORY: lists_of(histories, item, "history")})
-        times = [question.history_time for question in questions]
-        if any(time is not None for time in times):
-            table = table.append_column("history_time", pa.array(times, pa.list_(pa.int64())))
+        table = pa.concat_tables(
+            [
+                _known(live, [questions[place] for place in known]),
+                _brought(live, [questions[place] for place in brought]),
+            ],
+            promote_options="default",
+        )
+        order = np.argsort(known + brought)
+        table = table.combine_chunks().take(pa.array(order))
     moments = [question.time for question in questions]
     if any(moment is not None for moment in moments):
-        table = _with(table, "time", pa.array(moments, pa.int64()))
+        table = _with(table, TIME, pa.array(moments, pa.int64()))
     return with_features(live, table, [question.features for question in questions])
+
+
+def _known(live: Live, questions: Sequence[Question]) -> pa.Table:
+    """What is known of users."""
+    users = [question.user for question in questions if question.user is not None]
+    return live.recommends().requests_of(ids_as(users, live.user_type, "user"), strict=False)
+
+
+def _brought(live: Live, questions: Sequence[Question]) -> pa.Table:
+    """The histories that questions bring."""
+    schema = live.bundle.users.schema
+    item = live.bundle.vocabularies[live.bundle.schema.item].values.type
+    lists = lists_of([question.history or [] for question in questions], item, HISTORY)
+    if HISTORY in schema.names:
+        lists = lists.cast(schema.field(HISTORY).type)
+    table = pa.table({HISTORY: lists})
+    times = [question.history_time for question in questions]
+    if any(time is not None for time in times):
+        table = table.append_column(HISTORY_TIME, pa.array(times, pa.list_(pa.int64())))
+    return table
 
 
 def with_features(live: Live, table: pa.Table, features: Sequence[Features]) -> pa.Table:

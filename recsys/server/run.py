@@ -84,7 +84,7 @@ async def _serve(service: Service, server: _Server) -> None:
     reloading: set[asyncio.Future[bool]] = set()
 
     def reload() -> None:
-        task = asyncio.ensure_future(aside(service.swap.reload))
+        task = asyncio.ensure_future(aside(service.reload))
         reloading.add(task)
         task.add_done_callback(reloading.discard)
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from feature_store.errors import ConfigError
 from recsys.server.adding import add
+from recsys.server.arms import MAIN, Arms
 from recsys.server.batching import Batcher
-from recsys.server.errors import Refused
 from recsys.server.isolating import as_refused
 from recsys.server.live import Live
 from recsys.server.metrics import Metrics
@@ -29,10 +31,11 @@ from recsys.server.models import (
     SimilarTo,
 )
 from recsys.server.options import ServerOptions
-from recsys.server.recommending import Options, Wanted, recommend
+from recsys.server.recommending import Options, Wanted
 from recsys.server.scoring import score
+from recsys.server.showing import Showing
 from recsys.server.similar import Near, similar
-from recsys.server.swap import Swap, aside
+from recsys.server.swap import Swap
 from recsys.serving.recommender import Recommender
 from recsys.serving.users import KnownUsers
 
@@ -48,6 +51,17 @@ class Service:
         self.options, self.metrics = options, Metrics()
         opener = partial(Live.open, signed_by=options.signed_by, users=users)
         self.swap = Swap(path, opener, self.metrics)
+        shares, swaps = {MAIN: 1.0}, {MAIN: self.swap}
+        for arm, (share, folder) in options.arms.items():
+            shares[arm], swaps[arm] = share, Swap(folder, opener, self.metrics, arm)
+            shares[MAIN] -= share
+        self._arms = Arms(swaps, shares, options.salt)
+        self._showing: Showing | None = None
+        if options.exposures is not None:
+            schema = self.swap.live.bundle.schema
+            self._showing = Showing(options.explore, options.exposures, schema)
+        elif options.explore is not None:
+            raise ConfigError("a server that explores must write down what it shows: exposures")
         self._beside: list[Recommender] = []
         if options.beside is not None:
             self._beside = [opener(options.beside).recommends()]
@@ -55,10 +69,12 @@ class Service:
         self._finding = ThreadPoolExecutor(1, "finding")
         self._others = ThreadPoolExecutor(1, "others")
         self._adding = ThreadPoolExecutor(1, "adding")
-        self._recommend = self._batcher("/recommend", recommend, self._finding)
+        self._recommend = self._batcher("/recommend", self._recommended, self._finding)
         self._similar = self._batcher("/similar", similar, self._others)
         self._score = self._batcher("/score", partial(_each, score), self._others)
-        self._events = self._batcher("/events", partial(_each, partial(add, users)), self._adding)
+        self._events = self._batcher(
+            "/events", partial(_each, partial(add, users, self._showing)), self._adding
+        )
 
     def looked_at(self) -> list[Recommender]:
         """What people look into: the bundle that answers, and one beside it."""
@@ -116,24 +132,33 @@ class Service:
         self.metrics.events("other", added["received"] - added["new"])
         return added
 
-    async def reload(self) -> Ready:
-        """Take the bundle that lies at the path now. Raises Refused (409) where it must not be
-        served; the old one goes on."""
-        if not await aside(self.swap.reload):
-            raise Refused(409, f"the bundle is refused, the old one goes on: {self.swap.refused}")
-        return self.ready()
+    def reload(self) -> bool:
+        """Take the bundles that lie at their paths now; False where one must not be served."""
+        return all([swap.reload() for swap in self._arms.swaps.values()])
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Looks for other bundles meanwhile, and ends what has been begun."""
+        async with AsyncExitStack() as stack:
+            for swap in self._arms.swaps.values():
+                await stack.enter_async_context(swap.watched(self.options.watch_s))
+            yield
+        self.close()
 
     def ready(self) -> Ready:
         """What answers, and which bundle was refused since."""
-        live = self.swap.live
+        live, swaps = self.swap.live, self._arms.swaps
         ready: Ready = {
             "status": "ready",
             "bundle": live.version,
             "folder": str(live.bundle.folder),
             "since": live.since,
         }
-        if self.swap.refused is not None:
-            ready["refused"] = self.swap.refused
+        if len(swaps) > 1:
+            ready["arms"] = {arm: swap.live.version for arm, swap in swaps.items()}
+        refused = [swap.refused for swap in swaps.values() if swap.refused is not None]
+        if refused:
+            ready["refused"] = refused[0]
         return ready
 
     def waiting(self) -> dict[str, int]:
@@ -149,6 +174,12 @@ class Service:
         """End the threads."""
         for pool in (self._finding, self._others, self._adding):
             pool.shutdown(wait=False, cancel_futures=True)
+        if self._showing is not None:
+            self._showing.close()
+
+    def _recommended(self, live: Live, wanted: Sequence[Wanted]) -> list[Answer | Exception]:
+        """By arms, whatever is live of each."""
+        return self._arms.recommend(wanted, self._showing)
 
     def _batcher(self, path: str, work: Work[Q, A], pool: ThreadPoolExecutor) -> Batcher[Q, A]:
         def answer(questions: list[Q]) -> Sequence[A | Exception]:

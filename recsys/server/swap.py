@@ -62,13 +62,19 @@ class Swap:
     says why. A bundle that was refused is not tried again by itself before it has changed.
     """
 
-    def __init__(self, path: Path, open_bundle: Callable[[Path], Live], metrics: Metrics) -> None:
-        self._path, self._open, self._metrics = path, open_bundle, metrics
+    def __init__(
+        self,
+        path: Path,
+        open_bundle: Callable[[Path], Live],
+        metrics: Metrics,
+        arm: str = "",
+    ) -> None:
+        self._path, self._open, self._metrics, self._arm = path, open_bundle, metrics, arm
         self._one_at_a_time = threading.Lock()
         self._seen = _Seen.at(path)
         self.refused: str | None = None
         self.live = open_bundle(path if self._seen is None else self._seen.folder)
-        metrics.serves(self.live.version)
+        metrics.serves(self.live.version, arm)
 
     def reload(self) -> bool:
         """Open what lies at the path now, and let it answer; False where it is refused."""
@@ -85,7 +91,7 @@ class Swap:
                 self._refuse(f"it cannot be opened ({type(error).__name__})")
                 return False
             before, self.live, self.refused = self.live, live, None
-            self._metrics.serves(live.version)
+            self._metrics.serves(live.version, self._arm)
             self._metrics.offered("taken")
             log(
                 "bundle taken",

@@ -166,7 +166,7 @@ def test_what_watches_the_process(asking: Asking) -> None:
         'recsys_requests_total{path="/recommend",status="200"}',
         'recsys_request_seconds_count{path="/recommend"}',
         'recsys_batch_size_count{path="/recommend"}',
-        f'recsys_bundle{{version="{ready["bundle"]}"}} 1.0',
+        f'recsys_bundle{{arm="",version="{ready["bundle"]}"}} 1.0',
         "recsys_fallbacks_total",
     ):
         assert name in text

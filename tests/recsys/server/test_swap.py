@@ -50,7 +50,7 @@ def test_requests_go_on_while_bundles_change(current: Path, folder: Path, other:
         assert {first[0], last[0]} == set(versions) and first[1:] != last[1:]
         assert asking.get("/readyz").json()["folder"] == str(other)
         assert asking.figure('recsys_swaps_total{result="taken"}') == 1
-        assert asking.figure(f'recsys_bundle{{version="{last[0]}"}}') == 1
+        assert asking.figure(f'recsys_bundle{{arm="",version="{last[0]}"}}') == 1
         assert first[0] not in asking.get("/metrics").text
 
 
@@ -108,7 +108,7 @@ def test_what_was_begun_with_a_bundle_is_ended_with_it(
 
         def slowly(*of: Any, **options: Any) -> Any:
             lead(current, other)
-            assert asking.service.swap.reload()
+            assert asking.service.reload()
             return answer(*of, **options)
 
         monkeypatch.setattr(before.recommender, "answer", slowly)

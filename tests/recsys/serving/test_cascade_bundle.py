@@ -29,6 +29,9 @@ from recsys.export.cascade import CascadeExport
 from recsys.export.generator import GeneratorExport
 from recsys.export.ranker import RankerExport
 from recsys.lists.pairs import Pairs
+from recsys.server.live import Live
+from recsys.server.models import Recommend
+from recsys.server.recommending import Options, Wanted, recommend
 from recsys.serving.golden import nearly_same_list
 from recsys.serving.index.options import ExactConfig
 from recsys.serving.manifest import About
@@ -180,6 +183,24 @@ def test_the_bundle_keeps_the_ids_of_each_part(
     assert unknown.groupby("user")["fallback"].all().to_dict() == {10**6: True, users[0]: False}
     alone = Recommender.open(bundle.folder, part="generator_knn")
     assert len(alone.recommend([users[0]], k=4)) == 4
+
+
+def test_a_server_tells_what_each_stage_left(
+    exports: dict[str, PartExport], planted_log: EventLog, tmp_path: Path
+) -> None:
+    """As the cascade itself does, and only where it is asked to."""
+    catalogue = Catalogue(planted_log.folder, planted_log.schema)
+    write_bundle(tmp_path / "bundle", exports, catalogue, own_ids=True)
+    live = Live.open(tmp_path / "bundle")
+    asked = Recommend(history=["i00", "i07"], k=3, stages=True)
+    plain = asked.model_copy(update={"stages": False})
+    told, without = recommend(live, [Wanted(each, Options.of(each)) for each in (asked, plain)])
+    assert isinstance(told, dict) and isinstance(without, dict) and "stages" not in without
+    assert [stage["stage"] for stage in told["stages"]] == ["knn", "candidates", "fine"]
+    assert [item["item"] for item in told["stages"][-1]["items"]] == [
+        item["item"] for item in told["items"]
+    ]
+    assert {item["origin"] for item in told["items"]} == {"knn"}
 
 
 def listed(answers: Any) -> tuple[list[Any], list[float]]:
