@@ -13,7 +13,7 @@ COPY requirements/constraints.txt requirements/
 COPY feature_store feature_store
 COPY recsys recsys
 COPY pipelines pipelines
-RUN pip install --no-cache-dir --constraint requirements/constraints.txt ".[serve]"
+RUN pip install --no-cache-dir --constraint requirements/constraints.txt ".[server,mcp]"
 
 # Last, because it changes most often.
 ARG BUNDLE
@@ -21,6 +21,10 @@ COPY ${BUNDLE} bundle
 RUN useradd --create-home recsys
 USER recsys
 
-# docker run recsys-serve --user 7 -k 10
-ENTRYPOINT ["recsys", "recommend", "bundle"]
-CMD ["--help"]
+# docker run -p 8000:8000 recsys-serve                             answers over HTTP
+# docker run recsys-serve recommend bundle --user 7 -k 10          answers once
+ENTRYPOINT ["recsys"]
+CMD ["serve", "bundle", "--host", "0.0.0.0"]
+EXPOSE 8000
+HEALTHCHECK --interval=10s --start-period=60s CMD ["python", "-c", \
+    "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/readyz', timeout=5)"]
