@@ -114,12 +114,14 @@ class Generator(Finder):
         return _own(*search(vectors, weights, self.items, k, exclude, MERGES[self.record.merge]))
 
     def check_index(self) -> None:
-        """Measure again what its index promises, unless this is a machine like that it was made on.
-
-        Raises DataError where it is not kept.
-        """
+        """`measure_index`, unless this is a machine like that it was made on."""
         promise = self.record.index.promise
         if promise is not None and promise.machine != machine():
+            self.measure_index()
+
+    def measure_index(self) -> None:
+        """Measure again what its index promises. Raises DataError where it is not kept."""
+        if (promise := self.record.index.promise) is not None:
             queries = torch.from_numpy(np.load(self.bundle.part_file(self.name, QUERIES)))
             check_promise(self.index, promise, queries, str(self.bundle.folder))
 

@@ -13,7 +13,7 @@ from recsys.serving.answering import Answering
 from recsys.serving.bundle import Bundle
 from recsys.serving.explainer import Explainer
 from recsys.serving.files import opening
-from recsys.serving.manifest import PartRecord, RankerRecord
+from recsys.serving.manifest import GeneratorRecord, PartRecord, RankerRecord
 from recsys.serving.recommender import Recommender
 from recsys.serving.scorer import Scorer
 
@@ -29,10 +29,14 @@ class Check(NamedTuple):
     seconds: float
 
 
-def replay(bundle: Bundle, name: str) -> None:
-    """Ask a part of a bundle its golden requests. Raises DataError where an answer differs."""
+def replay(bundle: Bundle, name: str) -> Answering:
+    """Ask a part of a bundle its golden requests, and its index what it promises, where it was made
+    on another machine. Raises DataError where an answer differs, or a promise is not kept."""
     with opening(bundle.folder):
-        _answering(bundle.manifest.parts[name])(bundle, name).verify()
+        part = _answering(bundle.manifest.parts[name])(bundle, name)
+        part.verify()
+        part.check_index()
+    return part
 
 
 def verify(folder: Path, *, signed_by: Path | None = None) -> Bundle:
@@ -67,8 +71,14 @@ def checks(folder: Path, *, signed_by: Path | None = None) -> list[Check]:
 
 
 def _ask(bundle: Bundle, name: str) -> str:
-    replay(bundle, name)
-    return f"{bundle.manifest.parts[name].noun}: answers its golden requests"
+    record = bundle.manifest.parts[name]
+    part = replay(bundle, name)
+    told = f"{record.noun}: answers its golden requests"
+    if isinstance(record, GeneratorRecord) and record.index.promise is not None:
+        assert isinstance(part, Recommender)
+        part.generator.measure_index()
+        told += f", its index keeps its promise of {record.index.promise.promise}"
+    return told
 
 
 def _checked(part: str, look: Callable[[], str]) -> Check:

@@ -25,6 +25,7 @@ from recsys.serving.index.options import (
 from recsys.serving.index.promise import check_promise, keep_promise
 from recsys.serving.index.record import MeasuredIndex
 from recsys.serving.recommender import Recommender
+from recsys.serving.verifying import checks
 
 ITEMS, WIDTH = 1500, 16
 FEW: list[list[IndexConfig]] = [
@@ -165,6 +166,8 @@ def test_a_bundle_keeps_its_promise_on_another_machine_or_is_refused(
     worst = measure.recall_of
     monkeypatch.setattr(promise, "recall_of", lambda *args: worst(*args) - 0.2)
     Recommender.open(folder)  # where it was made nothing is measured again
+    files, part = checks(folder)  # but where somebody asks
+    assert files.well and not part.well and "promises recall@5 of 0.9, and finds" in part.told
 
     def elsewhere(manifest: dict[str, Any]) -> None:
         manifest["parts"]["generator"]["index"]["promise"]["machine"] = "another"
@@ -174,6 +177,7 @@ def test_a_bundle_keeps_its_promise_on_another_machine_or_is_refused(
         Recommender.open(folder)
     Recommender.open(folder, measure_index=False)
     monkeypatch.undo()
+    assert checks(folder)[1].told.endswith(", its index keeps its promise of recall@5 of 0.9")
     recommender = Recommender.open(folder)
     assert len(recommender.recommend(sasrec.recommender.users()[:1], k=3)) == 3
 
