@@ -15,7 +15,7 @@ from recsys.serving.index.options import IndexConfig
 from recsys.serving.index.record import MeasuredIndex
 
 BATCH, ALONE, REPETITIONS = 256, 30, 3
-_LEAST = 0.05  # seconds of a measuring, so that a clock can tell
+_LONG = 0.2  # seconds of a measuring
 
 
 def exact_places(vectors: Tensor, queries: Tensor, k: int) -> Tensor:
@@ -36,15 +36,15 @@ def measured(
     """All figures, for lists as long as the exact ones; `bytes_held` saves counting again."""
     k = exact.shape[1]
     batches = [_alone(index, batch) for batch in queries.split(BATCH)]
+    first = _timed(lambda: index.search(batches[0], k))
+    wanted = max(1, round(_LONG / max(first, 1e-6)))  # a clock needs some, and exact search few
+    batches = [batches[number % len(batches)] for number in range(min(wanted, 10 * len(batches)))]
 
     def all_batches() -> None:
         for batch in batches:
             index.search(batch, k)
 
     per_call = min(_timed(all_batches) for _ in range(REPETITIONS))
-    while len(queries) and per_call < _LEAST / 10:  # as many times over as a clock needs
-        batches *= 10
-        per_call = min(_timed(all_batches) for _ in range(REPETITIONS))
     asked = sum(len(batch.vectors) for batch in batches)
     alone = [_alone(index, query) for query in queries[:ALONE].split(1)]
     each = [_timed(lambda query=query: index.search(query, k)) for query in alone]  # type: ignore[misc]

@@ -53,7 +53,7 @@ def vectors() -> Tensor:
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three kinds, whose speeds no clock disturbs."""
     monkeypatch.setattr(promise, "families", lambda nested=(): FEW)
-    monkeypatch.setattr(measure, "_LEAST", 0.0)
+    monkeypatch.setattr(measure, "_LONG", 0.0)
     monkeypatch.setattr(measure, "ALONE", 1)
 
     def with_speed(index: Any, config: IndexConfig, *args: Any) -> MeasuredIndex:
