@@ -33,7 +33,7 @@ from recsys.serving.index.record import MeasuredIndex, PromiseRecord
 
 KEPT = 200  # queries of a bundle
 ALIKE = 1.25  # speeds that differ by no more are equal
-PROBES = (1, 2, 4, 8, 16, 32, 64, 128)
+PROBES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 PQ_EFFORTS = ((10, 4), (10, 16), (30, 16), (30, 64), (100, 64))  # shortlist, probes
 HNSW_EFFORTS = (16, 32, 64, 128, 256, 512)
 SHORTLISTS = (100, 400, 1600)
