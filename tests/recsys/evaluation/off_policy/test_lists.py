@@ -12,7 +12,7 @@ import pytest
 
 from feature_store.errors import DataError
 from recsys.evaluation.off_policy.logged_lists import LoggedLists, lists_of, read_lists
-from recsys.evaluation.off_policy.reward_model import RewardModel, ranks_in
+from recsys.evaluation.off_policy.reward_model import RewardModel, cross_fitted, ranks_in
 from recsys.evaluation.off_policy.support import Support
 from recsys.evaluation.off_policy.value import DIFFERENCE, DR, IPS, LOGGED, SNIPS, value_of
 from recsys.evaluation.off_policy.weights import weights_of
@@ -56,6 +56,7 @@ ROWS = [
     reacted(1, "x", "b", "click"),  # sent twice
     reacted(1, "x", "b", "click", time=1_700_000_200),  # and once more
     reacted(1, "x", "b", "purchase", price=5.0, quantity=2),
+    reacted(1, "x", "b", "purchase", price=5.0, quantity=2),  # sent twice
     reacted(2, "y", "b", "purchase"),  # at the price that was shown
     reacted(2, "y", "c", "click"),  # which the list did not show
     reacted(3, None, "a", "click"),
@@ -175,6 +176,19 @@ def test_the_model_knows_places_and_items() -> None:
     expected = [[0.195, 0.15], [0.585, 0.075], [0.39, 0.0]]
     own_ranks = np.array([[0, 1]] * 3)
     assert model.predict(asked, own_ranks) == pytest.approx(np.array(expected), abs=0.03)
+
+
+def test_a_user_has_no_part_in_the_own_model(lists: LoggedLists) -> None:
+    """Whatever the user of a list does, what is expected of that user stays as it was."""
+    target = codes(lists, "bb", "ba", "ac")
+    rewards = lists.rewards["clicks"]
+    before = cross_fitted(lists, rewards, target)
+    for row in range(len(lists)):
+        changed = rewards.copy()
+        changed[row] += 1
+        after = cross_fitted(lists, changed, target)
+        assert all((a[row] == b[row]).all() for a, b in zip(after, before, strict=True))
+        assert any((a != b).any() for a, b in zip(after, before, strict=True))
 
 
 def test_a_model_of_no_rewards_expects_none() -> None:
