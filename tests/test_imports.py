@@ -223,6 +223,10 @@ def test_nobody_asks_of_which_kind_a_model_is() -> None:
         ("recsys", ("torch", "pipelines", *TRAINING_STACK)),
         ("recsys.serving.recommender", (*TRAINING_STACK, "pipelines", "mlflow", "recsys.export")),
         ("recsys.serving.scorer", (*TRAINING_STACK, "pipelines", "mlflow", "recsys.export")),
+        (
+            "recsys.formats.convert, recsys.formats.load",
+            (*TRAINING_STACK, "pipelines", "mlflow", "recsys.export", "onnx", "psycopg", "lancedb"),
+        ),
         ("recsys.server.run", (*TRAINING_STACK, "pipelines", "mlflow", "recsys.export")),
     ],
 )

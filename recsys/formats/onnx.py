@@ -16,7 +16,7 @@ from torch import Tensor
 from feature_store.errors import DataError
 from recsys.formats.dimensions import shapes_of
 from recsys.formats.extras import needed
-from recsys.formats.source import Run, Source
+from recsys.formats.source import GeneratorSource, Run, Source
 
 WHAT = "a program as ONNX"
 _LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
@@ -39,6 +39,7 @@ def write_onnx(source: Source, folder: Path) -> list[str]:
     with _silent():
         program = _translated(source)
         _rename(program.model.graph, source)
+        program.model.metadata_props.update(_told(source))
         program.save(path)
     source.check(open_onnx(path), f"the ONNX program of {source.model}")
     return sorted(file.name for file in folder.glob(f"{path.name}*"))
@@ -79,6 +80,12 @@ def _translated(source: Source) -> Any:
             f"the {source.record.noun} {source.name} of {source.bundle.folder}, {source.model}, "
             f"cannot be written as ONNX: {_reason(error)}: --to aotinductor can write it"
         ) from None
+
+
+def _told(source: Source) -> dict[str, str]:
+    """What a file says of itself that was parted from its folder."""
+    told = {"part": source.name, "model": source.model, "run": source.record.about.run}
+    return told | ({"space": source.record.space} if isinstance(source, GeneratorSource) else {})
 
 
 def _reason(error: BaseException) -> str:

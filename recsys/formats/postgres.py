@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from feature_store.errors import ConfigError, DataError
 from feature_store.progress import bar, stage
@@ -273,8 +274,12 @@ def _check_name(name: str, where: str) -> None:
 def _values(column: pa.Array) -> list[Any]:
     """As COPY writes them."""
     if pa.types.is_fixed_size_list(column.type):
-        numbers = column.flatten().to_numpy().reshape(len(column), -1)
-        return [in_words(vector) for vector in numbers]
+        # the shortest words that are the same float32 again, made of all numbers at once
+        words = column.flatten().cast(pa.string())
+        width = column.type.list_size
+        offsets = pa.array(range(0, len(words) + 1, width), pa.int32())
+        joined = pc.binary_join(pa.ListArray.from_arrays(offsets, words), ",")
+        return [f"[{vector}]" for vector in joined.to_pylist()]
     return column.to_pylist()
 
 

@@ -91,6 +91,8 @@ def test_about_tells_what_is_read_and_answered(small_tables: tuple[Bundle, Path]
     assert [one.name for one in session.get_outputs()] == ["vectors", "weights"]
     (asked,) = session.get_inputs()
     assert (asked.name, asked.shape) == ("history", history["shape"])
+    told = session.get_modelmeta().custom_metadata_map
+    assert told["space"] == about["answers"]["space"] and told["part"] == "generator"
     assert (out / about["vocabularies"]["files"][history["vocabulary"]]).exists()
     named = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     assert named == {*about["sha256"], "about.json"}

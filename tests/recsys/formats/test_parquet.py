@@ -14,8 +14,10 @@ import pytest
 
 from feature_store.errors import ConfigError, DataError
 from pipelines.cli import main
+from pipelines.cli.converting import To
 from recsys.formats import parquet
-from recsys.formats.convert import convert
+from recsys.formats.convert import FORMATS, convert
+from recsys.formats.extras import needed
 from recsys.formats.source import source_of
 from recsys.serving.bundle import Bundle
 
@@ -113,3 +115,12 @@ def test_the_command_tells_what_it_wrote(
     assert {path.name for path in (run / "o").iterdir()} == {
         *("about.json", "golden.parquet", "items.parquet", "vocabulary")
     }
+
+
+def test_a_package_that_is_missing_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"a program needs onnx_that.*'recsys\[formats\]'"):
+        needed("onnx_that_nobody_has", "a program")
+
+
+def test_the_command_offers_every_format() -> None:
+    assert {choice.value for choice in To} == {*FORMATS}

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
+import numpy as np
 import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -132,6 +135,25 @@ def test_a_table_that_answers_otherwise_never_takes_the_place(
     connection.execute("DROP OWNED BY reader; DROP ROLE reader")
 
 
+def test_who_reads_the_old_table_reads_on(sasrec: Bundle, url: str, connection: Any) -> None:
+    load(sasrec, url, "items")
+    counts, over = [], Event()
+
+    def read() -> None:
+        with psycopg.connect(url, autocommit=True) as reader:
+            while not over.is_set():
+                counts.append(reader.execute("SELECT count(*) FROM items").fetchone())
+
+    with ThreadPoolExecutor(2) as readers:
+        reading = [readers.submit(read) for _ in range(2)]
+        try:
+            load(sasrec, url, "items")
+        finally:
+            over.set()
+        assert [done.result() for done in reading] == [None, None]
+    assert len(counts) > 10 and {*counts} == {(40,)}
+
+
 def test_a_table_of_somebody_else_stays(sasrec: Bundle, url: str, connection: Any) -> None:
     connection.execute("CREATE TABLE items (mine int); INSERT INTO items VALUES (1)")
     for comment in ("NULL", "'a list'", "'[1]'"):
@@ -209,3 +231,12 @@ def test_a_vector_wider_than_an_index_is_told(sasrec: Bundle, monkeypatch: Any) 
     monkeypatch.setattr(postgres, "_WIDEST_INDEXED", 15)
     with pytest.raises(ConfigError, match=r"up to 15 numbers, these have 16"):
         load(sasrec, "postgresql://localhost/x", "items", hnsw=True)
+
+
+def test_vectors_are_written_to_the_last_bit() -> None:
+    numbers = np.random.default_rng(0).normal(size=(5, 3)).astype("f4")
+    numbers[3] = [1e-30, -3e38, 16777217]
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(numbers.ravel()), 3)
+    written = [json.loads(words) for words in postgres._values(vectors[2:5])]
+    np.testing.assert_array_equal(np.array(written, "f4"), numbers[2:5])
+    assert json.loads(postgres.in_words(numbers[3])) == numbers[3].tolist()
