@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +17,8 @@ from recsys.server.live import Live
 from recsys.server.logs import log, warn
 from recsys.server.metrics import Metrics
 from recsys.serving.manifest import MANIFEST
+
+_UNUSED_AFTER = 5.0  # seconds: what was begun with the old bundle has ended by then
 
 
 class _Seen(NamedTuple):
@@ -93,6 +96,9 @@ class Swap:
             before, self.live, self.refused = self.live, live, None
             self._metrics.serves(live.version, self._arm)
             self._metrics.offered("taken")
+            collecting = threading.Timer(_UNUSED_AFTER, gc.collect)
+            collecting.daemon = True
+            collecting.start()
             log(
                 "bundle taken",
                 bundle=live.version,
