@@ -21,6 +21,7 @@ def serve(
     explorer: given.Explorer = True,
     beside: given.Beside = None,
     threads: given.Threads = None,
+    users: given.Users = None,
     exposures: given.Exposures = None,
     explore: given.Explore = None,
     arm: given.Arm = None,
@@ -65,7 +66,12 @@ def serve(
     )
     token = Token.read(token_file)
     prepare(options.threads)
-    service = Service(bundle_in(folder), options)
+    store = None
+    if users is not None:
+        from recsys.online.places import open_users
+
+        store = open_users(users)
+    service = Service(bundle_in(folder), options, store)
     if mcp:
         serve_mcp(service)
     else:

@@ -38,6 +38,12 @@ Beside = Annotated[
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Of a batch; by default half of the processors.")
 ]
+Users = Annotated[
+    str | None,
+    typer.Option(
+        help="A store of users' newest histories, such as sqlite:///users.db, which takes events."
+    ),
+]
 Exposures = Annotated[
     Path | None, typer.Option(help="Folder of a log of what was shown; `recsys ingest` reads it.")
 ]
