@@ -46,6 +46,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         503: "Not answered before the deadline.",
     }.items()
 }
+_NO_BUNDLE = {"model": ErrorAnswer, "description": "No bundle is shown beside this one."}
 _NO_STORE = {"model": ErrorAnswer, "description": "The server keeps no events."}
 
 
@@ -147,7 +148,7 @@ def make_app(service: Service, token: Token | None = None) -> Door:
         return service.ready()
 
     if service.options.explorer:
-        api.include_router(explorer(service.looked_at))
+        api.include_router(explorer(service.looked_at), responses={**_ERRORS, 404: _NO_BUNDLE})
     api.add_exception_handler(Refused, _tell)
     api.add_exception_handler(HTTPException, _tell_framework)
     api.add_exception_handler(RequestValidationError, _tell_validation)
