@@ -57,7 +57,7 @@ def explorer(bundles: Callable[[], Sequence[Recommender]]) -> APIRouter:
 
     def looking(bundle: int) -> Looking:
         opened = bundles()
-        if bundle >= len(opened):
+        if not 0 <= bundle < len(opened):
             raise HTTPException(404, "there is no bundle beside this one")
         recommender = opened[bundle]
         if recommender not in looked_at:
