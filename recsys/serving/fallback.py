@@ -95,7 +95,7 @@ class Fallback:
         own = beginning.top(k, allowed)
         if len(own.places) == k:
             return own
-        others = self.everybody.top(k + len(beginning.places), allowed)
+        others = self.everybody.top(k, allowed)
         rest = ~torch.isin(others.places, beginning.places)
         places = torch.cat([own.places, others.places[rest]])[:k]
         return Popular(places, torch.cat([own.scores, others.scores[rest] * self.share])[:k])

@@ -33,6 +33,7 @@ from recsys.lists.merging import MERGES
 from recsys.lists.search import search
 from recsys.serving.generator import Generator as ServedGenerator
 from recsys.serving.index.options import ExactConfig
+from recsys.serving.listed import Listed
 from recsys.serving.manifest import About
 from recsys.serving.recommender import Recommender
 
@@ -96,6 +97,15 @@ def test_diverse_lists_are_of_allowed_items_and_say_where_they_come_from(sasrec:
     assert (places >= 10).all() and answers.groupby("request").size().tolist() == [5] * 4
     origins = answers.groupby("request")["origin"].unique().map(list).tolist()
     assert origins == [["generator"], ["fallback"], ["generator"], ["fallback"]]
+
+
+def test_items_that_move_keep_their_origins() -> None:
+    listed = Listed(
+        torch.tensor([[3.0, 2, 1]]), torch.tensor([[5, 7, 9]]), torch.tensor([[1, 2, 3]])
+    )
+    moved = listed.with_places(torch.tensor([[1.0, 2]]), torch.tensor([[9, 7]]))
+    assert moved.origins.tolist() == [[3, 2]] and moved.places.tolist() == [[9, 7]]
+    assert listed.with_places(moved.scores, torch.tensor([[9, -1]])).origins.tolist() == [[3, 0]]
 
 
 def test_the_item_filter_reaches_known_users_and_refuses_in_a_line(sasrec: Served) -> None:
