@@ -85,7 +85,7 @@ class OrthogonalConfig(FittedConfig):
         1.0, ge=0, description="Weight of the map of old vectors into the new space."
     )
     contrast: float = Field(
-        1.0, ge=0, description="Weight of finding an item's own old vector among others."
+        0.0, ge=0, description="Weight of finding an item's own old vector among others."
     )
     temperature: float = Field(0.05, gt=0, description="Of that.")
     steps: int = Field(500, ge=1, description="Of Adam.")

@@ -27,7 +27,7 @@ from recsys.options import Kind
 
 CONFIGS: dict[str, Kind] = {kind.model_fields["name"].default: kind() for kind in METHODS}
 CONFIGS["orthogonal"] = OrthogonalConfig(steps=60)
-CONFIGS["orthogonal_relaxed"] = OrthogonalConfig(relaxed=True, steps=60)
+CONFIGS["orthogonal_relaxed"] = OrthogonalConfig(relaxed=True, contrast=1.0, steps=60)
 CONFIGS["relative_as_published"] = RelativeConfig(whiten=0.0, centre=False)
 
 
