@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 cpu_alias := ./requirements/fbgemm-gpu-alias
 cuda_alias :=
 
-.PHONY: setup quickstart test formats browser lint bench results peers mutants gpu-wheels clean
+.PHONY: setup quickstart test formats browser redis lint bench results peers mutants gpu-wheels clean
 
 # Asked for by name it always brings the environment back to the pins; as a prerequisite it
 # runs when they changed.
@@ -37,7 +37,7 @@ install:
 quickstart: $(STAMP)
 	$(BIN)/recsys run pipelines/configs/synthetic_quickstart.toml
 
-test: $(STAMP) browser
+test: $(STAMP) browser redis
 	$(BIN)/python -m pytest
 
 formats: $(STAMP)
@@ -52,6 +52,15 @@ browser:
 			apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
 	} || echo "no chromium: the test that opens a report in a browser is skipped"
 
+# Stores of users are also tested in a Redis of the tests' own.
+redis:
+	@command -v redis-server >/dev/null || { \
+		test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+		&& echo "installing redis-server for the tests of stores of users" \
+		&& apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+			apt-get install -y -qq --no-install-recommends redis-server >/dev/null; \
+	} || echo "no redis-server: the tests of users in Redis are skipped"
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -64,6 +73,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.id_hashing
 	$(BIN)/python -m benchmarks.loading
 	$(BIN)/python -m benchmarks.requests
+	$(BIN)/python -m benchmarks.online
 	$(BIN)/python -m benchmarks.embedding_step
 	$(BIN)/python -m benchmarks.checkpoint_stall
 

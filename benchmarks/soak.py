@@ -35,7 +35,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
-from recsys.online.places import open_users
 
 from benchmarks.requests import EVENTS, processor, write_log
 from benchmarks.serving import Server, clustered
@@ -51,6 +50,7 @@ from recsys.embeddings.options import PerFeature
 from recsys.embeddings.tables import materialise
 from recsys.export.bundle import write_bundle
 from recsys.export.generator import GeneratorExport
+from recsys.online.places import open_users
 from recsys.retrievers.sasrec import SASRec, SASRecConfig
 from recsys.serving.golden import same_list
 from recsys.serving.index.options import ExactConfig

@@ -72,10 +72,17 @@ class EventLog:
     @property
     def fingerprint(self) -> str:
         """Sixteen hex digits over schema and content; equal for equal events in equal order."""
+        return self.fingerprints[-1]
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """The fingerprints that the log had with its first 0, 1, 2, ... files."""
         digest = hashlib.sha256(self.schema.fingerprint.encode())
+        prints = [digest.hexdigest()[:16]]
         for path in self.files:
             digest.update(pq.read_metadata(path).metadata[_DIGEST])
-        return digest.hexdigest()[:16]
+            prints.append(digest.hexdigest()[:16])
+        return prints
 
     def check(self) -> None:
         """Read every page of it. Raises DataError naming the file in which a bit has changed."""

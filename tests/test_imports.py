@@ -35,7 +35,7 @@ FLOORS = {
         ("inputs", "options", "figure", "distributed", "statistics", "doctor", "tracking"),
         ("lists", "embeddings", "layers"),
         ("serving", "data"),
-        ("explorer", "formats", "policy"),
+        ("explorer", "formats", "online", "policy"),
         ("server",),
         ("model",),
         ("objectives",),
@@ -223,6 +223,7 @@ def test_nobody_asks_of_which_kind_a_model_is() -> None:
         ("recsys", ("torch", "pipelines", *TRAINING_STACK)),
         ("recsys.serving.recommender", (*TRAINING_STACK, "pipelines", "mlflow", "recsys.export")),
         ("recsys.serving.scorer", (*TRAINING_STACK, "pipelines", "mlflow", "recsys.export")),
+        ("recsys.online.places", ("torch", "redis", "ibis", "pipelines", "mlflow")),
         (
             "recsys.formats.convert, recsys.formats.load",
             (*TRAINING_STACK, "pipelines", "mlflow", "recsys.export", "onnx", "psycopg", "lancedb"),

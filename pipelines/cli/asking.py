@@ -11,6 +11,7 @@ from pipelines.cli.answers import Format, print_answers, write_answers
 from pipelines.cli.arguments import Out, Signed, bundle_in, finite
 from pipelines.cli.bundles import warn_of_other_weights
 from pipelines.cli.filtering import Allow, Forbid, Where, ids_in
+from pipelines.cli.known_users import Strict, Users, kept
 from pipelines.cli.measuring import MeasureIndex
 from pipelines.cli.row_by_row import answered, told
 
@@ -37,15 +38,11 @@ def recommend(
     category: Annotated[
         str | None, typer.Option(help="Column of the catalogue that diversity looks at.")
     ] = None,
-    strict: Annotated[
-        bool,
-        typer.Option(
-            "--strict", help="Refuse unknown users and histories, which else get the fallback."
-        ),
-    ] = False,
+    strict: Strict = False,
     where: Where = None,
     allow: Allow = None,
     forbid: Forbid = None,
+    store: Users = None,
     form: Format = None,
     measure_index: MeasureIndex = True,
     require_signature: Signed = None,
@@ -61,7 +58,10 @@ def recommend(
     if bool(user) == (requests is not None):
         raise DataError("give either users or requests: --user or --requests")
     recommender = Recommender.open(
-        bundle_in(folder), signed_by=require_signature, measure_index=measure_index
+        bundle_in(folder),
+        users=kept(store),
+        signed_by=require_signature,
+        measure_index=measure_index,
     )
     warn_of_other_weights(folder, recommender.finder.record.about)
     options = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 import tomli_w
 
 import recsys as recsys_api
 from recsys.config import load_config
+from recsys.online.places import open_store
 
 Tree = dict[str, Any]
 Ask = Callable[..., tuple[Any, str, str]]
@@ -279,6 +282,41 @@ def test_recommend_prints_a_table_or_writes_parquet(
     assert recsys("recommend", folder / "bundle", *words)[0] == 0
     found = pd.read_parquet(out)
     assert set(found["user"]) == {70_001} and set(seen[2][:3]) <= set(found["item"])
+
+
+def test_a_store_that_is_synced_answers_as_the_bundle_and_then_with_what_came_since(
+    recsys: Ask, folder: Path, tmp_path: Path
+) -> None:
+    url, out = f"sqlite:///{tmp_path}/users.db", tmp_path / "out.parquet"
+    ask = ["recommend", folder, "--user", 2, "-k", 60, "--out", out]
+    assert recsys(*ask)[0] == 0
+    own = pd.read_parquet(out)
+    assert_refused(recsys(*ask, "--users", url), "is not there: make it by `recsys online sync")
+    status, told, _ = recsys("online", "sync", folder, url, "--keep", 20)
+    assert status == 0 and re.search(r"events read, \d[\d,]* of them new and kept; features", told)
+    assert recsys(*ask, "--users", url)[0] == 0
+    pd.testing.assert_frame_equal(pd.read_parquet(out), own)
+    item = own["item"][0]
+    event = {"user_id": [2], "item_id": [item], "time": ["2031-01-01"], "event_type": ["click"]}
+    assert open_store(url).append(pa.table(event)) == 1
+    assert recsys(*ask, "--users", url)[0] == 0
+    assert item not in set(pd.read_parquet(out)["item"])  # has been seen by now
+    status, again, _ = recsys("online", "sync", folder, url)
+    assert status == 0 and ": 0 events read, 0 of them new" in again
+    log = load_config(folder / "config.toml").store_folder  # its own, by the rules that are there
+    assert "0 events read" in recsys("online", "sync", log, url)[1]
+    status, shown, features = recsys("online", "show", url, "--user", 2, "--format", "csv")
+    assert status == 0 and shown.splitlines()[-1] == f"2,history,2031-01-01 00:00:00,{item}"
+    assert features.startswith("user_id: 2, country: ")
+    assert "150 users; lists history: the newest 20 of each" in recsys("online", "show", url)[1]
+    assert "read only" in recsys("online", "show", folder)[1]
+    assert recsys("online", "forget", url, "-u", 3)[1] == (
+        "1 of 1 users were there, and are forgotten\n"
+    )
+    assert_refused(recsys("online", "show", url, "--user", 3), "unknown user: 3")
+    assert_refused(recsys("online", "show", url, "--user", 7_000_001), "unknown user: 7000001")
+    assert_refused(recsys("online", "sync", tmp_path, url), "is no run, and no event log")
+    assert_refused(recsys("online", "sync", folder, url, "--keep", 5), "--keep 5", "at least 20")
 
 
 @pytest.mark.parametrize(("name", "separator"), [("out.csv", ","), ("out.tsv", "\t")])
