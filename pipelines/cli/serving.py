@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipelines.cli import serving_options as given
 from pipelines.cli.arguments import Signed, bundle_in
+from pipelines.cli.measuring import MeasureIndex
 
 
 def serve(
@@ -27,6 +28,7 @@ def serve(
     arm: given.Arm = None,
     salt: given.Salt = "",
     mcp: given.MCP = False,
+    measure_index: MeasureIndex = True,
     require_signature: Signed = None,
 ) -> None:
     """Answer from a bundle over HTTP, and on a page; needs torch, but neither torchrec nor fbgemm.
@@ -62,6 +64,7 @@ def serve(
         explore=exploration(explore),
         arms=dict(map(arm_in, arm or ())),
         salt=salt,
+        measure_index=measure_index,
         signed_by=require_signature,
     )
     token = Token.read(token_file)

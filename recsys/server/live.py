@@ -41,10 +41,15 @@ class Live:
 
     @classmethod
     def open(
-        cls, folder: Path, signed_by: Path | None = None, users: KnownUsers | None = None
+        cls,
+        folder: Path,
+        signed_by: Path | None = None,
+        users: KnownUsers | None = None,
+        measure_index: bool = True,
     ) -> Live:
-        """Open a bundle and replay the golden requests of all that answers. What is known of users
-        comes from a store, by default from the bundle's own.
+        """Open a bundle and replay the golden requests of all that answers; what an index promises
+        is measured again where this is another kind of machine, if `measure_index`. What is known
+        of users comes from a store, by default from the bundle's own.
 
         Raises DataError where it must not be served.
         """
@@ -57,6 +62,8 @@ class Live:
             recommender = Recommender(bundle, users=users) if len(rankers) < len(parts) else None
             for answering in (*scorers.values(), *([recommender] if recommender else [])):
                 answering.verify()
+                if measure_index:
+                    answering.check_index()
             if recommender is not None and recommender.catalogue.has_titles:
                 recommender.catalogue.titles(torch.zeros(1, dtype=torch.long))  # reads them
         return cls(bundle, version, recommender, scorers, _neighbours(recommender))

@@ -37,4 +37,7 @@ class ServerOptions(Options):
         {}, description="Shares of users, by name of their arm, and the bundles that answer them."
     )
     salt: str = Field("", description="Another one divides users into other arms.")
+    measure_index: bool = Field(
+        True, description="Whether promises of an index are measured again on another machine."
+    )
     signed_by: Path | None = Field(None, description="Public key that bundles must be signed by.")

@@ -49,7 +49,12 @@ class Service:
 
     def __init__(self, path: Path, options: ServerOptions, users: KnownUsers | None = None) -> None:
         self.options, self.metrics = options, Metrics()
-        opener = partial(Live.open, signed_by=options.signed_by, users=users)
+        opener = partial(
+            Live.open,
+            signed_by=options.signed_by,
+            users=users,
+            measure_index=options.measure_index,
+        )
         self.swap = Swap(path, opener, self.metrics)
         shares, swaps = {MAIN: 1.0}, {MAIN: self.swap}
         for arm, (share, folder) in options.arms.items():

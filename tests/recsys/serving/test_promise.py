@@ -11,6 +11,7 @@ from served import Served, rewrite
 from torch import Tensor
 
 from feature_store.errors import ConfigError, DataError
+from recsys.server.live import Live
 from recsys.serving.index import measure, promise
 from recsys.serving.index.base import Queries
 from recsys.serving.index.exact import ExactIndex
@@ -176,6 +177,9 @@ def test_a_bundle_keeps_its_promise_on_another_machine_or_is_refused(
     with pytest.raises(DataError, match=r"promises recall@5 of 0\.9, and finds 0\..* on this mach"):
         Recommender.open(folder)
     Recommender.open(folder, measure_index=False)
+    with pytest.raises(DataError, match="on this mach"):
+        Live.open(folder)  # nor is it served
+    assert Live.open(folder, measure_index=False).recommender is not None
     monkeypatch.undo()
     assert checks(folder)[1].told.endswith(", its index keeps its promise of recall@5 of 0.9")
     recommender = Recommender.open(folder)
