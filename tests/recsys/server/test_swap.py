@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ def test_requests_go_on_while_bundles_change(current: Path, folder: Path, other:
 
     with serving(current) as asking:
         asked = asyncio.run_coroutine_threadsafe(ask(asking), asking.loop)
+        while not seen and not asked.done():
+            time.sleep(0.001)
         lead(current, other)
         assert asking.post("/-/reload").json()["bundle"] != seen[0][0]
         asked.result(30)
