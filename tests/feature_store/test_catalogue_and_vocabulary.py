@@ -124,6 +124,16 @@ def test_ids_whose_keys_are_equal_are_told_apart(monkeypatch: pytest.MonkeyPatch
     assert vocabulary.encode(pa.array(["nobody", "xx9999"])).tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("ids", [pa.array([5, 3, 9]), pa.array(["b", "a", "c"])])
+def test_all_ids_of_a_vocabulary_have_its_rows(ids: pa.Array) -> None:
+    vocabulary = Vocabulary(ids)
+    own = pa.chunked_array([ids.slice(0, 1), ids.slice(1)])
+    assert vocabulary.encode(own).tolist() == [1, 2, 3]
+    assert vocabulary.encode(ids.take(pa.array([2, 0, None]))).tolist() == [3, 1, 0]
+    assert vocabulary.encode(pa.array([], ids.type)).tolist() == []
+    assert Vocabulary(ids.slice(0, 0)).encode(ids.slice(0, 0)).tolist() == []
+
+
 def test_a_vocabulary_is_read_once_for_many_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     from feature_store import vocabulary as module
 
