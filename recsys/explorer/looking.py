@@ -38,7 +38,7 @@ class Looking:
     """Answers of one bundle, as what a page shows; ids are texts."""
 
     def __init__(self, recommender: Recommender) -> None:
-        self._recommender = recommender
+        self.recommender = recommender
         self._bundle = recommender.bundle
         self.cards = Cards(self._bundle, recommender.finder.name)
         # rows of cards [n] of what the finder's places mean
@@ -46,7 +46,7 @@ class Looking:
 
     def about(self) -> Page:
         """What the bundle is."""
-        finder = self._recommender.finder
+        finder = self.recommender.finder
         generators = finder.generators if isinstance(finder, Cascade) else {finder.name: finder}
         about = finder.record.about
         return {
@@ -54,10 +54,10 @@ class Looking:
             "model": about.model,
             "created": self._bundle.manifest.created,
             "items": len(finder.item_ids),
-            "users": len(self._recommender.known.users()),
+            "users": len(self.recommender.known.users()),
             "cascade": isinstance(finder, Cascade),
             "generators": list(generators),
-            "titles": self._recommender.catalogue.has_titles,
+            "titles": self.recommender.catalogue.has_titles,
             "example": self._example,
         }
 
@@ -67,11 +67,11 @@ class Looking:
 
     def users(self, text: str, most: int) -> list[str]:
         """Ids of known users by their beginning."""
-        return users_by_beginning(self._recommender.known, text, most)
+        return users_by_beginning(self.recommender.known, text, most)
 
     def somebody(self, who: Who) -> Page:
         """What is known of who asks: the history, oldest first, and features."""
-        request = request_of(self._recommender, self.cards, who)
+        request = request_of(self.recommender, self.cards, who)
         had = request.column(HISTORY).combine_chunks()
         features = {
             name: str(value)
@@ -84,9 +84,9 @@ class Looking:
     def lists(self, who: Who, k: int, where: str | None = None) -> Page:
         """The answer of the first k that fit `where`, an expression over the catalogue, and what
         every generator, interest and stage made of it."""
-        request = request_of(self._recommender, self.cards, who)
+        request = request_of(self.recommender, self.cards, who)
         began = time.perf_counter()
-        answer = self._recommender.recommend_table(request, k=k, where=where)
+        answer = self.recommender.recommend_table(request, k=k, where=where)
         took = time.perf_counter() - began
         items = self.cards.of_ids(answer.column("item").combine_chunks())
         extra = [name for name in ("score", "fallback", "origin") if name in answer.column_names]
@@ -95,8 +95,8 @@ class Looking:
             {**card, **about, "rank": place + 1}
             for place, (card, about) in enumerate(zip(items, told, strict=True))
         ]
-        asked, exclude = self._recommender.asked_of(request)
-        allowed = self._recommender.allowed_of(where=where)
+        asked, exclude = self.recommender.asked_of(request)
+        allowed = self.recommender.allowed_of(where=where)
         return {
             "answer": shown,
             "milliseconds": 1000 * took,
@@ -106,12 +106,12 @@ class Looking:
 
     def why(self, who: Who, item: str, k: int, where: str | None = None) -> Page:
         """Why an item is among the first k, or why it is not; what does not fit `where` is not."""
-        request = request_of(self._recommender, self.cards, who)
+        request = request_of(self.recommender, self.cards, who)
         row = int(self.cards.rows(pa.array([item]))[0])
         if row < 0:
             raise DataError(f"unknown item: {item}")
         return {
-            **self._fate(request, item, row, k, self._recommender.allowed_of(where=where)),
+            **self._fate(request, item, row, k, self.recommender.allowed_of(where=where)),
             "card": self.cards.of(np.array([row]))[0],
             "alike": self._alike(request, row),
             "concepts": self._concepts(request, row),
@@ -120,15 +120,15 @@ class Looking:
     def _fate(self, request: pa.Table, item: str, row: int, k: int, allowed: Tensor | None) -> Page:
         if row not in self._rows:
             return {"told": "it is none of the items that may be found", "opinions": []}
-        asked, exclude = self._recommender.asked_of(request)
+        asked, exclude = self.recommender.asked_of(request)
         place = int(np.flatnonzero(self._rows == row)[0])
         if (exclude == place).any():
             return {"told": "it is in the history, and left out therefore", "opinions": []}
         if allowed is not None and not allowed[place]:
             return {"told": "it does not fit the expression, so nobody looks at it", "opinions": []}
-        finder = self._recommender.finder
+        finder = self.recommender.finder
         if isinstance(finder, Cascade):
-            opinions = explain_request(self._recommender, request, item, k)
+            opinions = explain_request(self.recommender, request, item, k)
             return {"told": fate(opinions, k), "opinions": opinions.to_pylist()}
         most = min(_LOOKED_THROUGH, len(finder.item_ids))
         scores, places, _ = finder.find_exactly(asked, most, exclude)
@@ -147,7 +147,7 @@ class Looking:
     def _stages(
         self, asked: Requests, exclude: Tensor, allowed: Tensor | None, k: int
     ) -> Iterator[Page]:
-        finder = self._recommender.finder
+        finder = self.recommender.finder
         if not isinstance(finder, Cascade):
             return
         began = time.perf_counter()
@@ -164,7 +164,7 @@ class Looking:
         self, asked: Requests, exclude: Tensor, allowed: Tensor | None, k: int
     ) -> list[Page]:
         """What each interest of a generator finds by itself, where there are several."""
-        finder = self._recommender.finder
+        finder = self.recommender.finder
         if not isinstance(finder, Generator) or finder.items.dim() == 1:
             return []
         inputs = {column.name: column.from_requests(asked) for column in finder.record.inputs}
@@ -200,7 +200,7 @@ class Looking:
     def _alike(self, request: pa.Table, row: int) -> list[Page]:
         """The events of the history that are most like an item, by the cosines of their vectors, of
         the first generator that has vectors."""
-        finder = self._recommender.finder
+        finder = self.recommender.finder
         generators = [finder] if isinstance(finder, Generator) else []
         if isinstance(finder, Cascade):
             generators = [part.generator for part in finder.generators.values()]
@@ -245,7 +245,7 @@ class Looking:
     def _example(self) -> str | None:
         """An expression over the catalogue."""
         facts = self.cards.facts
-        return self._recommender.catalogue.example(facts[0]) if facts else None
+        return self.recommender.catalogue.example(facts[0]) if facts else None
 
     @cached_property
     def _explainer(self) -> Explainer | None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter, HTTPException, Response
 from pydantic import Field
@@ -53,16 +52,20 @@ def explorer(bundles: Callable[[], Sequence[Recommender]]) -> APIRouter:
     """Routes of the page at `/` and of what it asks for below `/explorer`; `bundles` gives one
     opened bundle, or two to be compared."""
     router = APIRouter(tags=["explorer"])
-    looked_at: WeakKeyDictionary[Recommender, Looking] = WeakKeyDictionary()
+    looked_at: list[Looking] = []
 
     def looking(bundle: int) -> Looking:
         opened = bundles()
         if not 0 <= bundle < len(opened):
             raise HTTPException(404, "there is no bundle beside this one")
         recommender = opened[bundle]
-        if recommender not in looked_at:
-            looked_at[recommender] = Looking(recommender)
-        return looked_at[recommender]
+        # what is served no longer goes, and what was made for it
+        looked_at[:] = [each for each in looked_at if each.recommender in opened]
+        known = next((each for each in looked_at if each.recommender is recommender), None)
+        if known is None:
+            known = Looking(recommender)
+            looked_at.append(known)
+        return known
 
     def told(make: Callable[[], Any]) -> Any:
         try:

@@ -55,7 +55,7 @@ def test_a_history_that_was_put_together_is_asked_with(
 
 
 def test_a_changed_history_keeps_the_users_features_and_times(looking: Looking) -> None:
-    recommender, cards = looking._recommender, looking.cards
+    recommender, cards = looking.recommender, looking.cards
     newest = request_of(recommender, cards, USER)
     had = newest.column(HISTORY)[0].as_py()
     times = newest.column(time_of(HISTORY))[0].as_py()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -58,6 +60,20 @@ def test_a_single_bundle_has_none_beside_it(cascade: Recommender) -> None:
     app.include_router(explorer(lambda: [cascade]))
     answer = TestClient(app).post("/explorer/lists", json={"user": "1001", "bundle": 1})
     assert answer.status_code == 404
+
+
+def test_a_bundle_that_is_served_no_longer_is_let_go(cascade: Recommender) -> None:
+    first, second = (Recommender(cascade.bundle) for _ in range(2))
+    served, gone = [first], weakref.ref(first)
+    app = FastAPI()
+    app.include_router(explorer(lambda: served))
+    client = TestClient(app)
+    assert client.get("/explorer/about").status_code == 200
+    served[:] = [second]
+    assert client.get("/explorer/about").status_code == 200
+    del first
+    gc.collect()
+    assert gone() is None
 
 
 def test_the_page_asks_nobody_else(client: TestClient) -> None:
