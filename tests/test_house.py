@@ -18,6 +18,13 @@ def test_few_modules_stand_loose() -> None:
     assert len(loose) <= 7, loose
 
 
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """Pytest imports them by their names alone, and leaves out the second of two, with an error."""
+    own = ("conftest.py", "__init__.py")
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name not in own]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
 def test_programs_are_short() -> None:
     lines = {path: len(path.read_text().splitlines()) for path in product_files("pipelines")}
     assert {path.name: count for path, count in lines.items() if count >= 100} == {}
