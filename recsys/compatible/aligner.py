@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from recsys.compatible.contract import Learnt, LinearBridge, Losses, OldItems, eye
+from recsys.compatible.contract import LearntMatrix, Losses, OldItems
 from recsys.compatible.options import AlignerConfig
 
 
-class Aligner(Learnt):
+class Aligner(LearntMatrix):
     """Adds `weight * mean((z_old - z_new B)^2)` over items, and over users that the old model was
     asked about, to the new model's loss; B [width, d_old] has no bias. `earlier` are the matrices
     over which the old space came from the ones before it: through each of them the residual is
@@ -28,9 +28,8 @@ class Aligner(Learnt):
     def __init__(
         self, config: AlignerConfig, old: OldItems, width: int, earlier: Sequence[Tensor] = ()
     ) -> None:
-        super().__init__(old)
+        super().__init__(old, width)
         self.config = config
-        self.matrix = nn.Parameter(eye(width, old.vectors.shape[1]))
         self.earlier = tuple(earlier)
 
     @classmethod
@@ -44,18 +43,6 @@ class Aligner(Learnt):
     ) -> Self:
         """A bridge that has learned nothing."""
         return cls(config, old, width, earlier)
-
-    def asked(self, queries: Tensor) -> Tensor:
-        """By the matrix."""
-        return queries @ self.matrix
-
-    def items(self, vectors: Tensor) -> Tensor:
-        """By the matrix."""
-        return vectors @ self.matrix
-
-    def onward(self, vectors: Tensor) -> Tensor:
-        """By its pseudo-inverse."""
-        return vectors @ torch.linalg.pinv(self.matrix)
 
     def losses(
         self,
@@ -84,10 +71,6 @@ class Aligner(Learnt):
     def users(self, queries: Tensor, old: Tensor) -> Tensor:
         """The penalty of users."""
         return self.config.weight * self._penalty(queries, old)
-
-    def settled(self) -> LinearBridge:
-        """The matrix, and its pseudo-inverse."""
-        return LinearBridge(self.matrix)
 
     def _penalty(self, vectors: Tensor, old: Tensor) -> Tensor:
         if not len(vectors):

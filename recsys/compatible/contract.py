@@ -202,6 +202,31 @@ class Learnt(Bridge, ABC):
         return torch.where(self.known[rows].unsqueeze(1), self.old[rows], otherwise)
 
 
+class LearntMatrix(Learnt, ABC):
+    """A matrix [width, d_old] that is learned, at first one that keeps the first numbers; queries
+    and items share it."""
+
+    def __init__(self, old: OldItems, width: int) -> None:
+        super().__init__(old)
+        self.matrix = nn.Parameter(eye(width, old.vectors.shape[1]))
+
+    def asked(self, queries: Tensor) -> Tensor:
+        """By the matrix."""
+        return queries @ self.matrix
+
+    def items(self, vectors: Tensor) -> Tensor:
+        """By the matrix."""
+        return vectors @ self.matrix
+
+    def onward(self, vectors: Tensor) -> Tensor:
+        """By its pseudo-inverse."""
+        return vectors @ torch.linalg.pinv(self.matrix)
+
+    def settled(self) -> LinearBridge:
+        """The matrix, and its pseudo-inverse."""
+        return LinearBridge(self.matrix)
+
+
 def eye(width: int, other: int) -> Tensor:
     """A matrix [width, other] that keeps the first numbers."""
     return torch.eye(max(width, other))[:width, :other]

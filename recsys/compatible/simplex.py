@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from recsys.compatible.contract import Learnt, LinearBridge, Losses, OldItems, eye
+from recsys.compatible.contract import LearntMatrix, Losses, OldItems
 from recsys.compatible.options import SimplexConfig
 from recsys.compatible.procrustes import nearest_rotation
 
@@ -20,7 +20,7 @@ _ROUNDS = 10  # of k-means
 _ROWS = 1024  # items of a step that are held against each other
 
 
-class Simplex(Learnt):
+class Simplex(LearntMatrix):
     """Items are no classes: their clusters in the old space are, one for each of the d_old + 1
     corners that this space has room for, turned as the clusters lie. A matrix brings the new
     vectors there; to the model's own loss come `(1 - share)` times the contrast with the items' old
@@ -32,9 +32,8 @@ class Simplex(Learnt):
     corner: Tensor
 
     def __init__(self, config: SimplexConfig, old: OldItems, width: int, seed: int) -> None:
-        super().__init__(old)
+        super().__init__(old, width)
         self.config = config
-        self.matrix = nn.Parameter(eye(width, old.vectors.shape[1]))
         corners, corner = _corners_of(old, seed)
         self.register_buffer("corners", corners, persistent=False)
         self.register_buffer("corner", corner, persistent=False)
@@ -43,18 +42,6 @@ class Simplex(Learnt):
     def make(cls, config: SimplexConfig, old: OldItems, width: int, seed: int = 0) -> Self:
         """A bridge that has learned nothing."""
         return cls(config, old, width, seed)
-
-    def asked(self, queries: Tensor) -> Tensor:
-        """By the matrix."""
-        return queries @ self.matrix
-
-    def items(self, vectors: Tensor) -> Tensor:
-        """By the matrix."""
-        return vectors @ self.matrix
-
-    def onward(self, vectors: Tensor) -> Tensor:
-        """By its pseudo-inverse."""
-        return vectors @ torch.linalg.pinv(self.matrix)
 
     def losses(
         self,
@@ -80,10 +67,6 @@ class Simplex(Learnt):
         contrast = high_order(old, mapped, self.corner[rows], config.sharpness)
         both = config.share * anchored + (1 - config.share) * contrast
         return losses + config.weight * both
-
-    def settled(self) -> LinearBridge:
-        """The matrix, and its pseudo-inverse."""
-        return LinearBridge(self.matrix)
 
 
 def simplex(corners: int) -> Tensor:

@@ -55,6 +55,7 @@ def explorer(bundles: Callable[[], Sequence[Recommender]]) -> APIRouter:
     looked_at: list[Looking] = []
 
     def looking(bundle: int) -> Looking:
+        """What is looked at of a bundle, made when it is first asked for."""
         opened = bundles()
         if not 0 <= bundle < len(opened):
             raise HTTPException(404, "there is no bundle beside this one")
@@ -68,6 +69,7 @@ def explorer(bundles: Callable[[], Sequence[Recommender]]) -> APIRouter:
         return known
 
     def told(make: Callable[[], Any]) -> Any:
+        """What is made, or why it cannot be, as an answer."""
         try:
             return make()
         except RecsysError as error:

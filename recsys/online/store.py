@@ -245,6 +245,7 @@ class UserStore(ABC):
 
     def _adding(self, arrived: Events, since: int) -> Change:
         def change(records: Sequence[bytes | None]) -> tuple[Changed, int]:
+            """The records with what has arrived."""
             with self._reading():
                 held, newest = unpack(records, self._item_kind)
             merged = merge(

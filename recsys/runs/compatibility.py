@@ -208,7 +208,7 @@ def _ask(generator: Generator, requests: pa.Table) -> Asked:
 
 
 def _calibration(served: Generator, own: Generator) -> Calibration:
-    """By what known users would be asked for now."""
+    """From the scores that both models give all items for what known users ask now."""
     users = own.bundle.users
     wanted = users.users().slice(0, _CALIBRATED_BY)
     requests = users.of(wanted, users.column_names)

@@ -69,6 +69,7 @@ class _Blocks(NamedTuple):
 
     @classmethod
     def of(cls, old: np.ndarray, step: int) -> _Blocks:
+        """The blocks of the bytes of a file."""
         whole = old[: len(old) // BLOCK * BLOCK]
         hashes = np.concatenate(
             [
