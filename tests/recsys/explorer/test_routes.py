@@ -58,8 +58,11 @@ def test_what_cannot_be_answered_is_told(
 def test_a_single_bundle_has_none_beside_it(cascade: Recommender) -> None:
     app = FastAPI()
     app.include_router(explorer(lambda: [cascade]))
-    answer = TestClient(app).post("/explorer/lists", json={"user": "1001", "bundle": 1})
+    client = TestClient(app)
+    answer = client.post("/explorer/lists", json={"user": "1001", "bundle": 1})
     assert answer.status_code == 404
+    places = (client.get(f"/explorer/items?bundle={place}") for place in (-1, -2, 1))
+    assert {each.status_code for each in places} == {404}
 
 
 def test_a_bundle_that_is_served_no_longer_is_let_go(cascade: Recommender) -> None:
