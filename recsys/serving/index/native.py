@@ -161,8 +161,9 @@ class NativeIndex(Index):
 
 
 def lists_of(items: int, lists: int | None) -> int:
-    """How many lists there are: as many as asked for, or as are read in the least time."""
-    return lists or max(1, min(round(4 * sqrt(items)), items // 16))
+    """How many lists there are: as many as asked for, or so many that comparing a query with all
+    centres costs what reading four lists costs."""
+    return lists or max(1, min(round(2 * sqrt(items)), items // 16))
 
 
 def probes_of(index: Any, probes: int, ask: int, share: float) -> int:

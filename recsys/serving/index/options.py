@@ -10,7 +10,7 @@ from pydantic import Field
 from feature_store.options import Options
 from recsys.options import Chosen
 
-Codes = Literal["flat", "sq8"]
+Codes = Literal["flat", "fp16", "sq8"]
 
 
 class ExactConfig(Options):
@@ -44,12 +44,13 @@ class IVFConfig(ApproximateConfig):
 
     kind: Literal["ivf"] = Field("ivf", description="Lists around centres, of which few are read.")
     codes: Codes = Field(
-        "flat", description="What lists hold of a number: 4 bytes, or 1 (and scores to a digit)."
+        "flat",
+        description="What lists hold of a number: 4 bytes, 2 (scores to 3 digits) or 1 (to 1).",
     )
     lists: int | None = Field(
-        None, ge=1, description="Lists; by default 4 times the square root of the items."
+        None, ge=1, description="Lists; by default twice the square root of the items."
     )
-    probes: int = Field(16, ge=1, description="Lists that are read for a query.")
+    probes: int = Field(8, ge=1, description="Lists that are read for a query.")
 
     def __str__(self) -> str:
         return f"ivf of {self.codes}, {self.probes} probes"
@@ -75,7 +76,7 @@ class PQConfig(ApproximateConfig):
     refine: Codes = Field("flat", description="What the shortlist is ranked by: as ivf's codes.")
     shortlist: int = Field(10, ge=1, description="Items on the shortlist for each of a list.")
     lists: int | None = Field(None, ge=1, description="As ivf's.")
-    probes: int = Field(16, ge=1, description="Lists that are read for a query.")
+    probes: int = Field(8, ge=1, description="Lists that are read for a query.")
 
     def __str__(self) -> str:
         again = f"{self.shortlist} times as many by {self.refine}"

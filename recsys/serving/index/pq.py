@@ -7,7 +7,7 @@ from typing import Any
 from recsys.serving.index.native import NativeIndex, lists_of, probes_of
 from recsys.serving.index.options import PQConfig
 
-REFINED = {"flat": "RFlat", "sq8": "Refine(SQ8)"}
+REFINED = {"flat": "RFlat", "fp16": "Refine(SQfp16)", "sq8": "Refine(SQ8)"}
 
 
 class PQIndex(NativeIndex):
@@ -16,7 +16,7 @@ class PQIndex(NativeIndex):
 
     @classmethod
     def factory(cls, items: int, width: int, config: PQConfig) -> str:
-        """Such as IVF4000,PQ32x4fs,RFlat."""
+        """Such as IVF2000,PQ32x4fs,RFlat."""
         parts = config.parts or (width // 2 if width % 2 == 0 else width)
         lists = lists_of(items, config.lists)
         return f"IVF{lists},PQ{parts}x4fs,{REFINED[config.refine]}"

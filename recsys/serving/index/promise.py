@@ -46,7 +46,7 @@ def families(nested: Sequence[int] = ()) -> list[Family]:
     """All candidates; `nested` are the widths of nested vectors."""
     return [
         [ExactConfig()],
-        *([IVFConfig(codes=codes, probes=n) for n in PROBES] for codes in ("flat", "sq8")),
+        *([IVFConfig(codes=codes, probes=n) for n in PROBES] for codes in ("flat", "fp16", "sq8")),
         *(
             [PQConfig(refine=codes, shortlist=length, probes=n) for length, n in PQ_EFFORTS]
             for codes in ("flat", "sq8")

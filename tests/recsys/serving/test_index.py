@@ -28,6 +28,7 @@ KINDS: tuple[IndexConfig, ...] = (
     FaissConfig(),
     PrefixConfig(prefix=8),
     IVFConfig(),
+    IVFConfig(codes="fp16"),
     IVFConfig(codes="sq8"),
     PQConfig(),
     PQConfig(refine="sq8", parts=4),
@@ -109,7 +110,8 @@ def test_an_index_grows_and_comes_back_from_disk(
     scores, places = index.search(one_query(big), 1)
     assert places.tolist() == [[2500]]
     # a code of one byte ends at the largest number that it was made for
-    slack = 3e-2 if "sq8" in str(config) else 1e-5
+    coarse = {"sq8": 3e-2, "fp16": 1e-3}
+    slack = next((coarse[codes] for codes in coarse if codes in str(config)), 1e-5)
     assert scores.item() == pytest.approx(float(big @ vectors[2500]), rel=slack)
     index.save(tmp_path)
     again = load_index(tmp_path.joinpath, vectors, "s", config)
@@ -137,12 +139,13 @@ def test_a_torn_file_and_one_of_another_kind_are_named(
 
 
 def test_bytes_are_those_of_what_a_search_keeps_in_memory() -> None:
-    """By hand: 4 bytes a number or 1, 8 of an id, 4 bits for two numbers; links of HNSW."""
+    """By hand: 4 bytes a number, 2 or 1, 8 of an id, 4 bits for two numbers; links of HNSW."""
     vectors = torch.randn(5_000, 64, generator=torch.Generator().manual_seed(0))
     expected = {
         ExactConfig(): 256,
         PrefixConfig(prefix=8): 256 + 32,
         IVFConfig(lists=16): 256 + 8,
+        IVFConfig(lists=16, codes="fp16"): 128 + 8,
         IVFConfig(lists=16, codes="sq8"): 64 + 8,
         PQConfig(lists=16): 16 + 8 + 256,
         PQConfig(lists=16, refine="sq8"): 16 + 8 + 64,
