@@ -13,6 +13,7 @@ bundle = typer.Typer(
 bundle.command("sign")(signing.sign)
 bundle.command("convert")(converting.convert)
 bundle.command("compatibility")(upgrading.compatibility)
+bundle.command("reembed")(upgrading.reembed)
 bundle.command("load")(converting.load)
 bundle.command("verify")(releasing.verify)
 bundle.command("diff")(differing.diff)

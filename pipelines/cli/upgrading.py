@@ -1,4 +1,4 @@
-"""The verb that says whether a new model may answer from the index in service."""
+"""The verbs that say whether a new model may answer from the index in service, and re-embed it."""
 
 from __future__ import annotations
 
@@ -43,3 +43,25 @@ def compatibility(
     for note in outcome.notes:
         typer.echo(f"note: {note}")
     typer.echo(verdict(outcome))
+
+
+def reembed(
+    run: Annotated[Path, typer.Argument(help="The run that follows what is in service.")],
+    share: Annotated[
+        float, typer.Option(min=0, max=1, help="Of the items: these get their new vectors.")
+    ],
+    out: Annotated[Path, typer.Option(help="A folder for the bundle, which is not there yet.")],
+) -> None:
+    """Write a bundle over an index on its way: a share of the items re-embedded, the others as they
+    lie, their scores brought to those of the new ones.
+
+    Who is re-embedded stays so with a larger share. `recsys bundle compatibility` tells the recall
+    of 25, 50 and 75 %; `recsys bundle delta` sends what differs from one step to the next.
+
+    Example: recsys bundle reembed runs/movielens_1m_upgrade --share 0.25 --out quarter
+    """
+    from recsys.runs.parts import part_config
+    from recsys.runs.underway import write_underway
+
+    bundle = write_underway(part_config("RUN", run), share, out)
+    typer.echo(f"verified: {bundle.folder}, {share:.0%} of the items re-embedded")

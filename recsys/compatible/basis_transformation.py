@@ -5,27 +5,26 @@ Source: Zhou et al., "BT2: backward-compatible training with basis transformatio
 
 from __future__ import annotations
 
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recsys.compatible.contract import Bridge, Learnt, Losses, OldItems, wider
+from recsys.compatible.contract import Bridge, Learnt, Losses, OldItems, eye, wider
+from recsys.compatible.hidden import Hidden
 from recsys.compatible.options import BasisTransformationConfig
 from recsys.compatible.orthogonal import rotation_of
 
-Parts = tuple[Tensor, Tensor, Tensor]
-
 
 class BasisTransformation(Learnt):
-    """What a tower says, f [width], becomes `z = [norm(f A), Q1 C norm(f)]`, whose first d_old
+    """What a tower says, f [width], becomes `z = [norm(h(f)), Q1 C norm(f)]`, whose first d_old
     numbers Q2 turns: those are compared with the old index, and all `extra + width` of them with
-    vectors of the new model. Q1 and Q2 are rotations `exp(P)`: whatever the old space asks of the
-    first numbers, what the model has learned of its own stays whole beside it.
+    vectors of the new model. `h` is a matrix and a hidden layer; Q1 and Q2 are rotations `exp(P)`.
 
-    The loss is the model's own, over all numbers; `retrieval` weighs that of new queries over the
-    old index, and `cosine` how far an item is from its old vector.
+    The model learns by its own loss of f. Of z learn h and the rotations alone: `retrieval` weighs
+    the loss of new queries over the old index, and `cosine` how far an item is from its old vector.
+    Published is a gradient through f as well, and a term that holds f to a twin trained without.
     """
 
     needs = "training of its own, vectors of items that both models know"
@@ -34,11 +33,13 @@ class BasisTransformation(Learnt):
         self, config: BasisTransformationConfig, old: OldItems, width: int, seed: int
     ) -> None:
         super().__init__(old)
-        self.config, self.width = config, width
+        self.config = config
         d_old = old.vectors.shape[1]
-        generator = torch.Generator().manual_seed(seed)
-        self.head = nn.Parameter(torch.randn(width, config.extra, generator=generator) / width**0.5)
-        self.first = nn.Parameter(torch.zeros(width, width))
+        extra = config.extra or d_old
+        self.head = nn.Parameter(eye(width, extra))
+        self.hidden = Hidden(width, config.hidden, extra, seed)
+        # nothing would be learned where the old space borrows nothing
+        self.first = nn.Parameter(torch.zeros(width, width)) if extra < d_old else None
         self.second = nn.Parameter(torch.zeros(d_old, d_old))
 
     @classmethod
@@ -50,7 +51,7 @@ class BasisTransformation(Learnt):
 
     def own_queries(self, vectors: Tensor) -> Tensor:
         """All numbers [..., extra + width], of unit length."""
-        return _turned(vectors, self._parts(), self.config.scale)
+        return self._basis()(vectors)
 
     own_items = own_queries
 
@@ -64,7 +65,7 @@ class BasisTransformation(Learnt):
 
     def onward(self, vectors: Tensor) -> Tensor:
         """The old numbers, and zeros for those that the old model lacks."""
-        return wider(vectors, self.config.extra + self.width)
+        return wider(vectors, sum(self.head.shape))
 
     def losses(
         self,
@@ -76,63 +77,61 @@ class BasisTransformation(Learnt):
         drawn: Tensor,
     ) -> Tensor:
         """The three of them."""
-        config, parts = self.config, self._parts()
+        config, basis = self.config, self._basis()
+        losses = own(queries, positives, negatives)
         users, items, others = (
-            _turned(vectors, parts, config.scale) for vectors in (queries, positives, negatives)
+            self.asked(basis(vectors.detach())) for vectors in (queries, positives, negatives)
         )
-        losses = own(users, items, others)
         if config.retrieval:
             losses = losses + config.retrieval * own(
-                self.asked(users),
-                self.gallery(targets, self.items(items)),
-                self.gallery(drawn, self.items(others)),
+                users, self.gallery(targets, items), self.gallery(drawn, others)
             )
-        if config.cosine:
-            near = F.cosine_similarity(
-                self.items(torch.cat([items, others])), self.old[torch.cat([targets, drawn])]
-            )
-            known = self.known[torch.cat([targets, drawn])]
-            if known.any():
-                losses = losses + config.cosine * (1 - near[known]).mean()
-        return losses
+        apart = self.apart(torch.cat([items, others]), torch.cat([targets, drawn]))
+        return losses + config.cosine * apart
 
     def settled(self) -> Bridge:
-        """The head and both rotations, as matrices."""
-        return _Settled(self._parts(), self.config.scale, self.old.shape[1])
+        """The head and the rotations, as they are."""
+        return _Settled(self._basis(), self.old.shape[1])
 
-    def _parts(self) -> Parts:
-        return self.head, rotation_of(self.first), rotation_of(self.second)
+    def _basis(self) -> _Basis:
+        first = None if self.first is None else rotation_of(self.first)
+        return _Basis(self.head, self.hidden, first, rotation_of(self.second), self.config.scale)
 
 
-def _turned(vectors: Tensor, parts: Parts, scale: float) -> Tensor:
-    head, first, second = parts
-    d_old = len(second)
-    basis = (
-        torch.cat(
-            [
-                F.normalize(vectors @ head, dim=-1),
-                scale * F.normalize(vectors, dim=-1) @ first,
-            ],
-            dim=-1,
-        )
-        / (1 + scale**2) ** 0.5
-    )
-    return torch.cat([basis[..., :d_old] @ second, basis[..., d_old:]], dim=-1)
+class _Basis(NamedTuple):
+    """h as a matrix and a layer, the rotations Q1, None for none, and Q2, and C."""
+
+    head: Tensor
+    hidden: Hidden
+    first: Tensor | None
+    second: Tensor
+    scale: float
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        """Vectors f [..., width] -> z [..., extra + width]."""
+        d_old, own = len(self.second), F.normalize(vectors, dim=-1)
+        if self.first is not None:
+            own = own @ self.first
+        head = F.normalize(vectors @ self.head + self.hidden(vectors), dim=-1)
+        whole = torch.cat([head, self.scale * own], dim=-1) / (1 + self.scale**2) ** 0.5
+        return torch.cat([whole[..., :d_old] @ self.second, whole[..., d_old:]], dim=-1)
 
 
 class _Settled(Bridge):
     head: Tensor
-    first: Tensor
+    first: Tensor | None
     second: Tensor
 
-    def __init__(self, parts: Parts, scale: float, d_old: int) -> None:
+    def __init__(self, basis: _Basis, d_old: int) -> None:
         super().__init__()
-        self.scale, self.d_old = scale, d_old
-        for name, part in zip(("head", "first", "second"), parts, strict=True):
-            self.register_buffer(name, part.detach().clone())
+        self.scale, self.d_old = basis.scale, d_old
+        self.hidden = basis.hidden.settled()
+        for name in ("head", "first", "second"):
+            part = getattr(basis, name)
+            self.register_buffer(name, None if part is None else part.detach().clone())
 
     def own_queries(self, vectors: Tensor) -> Tensor:
-        return _turned(vectors, (self.head, self.first, self.second), self.scale)
+        return _Basis(self.head, self.hidden, self.first, self.second, self.scale)(vectors)
 
     own_items = own_queries
 
@@ -143,4 +142,4 @@ class _Settled(Bridge):
         return self.asked(vectors)
 
     def onward(self, vectors: Tensor) -> Tensor:
-        return wider(vectors, self.head.shape[1] + self.head.shape[0])
+        return wider(vectors, sum(self.head.shape))

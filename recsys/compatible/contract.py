@@ -57,8 +57,6 @@ class Bridge(nn.Module, ABC):
     isometric: ClassVar[bool] = False
     leaves_index: ClassVar[bool] = True
     """Whether the old index is asked as it lies there."""
-    moves_items: ClassVar[bool] = True
-    """Whether the new model has vectors of its own of items that the old index holds."""
 
     def own_queries(self, vectors: Tensor) -> Tensor:
         """Queries [..., d_new] of the new model's own space, of what its user tower says."""
@@ -200,6 +198,14 @@ class Learnt(Bridge, ABC):
         """Old vectors [n, d_old] of item rows [n]; of items that the old index lacks what stands
         there `otherwise` [n, d_old]."""
         return torch.where(self.known[rows].unsqueeze(1), self.old[rows], otherwise)
+
+    def apart(self, vectors: Tensor, rows: Tensor) -> Tensor:
+        """How far vectors [n, d_old] are from the old ones of item rows [n] that the old index has:
+        the mean of 1 - cosine."""
+        known = self.known[rows]
+        if not known.any():
+            return vectors.new_zeros(())
+        return (1 - F.cosine_similarity(vectors[known], self.old[rows[known]])).mean()
 
 
 class LearntMatrix(Learnt, ABC):

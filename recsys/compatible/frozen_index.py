@@ -1,4 +1,4 @@
-"""Frozen index: a new user tower learns to find items where the old index has them."""
+"""Frozen index: queries of a new model learn to find items where the old index has them."""
 
 from __future__ import annotations
 
@@ -9,48 +9,42 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recsys.compatible.contract import Bridge, Learnt, LinearBridge, Losses, OldItems, eye
+from recsys.compatible.hidden import Hidden
 from recsys.compatible.options import FrozenIndexConfig
 
 
 class FrozenIndex(Learnt):
-    """The old space is the new one: the model's loss over the old items' vectors, which do not
-    move. Items that the old index lacks learn their place in it, from the item tower.
+    """The model learns by its own loss, as it would alone. Beside it a matrix and a hidden layer
+    make queries of the old index of what its user tower says, by the same loss over the old
+    vectors, which do not move; and a matrix says where its items stand there, by the cosine to
+    those that both know. No gradient of either reaches the towers.
     """
 
     needs = "training of its own"
-    isometric = True
-    moves_items = False
 
-    def __init__(self, old: OldItems, width: int) -> None:
+    def __init__(self, config: FrozenIndexConfig, old: OldItems, width: int, seed: int) -> None:
         super().__init__(old)
         d_old = old.vectors.shape[1]
         self.of_users = nn.Parameter(eye(width, d_old))
         self.of_items = nn.Parameter(eye(width, d_old))
+        self.hidden = Hidden(width, config.hidden, d_old, seed)
 
     @classmethod
     def make(cls, config: FrozenIndexConfig, old: OldItems, width: int, seed: int = 0) -> Self:
         """A bridge that has learned nothing."""
-        return cls(old, width)
-
-    def own_queries(self, vectors: Tensor) -> Tensor:
-        """What the user tower says, of as many numbers as the index has."""
-        return F.normalize(vectors @ self.of_users, dim=-1)
-
-    def own_items(self, vectors: Tensor) -> Tensor:
-        """What the item tower says, likewise."""
-        return F.normalize(vectors @ self.of_items, dim=-1)
+        return cls(config, old, width, seed)
 
     def asked(self, queries: Tensor) -> Tensor:
-        """As they are."""
-        return queries
+        """By the matrix and the hidden layer, of unit length."""
+        return F.normalize(queries @ self.of_users + self.hidden(queries), dim=-1)
 
     def items(self, vectors: Tensor) -> Tensor:
-        """As they are."""
-        return vectors
+        """By the other matrix, likewise."""
+        return F.normalize(vectors @ self.of_items, dim=-1)
 
     def onward(self, vectors: Tensor) -> Tensor:
-        """As they are."""
-        return vectors
+        """By its pseudo-inverse."""
+        return vectors @ torch.linalg.pinv(self.of_items)
 
     def losses(
         self,
@@ -61,32 +55,31 @@ class FrozenIndex(Learnt):
         targets: Tensor,
         drawn: Tensor,
     ) -> Tensor:
-        """The model's own loss, with the old index in the stead of its items."""
-        return own(
-            self.own_queries(queries),
-            self.gallery(targets, self.own_items(positives)),
-            self.gallery(drawn, self.own_items(negatives)),
+        """The model's own loss, that of its queries over the old index, and the items' cosine."""
+        losses = own(queries, positives, negatives)
+        right, others = self.items(positives.detach()), self.items(negatives.detach())
+        losses = losses + own(
+            self.asked(queries.detach()),
+            self.gallery(targets, right),
+            self.gallery(drawn, others),
         )
+        return losses + self.apart(torch.cat([right, others]), torch.cat([targets, drawn]))
 
     def settled(self) -> Bridge:
-        """Two matrices in front of a space that is the old one."""
-        return _Settled(self.of_users, self.of_items)
+        """Two matrices, and the layer."""
+        return _Settled(self)
 
 
 class _Settled(LinearBridge):
     of_users: Tensor
-    of_items: Tensor
-    isometric = True
-    moves_items = False
 
-    def __init__(self, of_users: Tensor, of_items: Tensor) -> None:
-        same = torch.eye(of_users.shape[1])
-        super().__init__(same, same)
-        self.register_buffer("of_users", of_users.detach().clone())
-        self.register_buffer("of_items", of_items.detach().clone())
+    def __init__(self, learnt: FrozenIndex) -> None:
+        super().__init__(learnt.of_items)
+        self.register_buffer("of_users", learnt.of_users.detach().clone())
+        self.hidden = learnt.hidden.settled()
 
-    def own_queries(self, vectors: Tensor) -> Tensor:
-        return F.normalize(vectors @ self.of_users, dim=-1)
+    def asked(self, queries: Tensor) -> Tensor:
+        return F.normalize(queries @ self.of_users + self.hidden(queries), dim=-1)
 
-    def own_items(self, vectors: Tensor) -> Tensor:
-        return F.normalize(vectors @ self.of_items, dim=-1)
+    def items(self, vectors: Tensor) -> Tensor:
+        return F.normalize(super().items(vectors), dim=-1)

@@ -23,10 +23,19 @@ class LearntConfig(Kind):
     learns_with_model: ClassVar[bool] = True
 
 
+_HIDDEN = Field(
+    512,
+    ge=1,
+    description="Numbers of the layer between what the user tower says and the old index; no "
+    "gradient passes through it into the model.",
+)
+
+
 class FrozenIndexConfig(LearntConfig):
-    """A new user tower over the old items, which do not move."""
+    """Queries that learn to find the old items, which do not move."""
 
     name: Literal["frozen_index"] = "frozen_index"
+    hidden: int = _HIDDEN
 
 
 class ProcrustesConfig(FittedConfig):
@@ -43,11 +52,12 @@ class AlignerConfig(LearntConfig):
         16.0, ge=0, description="lambda: of the mean squared distance from the old vectors."
     )
     retrieval: float = Field(
-        0.0,
+        1.0,
         ge=0,
-        description="Weight of the model's loss for its queries, mapped, over the old index. The "
-        "published method has none.",
+        description="Weight of the model's loss for its queries, mapped and corrected, over the "
+        "old index; 0 corrects nothing, as published.",
     )
+    hidden: int = _HIDDEN
     users: float = Field(
         0.25,
         ge=0,
@@ -61,7 +71,13 @@ class BasisTransformationConfig(LearntConfig):
     """A wider space that begins with the old one (BT2)."""
 
     name: Literal["basis_transformation"] = "basis_transformation"
-    extra: int = Field(32, ge=1, description="a: numbers of a vector beside the model's own.")
+    extra: int | None = Field(
+        None,
+        ge=1,
+        description="a: numbers of a vector beside the model's own. Where there are fewer than the "
+        "old index has, the old space borrows some of those; by default as many.",
+    )
+    hidden: int = _HIDDEN
     scale: float = Field(
         2.0, gt=0, description="C: length of the model's own numbers beside the extra ones."
     )

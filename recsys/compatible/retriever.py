@@ -130,7 +130,7 @@ class Compatible(VectorRetriever, TrainedModel):
 
     def variants(self) -> Mapping[str, VectorRetriever]:
         """The model over items that were all re-embedded."""
-        return {"reembedded": self.reembedded} if self.bridge.moves_items else {}
+        return {"reembedded": self.reembedded}
 
     @property
     def reembedded(self) -> Reembedded:

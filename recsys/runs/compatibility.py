@@ -44,7 +44,7 @@ _ASKED = 1024  # requests at a time
 
 class _Opened(NamedTuple):
     """The generator in service; and of the new run the one over the old index, and the one over
-    new vectors, which is the same where nothing moves."""
+    new vectors, which is the same where it follows no bundle."""
 
     old: Generator
     served: Generator
@@ -115,8 +115,7 @@ def _compare(
     if served.record.space != old.record.space:  # the old vectors lie there otherwise
         index = Gallery(served.items[known], of["served"][known])
         notes.append("the old vectors were computed anew where they lie, without any model")
-    moved = own is not served
-    old_space = Gallery(_old_space(own) if moved else served.items, of["own"])
+    old_space = Gallery(_old_space(own), of["own"])
     halves = Halves(served.items, own.items, of["served"], queries["served"], queries["own"])
     return compare(
         {
@@ -129,8 +128,8 @@ def _compare(
         judged,
         k=k,
         persistence=persistence,
-        halves=halves if moved else None,
-        calibration=_calibration(served, own) if moved else None,
+        halves=halves,
+        calibration=calibration_between(served, own),
         method=lineage.method,
         notes=tuple(notes),
     )
@@ -147,9 +146,9 @@ def _wide(asked: Asked, width: int) -> Asked:
 def _open(old: Path, new: Path) -> _Opened:
     before, after = Bundle.open(bundle_folder(old)), Bundle.open(bundle_folder(new))
     served = Generator.open(after)
-    moved = REEMBEDDED in after.manifest.parts
+    follows = REEMBEDDED in after.manifest.parts
     opened = _Opened(
-        Generator.open(before), served, Generator.open(after, REEMBEDDED) if moved else served
+        Generator.open(before), served, Generator.open(after, REEMBEDDED) if follows else served
     )
     for generator in opened:
         if generator.record.items != "vectors":
@@ -207,8 +206,9 @@ def _ask(generator: Generator, requests: pa.Table) -> Asked:
     return Asked(vectors, weights, MERGES[generator.record.merge])
 
 
-def _calibration(served: Generator, own: Generator) -> Calibration:
-    """From the scores that both models give all items for what known users ask now."""
+def calibration_between(served: Generator, own: Generator) -> Calibration:
+    """Of a new model's queries over the old index and over items of its own: from the scores that
+    all items have for what known users ask now."""
     users = own.bundle.users
     wanted = users.users().slice(0, _CALIBRATED_BY)
     requests = users.of(wanted, users.column_names)

@@ -7,7 +7,9 @@ from typing import cast
 
 import torch
 
+from recsys.compatible.mixed import Calibration, renewed_first
 from recsys.compatible.retriever import Compatible
+from recsys.compatible.underway import Underway
 from recsys.config import RunConfig
 from recsys.data.examples import Examples
 from recsys.export.bundle import PartExport
@@ -53,12 +55,25 @@ def _upgraded(generator: GeneratorExport, model: Compatible) -> dict[str, PartEx
     assert model.origin is not None
     lineage = model.origin.lineage
     served = replace(generator, space=model.space, lineage=lineage)
-    if not model.bridge.moves_items:
-        return {served.noun: served}
     reembedded = replace(
         generator, retriever=model.reembedded, lineage=lineage, old_space=model.in_old_space
     )
     return {served.noun: served, REEMBEDDED: reembedded}
+
+
+def underway_of(config: RunConfig, share: float, calibration: Calibration) -> dict[str, PartExport]:
+    """The part of a bundle over an index of which a `share` of the items is re-embedded: those that
+    `recsys.compatible.matrix` takes. Raises DataError as `trained_model`."""
+    model, examples = trained_model(config)
+    whole = cast(Compatible, model)
+    assert whole.origin is not None
+    generator = _generator(config, config, whole, examples, examples)
+    candidates = generator.candidates
+    renewed = torch.zeros(examples.num_items, dtype=torch.bool)
+    renewed[candidates] = renewed_first(len(candidates), share)
+    underway = Underway(whole, renewed, calibration)
+    part = replace(generator, retriever=underway, lineage=whole.origin.lineage)
+    return {part.noun: part}
 
 
 def _cascade(config: RunConfig) -> dict[str, PartExport]:

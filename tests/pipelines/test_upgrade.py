@@ -11,8 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import tomli_w
+import torch
+from torch import Tensor
 
 from feature_store.errors import ConfigError
+from recsys.compatible.mixed import renewed_first
+from recsys.runs.compatibility import calibration_between
 from recsys.serving.bundle import Bundle
 from recsys.serving.generator import Generator
 from recsys.serving.recommender import Recommender
@@ -107,6 +111,33 @@ def test_compatibility_as_json(runs: Path, recsys: Ask) -> None:
     assert recall["new/old"]["value"] == pytest.approx(own["sasrec"]["metrics"]["Recall@10"])
     reembedded = own["sasrec_reembedded"]["metrics"]["Recall@10"]
     assert recall["new/new"]["value"] == pytest.approx(reembedded)
+
+
+def test_a_bundle_over_half_re_embedded_items(runs: Path, recsys: Ask, tmp_path: Path) -> None:
+    half = tmp_path / "half"
+    status, out, _ = recsys("bundle", "reembed", runs / "new", "--share", "0.5", "--out", half)
+    assert status == 0 and "50% of the items re-embedded" in out
+    mixed, parts = Generator.open(Bundle.open(half)), generators(runs / "new")
+    served, own = parts["generator"], parts["reembedded"]
+    recommender = Recommender(mixed.bundle)
+    asked, _ = recommender.asked_of(recommender.requests_of(recommender.users()[:5]))
+
+    def scores(of: Generator) -> Tensor:
+        inputs = {column.name: column.from_requests(asked) for column in of.record.inputs}
+        return of.queries(inputs).vectors.squeeze(1) @ of.items.T
+
+    # as `bundle compatibility` measures the same share
+    renewed = renewed_first(len(mixed.items), 0.5)
+    before = calibration_between(served, own)(scores(served))
+    wanted = torch.where(renewed, scores(own), before)
+    torch.testing.assert_close(scores(mixed), wanted, rtol=1e-4, atol=1e-5)
+    assert mixed.record.space not in (served.record.space, own.record.space)
+    status, _, _ = recsys("bundle", "reembed", runs / "new", "--share", "0.5", "--out", half)
+    assert "is there already" in status
+    status, _, _ = recsys(
+        "bundle", "reembed", runs / "old", "--share", "1", "--out", tmp_path / "x"
+    )
+    assert "follows no bundle" in status and not (tmp_path / "x").exists()
 
 
 def test_a_third_version_is_held_against_the_first(runs: Path, recsys: Ask) -> None:

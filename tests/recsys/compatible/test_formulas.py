@@ -84,7 +84,7 @@ def test_a_map_may_bend_as_far_as_its_slack() -> None:
 def test_the_aligners_penalty_goes_through_earlier_matrices() -> None:
     old = OldItems(torch.tensor([[0.0, 0], [1.0, 0], [0, 1.0]]), torch.tensor([False, True, True]))
     earlier = torch.tensor([[2.0], [0.0]])
-    aligner = Aligner(AlignerConfig(weight=3.0), old, 2, [earlier])
+    aligner = Aligner(AlignerConfig(weight=3.0, retrieval=0.0), old, 2, 0, [earlier])
     vectors = torch.tensor([[0.0, 0], [0, 2.0]])  # residuals (1, 0) and (0, -1), then 2 and 0
     rows = torch.tensor([1, 2])
     none = vectors[:0], vectors[:0], rows[:0]

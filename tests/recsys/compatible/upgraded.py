@@ -101,7 +101,12 @@ def upgrade(config: Kind, planted: Planted, steps: int = 60) -> Upgraded:
         return Upgraded(bridge, planted.new_items, planted.new_queries)
     towers = Towers(planted)
     learnt: Learnt = method.make(config, planted.old, planted.new_items.shape[1])
-    optimizer = torch.optim.Adam([*towers.parameters(), *learnt.parameters()], lr=0.02)
+    optimizer = torch.optim.Adam(
+        [
+            {"params": towers.parameters(), "lr": 0.002},  # they know it all to begin with
+            {"params": learnt.parameters(), "lr": 0.02},
+        ]
+    )
     half, rows = slice(0, QUERIES // 2), torch.arange(ITEMS)
     for _ in range(steps):
         queries = towers.queries(planted.new_queries[half])
@@ -116,8 +121,6 @@ def upgrade(config: Kind, planted: Planted, steps: int = 60) -> Upgraded:
     with torch.no_grad():
         settled = learnt.settled()
         items = settled.own_items(F.normalize(towers.items, dim=1))
-        if config.name == "frozen_index":
-            items = learnt.gallery(rows, items)
         return Upgraded(settled, items, settled.own_queries(towers.queries(planted.new_queries)))
 
 
