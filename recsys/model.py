@@ -94,10 +94,12 @@ class TrainedModel(Model, ABC):
 
     `Config` are its options. `columns` says of which features the columns of a weight are, by the
     weight's name; `own` names what the model keeps for a single feature besides its table. `wraps`
-    names the part of a model that is another model, whose own trainings it may start from.
+    names the part of a model that is another model, whose own trainings it may start from. `phases`
+    are the ways in which it learns, of which a run may go through several, one after the other.
     """
 
     learns_by_gradient = True
+    phases: ClassVar[tuple[str, ...]] = ("train",)
     Config: ClassVar[type[ModelConfig]]
     wraps: ClassVar[str] = ""
 
@@ -125,13 +127,21 @@ class TrainedModel(Model, ABC):
         """What `forward` reads of examples, where that is more than is read of requests."""
         return self.inputs
 
-    def begin_epoch(self, epoch: int) -> None:
+    def begin_phase(self, phase: str) -> None:
+        """Before a training, and before anything is made of the model for it: which of `phases` it
+        is. Weights that do not learn in it must ask for no gradient from now on."""
+
+    def begin_epoch(self, epoch: int, goes_on: bool = False) -> None:
         """Before the first batch of an epoch, counted from 1, on every process.
 
         For what is made anew once an epoch, such as the vectors of all items. A training that is
-        resumed within an epoch calls this once for the epoch that goes on: what is made here must
-        follow from the weights, and draw from no global random state.
+        resumed within an epoch calls this once for the epoch that `goes_on`: what is made here must
+        follow from the weights, and draw from no global random state; or be part of a checkpoint,
+        and then stay as it is.
         """
+
+    def end_epoch(self, epoch: int) -> None:
+        """After the last batch of an epoch, before the model is validated and saved."""
 
     def training_reader(
         self, examples: Examples, config: ReaderConfig, *, seed: int, rank: int, world: int

@@ -91,9 +91,17 @@ class Compatible(VectorRetriever, TrainedModel):
         """As of the backbone."""
         return self.backbone.read_in_training
 
-    def begin_epoch(self, epoch: int) -> None:
+    def begin_phase(self, phase: str) -> None:
         """As of the backbone."""
-        self.backbone.begin_epoch(epoch)
+        self.backbone.begin_phase(phase)
+
+    def begin_epoch(self, epoch: int, goes_on: bool = False) -> None:
+        """As of the backbone."""
+        self.backbone.begin_epoch(epoch, goes_on)
+
+    def end_epoch(self, epoch: int) -> None:
+        """As of the backbone."""
+        self.backbone.end_epoch(epoch)
 
     def training_reader(
         self, examples: Examples, config: ReaderConfig, *, seed: int, rank: int, world: int

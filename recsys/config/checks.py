@@ -36,12 +36,28 @@ def check(config: RunConfig, where: str) -> None:
             f"{where}: compatible_with: a [retriever] that learns by gradient can be brought into "
             f"the space of a bundle, and {config.model.name} is none: leave the section out"
         )
+    _check_phases(config, where)
     if config.ranker is not None:
         _check_ranker(config, where)
     elif config.cascade is not None:
         _check_cascade(config, where)
     else:
         _check_retriever(config, where)
+
+
+def _check_phases(config: RunConfig, where: str) -> None:
+    names = [phase.name for phase in config.trainer.phases]
+    if not names:
+        return
+    known: tuple[str, ...] = getattr(config.model_class, "phases", ())
+    for place, name in enumerate(names):
+        if name not in known:
+            raise ConfigError(
+                f"{where}: trainer.phases.{place}.name: {config.model.name} has no phase {name!r}; "
+                f"it has: {', '.join(known) or 'none, since it is not trained'}"
+            )
+        if name in names[:place]:
+            raise ConfigError(f"{where}: trainer.phases.{place}.name: {name!r} comes twice")
 
 
 def _check_folders(config: RunConfig, where: str) -> None:

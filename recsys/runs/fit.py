@@ -133,14 +133,18 @@ def _train(
             listener=listener,
             planned_epochs=phase.trainer.epochs,
             start_from=None if start is None else checkpoint.best(start.checkpoints),
+            phase=phase.learns,
         ).fit(resume=resume)
 
 
 def _record(phases: Sequence[Phase], ended: Mapping[str, Progress]) -> dict[str, Any]:
-    """What `training.json` holds; keys of other phases than the main one begin with their names."""
+    """What `training.json` holds; keys of other phases than the main one, or the last where it is
+    not among them, begin with their names."""
     record: dict[str, Any] = {}
+    names = [phase.name for phase in phases]
+    main = MAIN_PHASE if MAIN_PHASE in names else names[-1]
     for phase in phases:
-        whose, progress = "" if phase.name == MAIN_PHASE else f"{phase.name}_", ended[phase.name]
+        whose, progress = "" if phase.name == main else f"{phase.name}_", ended[phase.name]
         if phase.validated:
             record[f"{whose}best_epoch"] = progress.best_epoch
             record[f"{whose}best"] = progress.best

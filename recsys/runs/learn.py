@@ -11,6 +11,7 @@ from recsys.distributed import Group
 from recsys.model import TrainedModel
 from recsys.rankers.hcn import HCN
 from recsys.runs.build import trainable
+from recsys.runs.folder import MAIN_PHASE
 from recsys.runs.teacher import teacher_of
 from recsys.training import checkpoint
 from recsys.training.options import TrainerConfig
@@ -40,13 +41,15 @@ def trainer_of(
     listener: Listener | None = None,
     planned_epochs: int | None = None,
     start_from: Path | None = None,
+    phase: str = MAIN_PHASE,
 ) -> Trainer:
-    """A trainer of the run's model before its first step; `trainer` is for other options than the
-    config's, the rest as `Trainer` has it."""
+    """A trainer of the run's model before its first step, in one of its phases; `trainer` is for
+    other options than the config's, the rest as `Trainer` has it."""
     teacher = teacher_of(config, examples, group)
     model = trainable(config, examples)  # last: it seeds what is drawn
     if teacher is not None:
         cast(HCN, model).learn_from(teacher)
+    model.begin_phase(phase)
     reader = model.training_reader(
         examples, config.reader, seed=config.seed, rank=group.rank, world=group.world
     )

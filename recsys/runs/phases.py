@@ -10,7 +10,7 @@ from feature_store.protocols import LEARNT, TRAIN, VALIDATION
 from recsys.config import RunConfig
 from recsys.runs.finished import Run
 from recsys.runs.folder import MAIN_PHASE, PhaseFolder, RunFolder
-from recsys.training.options import TrainerConfig
+from recsys.training.options import PhaseConfig, TrainerConfig
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Phase:
         start_from: The weights that it starts from: an earlier phase's best, or those of another
             run, given by its folder. None starts with a model that has learned nothing.
         as_long_as: An earlier phase: as many epochs as that one needed for its best are trained.
+        learns: Which of its phases the model is told of.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Phase:
     trainer: TrainerConfig
     start_from: Phase | Path | None = None
     as_long_as: Phase | None = None
+    learns: str = MAIN_PHASE
 
     @property
     def validated(self) -> bool:
@@ -39,17 +41,30 @@ class Phase:
 
 
 def phases_of(trainer: TrainerConfig) -> tuple[Phase, ...]:
-    """The phases of a training, in their order; the weights of the last are those that count."""
-    train = Phase(MAIN_PHASE, (TRAIN,), trainer, trainer.start_from)
+    """The phases of a training, in their order; the weights of the last are those that count.
+
+    A refit goes through all of them again.
+    """
+    phases: list[Phase] = []
+    for own in trainer.phases or (PhaseConfig(name=MAIN_PHASE),):
+        start = phases[-1] if phases else trainer.start_from
+        phases.append(Phase(own.name, (TRAIN,), trainer.of_phase(own), start, learns=own.name))
     if not trainer.refit:
-        return (train,)
-    return (train, Phase("refit", LEARNT, trainer, trainer.start_from, as_long_as=train))
+        return tuple(phases)
+    again: list[Phase] = []
+    for first in phases:
+        name = "refit" if first.name == MAIN_PHASE else f"refit_{first.name}"
+        start = again[-1] if again else trainer.start_from
+        again.append(Phase(name, LEARNT, first.trainer, start, first, first.learns))
+    return (*phases, *again)
 
 
 def phases_of_run(run: Run) -> tuple[Phase, ...]:
     """The phases of a run that is there already, perhaps of another version: of its options only
     those are read that make the list."""
-    return phases_of(TrainerConfig(refit=run.config.get("trainer", {}).get("refit", False)))
+    options = run.config.get("trainer", {})
+    names = tuple(PhaseConfig(name=phase["name"]) for phase in options.get("phases", ()))
+    return phases_of(TrainerConfig(refit=options.get("refit", False), phases=names))
 
 
 def start_of(config: RunConfig, phase: Phase) -> PhaseFolder | None:

@@ -21,6 +21,7 @@ _INDIFFERENT = (
 # what may differ when a training goes on, or its weights are used
 _FREE = (
     *("trainer.epochs", "trainer.steps", "trainer.patience", "trainer.validate_every"),
+    *("trainer.phases.*.epochs", "trainer.phases.*.steps", "trainer.phases.*.patience"),
     "embeddings.tables.*.rows",
 )
 _FEATURES = ("retriever.*_features", "ranker.*_features")  # where that is allowed
@@ -49,7 +50,7 @@ def differences(config: RunConfig) -> dict[str, str]:
     Raises ConfigError when what is kept of those options cannot be read.
     """
     marker = RunFolder(config.folder).training_marker
-    if not marker.exists() or checkpoint.newest(marker.parent) is None:
+    if not marker.exists() or not has_checkpoints(RunFolder(config.folder)):
         return {}
     try:
         made_by = tomllib.loads(marker.read_text())
@@ -63,6 +64,11 @@ def differences(config: RunConfig) -> dict[str, str]:
         for name in sorted(before.keys() | now.keys())
         if before.get(name) != now.get(name) and not _any(name, _INDIFFERENT)
     }
+
+
+def has_checkpoints(files: RunFolder) -> bool:
+    """Whether any phase of a run has a whole checkpoint."""
+    return any(checkpoint.newest(folder) is not None for folder in files.checkpoints)
 
 
 def told(differing: dict[str, str]) -> str:
@@ -84,6 +90,8 @@ def _with_defaults(made_by: dict[str, Any], config: RunConfig) -> dict[str, Any]
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
+        if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
+            value = {str(number): part for number, part in enumerate(value)}  # of phases
         if isinstance(value, dict):
             yield from _leaves(value, f"{prefix}{key}.")
         else:

@@ -28,7 +28,12 @@ from recsys.runs.build import is_trained
 from recsys.runs.folder import MAIN_PHASE, RunFolder
 from recsys.runs.log import open_log
 from recsys.runs.phases import Phase, phases_of
-from recsys.runs.same_training import check_same_training, differences, told
+from recsys.runs.same_training import (
+    check_same_training,
+    differences,
+    has_checkpoints,
+    told,
+)
 from recsys.training import checkpoint
 
 REACHED = "checkpoints"
@@ -60,7 +65,7 @@ def left_to_train(config: RunConfig, *, resume: bool, fresh: bool) -> bool:
     check_start(config, resume=resume, fresh=fresh)
     files = RunFolder(config.folder)
     checkpoints = files.phase(MAIN_PHASE).checkpoints
-    if resume or fresh or not is_trained(config) or checkpoint.newest(checkpoints) is None:
+    if resume or fresh or not is_trained(config) or not has_checkpoints(files):
         return True
     if (why := _unfinished(config, files)) is None:
         return False
@@ -88,10 +93,9 @@ def clear(files: RunFolder) -> None:
 def unfinished(config: RunConfig) -> str | None:
     """Why a run's model cannot be used as it is; None where it can."""
     files = RunFolder(config.folder)
-    phase = files.phase(MAIN_PHASE)
-    there = phase.examples.exists()
+    there = files.phase(phases_of(config.trainer)[0].name).examples.exists()
     if is_trained(config):
-        there = checkpoint.newest(phase.checkpoints) is not None
+        there = has_checkpoints(files)
     if not there:
         return "was not trained"
     why = _unfinished(config, files) if is_trained(config) else None

@@ -85,6 +85,17 @@ class OptimizerConfig(Options):
         return self.final + (1 - self.final) * left
 
 
+class PhaseConfig(Options):
+    """One of several trainings of a run; what is not set is as for all of them."""
+
+    name: str = Field(description="What is learned: one of the model's phases.")
+    epochs: int | None = Field(None, ge=1, description="At most this many passes.")
+    steps: int | None = Field(None, ge=1, description="At most this many steps.")
+    patience: int | None = Field(None, ge=1, description="Validations without improvement.")
+    metric: str | None = Field(None, description="Validation metric that chooses its best epoch.")
+    learning_rate: float | None = Field(None, gt=0, description="Length of a step.")
+
+
 class TrainerConfig(Options):
     """How long, how fast, and what counts as best."""
 
@@ -98,6 +109,11 @@ class TrainerConfig(Options):
     )
     patience: int = Field(
         5, ge=1, description="Stop after this many validations without improvement."
+    )
+    phases: tuple[PhaseConfig, ...] = Field(
+        (),
+        description="Trainings one after the other, each from the best weights of the one before, "
+        "of a model that learns in several ways; by default it is one.",
     )
     refit: bool = Field(
         False,
@@ -131,3 +147,11 @@ class TrainerConfig(Options):
     allow_feature_changes: bool = Field(
         False, description="Go on from weights of a model with other features: by name, + and -."
     )
+
+    def of_phase(self, phase: PhaseConfig) -> TrainerConfig:
+        """These options as one of the phases has them."""
+        own = phase.model_dump(exclude={"name", "learning_rate"}, exclude_none=True)
+        if phase.learning_rate is not None:
+            rate = {"learning_rate": phase.learning_rate}
+            own["optimizer"] = self.optimizer.model_copy(update=rate)
+        return self.model_copy(update=own)

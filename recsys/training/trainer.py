@@ -172,7 +172,8 @@ class Trainer:
         state, config = self.progress, self.config
         self.model.train()
         start = time.perf_counter()
-        self._unwrapped.begin_epoch(self.reader.epoch + 1)
+        epoch, goes_on = self.reader.epoch + 1, self.reader.state_dict()["next_batch"] > 0
+        self._unwrapped.begin_epoch(epoch, goes_on)
         for batch in self.reader:
             self.step(batch)
             if not self._reserved:  # once the optimizers have made their state
@@ -184,13 +185,14 @@ class Trainer:
             ends = self.reader.state_dict()["next_batch"] == len(self.reader)  # saved below
             if every and state.step % every == 0 and not ends:
                 self._save()
+        self._unwrapped.end_epoch(epoch)
         self._end_epoch(time.perf_counter() - start)
 
     def _count_rows(self) -> None:
         """Read an epoch without learning from it, to know how often each row is read."""
         position = self.reader.state_dict()
         self.reader.load_state_dict({**position, "epoch": 0, "next_batch": 0})
-        self._unwrapped.begin_epoch(1)
+        self._unwrapped.begin_epoch(1, goes_on=self.progress.step > 0)
         with answering(self._unwrapped), self.optimizer.counting(self.group.sum):
             for step, batch in enumerate(self.reader):
                 self.model(self._here(batch), step)

@@ -12,6 +12,7 @@ from unittest.mock import Mock
 import pytest
 
 from conformance import Recorder
+from feature_store.errors import ConfigError
 from feature_store.ingest import ingest
 from feature_store.protocols import LEARNT, TRAIN
 from recsys.config import RunConfig, parse_config
@@ -19,9 +20,10 @@ from recsys.runs.finished import Run
 from recsys.runs.fit import fit, training_seconds
 from recsys.runs.folder import RunFolder
 from recsys.runs.phases import Phase, phases_of, phases_of_run
+from recsys.runs.standing import left_to_train, mark, unfinished
 from recsys.runs.work import working_on
 from recsys.training import checkpoint
-from recsys.training.options import TrainerConfig
+from recsys.training.options import PhaseConfig, TrainerConfig
 from recsys.training.trainer import Progress
 
 
@@ -79,6 +81,64 @@ def test_a_refit_is_the_second_of_two_phases(config: RunConfig) -> None:
     train, refit = phases_of(TrainerConfig(refit=True))
     assert (refit.name, refit.examples, refit.validated) == ("refit", LEARNT, False)
     assert refit.as_long_as == train and refit.start_from is None
+
+
+def test_options_list_phases_each_of_which_starts_from_the_one_before() -> None:
+    trainer = TrainerConfig(
+        epochs=7,
+        patience=2,
+        refit=True,
+        phases=(
+            PhaseConfig(name="pretrain", epochs=3, learning_rate=0.5),
+            PhaseConfig(name="train", patience=4),
+        ),
+    )
+    pretrain, train, first_again, again = phases_of(trainer)
+    assert (pretrain.learns, train.learns, again.learns) == ("pretrain", "train", "train")
+    assert (pretrain.trainer.epochs, pretrain.trainer.optimizer.learning_rate) == (3, 0.5)
+    assert (train.trainer.epochs, train.trainer.patience) == (7, 4)
+    assert train.trainer.optimizer == trainer.optimizer
+    assert (pretrain.start_from, train.start_from) == (None, pretrain)
+    assert (first_again.name, again.name) == ("refit_pretrain", "refit")
+    assert (again.start_from, again.as_long_as, again.examples) == (first_again, train, LEARNT)
+
+
+def test_a_phase_that_a_model_has_not_is_refused(config: RunConfig) -> None:
+    tree = config.to_dict()
+    refused = (
+        (["pretrain"], "0.name: sasrec has no"),
+        (["train", "train"], "1.name: 'train' comes"),
+    )
+    for names, told in refused:
+        tree["trainer"]["phases"] = [{"name": name} for name in names]
+        with pytest.raises(ConfigError, match=rf"trainer\.phases\.{told}"):
+            parse_config(tree)
+
+
+def test_a_training_that_stopped_in_its_first_phase_is_not_taken_for_none(
+    config: RunConfig,
+) -> None:
+    """Neither begun anew unasked, nor gone on with under other options; it may become longer."""
+    options = [PhaseConfig(name="pretrain", epochs=1), PhaseConfig(name="train")]
+    files = RunFolder(config.folder)
+    stopped = files.phase("pretrain").checkpoints / "step-000000001"
+    stopped.mkdir(parents=True)
+    (stopped / "state.json").write_text("{}")
+
+    def of(**other: Any) -> RunConfig:
+        trainer = config.trainer.model_copy(update={"phases": tuple(options), **other})
+        return config.model_copy(update={"trainer": trainer})
+
+    mark(of(), files)
+    with pytest.raises(ConfigError, match="was stopped: go on with --resume"):
+        left_to_train(of(), resume=False, fresh=False)
+    assert left_to_train(of(), resume=True, fresh=False)
+    assert unfinished(of()) == "holds a training that was stopped"
+    options[0] = PhaseConfig(name="pretrain", epochs=9)
+    assert left_to_train(of(), resume=True, fresh=False)
+    options[0] = PhaseConfig(name="pretrain", learning_rate=0.1)
+    with pytest.raises(ConfigError, match=r"trainer\.phases\.0\.learning_rate"):
+        left_to_train(of(), resume=True, fresh=False)
 
 
 def test_a_refit_is_as_long_as_was_best_and_keeps_the_schedules_horizon(

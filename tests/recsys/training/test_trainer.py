@@ -276,24 +276,24 @@ def test_a_model_is_told_of_every_epoch_once_also_where_one_goes_on(
     make: MakeTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before its first batch; after a resume within an epoch, of the epoch that goes on."""
-    told: list[tuple[int, int]] = []
+    told: list[tuple[int, int, bool]] = []
     options: dict[str, Any] = {"epochs": 3, "checkpoint_every_steps": 3, "keep": 100}
     trainer = make("alone", **options)
     monkeypatch.setattr(
         TrainedRetriever,
         "begin_epoch",
-        lambda model, epoch: told.append((epoch, trainer.progress.step)),
+        lambda model, epoch, goes_on: told.append((epoch, trainer.progress.step, goes_on)),
     )
     trainer.fit()
     steps = len(trainer.reader)
-    assert told == [(1, 0), (2, steps), (3, 2 * steps)]
+    assert told == [(1, 0, False), (2, steps, False), (3, 2 * steps, False)]
     start = checkpoint.folder_of(tmp_path / "alone", steps + 1)
     assert start.exists() and (steps + 1) % 3 == 0
     shutil.copytree(start, tmp_path / "again" / start.name)
     told.clear()
     trainer = make("again", **options)
     trainer.fit(resume=True)
-    assert told == [(2, steps + 1), (3, 2 * steps)]
+    assert told == [(2, steps + 1, True), (3, 2 * steps, False)]
 
 
 def test_a_finished_training_has_nothing_to_resume(make: MakeTrainer) -> None:
