@@ -181,8 +181,10 @@ def raw_side(
 
 
 def item_texts(raw_items: pa.Table, schema: Schema) -> pa.Table:
-    """The texts of every item row, from `raw_side`."""
-    return raw_items.select([f.name for f in schema.of_side("item") if f.kind == "text"])
+    """What can be read of every item row, from `raw_side`: texts, and other features as the
+    catalogue has them, but for the id."""
+    names = [f.name for f in schema.of_side("item") if f.name != schema.item]
+    return raw_items.select(sorted(names, key=lambda name: schema[name].kind != "text"))
 
 
 def _encode(

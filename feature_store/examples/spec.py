@@ -28,7 +28,7 @@ class RowsOf:
             Lists then hold only events of an earlier second: what shares a page with the event,
             or was decided in the same moment, would give its label away. Events without a label
             are part of lists, and nobody's question.
-        texts: models read the texts of items.
+        texts: models read the texts of items, or other features as if they were.
         positives: which of the lists hold only events whose label is 1.
         compared: numbers of events that rows also tell beside those of their list; see
             `feature_store.in_lists`.

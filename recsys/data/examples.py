@@ -126,15 +126,22 @@ class Examples:
 
         Raises DataError where the examples hold no such text.
         """
+        return self.item_attributes((feature,)).column(0).combine_chunks()
+
+    def item_attributes(self, features: tuple[str, ...]) -> pa.Table:
+        """Features of every item row [N] as the catalogue has them, null where it says nothing.
+
+        Raises DataError where the examples do not hold them.
+        """
         path = self.folder / "item_texts.parquet"
-        texts = pq.read_schema(path).names if path.exists() else []
-        if feature not in texts:
-            raise DataError(
-                f"{self.folder} holds no item text {feature!r}; it has: "
-                f"{', '.join(texts) or 'none, since its model reads none'}"
-            )
-        table = read_parquet(path, [feature])
-        return table.column(feature).combine_chunks()
+        names = pq.read_schema(path).names if path.exists() else []
+        for feature in features:
+            if feature not in names:
+                raise DataError(
+                    f"{self.folder} holds no item text {feature!r}; it has: "
+                    f"{', '.join(names) or 'none, since its model reads none'}"
+                )
+        return read_parquet(path, list(features))
 
     def user_column(self, feature: Feature) -> Tensor:
         """A feature of every user row, as `item_column`."""

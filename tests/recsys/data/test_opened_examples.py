@@ -6,9 +6,11 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from feature_store.catalogue import Catalogue
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.examples import files_of
@@ -29,8 +31,15 @@ def test_texts_are_read_by_name_and_those_not_written_are_refused(
     examples = write_planted(planted_log, tmp_path / "e", "sequences")
     texts = examples.item_texts("title").to_pylist()
     assert texts[:2] == [None, "Item number 0"] and len(texts) == 1 + ITEMS + UNSOLD
-    with pytest.raises(DataError, match="no item text 'genre'; it has: title"):
-        examples.item_texts("genre")
+    with pytest.raises(DataError, match="no item text 'colour'; it has: title, genre, words"):
+        examples.item_texts("colour")
+    attributes = examples.item_attributes(("words", "genre", "list_price"))
+    assert attributes.column_names == ["words", "genre", "list_price"]
+    raw = Catalogue(planted_log.folder, planted_log.schema).read("item").to_pylist()
+    as_written = {row["item_id"]: row for row in raw}
+    ids = examples.vocabulary("item_id").decode(np.arange(len(texts))).to_pylist()
+    for row, item in zip(attributes.to_pylist(), ids, strict=True):
+        assert row == {name: as_written.get(item, {}).get(name) for name in row}
 
 
 def test_rows_in_several_files_are_read_as_one(
