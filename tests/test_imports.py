@@ -33,7 +33,7 @@ FLOORS = {
     "recsys": (
         ("members",),
         ("inputs", "options", "figure", "distributed", "statistics", "doctor", "tracking"),
-        ("lists", "embeddings", "layers"),
+        ("lists", "embeddings", "layers", "text"),
         ("serving", "data"),
         ("explorer", "formats", "online", "policy"),
         ("server",),
@@ -227,6 +227,10 @@ def test_nobody_asks_of_which_kind_a_model_is() -> None:
         (
             "recsys.formats.convert, recsys.formats.load",
             (*TRAINING_STACK, "pipelines", "mlflow", "recsys.export", "onnx", "psycopg", "lancedb"),
+        ),
+        (
+            "recsys.text.vectors, recsys.text.tokenise",
+            (*TRAINING_STACK, "pipelines", "recsys.data", "tokenizers", "transformers"),
         ),
         ("recsys.server.run", (*TRAINING_STACK, "pipelines", "mlflow", "recsys.export")),
     ],

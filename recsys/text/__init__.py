@@ -1,0 +1,1 @@
+"""Items as sentences: their attributes as tokens, and encoders that read them."""

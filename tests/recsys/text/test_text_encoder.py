@@ -1,0 +1,150 @@
+"""Encoders in local folders answer as transformers does; a small one of our own trains."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hf_layout import WORDS, write_encoder
+
+from feature_store.errors import ConfigError, DataError
+from recsys.text.batches import TextBatch
+from recsys.text.checkpoints import Pooling
+from recsys.text.encoder import TextEncoder
+from recsys.text.options import TextConfig
+from recsys.text.tokens import Tokenizer
+
+
+def batch_of(tokenizer: Tokenizer, lengths: list[int]) -> TextBatch:
+    """Sequences of random tokens."""
+    torch.manual_seed(1)
+    width = max(lengths)
+    mask = torch.arange(width) < torch.tensor(lengths)[:, None]
+    tokens = torch.randint(5, len(tokenizer), mask.shape)
+    tokens[:, 0] = tokenizer.cls
+    types = torch.randint(1, 3, mask.shape)
+    places = torch.randint(1, 4, mask.shape)
+    types[:, 0] = places[:, 0] = 0
+    tokens, types = tokens.where(mask, tokenizer.pad), types.where(mask, 3)
+    return TextBatch(tokens, types, places.where(mask, 0), mask)
+
+
+@pytest.mark.parametrize("kind", ["longformer", "roberta", "bert"])
+def test_a_folder_of_hugging_face_answers_as_transformers_does(kind: str, tmp_path: Path) -> None:
+    own = write_encoder(tmp_path / kind, kind)
+    tokenizer = Tokenizer.load(tmp_path / kind)
+    config = TextConfig(encoder=tmp_path / kind, max_tokens=30)
+    encoder = TextEncoder(config, tokenizer).eval()
+    batch = batch_of(tokenizer, [21, 5, 1])
+    asked = {"input_ids": batch.tokens, "attention_mask": batch.mask.long()}
+    if kind == "longformer":
+        asked["global_attention_mask"] = torch.zeros_like(batch.tokens)
+        asked["global_attention_mask"][:, 0] = 1
+    with torch.no_grad():
+        expected = own(**asked).last_hidden_state
+        hidden = encoder(batch)
+    torch.testing.assert_close(hidden[batch.mask], expected[batch.mask], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(encoder.vectors(batch), expected[:, 0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_small_encoder_sees_what_each_token_is_and_learns() -> None:
+    tokenizer = Tokenizer.train(WORDS, 300)
+    config = TextConfig(max_tokens=30, width=16, window=4, dropout=0)
+    encoder = TextEncoder(config, tokenizer)
+    batch = batch_of(tokenizer, [20, 7])
+    vectors = encoder.vectors(batch)
+    assert vectors.shape == (2, encoder.width) == (2, 16)
+    vectors.sum().backward()
+    absent = [name for name, p in encoder.named_parameters() if p.grad is None]
+    assert absent == []
+    for part in ("tokens", "types", "item_positions"):
+        parts = {name: getattr(batch, name) for name in batch.__dataclass_fields__}
+        parts[part] = parts[part].clone()
+        parts[part][:, 3] = 1 if part != "types" else 3 - parts[part][:, 3]
+        parts[part][:, 4] = 2 if part == "item_positions" else parts[part][:, 4]
+        changed = encoder.vectors(TextBatch(**parts))
+        assert not torch.allclose(changed, vectors), part
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever opens a connection or asks for an address fails."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the network was asked")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("kind", ["longformer", "roberta", "bert"])
+def test_nothing_asks_the_network(kind: str, tmp_path: Path) -> None:
+    write_encoder(tmp_path, kind)
+    tokenizer = Tokenizer.load(tmp_path)
+    encoder = TextEncoder(TextConfig(encoder=tmp_path, max_tokens=30), tokenizer)
+    assert encoder.vectors(batch_of(tokenizer, [3])).shape == (1, 16)
+    with pytest.raises(ConfigError, match=r"allenai/longformer-base-4096/config.json not found: "):
+        TextEncoder(TextConfig(encoder=Path("allenai/longformer-base-4096")), tokenizer)
+
+
+def test_what_is_no_encoder_is_refused_in_one_line_with_the_way_out(tmp_path: Path) -> None:
+    write_encoder(tmp_path / "bert", "bert")
+    tokenizer = Tokenizer.load(tmp_path / "bert")
+
+    def refused(kind: type[Exception], text: str, **options: Any) -> None:
+        config = TextConfig(**{"encoder": tmp_path / "bert", "max_tokens": 30, **options})
+        with pytest.raises(kind, match=text) as raised:
+            TextEncoder(config, tokenizer)
+        assert "\n" not in str(raised.value)
+
+    refused(ConfigError, "not found: an encoder is a local folder", encoder=tmp_path / "none")
+    refused(ConfigError, "max_tokens is 41; the encoder .* reads 40 at most", max_tokens=41)
+    more = TextConfig(encoder=tmp_path / "bert", max_tokens=30)
+    with pytest.raises(
+        ConfigError, match=r"tokenizer has 320 tokens, the encoder of .*bert \d+:"
+    ):
+        TextEncoder(more, Tokenizer.train([f"word{i} other{i}" for i in range(90)] * 2, 320))
+    about = json.loads((tmp_path / "bert" / "config.json").read_text())
+
+    def rewritten(**changes: Any) -> None:
+        (tmp_path / "bert" / "config.json").write_text(json.dumps({**about, **changes}))
+
+    rewritten(model_type="gpt2")
+    refused(ConfigError, "model_type 'gpt2'; encoders of texts are: longformer, roberta, ")
+    rewritten(num_hidden_layers=3)
+    refused(DataError, "lacks weights that its config.json speaks of.*: encoder.layer.2")
+    rewritten(intermediate_size=8)
+    refused(DataError, "bert (cannot be read as an encoder|lacks weights)")
+    rewritten()
+    weights = tmp_path / "bert" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    refused(DataError, "cannot be read as an encoder: ")
+    weights.unlink()
+    refused(DataError, "cannot be read as an encoder: ")
+
+
+def test_the_pooling_of_a_folder_is_read(tmp_path: Path) -> None:
+    def pooling(about: dict[str, Any], modules: list[str]) -> Pooling:
+        (tmp_path / "1_Pooling").mkdir(exist_ok=True)
+        (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(about))
+        types = [{"type": f"sentence_transformers.models.{name}"} for name in modules]
+        (tmp_path / "modules.json").write_text(json.dumps(types))
+        return Pooling.of(tmp_path)
+
+    assert Pooling.of(tmp_path) == Pooling(mean=False, unit=False)
+    mean = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
+    assert pooling(mean, ["Transformer", "Pooling", "Normalize"]) == Pooling(True, True)
+    assert pooling({"pooling_mode": "mean"}, ["Transformer", "Pooling"]) == Pooling(True, False)
+    assert pooling({"pooling_mode_cls_token": True}, []) == Pooling(False, False)
+    with pytest.raises(DataError, match="pools by max_tokens: encoders of texts pool by the mean"):
+        pooling({"pooling_mode_max_tokens": True}, [])
+    with pytest.raises(DataError, match="pools by cls_token and mean_tokens"):
+        pooling({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}, [])
+    (tmp_path / "modules.json").write_text("{}")
+    assert Pooling.of(tmp_path / "nowhere") == Pooling()
