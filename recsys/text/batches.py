@@ -103,7 +103,7 @@ class Sentences(nn.Module):
         closing = self.sep is not None
         total = (ends[:, -1:] + closing).clamp(max=self.max_tokens - 1)  # but for [CLS]
         longest = int(total.max()) if length is None else length - 1
-        at = torch.arange(longest, device=rows.device).expand(len(rows), -1).contiguous()
+        at = torch.arange(longest, device=rows.device).expand(rows.shape[0], -1).contiguous()
         item = torch.searchsorted(ends, at, right=True).clamp(max=rows.shape[1] - 1)
         mask = at < total
         within = mask & (at < ends[:, -1:])
@@ -114,7 +114,7 @@ class Sentences(nn.Module):
         if self.sep is not None:
             last = at == total - 1
             tokens, types = tokens.masked_fill(last, self.sep), types.masked_fill(last, VALUE)
-        first = tokens.new_ones(len(rows), 1)
+        first = tokens.new_ones(rows.shape[0], 1)
         return TextBatch(
             torch.cat([first * self.cls, tokens], dim=1),
             torch.cat([first * CLS, types], dim=1),

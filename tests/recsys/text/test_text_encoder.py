@@ -7,15 +7,18 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from hf_layout import WORDS, write_encoder
+from torch import Tensor, nn
 
 from feature_store.errors import ConfigError, DataError
-from recsys.text.batches import TextBatch
+from hf_layout import WORDS, write_encoder
+from recsys.text.batches import Sentences, TextBatch
 from recsys.text.checkpoints import Pooling
 from recsys.text.encoder import TextEncoder
 from recsys.text.options import TextConfig
+from recsys.text.tokenised import VALUE, TokenisedItems
 from recsys.text.tokens import Tokenizer
 
 
@@ -106,9 +109,7 @@ def test_what_is_no_encoder_is_refused_in_one_line_with_the_way_out(tmp_path: Pa
     refused(ConfigError, "not found: an encoder is a local folder", encoder=tmp_path / "none")
     refused(ConfigError, "max_tokens is 41; the encoder .* reads 40 at most", max_tokens=41)
     more = TextConfig(encoder=tmp_path / "bert", max_tokens=30)
-    with pytest.raises(
-        ConfigError, match=r"tokenizer has 320 tokens, the encoder of .*bert \d+:"
-    ):
+    with pytest.raises(ConfigError, match=r"tokenizer has 320 tokens, the encoder of .*bert \d+:"):
         TextEncoder(more, Tokenizer.train([f"word{i} other{i}" for i in range(90)] * 2, 320))
     about = json.loads((tmp_path / "bert" / "config.json").read_text())
 
@@ -148,3 +149,35 @@ def test_the_pooling_of_a_folder_is_read(tmp_path: Path) -> None:
         pooling({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}, [])
     (tmp_path / "modules.json").write_text("{}")
     assert Pooling.of(tmp_path / "nowhere") == Pooling()
+
+
+def test_an_encoder_is_exported_with_any_number_of_histories(tmp_path: Path) -> None:
+    """As bundles do: histories in, vectors out; their length stays free."""
+    tokenizer = Tokenizer.train(WORDS, 300)
+    config = TextConfig(max_tokens=12, width=8, window=4)
+    items = TokenisedItems(
+        np.arange(5, 25, dtype=np.int32),
+        np.full(20, VALUE, np.int8),
+        np.array([0, 0, 3, 10, 20]),
+        tokenizer.cls,
+        tokenizer.pad,
+    )
+
+    class Program(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sentences = Sentences(items, max_tokens=12, max_items=3)
+            self.encoder = TextEncoder(config, tokenizer)
+
+        def forward(self, histories: Tensor) -> Tensor:
+            return self.encoder.vectors(self.sentences.sequences(histories, length=12))
+
+    program = Program().eval()
+    dims = {0: torch.export.Dim("requests", max=64), 1: torch.export.Dim("events", max=64)}
+    exported = torch.export.export(
+        program, (torch.tensor([[1, 2], [3, 0]]),), dynamic_shapes=(dims,)
+    ).module()
+    histories = torch.tensor([[1, 2, 3, 1], [3, 3, 0, 0], [0, 0, 0, 0]])
+    torch.testing.assert_close(exported(histories), program(histories))
+    trimmed = program.sentences.sequences(histories[1:])
+    torch.testing.assert_close(program.encoder.vectors(trimmed), program(histories)[1:])

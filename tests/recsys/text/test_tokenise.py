@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,12 @@ def test_options_change_what_is_read(tokenizer: Tokenizer) -> None:
     assert read(first, tokenizer, 2) == ["kinds", "hat"]
 
 
+@cache
+def of_bytes() -> Tokenizer:
+    """Every byte is a token, and nothing else."""
+    return Tokenizer.train([], 300)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     titles=st.lists(st.none() | st.text(max_size=12), max_size=8),
@@ -82,7 +89,7 @@ def test_options_change_what_is_read(tokenizer: Tokenizer) -> None:
 def test_all_values_at_once_are_those_of_a_plain_loop(
     titles: list[str | None], names: bool, longest: int
 ) -> None:
-    tokenizer = Tokenizer.train([], 300)
+    tokenizer = of_bytes()
     config = TextConfig(attributes=("title",), names=names, tokens_per_attribute=longest)
     items = tokenise(pa.table({"title": pa.array(titles, pa.string())}), tokenizer, config)
     name = tokenizer.encode(["title"], 99)[0] if names else []

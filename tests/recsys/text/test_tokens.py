@@ -45,10 +45,12 @@ def test_the_same_texts_make_the_same_tokenizer(tokenizer: Tokenizer) -> None:
     assert len(Tokenizer.train([], 300)) == 261
 
 
+BYTES = Tokenizer.train([], 300)
+
+
 @given(text=st.text())
 def test_every_text_has_tokens_and_no_special_ones(text: str) -> None:
-    tokenizer = Tokenizer.train([], 300)
-    (tokens,) = tokenizer.encode([text], 1000)
+    (tokens,) = BYTES.encode([text], 1000)
     assert all(token > 4 for token in tokens)
     assert bool(tokens) == bool(text)
 
