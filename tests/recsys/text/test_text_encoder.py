@@ -54,6 +54,23 @@ def test_a_folder_of_hugging_face_answers_as_transformers_does(kind: str, tmp_pa
     torch.testing.assert_close(encoder.vectors(batch), expected[:, 0], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("bert", [[0, 1, 2, 3], [0, 1, 1, 1]]),
+        ("roberta", [[2, 3, 4, 5], [2, 3, 1, 1]]),  # the token of padding is 1, and its place too
+        ("longformer", [[2, 3, 4, 5], [2, 3, 1, 1]]),
+    ],
+)
+def test_positions_count_as_each_kind_has_learned_them(
+    kind: str, expected: list[list[int]], tmp_path: Path
+) -> None:
+    write_encoder(tmp_path, kind)
+    tokenizer = Tokenizer.load(tmp_path)
+    encoder = TextEncoder(TextConfig(encoder=tmp_path, max_tokens=30), tokenizer)
+    assert encoder.position_ids(batch_of(tokenizer, [4, 2])).tolist() == expected
+
+
 def test_a_small_encoder_sees_what_each_token_is_and_learns() -> None:
     tokenizer = Tokenizer.train(WORDS, 300)
     config = TextConfig(max_tokens=30, width=16, window=4, dropout=0)
@@ -154,7 +171,7 @@ def test_the_pooling_of_a_folder_is_read(tmp_path: Path) -> None:
 def test_an_encoder_is_exported_with_any_number_of_histories(tmp_path: Path) -> None:
     """As bundles do: histories in, vectors out; their length stays free."""
     tokenizer = Tokenizer.train(WORDS, 300)
-    config = TextConfig(max_tokens=12, width=8, window=4)
+    config = TextConfig(max_tokens=12, width=8, layers=1, window=4)
     items = TokenisedItems(
         np.arange(5, 25, dtype=np.int32),
         np.full(20, VALUE, np.int8),
