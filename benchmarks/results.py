@@ -33,12 +33,14 @@ MODELS = {
     "recent_popularity": "popularity of the last days",
     "personal_popularity": "personal popularity",
     "tifu_knn": "TIFU-kNN",
+    "text_knn": "TF-IDF neighbours",
     "item_knn": "ItemKNN",
     "ease": "EASE",
     "gf_cf": "GF-CF",
     "als": "ALS",
     "bpr": "BPR",
     "sasrec": "SASRec",
+    "unisrec": "UniSRec",
     "hstu": "HSTU",
     "two_tower": "two towers",
     "multi_interest": "multi-interest",
@@ -163,14 +165,32 @@ ENTRIES = (
         "amazon-beauty",
         ("Recall@10", "NDCG@10", "HR@10"),
         "A tenth of the products are held out whole, and those without events are ranked by their "
-        "attributes. Popularity knows nothing of them: its order is arbitrary.",
+        "attributes; with `_text` by their titles, too. TF-IDF neighbours and UniSRec read titles "
+        "and attributes alone. Popularity knows nothing of new products: its order is arbitrary.",
+        also=(
+            "amazon_beauty_new_items_text_knn",
+            "amazon_beauty_new_items_unisrec",
+            "amazon_beauty_new_items_text",
+        ),
     ),
     Entry(
         "movielens_1m_new_items",
         "MovieLens-1M, new items",
         "ml-1m",
         ("Recall@10", "NDCG@10", "HR@10"),
-        "The same of films, by their genres and years.",
+        "The same of films, by their genres and years, and with `_text` by their titles.",
+        also=("movielens_1m_new_items_text_knn", "movielens_1m_new_items_text"),
+    ),
+    Entry(
+        "amazon_beauty_sasrec_text",
+        "Amazon Beauty, leave one out, ids and texts",
+        "amazon-beauty",
+        ("Recall@10", "NDCG@10", "MRR@10"),
+        "Trained on training events alone, without a refit. TF-IDF neighbours and UniSRec read "
+        "titles and attributes alone, `amazon_beauty_sasrec` ids alone, "
+        "`amazon_beauty_sasrec_text` both.",
+        also=("amazon_beauty_sasrec", "amazon_beauty_text_knn", "amazon_beauty_unisrec"),
+        published=(("SASRec, sampled softmax, transformer_benchmark", ".0921", ".0531", ""),),
     ),
     Entry(
         "amazon_beauty_ada_retrieval",

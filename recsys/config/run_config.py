@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -147,8 +148,10 @@ class RunConfig(Options):
 
     @property
     def rows_of(self) -> RowsOf:
-        """What rows the model is trained on."""
-        return self.model_class.rows_for(self.model)
+        """What rows the model is trained on, with the texts that it or a baseline reads."""
+        rows = self.model_class.rows_for(self.model)
+        baselines = (retriever_class(b.name).rows_for(b) for b in self.baselines or ())
+        return replace(rows, texts=rows.texts or any(of.texts for of in baselines))
 
     @property
     def metric(self) -> str:

@@ -56,6 +56,24 @@ def usable_features(
     return usable
 
 
+def described_by(names: tuple[str, ...], schema: Schema, *, option: str) -> tuple[Feature, ...]:
+    """The features of items, other than their own id, that describe them in words: those named, or
+    all texts, ids and bags.
+
+    Raises ConfigError, naming the config's `option`, where there are none such.
+    """
+    features = schema.of_side("item")
+    known = {f.name: f for f in features if f.kind != "dense" and f.name != schema.item}
+    have = ", ".join(known) or "none"
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(
+            f"{option} names {', '.join(unknown)}; the texts, ids and bags of items are: {have}"
+        )
+    if not known:
+        raise ConfigError(f"{option}: the items of this log have no text, id or bag to be read")
+    return tuple(known[name] for name in names or known)
+
+
 def input_of(feature: Feature) -> Input:
     """How a request brings the feature."""
     return _INPUTS[feature.kind](feature.name)

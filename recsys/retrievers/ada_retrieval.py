@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from feature_store.columns import HISTORY, HISTORY_TIME, TIME
 from feature_store.errors import ConfigError
+from feature_store.examples import RowsOf
 from recsys.data.batch import Batch
 from recsys.data.examples import Examples
 from recsys.embeddings.options import EmbeddingsConfig
@@ -138,6 +139,12 @@ class AdaRetrieval(TrainedRetriever):
             # TorchRec shards what learns alone: what is looked up is detached instead
             self.backbone.embeddings.sharded.requires_grad_()
 
+    @classmethod
+    def rows_for(cls, config: ModelConfig) -> RowsOf:
+        """Those of the backbone."""
+        assert isinstance(config, AdaRetrievalConfig)
+        return BACKBONES[type(config.backbone)].rows_for(config.backbone)
+
     def train(self, mode: bool = True) -> Self:
         """As of any module; a frozen backbone answers as it serves."""
         super().train(mode)
@@ -205,7 +212,7 @@ class AdaRetrieval(TrainedRetriever):
                 TIME: times.gather(1, ends.unsqueeze(1))[:, 0],
             }
         drawn = self.objective.draw(targets, step, lambda: self._hardest(inputs, targets))
-        vectors = self._look_up(torch.cat([history.flatten(), self.catalogue]))
+        vectors = self._look_up(torch.cat([history.flatten(), self.catalogue]), step)
         events = vectors[: history.numel()].view(*history.shape, vectors.shape[1])[users]
         items = vectors[history.numel() :]
         queries = self.rounds(
@@ -230,6 +237,6 @@ class AdaRetrieval(TrainedRetriever):
             items = self.item_matrix(self.catalogue)
             return self.objective.hardest(users, seen, items, self.catalogue)
 
-    def _look_up(self, rows: Tensor) -> Tensor:
-        vectors = self.backbone.embeddings({self.backbone.item: rows})[self.backbone.item]
+    def _look_up(self, rows: Tensor, step: int | None = None) -> Tensor:
+        vectors = self.backbone.look_up(rows, step)
         return vectors.detach() if self.config.freeze_backbone else vectors

@@ -6,6 +6,7 @@ B users, T positions, D width.
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar, NamedTuple
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from feature_store.columns import HISTORY, HISTORY_TIME, TIME
 from feature_store.errors import ConfigError
+from feature_store.examples import RowsOf
 from recsys.data.batch import Batch
 from recsys.data.examples import Examples
 from recsys.embeddings.initial_weights import standard_deviation
@@ -26,7 +28,10 @@ from recsys.layers.dropout import Dropout
 from recsys.model import Loss, answering
 from recsys.objectives.objective import Objective, ObjectiveConfig
 from recsys.objectives.targets import targets_of_sequences
+from recsys.options import ModelConfig
 from recsys.retrievers.base import Queries, single_interest
+from recsys.retrievers.hidden_ids import HiddenIds
+from recsys.retrievers.item_texts import ItemTextConfig, ItemTexts
 from recsys.retrievers.trained import TrainedRetriever
 
 
@@ -39,6 +44,11 @@ class SequentialConfig(ObjectiveConfig):
     max_length: int = Field(200, ge=1, description="T: events of the history that are read.")
     dropout: float = Field(
         0.2, ge=0, lt=1, description="Share of numbers that a training step hides."
+    )
+    text: ItemTextConfig | None = Field(
+        None,
+        description="Read the texts of items, too: an item's vector is that of its id plus that of "
+        "its text, or of its text alone where it has no training events.",
     )
 
     search_space: ClassVar = {
@@ -58,7 +68,8 @@ class Moments(NamedTuple):
 class SequentialRetriever(TrainedRetriever):
     """Item vectors are the input embeddings; a user is the last position's output.
 
-    A subclass makes `transform`, and calls `read_times` where it reads when things happened.
+    A subclass makes `transform`, and calls `read_times` where it reads when things happened. One
+    whose items are no ids makes `make_items` and `look_up` as well.
     """
 
     config: SequentialConfig
@@ -77,18 +88,41 @@ class SequentialRetriever(TrainedRetriever):
                 f"retriever.heads = {config.heads}"
             )
         self.config = config
+        self.seed = seed
         self.item = examples.schema.item
         self.inputs: tuple[Input, ...] = (History(self.item, config.max_length),)
         self.timed = False
-        layout = make_layout([examples.spec(self.item)], config.width, embeddings)
-        layout.require(self.item, config.width)
-        self.embeddings = Embeddings(layout, seed)
+        self.make_items(embeddings, examples)
         # added to the items' vectors, so never in their table
         self.positions = nn.Parameter(torch.empty(config.max_length, config.width))
         nn.init.normal_(self.positions, std=standard_deviation(embeddings))
         self.drop = Dropout(config.dropout)
         targets = partial(targets_of_sequences, examples, config.max_length + 1)
         self.objective = Objective(config, examples, seed, targets)
+
+    @classmethod
+    def rows_for(cls, config: ModelConfig) -> RowsOf:
+        """With the texts of items where they are read."""
+        return replace(cls.rows_of, texts=getattr(config, "text", None) is not None)
+
+    def make_items(self, embeddings: EmbeddingsConfig, examples: Examples) -> None:
+        """Make what `look_up` reads."""
+        config = self.config
+        layout = make_layout([examples.spec(self.item)], config.width, embeddings)
+        layout.require(self.item, config.width)
+        self.embeddings = Embeddings(layout, self.seed)
+        if config.text is not None:
+            self.texts = ItemTexts(config.text, examples, config.width)
+            self.hidden = HiddenIds(examples.train_events, config.text.id_dropout, self.seed)
+
+    def look_up(self, rows: Tensor, step: int | None = None) -> Tensor:
+        """Vectors [..., D] of item rows [...], not yet as they are compared; `step` is that of a
+        training."""
+        vectors = self.embeddings({self.item: rows})[self.item]
+        if self.config.text is None:
+            return vectors
+        hidden = self.hidden(rows, step).unsqueeze(-1)
+        return vectors.masked_fill(hidden, 0) + self.texts(rows)
 
     def read_times(self) -> None:
         """Ask for the times of the history and of the request as well."""
@@ -109,7 +143,7 @@ class SequentialRetriever(TrainedRetriever):
     def encode(self, inputs: dict[str, Tensor]) -> Queries:
         """User vectors [B, 1, D] after the last event of the history [B, T]."""
         history = inputs[HISTORY]
-        events = self.embeddings({self.item: history})[self.item]
+        events = self.look_up(history)
         return single_interest(
             self.objective.unit(self.user(history, events, self.moments(inputs)))
         )
@@ -129,7 +163,7 @@ class SequentialRetriever(TrainedRetriever):
 
     def embed_items(self, rows: Tensor) -> Tensor:
         """Item vectors [n, D]."""
-        return self.objective.unit(self.embeddings({self.item: rows})[self.item])
+        return self.objective.unit(self.look_up(rows))
 
     def forward(self, batch: Batch, step: int) -> Loss:
         """The loss at every position that has a next event."""
@@ -140,7 +174,7 @@ class SequentialRetriever(TrainedRetriever):
         read = history[:, :-1].masked_fill(~valid, 0)
         drawn = self.objective.draw(targets[valid], step, lambda: self._hardest(batch, read))
         rows = torch.cat([history.flatten(), drawn.ids])
-        vectors = self.embeddings({self.item: rows})[self.item]
+        vectors = self.look_up(rows, step)
         events = vectors[: history.numel()].view(*history.shape, vectors.shape[1])
         moments = None
         if self.timed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -15,20 +16,24 @@ from feature_store.schema import Feature
 from recsys.data.batch import Batch
 from recsys.data.examples import Examples
 from recsys.data.item_features import FeatureValues, ItemColumns, choose, input_of
-from recsys.embeddings.hashing import hash_rows, salt_of
 from recsys.embeddings.layout import Layout, make_layout
 from recsys.embeddings.options import EmbeddingsConfig
 from recsys.embeddings.plain import masked_mean
 from recsys.embeddings.tables import Embeddings
 from recsys.inputs import History
+from recsys.layers.frozen_vectors import FrozenVectors
 from recsys.layers.standardise import Standardise
 from recsys.model import Columns, Loss, answering
 from recsys.objectives.objective import Objective, ObjectiveConfig
 from recsys.objectives.targets import targets_of_events
+from recsys.options import ModelConfig
 from recsys.retrievers.base import Queries, single_interest
+from recsys.retrievers.hidden_ids import HiddenIds
+from recsys.retrievers.item_texts import TextVectorsConfig
 from recsys.retrievers.trained import TrainedRetriever
 
-_CHANCES = 1 << 24
+TEXTS = "texts of items"
+"""What columns of weights are called that read them."""
 
 
 class TwoTowerConfig(ObjectiveConfig):
@@ -57,6 +62,11 @@ class TwoTowerConfig(ObjectiveConfig):
         "learn to place them, as they must where an item is new.",
     )
 
+    text: TextVectorsConfig | None = Field(
+        None,
+        description="Read the texts of items, too: the item's, and the mean of the history's.",
+    )
+
     search_space: ClassVar[dict[str, dict[str, Any]]] = {
         "width": {"choices": [32, 64, 128]},
         "temperature": {"low": 0.02, "high": 0.2, "log": True},
@@ -73,12 +83,12 @@ class TwoTower(TrainedRetriever):
 
     The history shares the item ids' table. Trained by default with in-batch negatives. An item
     without training events has an id that nothing was learned about: it has the unknown one's row.
+    Texts are frozen vectors, beside the features of the item and beside the mean of the history.
     """
 
     rows_of = RowsOf(per="event")
     Config = TwoTowerConfig
     config: TwoTowerConfig
-    new: Tensor
 
     def __init__(
         self,
@@ -114,9 +124,12 @@ class TwoTower(TrainedRetriever):
             f.name: tuple(f"numbers.{constant}" for constant in self.numbers.names(f.name))
             for f in numbers
         }
-        self.register_buffer("new", examples.train_events == 0, persistent=False)
+        self.hidden = HiddenIds(examples.train_events, config.id_dropout, seed)
         user = {HISTORY: layout.width(self.item), **_widths(self.user_features, layout)}
         item = _widths(self.item_features, layout)
+        if config.text is not None:
+            self.texts = FrozenVectors(config.text.of(examples))
+            user[TEXTS] = item[TEXTS] = self.texts.width
         self.columns = {
             "user_tower.0.weight": Columns((1,), user),
             "item_tower.0.weight": Columns((1,), item),
@@ -126,6 +139,11 @@ class TwoTower(TrainedRetriever):
         targets = partial(targets_of_events, examples)
         self.objective = Objective(config, examples, seed, targets)
 
+    @classmethod
+    def rows_for(cls, config: ModelConfig) -> RowsOf:
+        """With the texts of items where they are read."""
+        return replace(cls.rows_of, texts=getattr(config, "text", None) is not None)
+
     def encode(self, inputs: dict[str, Tensor]) -> Queries:
         """User vectors [B, 1, D]."""
         user = FeatureValues.of(self.user_features, inputs)
@@ -134,8 +152,8 @@ class TwoTower(TrainedRetriever):
 
     def embed_items(self, rows: Tensor) -> Tensor:
         """Item vectors [n, D]."""
-        ids, bags, numbers = self._features(rows, self.new[rows])
-        return self.objective.unit(self._item(self.embeddings(ids, bags), numbers))
+        ids, bags, numbers = self._features(rows, self.hidden(rows))
+        return self.objective.unit(self._item(rows, self.embeddings(ids, bags), numbers))
 
     def forward(self, batch: Batch, step: int) -> Loss:
         """The loss of each row's target.
@@ -148,10 +166,7 @@ class TwoTower(TrainedRetriever):
         drawn = self.objective.draw(targets, step, lambda: self._hardest(inputs, targets))
         items, inverse = torch.unique(torch.cat([targets, drawn.ids]), return_inverse=True)
         history = inputs[HISTORY]
-        # by the item alone: hidden on all processes alike
-        share = hash_rows(items, salt_of("hidden", self.seed, step), _CHANCES) / _CHANCES
-        hidden = self.new[items] | (share < self.config.id_dropout)
-        ids, bags, numbers = self._features(items, hidden)
+        ids, bags, numbers = self._features(items, self.hidden(items, step))
         item_ids = ids.get(self.item, items.new_empty(0))
         ids[self.item] = torch.cat([item_ids, history.flatten()])
         user = FeatureValues.of(self.user_features, inputs)
@@ -160,7 +175,8 @@ class TwoTower(TrainedRetriever):
         users = self._user(
             inputs, {**vectors, self.item: both[len(item_ids) :].view(*history.shape, -1)}
         )
-        rows = self._item({**vectors, self.item: both[: len(item_ids)]}, numbers)[inverse]
+        vectors[self.item] = both[: len(item_ids)]
+        rows = self._item(items, vectors, numbers)[inverse]
         positives, negatives = rows[: len(targets)], rows[len(targets) :]
         losses = self.objective(users, positives, negatives, targets, drawn)
         return Loss(losses.sum(), losses.new_tensor(len(losses)))
@@ -180,18 +196,23 @@ class TwoTower(TrainedRetriever):
         return values
 
     def _user(self, inputs: dict[str, Tensor], vectors: dict[str, Tensor]) -> Tensor:
-        history = masked_mean(vectors[self.item], inputs[HISTORY] != 0)
+        events = inputs[HISTORY]
+        history = masked_mean(vectors[self.item], events != 0)
         columns = [
             vectors[f.name] if f.embedded else self.numbers(f.name, inputs[f.name]).unsqueeze(1)
             for f in self.user_features
         ]
+        if self.config.text is not None:
+            columns.append(self.texts.means(events))
         return self.user_tower(torch.cat([history, *columns], dim=1))
 
-    def _item(self, vectors: dict[str, Tensor], numbers: dict[str, Tensor]) -> Tensor:
+    def _item(self, rows: Tensor, vectors: dict[str, Tensor], numbers: dict[str, Tensor]) -> Tensor:
         columns = [
             vectors[f.name] if f.embedded else self.numbers(f.name, numbers[f.name]).unsqueeze(1)
             for f in self.item_features
         ]
+        if self.config.text is not None:
+            columns.append(self.texts(rows))
         return self.item_tower(torch.cat(columns, dim=1))
 
 

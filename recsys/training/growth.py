@@ -24,6 +24,7 @@ from feature_store.vocabulary import Vocabulary
 from recsys.embeddings.hashing import VERSION
 from recsys.embeddings.layout import Layout
 from recsys.embeddings.tables import Embeddings
+from recsys.layers.frozen_vectors import FrozenVectors
 from recsys.model import Columns, TrainedModel
 from recsys.training.optimizers import Optimizer
 
@@ -44,6 +45,11 @@ def describe(model: nn.Module, optimizer: Optimizer | None) -> dict[str, Any]:
         "hash_version": None,
         "features": {},
         "tables": {},
+        "frozen": {
+            name: module.items
+            for name, module in model.named_modules()
+            if isinstance(module, FrozenVectors)
+        },
     }
     config = None if optimizer is None else optimizer.config
     for layout in _layouts(model):
@@ -123,6 +129,12 @@ def compare(
     for what in ("layout", "hash_version"):
         if now[what] is not None and saved.get(what) != now[what]:
             raise _another_model(folder, f"{what} {saved.get(what)}, now {now[what]}")
+    frozen = saved.get("frozen", {})
+    for name, items in now["frozen"].items():
+        if frozen.get(name, items) != items:
+            raise _another_model(
+                folder, f"{name} holds vectors of {frozen[name]:,} items, now of {items:,}"
+            )
     before, after = _all_features(saved), _all_features(now)
     changes.added = [name for name in after if name not in before]
     changes.dropped = [name for name in before if name not in after]

@@ -84,6 +84,9 @@ def small(name: str, **options: Any) -> Any:
     kind: Any = class_of(name).Config
     if "backbone" in kind.model_fields:
         options["backbone"] = small("sasrec", **options.get("backbone", {}))
+    if "text" in kind.model_fields and ("text" in options or name == "unisrec"):
+        adapted = {} if name == "two_tower" else {"dropout": 0.0}
+        options["text"] = {"dimensions": 16, **adapted, **options.get("text", {})}
     for option, value in _SMALL.items():
         if option in kind.model_fields and option not in options:
             with suppress(ValidationError):  # of no use with the other options
@@ -97,7 +100,8 @@ def shape_of(name: str) -> Shape:
     rows_of = class_of(name).rows_of
     if rows_of.labels:
         return "labelled"  # with a history of everything, whoever reads it
-    return next(shape for shape, planted in ROWS_OF.items() if planted == rows_of)
+    shapes = ((shape, planted) for shape, planted in ROWS_OF.items() if not planted.labels)
+    return next(shape for shape, planted in shapes if planted.per == rows_of.per)
 
 
 def training(**options: Any) -> TrainerConfig:

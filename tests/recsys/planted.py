@@ -1,5 +1,5 @@
-"""A tiny log with planted rules: on a ring of items, everyone steps to the next one; and members
-of a club like some genres and dislike the others.
+"""A tiny log with planted rules: on a ring of items, everyone steps to the next one, with which an
+item's text shares a word; and members of a club like some genres and dislike the others.
 
 It holds what the formats allow: string and integer ids, a bag of its own table and a bag that
 shares the items' table, dense features, missing values, items without events, users with few.
@@ -30,8 +30,8 @@ from recsys.data.examples import Examples
 USERS, ITEMS, UNSOLD = 120, 40, 2  # the unsold are in the catalogue alone
 Shape = Literal["sequences", "events", "labelled"]
 ROWS_OF: dict[Shape, RowsOf] = {
-    "sequences": RowsOf(),
-    "events": RowsOf(per="event"),
+    "sequences": RowsOf(texts=True),
+    "events": RowsOf(per="event", texts=True),
     "labelled": RowsOf(per="event", labels=True),
 }
 _CLUBS = ("chess", "rowing", None)
@@ -52,6 +52,7 @@ SCHEMA = Schema(
         Feature(name="words", kind="bag", side="item"),
         Feature(name="list_price", kind="dense", side="item", dtype="float32"),
         Feature(name="title", kind="text", side="item"),
+        Feature(name="blurb", kind="text", side="item"),
         Feature(name="liked", kind="dense", side="context", dtype="float32"),
     ),
 )
@@ -60,6 +61,12 @@ SCHEMA = Schema(
 def successor(item: str) -> str:
     """The item that always comes after `item`."""
     return f"i{(int(item[1:]) + 7) % ITEMS:02d}"
+
+
+def blurb(item: int) -> str:
+    """The places on the ring that the item lies between."""
+    place = item * 23 % ITEMS  # 23 * 7 is 1 more than a multiple of ITEMS
+    return f"From stop{place} on to Stop{(place + 1) % ITEMS}."
 
 
 def stars(user: int, item: int, chance: int) -> float:
@@ -107,6 +114,7 @@ def write_log(folder: Path) -> EventLog:
                 "words": [[f"w{item % 6}", f"w{item % 5}"][: item % 3] for item in items],
                 "list_price": [None if item % 13 == 0 else item / ITEMS for item in items],
                 "title": [None if item == 3 else f"Item number {item}" for item in items],
+                "blurb": [None if item % 17 == 4 else blurb(item) for item in items],
             },
             SCHEMA.side_schema("item"),
         ),

@@ -25,7 +25,7 @@ from recsys.serving.bundle import Bundle
 def test_items_bring_vectors_and_what_people_read(sasrec: Bundle, tmp_path: Path) -> None:
     convert(sasrec, ["parquet"], tmp_path / "out")
     table = pq.read_table(tmp_path / "out" / "items.parquet")
-    assert table.column_names == ["id", "vector", "genre", "words", "list_price", "title"]
+    assert table.column_names == ["id", "vector", "genre", "words", "list_price", "title", "blurb"]
     assert table.schema.field("vector").type == pa.list_(pa.float32(), 16)
     told = json.loads(table.schema.metadata[b"recsys"])
     record = sasrec.manifest.parts["generator"]
@@ -55,7 +55,7 @@ def test_a_column_of_the_catalogue_may_be_called_as_ours(
     monkeypatch.setitem(vars(sasrec), "catalogue", tmp_path / "catalogue.parquet")
     convert(sasrec, ["parquet"], tmp_path / "out")
     names = pq.read_table(tmp_path / "out" / "items.parquet").column_names
-    assert names == ["id", "vector", "vector_", "vector__", "list_price", "title"]
+    assert names == ["id", "vector", "vector_", "vector__", "list_price", "title", "blurb"]
 
 
 def test_a_file_with_other_vectors_is_not_kept(

@@ -19,6 +19,7 @@ import pytest
 from feature_store.columns import EXPECTED_ITEMS, EXPECTED_SCORES, HISTORY
 from feature_store.errors import ConfigError, DataError
 from pipelines.cli import main
+from planted import blurb
 from recsys.formats import postgres
 from recsys.formats.convert import convert
 from recsys.formats.load import load
@@ -53,10 +54,10 @@ def test_a_table_holds_items_and_their_catalogue(sasrec: Bundle, url: str, conne
     assert load(sasrec, url, "items").rows == len(connection.execute("TABLE items").fetchall())
     row = connection.execute("SELECT * FROM items WHERE id = 'i05'")
     assert [column.name for column in row.description] == [
-        *("id", "vector", "genre", "words", "list_price", "title")
+        *("id", "vector", "genre", "words", "list_price", "title", "blurb")
     ]
     id, vector, *others = row.fetchone()
-    assert (id, *others) == ("i05", "g1", ["w5", "w0"], 5 / 40, "Item number 5")
+    assert (id, *others) == ("i05", "g1", ["w5", "w0"], 5 / 40, "Item number 5", blurb(5))
     items = pq.read_table(sasrec.part_file("generator", "golden.parquet"))
     assert len(json.loads(vector)) == 16 and items.num_rows
     (comment,) = connection.execute("SELECT obj_description('items'::regclass)").fetchone()

@@ -370,3 +370,26 @@ def test_a_hashed_table_of_another_size_is_refused(
     larger = UNIFIED.model_copy(update={"budget_mb": 0.008})
     with pytest.raises(DataError, match=r"table unified has 187 rows, now 250, .* hashed over"):
         load(other("dcn", planted["labelled"], tmp_path / "x", group, larger), tmp_path, group)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "options"),
+    [("unisrec", "sequences", {}), ("two_tower", "events", {"text": {}})],
+)
+def test_frozen_vectors_of_a_catalogue_do_not_grow_with_it(
+    name: str,
+    shape: Shape,
+    options: dict[str, Any],
+    planted: dict[Shape, Examples],
+    grown: dict[Shape, Examples],
+    group: Group,
+    tmp_path: Path,
+) -> None:
+    """Another catalogue's texts span another space."""
+    train(name, planted[shape], tmp_path, group, **options)
+    again = other(name, planted[shape], tmp_path / "same", group, **options)
+    load(again, tmp_path, group)
+    later = other(name, grown[shape], tmp_path / "later", group, **options)
+    with pytest.raises(DataError, match=r"vectors of 43 items, now of 46; train anew") as caught:
+        load(later, tmp_path, group)
+    assert "\n" not in str(caught.value)

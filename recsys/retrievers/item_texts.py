@@ -1,0 +1,84 @@
+"""Frozen vectors of items' texts, in the space of a model.
+
+N item rows, S numbers of a text's vector, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from feature_store.options import Options
+from recsys.data.examples import Examples
+from recsys.data.item_features import described_by
+from recsys.layers.dropout import Dropout
+from recsys.layers.frozen_vectors import FrozenVectors
+from recsys.retrievers.adapters import AnyAdapter, Linear
+from recsys.text.tfidf import tfidf_vectors
+
+OPTION = "retriever.text"
+
+
+class TextVectorsConfig(Options):
+    """How the texts of items become vectors, which no training changes."""
+
+    attributes: tuple[str, ...] = Field(
+        (), description="Features of items that are read; empty takes all texts, ids and bags."
+    )
+    dimensions: int = Field(256, ge=2, description="S: singular values of TF-IDF that are kept.")
+
+    def of(self, examples: Examples) -> Tensor:
+        """Vectors [N, S] of all item rows, of length 1; 0 where there is no text.
+
+        Raises ConfigError for attributes that items do not have.
+        """
+        features = described_by(self.attributes, examples.schema, option=f"{OPTION}.attributes")
+        table = examples.item_attributes(tuple(f.name for f in features))
+        return torch.from_numpy(tfidf_vectors(table, features, self.dimensions))
+
+
+class AdaptedTextConfig(TextVectorsConfig):
+    """How such vectors become those of items."""
+
+    adapter: AnyAdapter = Field(
+        Linear(),
+        description="What brings them into the model's space; or a table with its options.",
+    )
+    dropout: float = Field(
+        0.2, ge=0, lt=1, description="Share of a text's numbers that a training step hides."
+    )
+
+
+class ItemTextConfig(AdaptedTextConfig):
+    """How they stand beside vectors of ids."""
+
+    id_dropout: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the items of a step whose ids are hidden: their texts alone learn to "
+        "place them, as they must where an item is new.",
+    )
+
+
+class ItemTexts(nn.Module):
+    """Vectors [..., D] of item rows [...] by their texts alone."""
+
+    def __init__(self, config: AdaptedTextConfig, examples: Examples, width: int) -> None:
+        super().__init__()
+        self.frozen = FrozenVectors(config.of(examples))
+        self.drop = Dropout(config.dropout)
+        self.adapter = config.adapter.make(self.frozen.width, width)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """[...] -> [..., D]."""
+        if not self.training:
+            return self._adapted(rows)
+        items, places = rows.unique(return_inverse=True)  # a step reads most of them often
+        return F.embedding(places, self._adapted(items))
+
+    def _adapted(self, rows: Tensor) -> Tensor:
+        adapted: Tensor = self.adapter(self.drop(self.frozen(rows)))
+        return adapted

@@ -1,0 +1,74 @@
+"""TF-IDF: items as weighted words. N items, V words, S numbers of a vector."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+import scipy.sparse as sp
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfTransformer
+from sklearn.preprocessing import normalize
+
+from feature_store.schema import Feature
+
+_WORD = re.compile(r"\w+")
+
+
+def words_of(table: pa.Table, features: Iterable[Feature]) -> Iterator[list[str]]:
+    """The words of every item, one a row of a table that holds the columns of `features` as the
+    catalogue has them: of texts, in small letters, what spaces and marks part; of ids and bags
+    each value whole, told from words and from those of other features."""
+    columns = [(feature, table.column(feature.name).to_pylist()) for feature in features]
+    for row in range(table.num_rows):
+        words: list[str] = []
+        for feature, values in columns:
+            value = values[row]
+            if value is None:
+                continue
+            if feature.kind == "text":
+                words += _WORD.findall(value.casefold())
+            else:
+                several = value if isinstance(value, list) else [value]
+                words += [f"{feature.name}={v}" for v in several if v is not None]
+        yield words
+
+
+def tfidf_matrix(table: pa.Table, features: Iterable[Feature], least: int = 2) -> sp.csr_array:
+    """TF-IDF [N, V] of the words that at least so many items have, in the order of the alphabet.
+    Rows have length 1; those of items without any such word are 0.
+
+    A word that an item has n times weighs `(1 + ln n) (1 + ln((1 + N) / (1 + m)))`, m being the
+    items that have it (Salton & Buckley, "Term-weighting approaches in automatic text retrieval",
+    1988; smoothed as scikit-learn does it).
+    """
+    counted = [Counter(words) for words in words_of(table, features)]
+    items_with = Counter(word for words in counted for word in words)
+    place = {
+        word: n for n, word in enumerate(sorted(w for w, m in items_with.items() if m >= least))
+    }
+    kept = [[(place[word], n) for word, n in words.items() if word in place] for words in counted]
+    ends = np.cumsum([0, *map(len, kept)])
+    flat = np.array([pair for words in kept for pair in words], dtype=np.int64).reshape(-1, 2)
+    shape = (len(kept), len(place))
+    counts = sp.csr_array((flat[:, 1].astype(np.float64), flat[:, 0], ends), shape=shape)
+    if not len(place):
+        return counts.astype(np.float32)
+    weighed = TfidfTransformer(sublinear_tf=True).fit_transform(sp.csr_matrix(counts))
+    return sp.csr_array(weighed, dtype=np.float32)
+
+
+def tfidf_vectors(
+    table: pa.Table, features: Iterable[Feature], dimensions: int, least: int = 2
+) -> np.ndarray:
+    """Vectors [N, S] of length 1, or 0, S at most `dimensions`: TF-IDF in the space of its largest
+    singular values (Deerwester et al., "Indexing by latent semantic analysis", 1990)."""
+    matrix = tfidf_matrix(table, features, least)
+    width = min(dimensions, min(matrix.shape) - 1)
+    if width < 1:
+        return np.zeros((matrix.shape[0], 1), dtype=np.float32)
+    reduced = TruncatedSVD(width, random_state=0).fit_transform(sp.csr_matrix(matrix))
+    return normalize(reduced).astype(np.float32)

@@ -1,0 +1,81 @@
+"""TF-IDF by hand and against scikit-learn; words of texts, ids and bags."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from feature_store.schema import Feature
+from recsys.text.tfidf import tfidf_matrix, tfidf_vectors, words_of
+
+TITLE = Feature(name="title", kind="text", side="item")
+BRAND = Feature(name="brand", kind="id", side="item")
+TAGS = Feature(name="tags", kind="bag", side="item", dtype="int64")
+TITLES = ["Red nail polish", None, "red RED lipstick", "nail file"]
+
+
+def test_words_are_those_of_texts_and_whole_ids() -> None:
+    table = pa.table(
+        {
+            "title": [None, "Straße, 2-Pack: O.P.I \N{NAIL POLISH}!", "", "שלום nail"],
+            "brand": ["Red Sea", None, None, "2"],
+            "tags": [[2, 7], [], None, [None]],
+        }
+    )
+    assert list(words_of(table, (TITLE, BRAND, TAGS))) == [
+        ["brand=Red Sea", "tags=2", "tags=7"],
+        ["strasse", "2", "pack", "o", "p", "i"],
+        [],
+        ["שלום", "nail", "brand=2"],
+    ]
+    assert next(words_of(table, (TAGS,))) == ["tags=2", "tags=7"]
+
+
+def test_weights_are_those_of_the_formula() -> None:
+    """Of four items two have `red`, which the third has twice, and two have `nail`."""
+    matrix = tfidf_matrix(pa.table({"title": TITLES}), (TITLE,), least=1).toarray()
+    often, once = 1 + math.log(5 / 3), 1 + math.log(5 / 2)  # of two items, and of one
+    third = np.array([0, once, 0, 0, (1 + math.log(2)) * often])  # file lipstick nail polish red
+    np.testing.assert_allclose(matrix[2], third / np.linalg.norm(third), rtol=1e-6)
+    first = np.array([0, 0, often, once, often])
+    np.testing.assert_allclose(matrix[0], first / np.linalg.norm(first), rtol=1e-6)
+    assert not matrix[1].any()
+
+
+def test_words_of_a_single_item_are_left_out_where_it_is_asked() -> None:
+    matrix = tfidf_matrix(pa.table({"title": TITLES}), (TITLE,), least=2).toarray()
+    np.testing.assert_allclose(matrix[2:], [[0, 1], [1, 0]], rtol=1e-6)  # nail, red
+    np.testing.assert_allclose(matrix[0], [math.sqrt(0.5)] * 2, rtol=1e-6)
+
+
+def test_it_weighs_as_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    titles = [
+        " ".join(f"w{rng.zipf(1.5) % 50}" for _ in range(rng.integers(1, 9))) for _ in "x" * 60
+    ]
+    expected = TfidfVectorizer(sublinear_tf=True, min_df=2, token_pattern=r"\w+")
+    theirs = expected.fit_transform(titles).toarray()
+    ours = tfidf_matrix(pa.table({"title": titles}), (TITLE,)).toarray()
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_vectors_keep_the_cosines_and_are_the_same_again() -> None:
+    table = pa.table({"title": TITLES})
+    matrix = tfidf_matrix(table, (TITLE,), least=1).toarray()
+    vectors = tfidf_vectors(table, (TITLE,), 3, least=1)  # the rank of the three texts
+    assert vectors.shape == (4, 3) and vectors.dtype == np.float32
+    np.testing.assert_allclose(vectors @ vectors.T, matrix @ matrix.T, atol=1e-5)
+    assert np.array_equal(vectors, tfidf_vectors(table, (TITLE,), 3, least=1))
+
+
+@pytest.mark.parametrize("titles", [[None, None], ["once", "alone"], [], ["same", "same"]])
+def test_items_without_words_to_compare_have_the_vector_0(titles: list[str | None]) -> None:
+    table = pa.table({"title": pa.array(titles, pa.string())})
+    vectors = tfidf_vectors(table, (TITLE,), 8)
+    assert len(vectors) == len(titles) and not np.isnan(vectors).any()
+    if titles[:1] != ["same"]:
+        assert not vectors.any()
