@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Literal, get_args
 
 import pyarrow as pa
@@ -14,6 +13,7 @@ from feature_store.durable import write_parquet
 from feature_store.errors import DataError
 from feature_store.parquet import read_parquet
 from feature_store.schema import Schema
+from feature_store.storage import Place, digest_of, on_disk
 
 CatalogueSide = Literal["user", "item"]
 
@@ -24,11 +24,11 @@ class Catalogue:
     A side without a file is empty: ids alone then carry the log.
     """
 
-    def __init__(self, folder: Path, schema: Schema) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: Place, schema: Schema) -> None:
+        self.folder = folder
         self.schema = schema
 
-    def path(self, side: CatalogueSide) -> Path:
+    def path(self, side: CatalogueSide) -> Place:
         """The Parquet file of one side."""
         return self.folder / f"{side}s.parquet"
 
@@ -43,7 +43,7 @@ class Catalogue:
         repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
         if len(repeated):
             raise DataError(f"{side}s: {key} {repeated[0].as_py()!r} occurs more than once")
-        write_parquet(checked.table, self.path(side))
+        write_parquet(checked.table, on_disk(self.path(side)))
 
     @property
     def fingerprint(self) -> str:
@@ -51,8 +51,7 @@ class Catalogue:
         digest = hashlib.sha256()
         for side in get_args(CatalogueSide):
             if (path := self.path(side)).exists():
-                with open(path, "rb") as file:
-                    digest.update(side.encode() + hashlib.file_digest(file, "sha256").digest())
+                digest.update(side.encode() + bytes.fromhex(digest_of(path)))
         return digest.hexdigest()[:16]
 
     def read(self, side: CatalogueSide) -> pa.Table:

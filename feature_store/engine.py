@@ -20,6 +20,7 @@ from pydantic import Field
 
 from feature_store.errors import DataError
 from feature_store.options import Options
+from feature_store.storage import Place, Remote
 
 if TYPE_CHECKING:  # loaded with the first engine: options are read without one
     import ibis.expr.types as ir
@@ -81,11 +82,19 @@ class Engine:
 
         return f"ibis {ibis.__version__} on {self.config.kind} {self._backend.version}"
 
-    def scan(self, files: Sequence[Path]) -> ir.Table:
+    def scan(self, files: Sequence[Place]) -> ir.Table:
         """The rows of Parquet files of one schema."""
+        for file in files:
+            if isinstance(file, Remote):
+                self._reach(file)
         # neither brackets nor `name=value` folders in a path mean anything here
         paths = [glob.escape(str(path)) for path in files]
         return self._backend.read_parquet(paths, hive_partitioning=False)
+
+    def _reach(self, file: Remote) -> None:
+        """Let tables be read from object storage."""
+        if not self._backend.con.filesystem_is_registered(file.protocol):
+            self._backend.con.register_filesystem(file.filesystem)
 
     def table(self, rows: pa.Table) -> ir.Table:
         """The rows of a table in memory, copied into the engine's own."""

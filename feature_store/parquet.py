@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_store.errors import DataError
+from feature_store.storage import Place, Remote, files_below, parts_below
+from feature_store.storage.ranges import RemoteParquet
 
 UNREADABLE = (pa.ArrowException, OSError)
 _MAGIC = b"PAR1"
 
 
-def open_parquet(path: Path, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
+def open_parquet(path: Place, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
     """A file that verifies the checksums of the pages that are read, where it has them.
 
     Raises DataError for what is no whole Parquet file, or whose footer contradicts itself.
     """
     try:
-        with open(path, "rb") as start:
-            if start.read(len(_MAGIC)) != _MAGIC:  # readers look at the file's end alone
-                raise pa.ArrowInvalid("it does not begin as Parquet does")
-        file = pq.ParquetFile(path, metadata=footer, page_checksum_verification=True)
+        if isinstance(path, Remote):  # which has no half-written files
+            file: pq.ParquetFile = RemoteParquet(path, footer)
+        else:
+            with open(path, "rb") as start:
+                if start.read(len(_MAGIC)) != _MAGIC:  # readers look at the file's end alone
+                    raise pa.ArrowInvalid("it does not begin as Parquet does")
+            file = pq.ParquetFile(path, metadata=footer, page_checksum_verification=True)
         if footer is None:
             _check_rows(file.metadata)
     except FileNotFoundError:
@@ -34,7 +38,7 @@ def open_parquet(path: Path, footer: pq.FileMetaData | None = None) -> pq.Parque
     return file
 
 
-def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
+def read_parquet(path: Place, columns: list[str] | None = None) -> pa.Table:
     """The columns of a file, or of all files of a folder, in that order, by default all; see
     `open_parquet`."""
     if path.is_dir():
@@ -51,7 +55,7 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     return table if columns is None else table.select(columns)
 
 
-def read_rows(path: Path, columns: list[str], name: str, among: pa.Array) -> pa.Table:
+def read_rows(path: Place, columns: list[str], name: str, among: pa.Array) -> pa.Table:
     """`read_parquet` of the rows whose column `name`, one of `columns`, holds a value of `among`;
     no more than a row group of others is held."""
     tables = []
@@ -68,7 +72,7 @@ def read_rows(path: Path, columns: list[str], name: str, among: pa.Array) -> pa.
     return pa.concat_tables(tables)
 
 
-def read_batches(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
+def read_batches(path: Place, rows: int) -> Iterator[pa.RecordBatch]:
     """Batches of at most so many rows, over all of a file."""
     with open_parquet(path) as file:
         batches = file.iter_batches(rows)
@@ -82,7 +86,7 @@ def read_batches(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
             yield batch
 
 
-def check_parquet(path: Path) -> None:
+def check_parquet(path: Place) -> None:
     """Read all of a file, a row group at a time. Raises DataError where a bit has changed."""
     with open_parquet(path) as file:
         for group in range(file.num_row_groups):
@@ -94,20 +98,19 @@ def check_parquet(path: Path) -> None:
                 raise unreadable(path, pa.ArrowInvalid(f"row group {group} lacks rows"))
 
 
-def unreadable(path: Path, error: Exception) -> DataError:
+def unreadable(path: Place, error: Exception) -> DataError:
     """What is said of a file that cannot be read."""
     why = str(error).splitlines()[0]
     return DataError(f"{path} cannot be read as Parquet ({why}): it may be truncated or altered")
 
 
-def _parts(folder: Path) -> list[Path]:
+def _parts(folder: Place) -> list[Place]:
     """The files of a folder in their order; a name that begins with `_` or `.`, at any level, is
     of a file that was not finished, or of a program's own."""
-    files = sorted(folder.rglob("*.parquet"))
     parts = [
         path
-        for path in files
-        if path.is_file() and not any(p[0] in "._" for p in path.relative_to(folder).parts)
+        for path in files_below(folder, "*.parquet")
+        if not any(part[0] in "._" for part in parts_below(path, folder))
     ]
     if not parts:
         raise DataError(f"{folder} cannot be read: it holds no Parquet files")

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from feature_store.columns import LABEL, POSITION, TIME, fault_of
 from feature_store.errors import DataError
+from feature_store.storage import Place
 
 Kind = Literal["id", "bag", "dense", "text"]
 Side = Literal["user", "item", "context"]
@@ -194,7 +195,7 @@ class Schema(_Frozen):
         path.write_text(self.model_dump_json(indent=2, exclude_none=True) + "\n")
 
     @classmethod
-    def load(cls, path: Path) -> Schema:
+    def load(cls, path: Place) -> Schema:
         """Read what `save` wrote. Raises DataError when the file is absent or not a schema."""
         try:
             return cls.model_validate_json(path.read_text())

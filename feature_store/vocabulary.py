@@ -18,6 +18,7 @@ from feature_store.errors import DataError
 from feature_store.file_names import file_name
 from feature_store.hashing import keys_of
 from feature_store.ids import as_ids
+from feature_store.storage import Place, Remote
 
 UNKNOWN = 0
 _FEW = 16  # below one id for so many of the vocabulary a search is faster than hashing them all
@@ -114,10 +115,11 @@ class Vocabulary:
         feather.write_feather(pa.table({"id": self.values}), str(path), compression="zstd")
 
     @classmethod
-    def load(cls, path: Path) -> Vocabulary:
+    def load(cls, path: Place) -> Vocabulary:
         """Read what `save` wrote. Raises DataError when it is absent or torn."""
         try:
-            table = feather.read_table(str(path))
+            held = pa.BufferReader(path.read_bytes()) if isinstance(path, Remote) else str(path)
+            table = feather.read_table(held)
             table.validate(full=True)  # Arrow reads what a file says without looking at it
             column = table.column("id").combine_chunks()
         except (OSError, KeyError, pa.ArrowInvalid) as error:

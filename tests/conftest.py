@@ -6,10 +6,11 @@ import gc
 import hashlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import object_storage
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -69,3 +70,10 @@ def data_root() -> Callable[[str], Path]:
         return root / name
 
     return find
+
+
+@pytest.fixture(scope="module")
+def storage() -> Iterator[object_storage.Storage]:
+    """A bucket on a server of S3's protocol that the tests of a module share."""
+    with object_storage.serving() as storage:
+        yield storage

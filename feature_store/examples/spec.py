@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from feature_store.columns import HISTORY
 from feature_store.errors import ConfigError
+from feature_store.storage import Place
 
 ALL_EVENTS: tuple[str, ...] = ()
 MADE_FROM = "made_from.json"
@@ -70,7 +71,7 @@ class RowsOf:
         return {HISTORY: ALL_EVENTS, **self.histories}
 
 
-def files_of(folder: Path, role: str) -> list[Path]:
+def files_of(folder: Place, role: str) -> list[Place]:
     """The files of a role's rows in a folder of examples, in their order."""
     return sorted((folder / f"{role}.parquet").glob("[!._]*.parquet"))
 
@@ -93,7 +94,7 @@ class ExamplesSummary:
         (folder / "examples.json").write_text(json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
-    def load(cls, folder: Path) -> ExamplesSummary:
+    def load(cls, folder: Place) -> ExamplesSummary:
         """Read `examples.json`."""
         values = json.loads((folder / "examples.json").read_text())
         values["rows_of"] = RowsOf.from_dict(values["rows_of"])

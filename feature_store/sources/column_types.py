@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -12,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_store.ids import integers, plain
+from feature_store.storage import Place
 
 Family = Literal["integer", "fraction", "text", "other"]
 
@@ -31,7 +31,7 @@ class ColumnType:
 
     family: Family
     lists: bool
-    files: dict[pa.DataType, Path]
+    files: dict[pa.DataType, Place]
     untyped: bool = False
 
     @property
@@ -70,12 +70,12 @@ def family_of(kind: pa.DataType) -> tuple[Family, bool]:
     return ("fraction" if pa.types.is_floating(kind) else "other"), False
 
 
-def text_columns(names: Sequence[str], path: Path) -> dict[str, ColumnType]:
+def text_columns(names: Sequence[str], path: Place) -> dict[str, ColumnType]:
     """The columns of a text file."""
     return {name: ColumnType("text", False, {pa.string(): path}, untyped=True) for name in names}
 
 
-def parquet_columns(files: Sequence[tuple[Path, pq.ParquetFile]]) -> dict[str, ColumnType]:
+def parquet_columns(files: Sequence[tuple[Place, pq.ParquetFile]]) -> dict[str, ColumnType]:
     """The columns of Parquet files together, in the order in which they are met.
 
     A file without rows, and a column without values, say nothing of a type. Whole numbers of
@@ -83,7 +83,7 @@ def parquet_columns(files: Sequence[tuple[Path, pq.ParquetFile]]) -> dict[str, C
 
     Raises an error of Arrow, or OSError, for a file that cannot be read.
     """
-    kinds: dict[str, dict[pa.DataType, Path]] = {}
+    kinds: dict[str, dict[pa.DataType, Place]] = {}
     for path, file in files:
         for name, kind in zip(file.schema_arrow.names, file.schema_arrow.types, strict=True):
             kinds.setdefault(name, {}).setdefault(kind, path)
@@ -102,10 +102,10 @@ def parquet_columns(files: Sequence[tuple[Path, pq.ParquetFile]]) -> dict[str, C
 
 
 def _with_values(
-    name: str, files: Sequence[tuple[Path, pq.ParquetFile]]
-) -> dict[pa.DataType, Path]:
+    name: str, files: Sequence[tuple[Place, pq.ParquetFile]]
+) -> dict[pa.DataType, Place]:
     """The types of a column in the files that have a value of it, and the first with each."""
-    of_files: dict[pa.DataType, Path] = {}
+    of_files: dict[pa.DataType, Place] = {}
     for path, file in files:
         if name in file.schema_arrow.names and not _is_empty(name, file):
             of_files.setdefault(file.schema_arrow.field(name).type, path)
@@ -123,8 +123,8 @@ def _is_empty(name: str, file: pq.ParquetFile) -> bool:
 
 def _any_beyond(
     name: str,
-    of_files: dict[pa.DataType, Path],
-    files: Sequence[tuple[Path, pq.ParquetFile]],
+    of_files: dict[pa.DataType, Place],
+    files: Sequence[tuple[Place, pq.ParquetFile]],
 ) -> bool:
     if not any(_may_exceed(kind) for kind in of_files):
         return False

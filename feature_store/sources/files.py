@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import lzma
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
 from feature_store.errors import DataError
+from feature_store.storage import Place, Remote, digest_of, opened, size_of
 
 _DIGEST_BELOW = 64 << 20  # bytes: larger inputs are told apart by size and time of change
 _GROWTH, _GROWTH_FROM = 100, 64 << 20  # real data sets grow less than 20-fold
@@ -88,30 +88,34 @@ class Files:
         return file_identity(sorted(paths))
 
 
-def file_identity(paths: list[Path]) -> list[list[str | int]]:
+def file_identity(paths: Sequence[Place]) -> list[list[str | int]]:
     """Name, size and content digest of each file; above 64 MB together, the time of change."""
-    stats = [(path, path.stat()) for path in paths]
-    if sum(stat.st_size for _, stat in stats) < _DIGEST_BELOW:
-        return [[p.name, s.st_size, _content_digest(p)] for p, s in stats]
-    return [[path.name, stat.st_size, stat.st_mtime_ns] for path, stat in stats]
-
-
-def _content_digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    stats = [(path, path.stat()) for path in paths if isinstance(path, Path)]
+    # object storage keeps a tag of every version of an object
+    remote: list[list[str | int]] = [
+        [path.name, path.size, path.version] for path in paths if isinstance(path, Remote)
+    ]
+    small = sum(stat.st_size for _, stat in stats) < _DIGEST_BELOW
+    local: list[list[str | int]] = [
+        [path.name, stat.st_size, digest_of(path) if small else stat.st_mtime_ns]
+        for path, stat in stats
+    ]
+    return remote + local
 
 
 @contextmanager
-def open_binary(path: Path) -> Iterator[IO[bytes]]:
+def open_binary(path: Place) -> Iterator[IO[bytes]]:
     """A stream over a file's bytes, unpacked when it is named `.gz`.
 
     Raises DataError, also while reading, when the file cannot be read.
     """
     with ExitStack() as stack:
         with _readable(str(path)):
-            packed = path.stat().st_size if path.suffix == ".gz" else None
-            opener: Any = open if packed is None else gzip.open
-            stream = stack.enter_context(opener(path, "rb"))
+            stream: Any = stack.enter_context(opened(path))
+            packed = None
+            if path.suffix == ".gz":
+                packed = size_of(path)
+                stream = stack.enter_context(gzip.open(stream))
         yield cast(IO[bytes], _Checked(stream, str(path), packed))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -27,6 +26,7 @@ from feature_store.sources.files import file_identity, open_binary
 from feature_store.sources.paths import find
 from feature_store.sources.text_file import DELIMITERS, header_of, is_text, layout_of
 from feature_store.sources.text_table import read_text
+from feature_store.storage import Place, size_of
 
 BATCH_ROWS = 1 << 18
 
@@ -189,7 +189,7 @@ class ParquetLog(Source):
         """Bytes of the events, when they are plain CSV."""
         paths = find(self.path)
         if all(path.suffix in DELIMITERS for path in paths):
-            return sum(path.stat().st_size for path in paths)
+            return sum(size_of(path) for path in paths)
         return None
 
     @property
@@ -327,7 +327,7 @@ def _derive(column: ColumnType) -> tuple[Dtype | None, Kind | None]:
     return dtype, (None if dtype is None else "dense" if dtype == "float32" else "id")
 
 
-def _read_parquet(path: Path, names: list[str]) -> Iterator[RawChunk]:
+def _read_parquet(path: Place, names: list[str]) -> Iterator[RawChunk]:
     file = open_parquet(path)
     have = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
     _require(names, have, str(path))
@@ -348,7 +348,7 @@ def _read_parquet(path: Path, names: list[str]) -> Iterator[RawChunk]:
         row += table.num_rows
 
 
-def _read_text(path: Path, names: list[str]) -> Iterator[RawChunk]:
+def _read_text(path: Place, names: list[str]) -> Iterator[RawChunk]:
     with open_binary(path) as stream:
         for chunk in read_text(stream, str(path), layout_of(path, tuple(names))):
             yield chunk.with_table(chunk.table.select(names))

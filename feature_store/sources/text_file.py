@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,31 +10,32 @@ import pyarrow.compute as pc
 from feature_store.errors import DataError
 from feature_store.sources.files import open_binary
 from feature_store.sources.text_table import TextFormat, read_text
+from feature_store.storage import Place
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 """By the suffix that says so."""
 _HEADER_BYTES = 1 << 16
 
 
-def is_text(path: Path) -> bool:
+def is_text(path: Place) -> bool:
     """Whether a file is called `.csv` or `.tsv`, perhaps with `.gz` behind."""
-    return _plain(path).suffix in DELIMITERS
+    return _suffix(path) in DELIMITERS
 
 
-def layout_of(path: Path, columns: tuple[str, ...] = ()) -> TextFormat:
+def layout_of(path: Place, columns: tuple[str, ...] = ()) -> TextFormat:
     """How the table lies in such a file, which holds at least `columns`."""
-    delimiter = DELIMITERS[_plain(path).suffix]
+    delimiter = DELIMITERS[_suffix(path)]
     return TextFormat(columns, delimiter, header=True, quoted=True, final_newline=False)
 
 
-def header_of(path: Path) -> list[str]:
+def header_of(path: Place) -> list[str]:
     """The names of the columns of such a file. Raises DataError where they cannot be read."""
     with open_binary(path) as stream:
         chunk = next(read_text(stream, str(path), layout_of(path), block_bytes=_HEADER_BYTES))
     return list(chunk.table.column_names)
 
 
-def read_whole(path: Path) -> pa.Table:
+def read_whole(path: Place) -> pa.Table:
     """All rows of such a file as texts without blanks around them; an empty one is null.
 
     Raises DataError, naming the line, where one cannot be read.
@@ -52,5 +53,6 @@ def read_whole(path: Path) -> pa.Table:
     return pa.table(nulled, names=table.column_names)
 
 
-def _plain(path: Path) -> Path:
-    return path.with_suffix("") if path.suffix == ".gz" else path
+def _suffix(path: Place) -> str:
+    """The last suffix of its name, before `.gz`."""
+    return PurePosixPath(path.stem if path.suffix == ".gz" else path.name).suffix

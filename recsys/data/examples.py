@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from feature_store.columns import KNOWN_EVENTS, LABEL, LAST_COST, LAST_PRICE, TRAIN_EVENTS
 from feature_store.errors import DataError
 from feature_store.examples import ExamplesSummary, files_of
-from feature_store.parquet import read_parquet
+from feature_store.parquet import open_parquet, read_parquet
 from feature_store.protocols import TEST
 from feature_store.schema import Feature, Schema
+from feature_store.storage import Place, place
 from feature_store.vocabulary import Vocabulary, vocabulary_file
 from recsys.data.block import Jagged
 from recsys.data.options import ReaderConfig
@@ -39,10 +38,11 @@ class Interactions:
 
 
 class Examples:
-    """What `feature_store.examples.write_examples` wrote, as tensors and readers."""
+    """What `feature_store.examples.write_examples` wrote, on the disk or in object storage, as
+    tensors and readers."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: Place | str) -> None:
+        self.folder = place(folder)
         self.summary = ExamplesSummary.load(self.folder)
         self.schema = Schema.load(self.folder / "schema.json")
         self._items = read_parquet(self.folder / "items.parquet")
@@ -134,7 +134,7 @@ class Examples:
         Raises DataError where the examples do not hold them.
         """
         path = self.folder / "item_texts.parquet"
-        names = pq.read_schema(path).names if path.exists() else []
+        names = open_parquet(path).schema_arrow.names if path.exists() else []
         for feature in features:
             if feature not in names:
                 raise DataError(

@@ -16,12 +16,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,9 +30,12 @@ from torch import Tensor
 
 from feature_store.errors import ConfigError, DataError
 from feature_store.parquet import open_parquet
+from feature_store.storage import Place, Remote, place
 from recsys.data.batch import Batch
 from recsys.data.block import Block
 from recsys.data.options import ReaderConfig
+
+_REQUESTS = 32  # of object storage, at once
 
 
 @dataclass(frozen=True)
@@ -48,16 +50,17 @@ class _BlockPlan:
 class Reader:
     """Iterates over the batches of one epoch after another; see the module's picture.
 
-    At most `(workers + 1) * buffer_row_groups` row groups per lane of this rank are in memory.
-    Every rank gives the same number of batches. `max_lengths` keeps only the last values of a
-    list. Sequence batches are bucketed by the length of `bucket_by`. Shuffled rows of the same id
-    `together`, 0 apart, come in one batch, as long as it holds them: batches then differ in size
-    and are not bucketed.
+    Files may lie in object storage: then all row groups ahead are fetched at once, and of each
+    nothing but the bytes of `columns`. At most `(workers + 1) * buffer_row_groups` row groups per
+    lane of this rank are in memory. Every rank gives the same number of batches. `max_lengths`
+    keeps only the last values of a list. Sequence batches are bucketed by the length of
+    `bucket_by`. Shuffled rows of the same id `together`, 0 apart, come in one batch, as long as it
+    holds them: batches then differ in size and are not bucketed.
     """
 
     def __init__(
         self,
-        path: Path | list[Path],
+        path: Place | str | Sequence[Place],
         config: ReaderConfig,
         *,
         columns: list[str] | None = None,
@@ -69,7 +72,7 @@ class Reader:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.files = [Path(p) for p in ([path] if isinstance(path, str | Path) else path)]
+        self.files = [place(p) for p in ([path] if isinstance(path, Place | str) else path)]
         self.config = config
         self.max_lengths = max_lengths or {}
         self.bucket_by = bucket_by if shuffle and config.bucket_batches else None
@@ -82,8 +85,7 @@ class Reader:
             raise ConfigError(f"reader.lanes = {self.lanes} cannot be split over {world} processes")
         if config.batch_size < self.lanes:
             raise ConfigError(f"reader.batch_size must be at least the {self.lanes} lanes")
-        with _readable(self.files[0]):
-            self.schema = pq.read_schema(self.files[0])
+        self.schema = open_parquet(self.files[0]).schema_arrow
         if columns is not None:
             missing = sorted(set(columns) - set(self.schema.names))
             if missing:
@@ -96,15 +98,17 @@ class Reader:
         self._next_batch = 0
 
     @cached_property
-    def _footers(self) -> dict[Path, pq.FileMetaData]:
-        footers = {}
-        for path in self.files:
-            with _readable(path):
-                footers[path] = pq.read_metadata(path)
-        return footers
+    def _footers(self) -> dict[Place, pq.FileMetaData]:
+        with ThreadPoolExecutor(_REQUESTS if self._remote else 1) as pool:
+            footers = pool.map(lambda path: open_parquet(path).metadata, self.files)
+            return dict(zip(self.files, footers, strict=True))
+
+    @property
+    def _remote(self) -> bool:
+        return isinstance(self.files[0], Remote)
 
     @cached_property
-    def _row_groups(self) -> list[tuple[Path, int, int]]:
+    def _row_groups(self) -> list[tuple[Place, int, int]]:
         """Every row group: its file, its number there, and its rows."""
         return [
             (path, index, footer.row_group(index).num_rows)
@@ -203,8 +207,10 @@ class Reader:
     def _lane(self, lane: int, first_batch: int) -> Iterator[Block]:
         """The lane's slice of every batch from `first_batch` on, blocks prepared in threads."""
         blocks = [b for b in self._blocks(lane) if b.first_batch + len(b.sizes) > first_batch]
+        # a request waits longer than its rows take to decode: all blocks ahead are asked for
+        requests = self.config.workers * self.config.buffer_row_groups if self._remote else 0
         with (
-            ThreadPoolExecutor(self.config.workers) as decoders,
+            ThreadPoolExecutor(max(self.config.workers, min(requests, _REQUESTS))) as decoders,
             ThreadPoolExecutor(self.config.workers) as shufflers,
         ):
             loading = self._loading(blocks, lane, decoders, shufflers)
@@ -285,14 +291,14 @@ def _between(groups: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     would leave its batch without a row stays, and cuts a group."""
     edges = np.concatenate([[0], np.flatnonzero(groups[1:] != groups[:-1]) + 1, [len(groups)]])
     moved = edges[np.searchsorted(edges, bounds, side="right") - 1]
-    for place in range(1, len(moved)):
-        if moved[place] <= moved[place - 1]:
-            moved[place] = bounds[place]
+    for cut in range(1, len(moved)):
+        if moved[cut] <= moved[cut - 1]:
+            moved[cut] = bounds[cut]
     return moved
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _readable(path: Place) -> Iterator[None]:
     """Absent, truncated and corrupt files as errors that name the file."""
     try:
         yield

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, Protocol
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from feature_store.catalogue import Catalogue
 from feature_store.durable import free_bytes, staged
 from feature_store.errors import DataError
-from feature_store.parquet import read_batches
+from feature_store.parquet import open_parquet, read_batches
+from feature_store.storage import Place, copy_to, size_of
 from feature_store.vocabulary import vocabulary_file
 from recsys.data.examples import Examples
 from recsys.doctor import installed
@@ -95,7 +94,7 @@ def _fill(aside: Path, parts: Mapping[str, PartExport], catalogue: Catalogue) ->
     examples.schema.save(aside / SCHEMA)
     vocabularies = _write_vocabularies(aside, parts)
     if catalogue.path("item").exists():
-        shutil.copyfile(catalogue.path("item"), aside / CATALOGUE)
+        copy_to(catalogue.path("item"), aside / CATALOGUE)
     _write_users(examples.folder / "serving.parquet", aside / USERS)
     records = {}
     for name, part in parts.items():
@@ -121,7 +120,7 @@ def _look_for_space(folder: Path, parts: Mapping[str, PartExport], catalogue: Ca
     examples = next(iter(parts.values())).examples
     needed = sum(part.bytes for part in parts.values())
     copied = (examples.folder / "serving.parquet", catalogue.path("item"))
-    needed += sum(path.stat().st_size for path in copied if path.exists())
+    needed += sum(size_of(path) for path in copied if path.exists())
     if (free := free_bytes(folder)) < needed:
         raise DataError(
             f"{folder} cannot be written: it takes {needed / 1e9:.2f} GB at least, and "
@@ -183,9 +182,9 @@ def _write_own_vocabularies(
     return files
 
 
-def _write_users(table: Path, path: Path) -> None:
+def _write_users(table: Place, path: Path) -> None:
     """Copy a Parquet file into one that serving maps into memory, a stretch at a time."""
-    schema = pq.read_schema(table)
+    schema = open_parquet(table).schema_arrow
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for batch in read_batches(table, _USER_ROWS):
             writer.write_batch(batch)

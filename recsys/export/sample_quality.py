@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -55,7 +54,7 @@ def sample_auc(ranker: Ranker, examples: Examples, count: int) -> float:
 def sample_batches(examples: Examples, names: list[str], count: int) -> Iterator[Batch]:
     """The first `count` requests of the validation, or where there is none of the test."""
     role = VALIDATION if VALIDATION in examples.summary.rows else TEST
-    file: Path = examples.folder / f"{role}.parquet"
+    file = examples.folder / f"{role}.parquet"
     table = read_parquet(file, list(dict.fromkeys(names)))
     for start in range(0, min(count, table.num_rows), _REQUESTS):
         rows = table.slice(start, min(_REQUESTS, count - start)).combine_chunks()

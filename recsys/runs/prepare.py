@@ -15,6 +15,7 @@ from feature_store.examples import MADE_FROM, write_examples
 from feature_store.file_names import original_name
 from feature_store.progress import stage
 from feature_store.splits import make_split
+from feature_store.storage import on_disk
 from feature_store.vocabulary import Vocabulary, vocabulary_file
 from recsys.config import RunConfig
 from recsys.data.examples import Examples
@@ -96,9 +97,10 @@ def keep_ids(files: PhaseFolder, examples: Examples) -> None:
     Ids that the checkpoints know already stay where they are in other examples: then the
     checkpoints are of another model, which whoever loads them says.
     """
-    if _continues(examples.folder / "vocabulary", _vocabularies(files.known_ids)):
+    vocabularies = on_disk(examples.folder) / "vocabulary"
+    if _continues(vocabularies, _vocabularies(files.known_ids)):
         with staged(files.known_ids) as aside:
-            for path in (examples.folder / "vocabulary").glob("*.arrow"):
+            for path in vocabularies.glob("*.arrow"):
                 shutil.copyfile(path, aside / path.name)
 
 
