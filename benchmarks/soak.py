@@ -276,7 +276,7 @@ def main() -> None:
         recsys("bundle", "delta", made["3"], made["4"], "--out", folder / "delta")
         releases, store = Releases(folder / "served"), f"sqlite:///{folder}/users.db"
         releases.publish(made["1"])
-        recsys("online", "sync", model.log.folder, store)
+        recsys("online", "sync", str(model.log.folder), store)
         options = ("--users", store, "--watch-s", "0.5")
         soak = Soak(lambda: Server(releases.folder / CURRENT, *options))
         for bundle in made.values():

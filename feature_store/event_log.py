@@ -6,18 +6,19 @@ import hashlib
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from feature_store.columns import POSITION
 from feature_store.conform import conform
 from feature_store.durable import write_parquet
 from feature_store.errors import DataError
-from feature_store.parquet import check_parquet
+from feature_store.parquet import check_parquet, open_parquet
 from feature_store.schema import Schema
+from feature_store.storage import Place, on_disk, place
 
 _DIGEST = b"recsys.sha256"
 
@@ -26,7 +27,7 @@ _DIGEST = b"recsys.sha256"
 class RowGroup:
     """One row group of the log: where it lies, its rows, and the first and last time in it."""
 
-    path: Path
+    path: Place
     index: int
     rows: int
     first: datetime
@@ -37,11 +38,15 @@ class EventLog:
     """A folder of events: `schema.json` and `events/<first day>_<last day>_<number>.parquet`.
 
     Files are sorted by time, so that row groups cover few days each; `position` keeps the order
-    in which rows were appended. A file appears whole or not at all.
+    in which rows were appended. A file appears whole or not at all. One that holds what several
+    appends brought is called after the numbers of the first and the last, `<first>-<last>`: where
+    it lies, theirs are no part of the log (see `feature_store.compaction`).
+
+    A log in object storage can be read, and not appended to.
     """
 
-    def __init__(self, folder: Path, schema: Schema) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: Place, schema: Schema) -> None:
+        self.folder = folder
         self.schema = schema
 
     @classmethod
@@ -55,19 +60,42 @@ class EventLog:
         return cls(folder, schema)
 
     @classmethod
-    def open(cls, folder: Path) -> EventLog:
-        """Open an existing log. Raises DataError when there is none."""
-        return cls(folder, Schema.load(Path(folder) / "schema.json"))
+    def open(cls, folder: Place | str) -> EventLog:
+        """Open an existing log, on the disk or by its URL. Raises DataError when there is none."""
+        folder = place(folder)
+        return cls(folder, Schema.load(folder / "schema.json"))
 
     @property
-    def files(self) -> list[Path]:
+    def on_disk(self) -> Path:
+        """Its folder, to write to. Raises DataError for a log in object storage."""
+        return on_disk(self.folder)
+
+    @property
+    def files(self) -> list[Place]:
         """Every file of the log, in the order of their appends."""
-        return sorted((self.folder / "events").glob("[!._]*.parquet"), key=_number)
+        files: list[Place] = []
+        last = -1
+        for path in self.all_files:
+            numbers = numbers_of(path)
+            if numbers.first > last:  # else it is part of the file before
+                files.append(path)
+                last = numbers.last
+        return files
+
+    @property
+    def all_files(self) -> list[Place]:
+        """Those, and what they hold together already; each behind what holds it."""
+
+        def place_of(path: Place) -> tuple[int, int]:
+            numbers = numbers_of(path)
+            return numbers.first, -numbers.last
+
+        return sorted((self.folder / "events").glob("[!._]*.parquet"), key=place_of)
 
     @property
     def num_rows(self) -> int:
         """Events in the log, from footers alone."""
-        return sum(pq.read_metadata(path).num_rows for path in self.files)
+        return sum(open_parquet(path).metadata.num_rows for path in self.files)
 
     @property
     def fingerprint(self) -> str:
@@ -75,12 +103,20 @@ class EventLog:
         return self.fingerprints[-1]
 
     @property
+    def origin(self) -> str:
+        """The fingerprint that it had after its first append: whatever becomes of it, the same."""
+        digest = hashlib.sha256(self.schema.fingerprint.encode())
+        digest.update(digests_of(self.files[0])[0])
+        return digest.hexdigest()[:16]
+
+    @property
     def fingerprints(self) -> list[str]:
         """The fingerprints that the log had with its first 0, 1, 2, ... files."""
         digest = hashlib.sha256(self.schema.fingerprint.encode())
         prints = [digest.hexdigest()[:16]]
         for path in self.files:
-            digest.update(pq.read_metadata(path).metadata[_DIGEST])
+            for of_append in digests_of(path):
+                digest.update(of_append)
             prints.append(digest.hexdigest()[:16])
         return prints
 
@@ -105,14 +141,25 @@ class EventLog:
         events = checked.table
         if not events.num_rows:
             return 0
-        start = self.num_rows
+        files, start = self.files, self.num_rows
         position = pa.array(np.arange(start, start + events.num_rows, dtype=np.int64))
         events = events.append_column(pa.field(POSITION, pa.int64(), nullable=False), position)
+        number = numbers_of(files[-1]).last + 1 if files else 0
+        self.write(events, Numbers(number, number))
+        return events.num_rows
+
+    def write(self, events: pa.Table, numbers: Numbers, digests: list[bytes] | None = None) -> None:
+        """Write what the appends of these numbers brought, in any order, as one file; without
+        their digests it is one append."""
         events = events.sort_by([(self.schema.time, "ascending"), (POSITION, "ascending")])
         span = pc.min_max(events[self.schema.time]).as_py()
-        name = f"{span['min']:%Y-%m-%d}_{span['max']:%Y-%m-%d}_{len(self.files):06d}.parquet"
-        write_parquet(events, self.folder / "events" / name, metadata={_DIGEST: _digest(events)})
-        return events.num_rows
+        name = f"{span['min']:%Y-%m-%d}_{span['max']:%Y-%m-%d}_{numbers}.parquet"
+        write_parquet(
+            events,
+            self.on_disk / "events" / name,
+            metadata={_DIGEST: b" ".join(digests or [_digest(events)])},
+            delta=(self.schema.time, POSITION),  # both nearly ascend
+        )
 
     def row_groups(self, first: date | None = None, last: date | None = None) -> list[RowGroup]:
         """Row groups that may hold events of the days `first`..`last`; touches footers only."""
@@ -121,7 +168,7 @@ class EventLog:
             starts, ends = (date.fromisoformat(day) for day in path.stem.split("_")[:2])
             if (first and ends < first) or (last and starts > last):
                 continue
-            footer = pq.read_metadata(path)
+            footer = open_parquet(path).metadata
             column = footer.schema.names.index(self.schema.time)
             for index in range(footer.num_row_groups):
                 group = footer.row_group(index)
@@ -132,8 +179,26 @@ class EventLog:
         return groups
 
 
-def _number(path: Path) -> int:
-    return int(path.stem.split("_")[2])
+class Numbers(NamedTuple):
+    """Which appends a file holds, by their numbers."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return "-".join(f"{number:06d}" for number in sorted(set(self)))
+
+
+def numbers_of(path: Place) -> Numbers:
+    """The appends that a file of a log holds."""
+    first, _, last = path.stem.split("_")[2].partition("-")
+    return Numbers(int(first), int(last or first))
+
+
+def digests_of(path: Place) -> list[bytes]:
+    """The digests of the appends that a file of a log holds."""
+    digests: bytes = open_parquet(path).metadata.metadata[_DIGEST]
+    return digests.split(b" ")
 
 
 def _digest(table: pa.Table) -> bytes:

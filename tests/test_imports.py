@@ -21,10 +21,11 @@ TRAINING_STACK = ("torchrec", "fbgemm_gpu")
 FLOORS = {
     "feature_store": (
         ("errors", "columns", "file_names", "hashing", "ids", "options", "progress"),
+        ("storage",),
         ("times", "parquet", "in_lists"),
         ("schema", "conform", "durable", "engine", "vocabulary"),
         ("event_log", "sources"),
-        ("catalogue", "timeline"),
+        ("catalogue", "timeline", "compaction"),
         ("protocols", "labels", "ingest"),
         ("splits", "negatives"),
         ("money",),

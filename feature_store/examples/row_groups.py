@@ -8,6 +8,8 @@ from types import TracebackType
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_store.durable import parquet_writer
+
 
 class RowGroups:
     """Row groups of exactly `size` rows, but for the last, in a file or in a folder of files.
@@ -52,7 +54,7 @@ class RowGroups:
         path = self._path
         if self._file_rows is not None:
             path = path / f"{self._written // self._file_rows:05d}.parquet"
-        self._writer = pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
+        self._writer = parquet_writer(path, schema)
 
     def __enter__(self) -> RowGroups:
         return self

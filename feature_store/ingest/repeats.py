@@ -102,14 +102,15 @@ def set_repeats_aside(engine: Engine, log: EventLog, lines: LineMap, aside: Quar
 
 def _without(log: EventLog, positions: np.ndarray) -> EventLog:
     """The log written anew without the events at `positions`."""
-    folder = log.folder / "events.without"
+    store = log.on_disk
+    folder = store / "events.without"
     kept = EventLog.create(folder, log.schema)
     for path in log.files:
         events = read_parquet(path).sort_by(POSITION)
         keep = ~np.isin(events[POSITION].to_numpy(), positions)
         kept.append(events.filter(pa.array(keep)).drop_columns([POSITION]))
-    shutil.rmtree(log.folder / "events")
-    os.rename(folder / "events", log.folder / "events")
+    shutil.rmtree(store / "events")
+    os.rename(folder / "events", store / "events")
     shutil.rmtree(folder)
     return log
 

@@ -15,6 +15,7 @@ from pipelines.cli import together as launching
 from pipelines.cli.bundle_verbs import bundle
 from pipelines.cli.fault import one_line, told_of_fault
 from pipelines.cli.going_on import telling_how
+from pipelines.cli.log_verbs import log
 from pipelines.cli.online_verbs import online
 from pipelines.cli.stopping import Stopped, stoppable
 from pipelines.cli.verbs import VERBS
@@ -41,6 +42,7 @@ app.add_typer(embeddings, name="embeddings")
 
 app.add_typer(bundle, name="bundle")
 app.add_typer(online, name="online")
+app.add_typer(log, name="log")
 
 
 def tell_version(asked: bool) -> None:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from feature_store.catalogue import Catalogue
 from feature_store.columns import POSITION
 from feature_store.engine import Engine, EngineConfig
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
-from feature_store.parquet import read_batches
+from feature_store.parquet import open_parquet, read_batches
 from feature_store.progress import Progress, stage
+from feature_store.storage import Place, digest_of
 from recsys.online.events import OCCURRENCE
 from recsys.online.store import Mark, UserStore
 
@@ -68,12 +66,12 @@ def sync(
         raise DataError(f"{log.folder} holds no events: ingest some first")
     _check_columns(log, store)
     prints = log.fingerprints
-    name = f"log:{prints[1]}"
+    name = f"log:{log.origin}"
     start = _Place(0, 0, prints[0])
     if not anew and (text := store.remembered(name)) is not None:
         start = _went_on(_Place(*json.loads(text)), prints) or start
     repeats = _Repeats.of(log, store, start.files, engine)
-    rows = sum(pq.read_metadata(path).num_rows for path in log.files[: start.files]) + start.rows
+    rows = sum(map(_rows, log.files[: start.files])) + start.rows
     read = added = 0
     for place, events in _batches(log, start, prints):
         added += store.append(repeats.beside(events), mark=Mark(name, json.dumps(place)))
@@ -88,7 +86,11 @@ def sync(
 def _went_on(place: _Place, prints: list[str]) -> _Place | None:
     """The place, if the log still begins with what was read."""
     files = place.files + (place.rows > 0)
-    return place if files < len(prints) and prints[files] == place.fingerprint else None
+    if files < len(prints) and prints[files] == place.fingerprint:
+        return place
+    if place.rows == 0 and place.fingerprint in prints:  # some of its files were joined since
+        return place._replace(files=prints.index(place.fingerprint))
+    return None
 
 
 def _check_columns(log: EventLog, store: UserStore) -> None:
@@ -107,7 +109,7 @@ def _batches(log: EventLog, start: _Place, prints: list[str]) -> Iterator[tuple[
     for number, path in enumerate(log.files):
         if number < start.files:
             continue
-        total = pq.read_metadata(path).num_rows
+        total = _rows(path)
         skip, row = (start.rows if number == start.files else 0), 0
         for batch in read_batches(path, BATCH_ROWS):
             events = batch.slice(max(skip - row, 0))
@@ -164,7 +166,12 @@ class _Repeats:
         return events.append_column(OCCURRENCE, pa.array(counts))
 
 
-def _days(path: Path) -> tuple[date, date]:
+def _rows(path: Place) -> int:
+    rows: int = open_parquet(path).metadata.num_rows
+    return rows
+
+
+def _days(path: Place) -> tuple[date, date]:
     first, last = (date.fromisoformat(day) for day in path.stem.split("_")[:2])
     return first, last
 
@@ -174,8 +181,7 @@ def _sync_features(log: EventLog, store: UserStore, name: str) -> int:
     path = Catalogue(log.folder, log.schema).path("user")
     if not path.exists() or not store.rules.features.names:
         return 0
-    with open(path, "rb") as file:
-        mark = Mark(f"features of {name}", hashlib.file_digest(file, "sha256").hexdigest())
+    mark = Mark(f"features of {name}", digest_of(path))
     if store.remembered(mark.name) == mark.value:
         return 0
     users = 0

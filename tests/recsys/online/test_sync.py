@@ -12,6 +12,7 @@ import pytest
 
 from feature_store.catalogue import Catalogue
 from feature_store.columns import HISTORY, TIME, time_of
+from feature_store.compaction import compact
 from feature_store.engine import Engine, EngineConfig
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
@@ -239,6 +240,21 @@ def test_a_log_that_was_written_anew_is_read_from_its_beginning(
         one.append(last)
         done = sync(one, store, engine=ENGINE)
         assert done.read == one.num_rows
+
+
+def test_files_that_were_joined_are_not_read_again(
+    log: EventLog, opened: Open, tmp_path: Path
+) -> None:
+    store = opened(rules_of(log, RowsOf()))
+    tables = [read_parquet(path).select(log.schema.events_schema().names) for path in log.files]
+    growing = EventLog.create(tmp_path / "growing", log.schema)
+    for table in tables[:-1]:
+        growing.append(table)
+    sync(growing, store, engine=ENGINE)
+    assert compact(growing).after == 1
+    assert sync(growing, store, engine=ENGINE).read == 0
+    growing.append(tables[-1])
+    assert sync(growing, store, engine=ENGINE).read == tables[-1].num_rows
 
 
 def test_a_log_without_the_stores_columns_is_refused(opened: Open, log: EventLog) -> None:
