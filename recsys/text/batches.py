@@ -57,11 +57,9 @@ class Sentences(nn.Module):
         self.max_tokens, self.max_items = max_tokens, max_items
         self.cls, self.pad, self.sep = items.cls, items.pad, items.sep
         # one more behind: where there are no tokens at all, there is still something to look up
-        tokens = np.append(items.tokens, items.pad).astype(np.int64)
-        types = np.append(items.types, PADDING).astype(np.int64)
         buffers = {
-            "tokens": tokens,
-            "types": types,
+            "tokens": np.append(items.tokens, np.int32(items.pad)),
+            "types": np.append(items.types, np.int8(PADDING)),
             "offsets": items.offsets,
             "first_like": items.first_like,
         }
@@ -109,7 +107,7 @@ class Sentences(nn.Module):
         within = mask & (at < ends[:, -1:])
         source = (starts + lengths - ends).gather(1, item) + at  # where its sentence lies
         source = source.where(within, self.tokens.shape[0] - 1)
-        tokens, types = self.tokens[source], self.types[source]
+        tokens, types = self.tokens[source].long(), self.types[source].long()
         places = place.gather(1, item).where(mask, 0)
         if self.sep is not None:
             last = at == total - 1

@@ -47,9 +47,10 @@ def clean_column(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
     A value that occurs often is cleaned once.
     """
+    column = column.cast(pa.large_binary())  # of any size, and not said to be UTF-8
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
-    coded = column.cast(pa.large_binary()).dictionary_encode()
+    coded = column.dictionary_encode()
     cleaned = [clean(value.as_py().decode("utf-8", "replace")) for value in coded.dictionary]
     values = pa.array([text or None for text in cleaned], pa.large_string())
     return values.take(coded.indices)

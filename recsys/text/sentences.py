@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from feature_store.errors import ConfigError
 from feature_store.schema import Feature, Schema
@@ -70,10 +70,9 @@ def _values(column: pa.ChunkedArray) -> pa.Array:
             column = column.cast(pa.large_list(pa.large_string()))
         return clean_bags(column)
     if pa.types.is_floating(kind):
-        finite = pc.is_finite(column)
-        column = pc.if_else(finite, column, None).cast(pa.float64())
-        texts = [None if value is None else f"{value:.7g}" for value in column.to_pylist()]
-        return pa.array(texts, pa.large_string())
+        numbers = column.to_numpy()  # null is NaN
+        texts = [np.format_float_positional(n, trim="-") for n in numbers]
+        return pa.array(texts, pa.large_string(), mask=~np.isfinite(numbers))
     return clean_column(column if _is_text(kind) else column.cast(pa.large_string()))
 
 

@@ -26,19 +26,19 @@ def tokenizer_of(table: pa.Table, config: TextConfig) -> Tokenizer:
     if folder is not None:
         return Tokenizer.load(folder)
     texts: list[str] = []
-    for attribute in item_attributes(table, config.attributes):
+    for attribute in item_attributes(table, _columns(table, config)):
         values = attribute.values.drop_null().to_pylist()
         texts += values + [attribute.name] * len(values)  # as often as it is read
     return Tokenizer.train(texts, config.vocabulary)
 
 
 def tokenise(table: pa.Table, tokenizer: Tokenizer, config: TextConfig) -> TokenisedItems:
-    """Sentences of items, one a row of a table with the columns `config.attributes`.
+    """Sentences of items, one a row of a table: of its columns `config.attributes`, or of all.
 
     An attribute is the tokens of its name and then of its value, cut to `tokens_per_attribute`; an
     item without any has no tokens.
     """
-    attributes = item_attributes(table, config.attributes)
+    attributes = item_attributes(table, _columns(table, config))
     parts = [_Part.of(attribute, tokenizer, config) for attribute in attributes]
     lengths = np.stack([part.lengths for part in parts], axis=1)  # [N, attributes]
     read = (lengths > 0).cumsum(axis=1) <= config.attributes_per_item
@@ -112,12 +112,16 @@ class _Part:
         tokens[target], types[target] = self.tokens[source], self.types[source]
 
 
+def _columns(table: pa.Table, config: TextConfig) -> tuple[str, ...]:
+    return config.attributes or tuple(table.column_names)
+
+
 def _fingerprint(table: pa.Table, tokenizer: Tokenizer, config: TextConfig) -> str:
     """Sixteen hex digits over all that sentences are made of."""
     digest = hashlib.sha256()
     read = {
         "rules": _RULES,
-        "attributes": config.attributes,
+        "attributes": _columns(table, config),
         "names": config.names,
         "attributes_per_item": config.attributes_per_item,
         "tokens_per_attribute": config.tokens_per_attribute,
@@ -126,7 +130,7 @@ def _fingerprint(table: pa.Table, tokenizer: Tokenizer, config: TextConfig) -> s
     digest.update(json.dumps(read).encode())
     digest.update(tokenizer.text.encode())
     sink = pa.BufferOutputStream()
-    texts = table.select(list(config.attributes)).combine_chunks().replace_schema_metadata()
+    texts = table.select(list(_columns(table, config))).combine_chunks().replace_schema_metadata()
     with pa.ipc.new_stream(sink, texts.schema) as writer:
         writer.write_table(texts)
     digest.update(memoryview(sink.getvalue()))

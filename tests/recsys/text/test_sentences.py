@@ -43,6 +43,7 @@ def test_numbers_are_written_out_and_what_is_none_is_absent() -> None:
     table = pa.table(
         {
             "list_price": pa.array([19.99, None, math.nan, math.inf, 2.0], pa.float32()),
+            "weight": pa.array([1e7, 0.125, -3.0, None, 1e-7]),
             "year": pa.array([1999, None, 0, 7, -1]),
             "codes": pa.array([[3, 5], None, [], [None], [1]]),
             "kinds": pa.array([["a"], ["b", ""], None, [], ["c"]]),
@@ -52,6 +53,7 @@ def test_numbers_are_written_out_and_what_is_none_is_absent() -> None:
     attributes = {name: values.to_pylist() for name, values in item_attributes(table, names)}
     assert attributes == {
         "list price": ["19.99", None, None, None, "2"],
+        "weight": ["10000000", "0.125", "-3", None, "0.0000001"],
         "year": ["1999", None, "0", "7", "-1"],
         "codes": ["3, 5", None, None, None, "1"],
         "kinds": ["a", "b", None, None, "c"],

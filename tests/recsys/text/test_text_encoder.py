@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,23 +72,42 @@ def test_positions_count_as_each_kind_has_learned_them(
     assert encoder.position_ids(batch_of(tokenizer, [4, 2])).tolist() == expected
 
 
-def test_a_small_encoder_sees_what_each_token_is_and_learns() -> None:
+def test_a_small_encoder_sees_what_each_token_is() -> None:
     tokenizer = Tokenizer.train(WORDS, 300)
     config = TextConfig(max_tokens=30, width=16, window=4, dropout=0)
     encoder = TextEncoder(config, tokenizer)
     batch = batch_of(tokenizer, [20, 7])
     vectors = encoder.vectors(batch)
     assert vectors.shape == (2, encoder.width) == (2, 16)
-    vectors.sum().backward()
-    absent = [name for name, p in encoder.named_parameters() if p.grad is None]
-    assert absent == []
-    for part in ("tokens", "types", "item_positions"):
-        parts = {name: getattr(batch, name) for name in batch.__dataclass_fields__}
-        parts[part] = parts[part].clone()
-        parts[part][:, 3] = 1 if part != "types" else 3 - parts[part][:, 3]
-        parts[part][:, 4] = 2 if part == "item_positions" else parts[part][:, 4]
-        changed = encoder.vectors(TextBatch(**parts))
-        assert not torch.allclose(changed, vectors), part
+    changes = {"tokens": 1 + batch.tokens, "types": 3 - batch.types}
+    changes["item_positions"] = 1 + batch.item_positions
+    for part, values in changes.items():
+        changed = replace(batch, **{part: torch.where(batch.types == 1, values, vars(batch)[part])})
+        assert not torch.allclose(encoder.vectors(changed), vectors), part
+    blind = TextEncoder(
+        config.model_copy(update={"token_types": False, "item_positions": False}), tokenizer
+    )
+    assert torch.equal(
+        blind.vectors(batch),
+        blind.vectors(replace(batch, types=batch.types * 0, item_positions=batch.types * 0)),
+    )
+    assert blind.types is blind.places is None
+
+
+@pytest.mark.parametrize("kind", [None, "longformer", "roberta", "bert"])
+def test_every_weight_learns_and_what_a_folder_lacks_begins_at_zero(
+    kind: str | None, tmp_path: Path
+) -> None:
+    if kind is not None:
+        write_encoder(tmp_path, kind)
+    tokenizer = Tokenizer.train(WORDS, 300)
+    folder = None if kind is None else tmp_path
+    config = TextConfig(encoder=folder, max_tokens=30, width=16, window=4, dropout=0)
+    encoder = TextEncoder(config, tokenizer)
+    for table in (encoder.types, encoder.places):
+        assert table is not None and bool(table.weight.any()) == (kind is None)
+    encoder.vectors(batch_of(tokenizer, [20, 7])).square().sum().backward()
+    assert [name for name, p in encoder.named_parameters() if p.grad is None] == []
 
 
 @pytest.fixture

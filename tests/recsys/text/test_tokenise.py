@@ -69,6 +69,7 @@ def test_options_change_what_is_read(tokenizer: Tokenizer) -> None:
     assert sentence(tokens_per_attribute=2) == ["title", "red", "kinds", "shoes"]
     assert sentence(attributes=("kinds", "title")) == ["kinds", "shoes", "title", "red", "shoes"]
     assert tokenise(TABLE, tokenizer, CONFIG.model_copy(update={"separator": True})).sep == 2
+    assert sentence(attributes=()) == sentence()  # all columns, as they stand
     # the first that it has: an item without a title is read by its kinds
     first = tokenise(TABLE, tokenizer, CONFIG.model_copy(update={"attributes_per_item": 1}))
     assert read(first, tokenizer, 2) == ["kinds", "hat"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_store.errors import ConfigError, DataError
+from recsys.text.encoder import TextEncoder
+from recsys.text.options import TextConfig
 from recsys.text.tokens import Tokenizer
 
 TEXTS = ["red shoes", "Red hat", "blue shoes & socks", "hat"] * 4
@@ -105,3 +108,15 @@ def test_what_is_no_tokenizer_is_refused_with_the_way_out(tmp_path: Path) -> Non
     bare.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(DataError, match=r"no token \[PAD\] or <pad>"):
         Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("module", ["tokenizers", "transformers"])
+def test_what_is_not_installed_is_named_with_what_brings_it(
+    module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=rf"need {module}, .*: pip install 'recsys\[text\]'"):
+        if module == "tokenizers":
+            Tokenizer.train([], 300)
+        else:
+            TextEncoder(TextConfig(), BYTES)
