@@ -56,7 +56,7 @@ class Sentences(nn.Module):
         super().__init__()
         self.max_tokens, self.max_items = max_tokens, max_items
         self.cls, self.pad, self.sep = items.cls, items.pad, items.sep
-        # one more behind: where there are no tokens at all, there is still something to look up
+        # one more behind, for padding, and for the separator behind the last sentence of all
         buffers = {
             "tokens": np.append(items.tokens, np.int32(items.pad)),
             "types": np.append(items.types, np.int8(PADDING)),
@@ -104,9 +104,8 @@ class Sentences(nn.Module):
         at = torch.arange(longest, device=rows.device).expand(rows.shape[0], -1).contiguous()
         item = torch.searchsorted(ends, at, right=True).clamp(max=rows.shape[1] - 1)
         mask = at < total
-        within = mask & (at < ends[:, -1:])
         source = (starts + lengths - ends).gather(1, item) + at  # where its sentence lies
-        source = source.where(within, self.tokens.shape[0] - 1)
+        source = source.where(mask, self.tokens.shape[0] - 1)
         tokens, types = self.tokens[source].long(), self.types[source].long()
         places = place.gather(1, item).where(mask, 0)
         if self.sep is not None:

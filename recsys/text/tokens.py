@@ -37,18 +37,18 @@ class Tokenizer:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         tokenizer.encode_special_tokens = True  # a title with [MASK] in it masks nothing
-        ids = {
-            role: self._special(names) for role, names in _SPECIAL.items() if role != "unk_token"
-        }
-        self.cls, self.pad = ids["cls_token"], ids["pad_token"]
-        self.sep, self.mask = ids["sep_token"], ids["mask_token"]
-
-    def _special(self, names: tuple[str, ...]) -> int:
-        known = (self._tokenizer.token_to_id(name) for name in names)
-        token = next((token for token in known if token is not None), None)
-        if token is None:
-            raise DataError(f"the tokenizer has no token {' or '.join(names)}, which models need")
-        return int(token)
+        self._special: dict[str, int] = {}
+        for role, names in _SPECIAL.items():
+            known = (tokenizer.token_to_id(name) for name in names)
+            token = next((token for token in known if token is not None), None)
+            if token is not None:
+                self._special[role] = token
+            elif role != "unk_token":  # tokenizers of bytes need none
+                raise DataError(
+                    f"the tokenizer has no token {' or '.join(names)}, which models need"
+                )
+        self.cls, self.pad = self._special["cls_token"], self._special["pad_token"]
+        self.sep, self.mask = self._special["sep_token"], self._special["mask_token"]
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary: int) -> Tokenizer:
@@ -97,19 +97,11 @@ class Tokenizer:
 
     def save(self, folder: Path) -> None:
         """Write a folder that `load` and `transformers.AutoTokenizer` read; it appears whole."""
-        named = {role: self.name_of(self._special(names)) for role, names in self._held().items()}
+        named = {role: self.name_of(token) for role, token in self._special.items()}
         with staged(Path(folder)) as aside:
             (aside / _FILE).write_text(self.text)
             about = {"tokenizer_class": "PreTrainedTokenizerFast", **named}
             (aside / "tokenizer_config.json").write_text(json.dumps(about, indent=2) + "\n")
-
-    def _held(self) -> dict[str, tuple[str, ...]]:
-        ids = self._tokenizer.token_to_id
-        return {
-            role: names
-            for role, names in _SPECIAL.items()
-            if any(ids(name) is not None for name in names)
-        }
 
     def __len__(self) -> int:
         """Tokens of the vocabulary, special ones included."""
@@ -142,7 +134,7 @@ class Tokenizer:
     def encode(self, texts: Sequence[str], longest: int) -> list[list[int]]:
         """The tokens of each text, without special ones; at most `longest`, the first."""
         encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [one.ids[:longest] for one in encoded]
+        return [text.ids[:longest] for text in encoded]
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Where in a text the characters of each of its tokens stand: first, and behind last."""
