@@ -132,6 +132,7 @@ def test_what_was_tokenised_is_not_tokenised_again_until_something_changes(
     assert times(TABLE, tokenizer, width=128) == 0  # of the encoder
     for change in ("names", "separator"):
         value = not getattr(CONFIG, change)
+        times(TABLE, tokenizer)
         assert [times(TABLE, tokenizer, **{change: value}) for _ in range(2)] == [1, 0]
     assert times(TABLE, tokenizer, tokens_per_attribute=2) == 1
     assert times(TABLE, tokenizer, attributes_per_item=1) == 1
