@@ -18,6 +18,15 @@ from typing import Any
 import faiss
 import numpy as np
 
+
+class Rotation(faiss.OPQMatrix):
+    """By the names of arguments that autofaiss 2.18 gives, which FAISS 1.15 does not know."""
+
+    def __init__(self, d: int, M: int = 1, d2: int = -1) -> None:
+        super().__init__(d, M, d2)
+
+
+faiss.OPQMatrix = Rotation
 BATCH, ALONE, REPETITIONS = 256, 30, 3
 EFFORTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
