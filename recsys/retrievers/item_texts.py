@@ -5,8 +5,11 @@ N item rows, S numbers of a text's vector, D width.
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Self
+
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,19 +18,39 @@ from recsys.data.examples import Examples
 from recsys.data.item_features import described_by
 from recsys.layers.dropout import Dropout
 from recsys.layers.frozen_vectors import FrozenVectors
+from recsys.options import changed
 from recsys.retrievers.adapters import AnyAdapter, Linear
+from recsys.text.kept_vectors import kept_vectors
+from recsys.text.options import TextConfig
+from recsys.text.sentences import attributes_of
 from recsys.text.tfidf import tfidf_vectors
 
 OPTION = "retriever.text"
+_TOKENS = 128  # of an item that an encoder reads
 
 
 class TextVectorsConfig(Options):
     """How the texts of items become vectors, which no training changes."""
 
     attributes: tuple[str, ...] = Field(
-        (), description="Features of items that are read; empty takes all texts, ids and bags."
+        (),
+        description="Features of items that are read; empty takes all texts, ids and bags; of "
+        "which an encoder reads those that are words.",
     )
     dimensions: int = Field(256, ge=2, description="S: singular values of TF-IDF that are kept.")
+    encoder: Path | None = Field(
+        None,
+        description="A folder in the layout of Hugging Face, of an encoder of sentences whose "
+        "vectors are taken instead of those of TF-IDF.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.encoder is not None and changed(self, "dimensions"):
+            raise ValueError(
+                "dimensions are those of TF-IDF: an encoder has its own, leave one out"
+            )
+        return self
 
     def of(self, examples: Examples) -> Tensor:
         """Vectors [N, S] of all item rows, of length 1; 0 where there is no text.
@@ -35,8 +58,19 @@ class TextVectorsConfig(Options):
         Raises ConfigError for attributes that items do not have.
         """
         features = described_by(self.attributes, examples.schema, option=f"{OPTION}.attributes")
-        table = examples.item_attributes(tuple(f.name for f in features))
-        return torch.from_numpy(tfidf_vectors(table, features, self.dimensions))
+        if self.encoder is None:
+            table = examples.item_attributes(tuple(feature.name for feature in features))
+            return torch.from_numpy(tfidf_vectors(table, features, self.dimensions))
+        read = TextConfig(
+            attributes=attributes_of(examples.schema, self.attributes),
+            encoder=self.encoder,
+            names=False,
+            separator=True,
+            max_tokens=_TOKENS,
+        )
+        # what lies elsewhere is read there and not written
+        folder = examples.folder if isinstance(examples.folder, Path) else None
+        return kept_vectors(folder, examples.item_attributes(read.attributes), read)
 
 
 class AdaptedTextConfig(TextVectorsConfig):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,18 +12,22 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from conformance import answer, fresh, learn, shape_of, small, training
 from feature_store.columns import HISTORY, HISTORY_TIME, TIME
 from feature_store.errors import ConfigError
 from feature_store.schema import Feature, Schema
+from hf_layout import write_encoder
 from planted import ITEMS, UNSOLD, Shape
 from recsys.config import parse_config
 from recsys.data.examples import Examples, Interactions
 from recsys.distributed import Group
 from recsys.retrievers.adapters import MixtureOfExperts
 from recsys.retrievers.hidden_ids import HiddenIds
+from recsys.retrievers.item_texts import ItemTextConfig
+from recsys.retrievers.sasrec import SASRecConfig
 from recsys.retrievers.text_knn import TextKNN, TextKNNConfig
 
 NONE = torch.zeros(0, dtype=torch.int64)
@@ -170,3 +176,19 @@ def test_vectors_of_texts_are_saved_with_the_weights(planted: dict[Shape, Exampl
     lengths = np.linalg.norm(saved.numpy(), axis=1)
     assert saved.shape == (planted["sequences"].num_items, 16)
     assert lengths[0] == 0 and np.allclose(lengths[1:], 1)
+
+
+def test_an_encoder_may_stand_in_for_tf_idf(planted: dict[Shape, Examples], tmp_path: Path) -> None:
+    """Its vectors are the frozen ones; it reads texts that are words, by default all of them."""
+    write_encoder(tmp_path / "bert", "bert", max_position_embeddings=140)
+    examples = copy.copy(planted["sequences"])
+    examples.folder = shutil.copytree(examples.folder, tmp_path / "examples")
+    text = {"attributes": ("title",), "encoder": tmp_path / "bert"}
+    config = SASRecConfig(width=8, text=ItemTextConfig(**text))
+    model = fresh(config, examples)
+    assert model.texts.frozen.vectors.shape == (examples.num_items, 16)
+    lengths = model.texts.frozen.vectors.norm(dim=1)
+    untold = [0, row_of(examples, 3)]  # have no title
+    assert not lengths[untold].any() and int((lengths > 0.99).sum()) == examples.num_items - 2
+    with pytest.raises(ValidationError, match="an encoder has its own"):
+        ItemTextConfig(**text, dimensions=8)
