@@ -165,8 +165,8 @@ ENTRIES = (
         "amazon-beauty",
         ("Recall@10", "NDCG@10", "HR@10"),
         "A tenth of the products are held out whole, and those without events are ranked by their "
-        "attributes; with `_text` by their titles, too. TF-IDF neighbours and UniSRec read titles "
-        "and attributes alone. Popularity knows nothing of new products: its order is arbitrary.",
+        "attributes; with `_text` by their titles, too. TF-IDF neighbours read titles and "
+        "attributes alone. Popularity knows nothing of new products: its order is arbitrary.",
         also=(
             "amazon_beauty_new_items_text_knn",
             "amazon_beauty_new_items_unisrec",
@@ -186,9 +186,8 @@ ENTRIES = (
         "Amazon Beauty, leave one out, ids and texts",
         "amazon-beauty",
         ("Recall@10", "NDCG@10", "MRR@10"),
-        "Trained on training events alone, without a refit. TF-IDF neighbours and UniSRec read "
-        "titles and attributes alone, `amazon_beauty_sasrec` ids alone, "
-        "`amazon_beauty_sasrec_text` both.",
+        "Trained on training events alone, without a refit. TF-IDF neighbours read titles and "
+        "attributes alone, `amazon_beauty_sasrec` ids alone, `amazon_beauty_sasrec_text` both.",
         also=("amazon_beauty_sasrec", "amazon_beauty_text_knn", "amazon_beauty_unisrec"),
         published=(("SASRec, sampled softmax, transformer_benchmark", ".0921", ".0531", ""),),
     ),
