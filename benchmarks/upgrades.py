@@ -5,7 +5,9 @@ without the last two of each user, which are the others' validation and test. Ne
 of training; `independent` is the same without a map. A fitted method takes that one's weights.
 Recall@10 by queries/items with 95 % intervals over requests; `of_unconstrained` is what the new
 queries find in the old index, and the new model over its own items, over what the independent one
-finds on its own. A run that is in the folder already is not trained again.
+finds on its own. `strict_and_whole` names the methods whose new queries find more in the old index
+than old ones do, and whose model loses at most 1 % on an index of its own. A run that is in the
+folder already is not trained again; one of other options, or of another log, is refused.
 """
 
 from __future__ import annotations
@@ -32,6 +34,11 @@ from recsys.runs.fit import training_seconds
 from recsys.runs.folder import RunFolder
 
 INDEPENDENT = "independent"
+VARIANTS: dict[str, dict[str, Any]] = {
+    "aligner-published": {"retrieval": 0.0},
+    "relative-published": {"whiten": 0.0},
+}
+WHOLE = 0.99  # of what the unconstrained model finds on an index of its own
 CLASSES = {kind.model_fields["name"].default: kind for kind in METHODS}
 SHARE = 0.7  # of the events, after which the old model was trained
 LATER = 2  # events of a user that are validation and test
@@ -70,7 +77,7 @@ def config_of(name: str, args: argparse.Namespace, folder: Path) -> RunConfig:
     common += [f"compatible_with.bundle={before}"]
     kind = name.partition("-")[0]
     chosen = kind if kind in CLASSES else "procrustes"
-    options = {"name": chosen} | dict(args.options.get(name, {}))
+    options = {"name": chosen} | dict((VARIANTS | args.options).get(name, {}))
     told = ", ".join(f"{key} = {json.dumps(value)}" for key, value in options.items())
     common.append(f"compatible_with.method={{{told}}}")
     config = load_config(CONFIGS / "movielens_1m_upgrade.toml", common)
@@ -116,7 +123,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder that holds ml-1m")
     parser.add_argument("--folder", type=Path, help="keep the runs; by default they are not kept")
-    parser.add_argument("--only", nargs="*", default=list(CLASSES), help="methods, or METHOD-LABEL")
+    parser.add_argument(
+        "--only", nargs="*", default=[*CLASSES, *VARIANTS], help="methods, or METHOD-LABEL"
+    )
     parser.add_argument(
         "--options", type=json.loads, default={}, help='JSON, such as {"aligner-x": {"weight": 9}}'
     )
@@ -147,6 +156,11 @@ def main() -> None:
             {
                 "benchmark": "upgrades",
                 "methods": rows,
+                "strict_and_whole": [
+                    name
+                    for name, row in rows.items()
+                    if row["strict"] and row["of_unconstrained"]["new/new"] >= WHOLE
+                ],
                 "seed": args.seed,
                 "minutes": round((time.perf_counter() - started) / 60, 1),
                 "threads": torch.get_num_threads(),
