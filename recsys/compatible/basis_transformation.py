@@ -16,6 +16,8 @@ from recsys.compatible.hidden import Hidden
 from recsys.compatible.options import BasisTransformationConfig
 from recsys.compatible.orthogonal import rotation_of
 
+_ITEMS = 1024  # of a step's that are held to their old vectors, spread over all of them
+
 
 class BasisTransformation(Learnt):
     """What a tower says, f [width], becomes `z = [norm(h(f)), Q1 C norm(f)]`, whose first d_old
@@ -79,15 +81,23 @@ class BasisTransformation(Learnt):
         """The three of them."""
         config, basis = self.config, self._basis()
         losses = own(queries, positives, negatives)
-        users, items, others = (
-            self.asked(basis(vectors.detach())) for vectors in (queries, positives, negatives)
-        )
         if config.retrieval:
             losses = losses + config.retrieval * own(
-                users, self.gallery(targets, items), self.gallery(drawn, others)
+                self.asked(basis(queries.detach())),
+                self._standing(targets, positives.detach(), basis),
+                self._standing(drawn, negatives.detach(), basis),
             )
-        apart = self.apart(torch.cat([items, others]), torch.cat([targets, drawn]))
-        return losses + config.cosine * apart
+        rows, vectors = torch.cat([targets, drawn]), torch.cat([positives, negatives]).detach()
+        spread = slice(None, None, -(-len(rows) // _ITEMS))
+        return losses + config.cosine * self.apart(self.asked(basis(vectors[spread])), rows[spread])
+
+    def _standing(self, rows: Tensor, vectors: Tensor, basis: _Basis) -> Tensor:
+        """Old vectors [n, d_old] of item rows [n], and where those stand that the old index lacks;
+        of those alone, of which there are few."""
+        standing, lacking = self.old[rows], ~self.known[rows]
+        if lacking.any():
+            standing[lacking] = self.asked(basis(vectors[lacking]))
+        return standing
 
     def settled(self) -> Bridge:
         """The head and the rotations, as they are."""
