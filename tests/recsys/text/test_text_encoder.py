@@ -218,3 +218,16 @@ def test_an_encoder_is_exported_with_any_number_of_histories(tmp_path: Path) -> 
     torch.testing.assert_close(exported(histories), program(histories))
     trimmed = program.sentences.sequences(histories[1:])
     torch.testing.assert_close(program.encoder.vectors(trimmed), program(histories)[1:])
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("kind", ["longformer", "roberta", "bert"])
+def test_a_gpu_reads_as_a_cpu_does(kind: str, tmp_path: Path) -> None:
+    write_encoder(tmp_path, kind)
+    tokenizer = Tokenizer.load(tmp_path)
+    encoder = TextEncoder(TextConfig(encoder=tmp_path, max_tokens=30), tokenizer).eval()
+    batch = batch_of(tokenizer, [21, 5, 1])
+    expected = encoder.vectors(batch)
+    device = torch.device("cuda")
+    vectors = encoder.to(device).vectors(batch.to(device))
+    torch.testing.assert_close(vectors.cpu(), expected, atol=1e-3, rtol=1e-3)
