@@ -37,8 +37,9 @@ class TextEncoder(nn.Module):
         else:
             self.model = open_encoder(config.encoder)
             self.pooling = Pooling.of(config.encoder)
-        self._check(config, tokenizer)
         about = self.model.config
+        self.first_position = 0 if about.model_type == "bert" else about.pad_token_id + 1
+        self._check(config, tokenizer)
         self.width: int = about.hidden_size
         self.windows: list[int] = []  # of the layers whose attention is local
         if about.model_type == "longformer":
@@ -61,8 +62,7 @@ class TextEncoder(nn.Module):
                 f"the tokenizer has {len(tokenizer)} tokens, the encoder of {config.encoder} "
                 f"{about.vocab_size}: text.tokenizer must be the one that it was trained with"
             )
-        self._first = 0 if about.model_type == "bert" else about.pad_token_id + 1
-        longest = about.max_position_embeddings - self._first
+        longest = about.max_position_embeddings - self.first_position
         if config.max_tokens > longest:
             raise ConfigError(
                 f"text.max_tokens is {config.max_tokens}; the encoder of {config.encoder} reads "
@@ -78,9 +78,9 @@ class TextEncoder(nn.Module):
     def position_ids(self, batch: TextBatch) -> Tensor:
         """Rows [B, S] of the table of positions: BERT counts from 0, RoBERTa and Longformer from
         behind their token of padding, which is also the place of padding."""
-        if self._first == 0:
+        if self.first_position == 0:
             return (batch.mask.cumsum(1) - 1).clamp(min=0)
-        return batch.mask.cumsum(1) * batch.mask + self._first - 1
+        return batch.mask.cumsum(1) * batch.mask + self.first_position - 1
 
     def embed(self, batch: TextBatch) -> Tensor:
         """What is known of every token but its position [B, S, D]."""
