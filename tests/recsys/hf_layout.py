@@ -12,8 +12,9 @@ from recsys.text.tokens import Tokenizer
 WORDS = ["red shoes", "blue hat", "green socks and shoes", "title", "colour"] * 3
 
 
-def write_encoder(folder: Path, kind: str, **options: Any) -> Any:
-    """Write a tokenizer and an encoder of a kind; returns transformers' own model."""
+def write_encoder(folder: Path, kind: str, *, head: bool = False, **options: Any) -> Any:
+    """Write a tokenizer and an encoder of a kind, as published weights often are below a `head` of
+    masked language modelling; returns transformers' own model."""
     tokenizer = Tokenizer.train(WORDS, 300)
     tokenizer.save(folder)
     common = {
@@ -27,14 +28,10 @@ def write_encoder(folder: Path, kind: str, **options: Any) -> Any:
         "initializer_range": 0.5,  # so that positions and neighbours matter
         **options,
     }
-    makers = {
-        "longformer": (transformers.LongformerConfig, transformers.LongformerModel),
-        "roberta": (transformers.RobertaConfig, transformers.RobertaModel),
-        "bert": (transformers.BertConfig, transformers.BertModel),
-    }
-    about, model = makers[kind]
     if kind == "longformer":
         common.setdefault("attention_window", [4, 6])
-    made = model(about(**common)).eval()
+    name = {"longformer": "Longformer", "roberta": "Roberta", "bert": "Bert"}[kind]
+    about = getattr(transformers, f"{name}Config")(**common)
+    made = getattr(transformers, f"{name}{'ForMaskedLM' if head else 'Model'}")(about).eval()
     made.save_pretrained(folder)
-    return made
+    return made.base_model

@@ -37,9 +37,12 @@ def batch_of(tokenizer: Tokenizer, lengths: list[int]) -> TextBatch:
     return TextBatch(tokens, types, places.where(mask, 0), mask)
 
 
+@pytest.mark.parametrize("head", [False, True])
 @pytest.mark.parametrize("kind", ["longformer", "roberta", "bert"])
-def test_a_folder_of_hugging_face_answers_as_transformers_does(kind: str, tmp_path: Path) -> None:
-    own = write_encoder(tmp_path / kind, kind)
+def test_a_folder_of_hugging_face_answers_as_transformers_does(
+    kind: str, head: bool, tmp_path: Path
+) -> None:
+    own = write_encoder(tmp_path / kind, kind, head=head)
     tokenizer = Tokenizer.load(tmp_path / kind)
     config = TextConfig(encoder=tmp_path / kind, max_tokens=30)
     encoder = TextEncoder(config, tokenizer).eval()
