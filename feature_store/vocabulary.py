@@ -131,7 +131,7 @@ class Vocabulary:
 class _SortedKeys:
     """Finds ids by binary search of their 64-bit keys: eight bytes an id to keep, four more where
     the keys do not ascend with the places. Integers that ascend are their own keys, and cost
-    nothing."""
+    nothing; those without a gap need no search."""
 
     def __init__(self, values: pa.Array) -> None:
         self._values = values
@@ -141,9 +141,17 @@ class _SortedKeys:
             order = np.argsort(self._keys)
             self._keys = self._keys[order]
             self._order = order.astype(np.min_scalar_type(len(order)))
+        whole = self._order is None and pa.types.is_integer(values.type)
+        self._dense = whole and bool((self._keys[1:] - self._keys[:-1] == 1).all())
 
     def places(self, ids: pa.Array) -> np.ndarray:
         """Places [n] int64 of `ids`; -1 for null and for ids that are not there."""
+        if self._dense and len(self._keys):  # a difference that overflows is outside, too
+            places = np.asarray(ids.cast(pa.int64()).fill_null(0)) - self._keys[0]
+            inside = (places >= 0) & (places < len(self._keys))
+            if ids.null_count:
+                inside &= ids.is_valid().to_numpy(zero_copy_only=False)
+            return np.where(inside, places, -1)
         places = np.full(len(ids), -1)
         left = np.flatnonzero(ids.is_valid())
         keys = keys_of(ids.drop_null())

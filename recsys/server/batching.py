@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from recsys.server.errors import Refused
 
@@ -19,6 +19,10 @@ class Waiting(NamedTuple, Generic[Q, A]):
 
     question: Q
     future: asyncio.Future[A | Exception]
+
+
+class _TooLate(Exception):
+    """The deadline of a call has passed."""
 
 
 class Batcher(Generic[Q, A]):
@@ -72,16 +76,17 @@ class Batcher(Generic[Q, A]):
                 self._begin()
             elif self._timer is None:
                 self._timer = loop.call_later(self._window, self._begin)
+        deadline = loop.call_later(self._deadline, _give_up, futures)
         try:
-            async with asyncio.timeout(self._deadline):
-                return [await future for future in futures]
-        except TimeoutError:
+            return [await future for future in futures]
+        except _TooLate:
             raise Refused(
                 503,
                 f"not answered within {self._deadline * 1000:.0f} ms: try again later",
                 retry_after=1,
             ) from None
         finally:
+            deadline.cancel()
             for future in futures:
                 future.cancel()
 
@@ -118,3 +123,11 @@ class Batcher(Generic[Q, A]):
                 waiting.future.set_exception(error)
             else:
                 waiting.future.set_result(done.result()[place])  # type: ignore[arg-type]
+
+
+def _give_up(futures: Sequence[asyncio.Future[Any]]) -> None:
+    """Tell whoever waits for the first that is not answered; nobody waits for the others then."""
+    for future in futures:
+        if not future.done():
+            future.set_exception(_TooLate())
+            return

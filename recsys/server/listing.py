@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 from torch import Tensor
@@ -22,18 +22,14 @@ def items_of(
     those that are there, list after list."""
     there = places >= 0
     flat = places[there]
-    columns: dict[str, list[Any]] = {
-        "item": item_ids.take(pa.array(flat.numpy())).to_pylist(),
-        "score": scores[there].tolist(),
-    }
+    ids: list[Any] = item_ids.take(pa.array(flat.numpy())).to_pylist()
+    values: list[float] = scores[there].tolist()
+    items: list[Item] = [{"item": i, "score": s} for i, s in zip(ids, values, strict=True)]
     if catalogue.has_titles:
-        columns["title"] = catalogue.titles(flat).to_pylist()
+        for item, title in zip(items, catalogue.titles(flat).to_pylist(), strict=True):
+            item["title"] = title
     if origins is not None:
-        columns["origin"] = origins.to_pylist()
-    names = tuple(columns)
-    items = [
-        cast(Item, dict(zip(names, row, strict=True)))
-        for row in zip(*columns.values(), strict=True)
-    ]
+        for item, origin in zip(items, origins.to_pylist(), strict=True):
+            item["origin"] = origin
     ends = there.sum(1).cumsum(0).tolist()
     return [items[first:last] for first, last in zip([0, *ends], ends, strict=False)]

@@ -63,6 +63,8 @@ def recommend(
     groups: dict[tuple[Any, ...], list[int]] = {}
     for place, each in enumerate(wanted):
         groups.setdefault(each.group(live), []).append(place)
+    for places in groups.values():  # rows are made of one kind after the other
+        places.sort(key=lambda place: wanted[place].question.history is not None)
     answers: list[Answer | Exception] = [KeyError()] * len(wanted)
     for (options, _), places in groups.items():
         asked = [wanted[place].question for place in places]

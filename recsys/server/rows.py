@@ -67,8 +67,9 @@ def requests_of(live: Live, questions: Sequence[Question]) -> pa.Table:
             ],
             promote_options="default",
         )
-        order = np.argsort(known + brought)
-        table = table.combine_chunks().take(pa.array(order))
+        if known[-1] > brought[0]:  # `recommend` asks for those that are known first
+            order = np.argsort(known + brought)
+            table = table.combine_chunks().take(pa.array(order))
     moments = [question.time for question in questions]
     if any(moment is not None for moment in moments):
         table = _with(table, TIME, pa.array(moments, pa.int64()))

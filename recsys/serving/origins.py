@@ -36,6 +36,9 @@ def names_of(
 ) -> pa.Array:
     """The names [m] of `origins` [m]: of the generators, joined by +, or `fallback`, with the name
     of a segment behind a colon where `segments` are given."""
+    if len(origins) and bool((origins == origins[0]).all()):  # as of a generator alone
+        name = _name(int(origins[0]), generators, segments)
+        return pa.repeat(pa.scalar(name, pa.string()), len(origins))
     distinct, places = origins.unique(return_inverse=True)
     names = [_name(number, generators, segments) for number in distinct.tolist()]
     return pa.array(names, pa.string()).take(pa.array(places.numpy()))

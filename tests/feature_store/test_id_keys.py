@@ -98,3 +98,19 @@ def test_any_vocabulary_is_a_prefix_of_what_it_grows_to(first: list[int], later:
     assert grown.values.slice(0, len(old.values)).equals(old.values)
     assert sorted(grown.values.to_pylist()) == sorted({*first, *later})
     assert grown.fingerprint_of(len(old)) == old.fingerprint
+
+
+@pytest.mark.parametrize("first", [-(2**63), -7, 0, 1, 2**63 - 40])
+@pytest.mark.parametrize("gap", [False, True])
+def test_integers_in_a_row_are_found_without_a_search(first: int, gap: bool) -> None:
+    """As those with a gap are by one; what lies outside is unknown, whatever overflows."""
+    ids = [first + place + (gap and place > 5) for place in range(39)]
+    vocabulary = Vocabulary(pa.array(ids, pa.int64()))
+    beyond = [n for n in (first - 1, first + 40, -(2**63), 2**63 - 1, 0) if n not in ids]
+    beyond = [n for n in beyond if -(2**63) <= n < 2**63]
+    asked = pa.array([ids[5], ids[38]], pa.int64())
+    assert vocabulary.encode(asked).tolist() == [6, 39]
+    for n in beyond:
+        assert vocabulary.encode(pa.array([n, None], pa.int64())).tolist() == [0, 0]
+    if gap:
+        assert vocabulary.encode(pa.array([first + 6], pa.int64())).tolist() == [0]

@@ -21,18 +21,28 @@ def merge_lists(
     how all scores would be merged, if each list holds its interest's k best. Among equal scores the
     lower place wins.
     """
-    users, interests, length = scores.shape
     flat, order = places.flatten(1).sort(dim=1, stable=True)
+    if scores.shape[1] == 1:  # no item is on its list twice
+        matrix = scores.gather(2, order.unsqueeze(1))
+    else:
+        matrix = _by_place(scores, flat, order)
+    values, listed = merge.top_k(matrix, weights, k)
+    listed = flat.gather(1, listed).masked_fill(values == float("-inf"), -1)
+    missing = (0, k - values.shape[1])
+    return pad(values, missing, value=float("-inf")), pad(listed, missing, value=-1)
+
+
+def _by_place(scores: Tensor, flat: Tensor, order: Tensor) -> Tensor:
+    """Scores [B, K, A] of interests' lists in the `order` of places [B, K * A]: all that is known
+    of a place in the column where it is first."""
+    users, interests, length = scores.shape
     first = ~_repeated(flat)
     columns = torch.arange(flat.shape[1])
     column = torch.where(first, columns, 0).cummax(1).values
     matrix = scores.new_full((users, interests, flat.shape[1]), float("-inf"))
     rows = torch.arange(users).unsqueeze(1)
     matrix[rows, order // max(1, length), column] = scores.flatten(1).gather(1, order)
-    values, listed = merge.top_k(matrix, weights, k)
-    listed = flat.gather(1, listed).masked_fill(values == float("-inf"), -1)
-    missing = (0, k - values.shape[1])
-    return pad(values, missing, value=float("-inf")), pad(listed, missing, value=-1)
+    return matrix
 
 
 def shortlist_of(places: Tensor) -> Tensor:
