@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
-import torch
 
 from feature_store.columns import HISTORY, HISTORY_TIME, TIME
 from feature_store.errors import DataError
@@ -64,8 +63,8 @@ class Live:
                 answering.verify()
                 if measure_index:
                     answering.check_index()
-            if recommender is not None and recommender.catalogue.has_titles:
-                recommender.catalogue.titles(torch.zeros(1, dtype=torch.long))  # reads them
+            if recommender is not None:
+                recommender.read_ahead()
         return cls(bundle, version, recommender, scorers, _neighbours(recommender))
 
     @cached_property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from feature_store.ids import as_ids
 from feature_store.parquet import read_parquet
 from feature_store.vocabulary import Vocabulary
 from recsys.inputs.raw import reading
@@ -21,6 +23,7 @@ from recsys.serving.origins import of_segments
 
 FALLBACK = "fallback.parquet"
 ITEM, SCORE, SEGMENT = "item", "score", "segment"
+_BEGINNING = 1000  # of a list: more than is shown to anybody
 
 
 class Popular(NamedTuple):
@@ -37,6 +40,34 @@ class Popular(NamedTuple):
         return Popular(self.places[kept], self.scores[kept])
 
 
+class PopularFile:
+    """A list of raw ids, best first, which are looked up among a generator's items when they are
+    asked for: mostly its first ones, and the rest where some are not allowed."""
+
+    def __init__(self, ids: pa.Array, scores: Tensor, item_ids: pa.Array) -> None:
+        self._ids, self._scores, self._item_ids = ids, scores, item_ids
+
+    def top(self, k: int, allowed: Tensor | None) -> Popular:
+        """As `Popular.top`."""
+        few = allowed is None and k <= _BEGINNING
+        return (self._beginning if few else self._whole).top(k, allowed)
+
+    @cached_property
+    def _beginning(self) -> Popular:
+        """One pass over the items, without a table of all of them."""
+        ids = self._ids[:_BEGINNING]
+        of_items = pc.index_in(self._item_ids, value_set=ids)
+        places = np.full(len(ids), -1)
+        there = np.flatnonzero(of_items.is_valid())
+        places[np.asarray(of_items.drop_null())] = there
+        return Popular(torch.from_numpy(places), self._scores[: len(ids)])
+
+    @cached_property
+    def _whole(self) -> Popular:
+        places = Vocabulary(self._item_ids).encode(self._ids) - 1
+        return Popular(torch.from_numpy(places), self._scores)
+
+
 @dataclass(frozen=True)
 class Fallback:
     """One list for `everybody`; and where users have segments, which a column of theirs says, `by`,
@@ -45,7 +76,7 @@ class Fallback:
     The rest of a segment's list is everybody's, whose scores count `share` of what they say there.
     """
 
-    everybody: Popular
+    everybody: Popular | PopularFile
     by: str | None
     segments: Vocabulary
     of_segment: tuple[Popular, ...]
@@ -55,17 +86,19 @@ class Fallback:
     def read(cls, path: Path, item_ids: pa.Array, record: FallbackRecord) -> Self:
         """The lists in a file, as places among `item_ids`."""
         table = read_parquet(path)
-        places = torch.from_numpy(Vocabulary(item_ids).encode(table.column(ITEM)) - 1)
+        ids = table.column(ITEM).combine_chunks()
         scores = torch.tensor(table.column(SCORE).to_numpy(), dtype=torch.float32)
         if record.by is None:
-            return cls(Popular(places, scores), None, Vocabulary(pa.array([], pa.string())), (), 0)
+            everybody = PopularFile(as_ids(ids, item_ids.type), scores, item_ids)
+            return cls(everybody, None, Vocabulary(pa.array([], pa.string())), (), 0)
+        places = torch.from_numpy(Vocabulary(item_ids).encode(ids) - 1)
         column = table.column(SEGMENT).combine_chunks()
         segments = Vocabulary(pc.unique(column).drop_null())
         rows = torch.from_numpy(segments.encode(column).copy())
-        everybody, *own = (
+        first, *own = (
             Popular(places[rows == row], scores[rows == row]) for row in range(len(segments))
         )
-        return cls(everybody, record.by, segments, tuple(own), record.share)
+        return cls(first, record.by, segments, tuple(own), record.share)
 
     def segments_of(self, requests: pa.Table) -> np.ndarray:
         """The segment of each request [B], from 1; 0 where it is unknown, or has no list.

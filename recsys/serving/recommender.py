@@ -108,6 +108,14 @@ class Recommender(Answering):
             raise DataError(f"{self.bundle.folder} answers by a cascade, which is no generator")
         return self.finder
 
+    def read_ahead(self) -> None:
+        """Read now what else the first question that needs it would wait for."""
+        if self.catalogue.has_titles:
+            self.catalogue.titles(torch.zeros(1, dtype=torch.long))
+        if self.finder.fallback is not None:
+            everything = torch.ones(len(self.finder.item_ids), dtype=torch.bool)
+            self.finder.fallback.top(np.zeros(1, dtype=np.int64), 1, everything)
+
     def verify(self) -> None:
         """Replay the golden requests. Raises DataError where an answer differs."""
         golden = self.finder.golden()

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -99,6 +100,25 @@ def test_a_segments_list_goes_on_with_everybodys(lists: Fallback) -> None:
     assert lists.segments_of(pa.table({"history": [[1]]})).tolist() == [0]
     with pytest.raises(DataError, match="column 'region' of the requests cannot be read"):
         lists.segments_of(pa.table({"region": ["north"]}))
+
+
+def test_a_long_list_is_looked_up_as_far_as_it_is_asked_for(tmp_path: Path) -> None:
+    """Its first 1000 items in one pass, and all where some are not allowed: the same places."""
+    numbers = np.random.default_rng(0).permutation(1500)
+    ids = pa.array([f"i{number}" for number in numbers.tolist()])
+    listed = pa.table({"item": ids, "score": pa.array(np.arange(1500.0, 0, -1), pa.float32())})
+    pq.write_table(listed, tmp_path / "fallback.parquet")
+    record = FallbackRecord(model="popularity", days=None, by=None, least=0, share=0.0)
+    items = pa.array([f"i{number}" for number in range(1500)])
+    popular = Fallback.read(tmp_path / "fallback.parquet", items, record)
+    nobody = np.zeros(1, np.int64)
+    for k in (1, 1000, 1001, 1500):
+        answer = popular.top(nobody, k)
+        assert answer.places[0].tolist() == numbers[:k].tolist()
+        assert answer.scores[0].tolist() == list(range(1500, 1500 - k, -1))
+    even = torch.arange(1500) % 2 == 0
+    kept = [number for number in numbers.tolist() if number % 2 == 0]
+    assert popular.top(nobody, 4, even).places[0].tolist() == kept[:4]
 
 
 @pytest.fixture(scope="module")
