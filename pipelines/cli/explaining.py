@@ -9,6 +9,7 @@ import typer
 
 from pipelines.cli.answers import Format, print_answers, write_answers
 from pipelines.cli.arguments import Out, Signed, bundle_in
+from pipelines.cli.known_users import Users, kept
 
 
 def explain(
@@ -20,6 +21,7 @@ def explain(
     k: Annotated[
         int, typer.Option("-k", min=1, help="Length of the list; of a ranker, concepts named.")
     ] = 10,
+    store: Users = None,
     form: Format = None,
     require_signature: Signed = None,
     out: Out = None,
@@ -36,8 +38,9 @@ def explain(
     bundle = bundle_in(folder)
     parts = Manifest.load(bundle, require_signature).parts.values()
     ranks = all(isinstance(part, RankerRecord) for part in parts)
-    asked = (folder, bundle, require_signature, user, item, k)
-    reasons, told = (_of_ranker if ranks else _of_cascade)(*asked)
+    of = _of_ranker if ranks else _of_cascade
+    given = {"users": kept(store), "signed_by": require_signature}
+    reasons, told = of(folder, bundle, given, user, item, k)
     if out is not None:
         write_answers(reasons, out)
     else:
@@ -46,25 +49,25 @@ def explain(
 
 
 def _of_cascade(
-    folder: Path, bundle: Path, signed_by: Path | None, user: str, item: str, k: int
+    folder: Path, bundle: Path, given: dict[str, Any], user: str, item: str, k: int
 ) -> tuple[Any, str]:
     from pipelines.cli.bundles import warn_of_other_weights
     from recsys.serving.explaining import explain_item, fate
     from recsys.serving.recommender import Recommender
 
-    recommender = Recommender.open(bundle, signed_by=signed_by)
+    recommender = Recommender.open(bundle, **given)
     warn_of_other_weights(folder, recommender.finder.record.about)
     opinions = explain_item(recommender, user, item, k)
     return opinions, fate(opinions, k)
 
 
 def _of_ranker(
-    folder: Path, bundle: Path, signed_by: Path | None, user: str, item: str, k: int
+    folder: Path, bundle: Path, given: dict[str, Any], user: str, item: str, k: int
 ) -> tuple[Any, str]:
     from pipelines.cli.bundles import warn_of_other_weights
     from recsys.serving.explainer import Explainer
 
-    explainer = Explainer.open(bundle, signed_by=signed_by)
+    explainer = Explainer.open(bundle, **given)
     warn_of_other_weights(folder, explainer.record.about)
     asked = explainer.pair(user, item)
     reasons = explainer.explain_table(asked, k).drop_columns(["request"])

@@ -10,6 +10,7 @@ import typer
 from pipelines.cli.answers import Format, print_answers, write_answers
 from pipelines.cli.arguments import Out, Signed, bundle_in
 from pipelines.cli.bundles import warn_of_other_weights
+from pipelines.cli.known_users import Users, kept
 
 
 def score(
@@ -27,6 +28,7 @@ def score(
             "or that less its cost."
         ),
     ] = None,
+    store: Users = None,
     form: Format = None,
     require_signature: Signed = None,
     out: Out = None,
@@ -38,7 +40,7 @@ def score(
     from pipelines.cli.printing import read_requests
     from recsys.serving.scorer import Scorer
 
-    scorer = Scorer.open(bundle_in(folder), signed_by=require_signature)
+    scorer = Scorer.open(bundle_in(folder), users=kept(store), signed_by=require_signature)
     warn_of_other_weights(folder, scorer.record.about)
     scored = scorer.score_table(read_requests(requests), task or scorer.tasks[0], expect)
     if out is not None:

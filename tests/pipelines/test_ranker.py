@@ -197,6 +197,26 @@ def test_pairs_are_scored_on_the_command_line(
     assert "has no generator" in status and "(a ranker)" in status and "recsys score" in status
 
 
+def test_scores_and_reasons_are_of_what_a_store_knows_of_users(
+    recsys: Ask, sesa: Run, tmp_path: Path
+) -> None:
+    """The bundle's own once it is synced, and others when it has forgotten a user."""
+    user, item = pd.read_parquet(sesa.folder / "per_row" / "sesa.parquet").loc[0, ["user", "item"]]
+    pairs, url = tmp_path / "pairs.parquet", f"sqlite:///{tmp_path}/users.db"
+    pd.DataFrame({"user_id": [user], "item_id": [item]}).to_parquet(pairs)
+    ways = (
+        ("score", sesa.folder, "--requests", pairs),
+        ("explain", sesa.folder, "-u", user, "-i", item),
+    )
+    own = [recsys(*asked)[1] for asked in ways]
+    assert all("is not there" in recsys(*asked, "--users", url)[0] for asked in ways)
+    assert recsys("online", "sync", sesa.folder, url)[0] == 0
+    assert [recsys(*asked, "--users", url)[1] for asked in ways] == own
+    assert recsys("online", "forget", url, "-u", user)[0] == 0
+    others = [recsys(*asked, "--users", url)[1] for asked in ways]
+    assert all(alike != other for alike, other in zip(own, others, strict=True))
+
+
 def test_tables_are_looked_into(recsys: Ask, finished: Run, config: Path) -> None:
     status, out, errors = recsys("embeddings", "inspect", finished.folder)
     assert status == 0, errors
