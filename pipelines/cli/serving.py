@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from socket import socket
+
 from pipelines.cli import serving_options as given
 from pipelines.cli.arguments import Signed, bundle_in
 from pipelines.cli.measuring import MeasureIndex
@@ -22,6 +24,7 @@ def serve(
     explorer: given.Explorer = True,
     beside: given.Beside = None,
     threads: given.Threads = None,
+    workers: given.Workers = 1,
     users: given.Users = None,
     exposures: given.Exposures = None,
     explore: given.Explore = None,
@@ -35,15 +38,23 @@ def serve(
 
     Example: recsys serve runs/synthetic_quickstart --port 8000
     """
+    from feature_store.errors import ConfigError
     from pipelines.cli.arms import arm_in, exploration
+    from pipelines.cli.known_users import kept
     from recsys.server.extra import needs
+    from recsys.server.together import count_together
 
+    if workers > 1:
+        if mcp:
+            raise ConfigError("--workers are of a server over HTTP: there is one stdin for --mcp")
+        count_together()
     with needs("server"):
         from recsys.server.auth import Token
         from recsys.server.options import ServerOptions
         from recsys.server.run import prepare
         from recsys.server.run import serve as answer
         from recsys.server.service import Service
+        from recsys.server.workers import listening, tell_all, work_together
     if mcp:
         with needs("mcp"):
             from recsys.server.mcp import serve_mcp
@@ -68,14 +79,20 @@ def serve(
         signed_by=require_signature,
     )
     token = Token.read(token_file)
-    prepare(options.threads)
-    store = None
-    if users is not None:
-        from recsys.online.places import open_users
-
-        store = open_users(users)
-    service = Service(bundle_in(folder), options, store)
+    path = bundle_in(folder)
     if mcp:
-        serve_mcp(service)
-    else:
-        answer(service, token)
+        prepare(options.threads)
+        serve_mcp(Service(path, options, kept(users)))
+        return
+
+    def answer_at(at: socket | None = None) -> None:
+        prepare(options.threads)
+        service = Service(path, options, kept(users))
+        if at is not None:
+            service.tell_others = tell_all
+        answer(service, token, None if at is None else [at])
+
+    if workers == 1:
+        answer_at()
+    elif status := work_together(answer_at, listening(host, port, workers)):
+        raise SystemExit(status)

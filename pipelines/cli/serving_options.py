@@ -38,6 +38,10 @@ Beside = Annotated[
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Of a batch; by default half of the processors.")
 ]
+Workers = Annotated[
+    int,
+    typer.Option(min=1, help="Processes that answer, each with the bundle in its memory."),
+]
 Users = Annotated[
     str | None,
     typer.Option(

@@ -145,6 +145,7 @@ def make_app(service: Service, token: Token | None = None) -> Door:
         if not await aside(service.reload):
             why = service.ready().get("refused", "")
             raise Refused(409, f"the bundle is refused, the old one goes on: {why}")
+        service.tell_others()
         return service.ready()
 
     if service.options.explorer:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from recsys.server.together import FIGURES
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """Counters of one server, in a registry of its own."""
+    """Counters of one server, in a registry of its own; where several processes are one server,
+    what any of them tells is of all."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -40,13 +45,23 @@ class Metrics:
         self._rejected = counter(
             "recsys_rejected", "Requests that were turned away, by reason.", ["reason"]
         )
-        self._waiting = gauge("recsys_waiting", "Questions that wait.", ["path"])
+        self._waiting = gauge(
+            "recsys_waiting", "Questions that wait.", ["path"], multiprocess_mode="livesum"
+        )
         self._events = counter("recsys_events", "Events that came, by what they were.", ["kind"])
-        self._bundle = gauge("recsys_bundle", "1 for the bundle that answers.", ["version", "arm"])
+        self._bundle = gauge(
+            "recsys_bundle",
+            "1 for the bundle that answers.",
+            ["version", "arm"],
+            multiprocess_mode="livemax",
+        )
         self._serving: dict[str, str] = {}
+        self._together = FIGURES in os.environ
         self._swaps = counter("recsys_swaps", "Bundles that were offered.", ["result"])
         self.refused_bundle = gauge(
-            "recsys_bundle_refused", "1 while the newest bundle that was offered is refused."
+            "recsys_bundle_refused",
+            "1 while the newest bundle that was offered is refused.",
+            multiprocess_mode="livemax",
         )
         self._known: dict[tuple[str, int], Counter] = {}
         self._timed: dict[str, Histogram] = {}
@@ -80,7 +95,9 @@ class Metrics:
     def serves(self, version: str, arm: str = "") -> None:
         """Another bundle answers the users of an arm."""
         if arm in self._serving:
-            self._bundle.remove(self._serving[arm], arm)
+            self._bundle.labels(self._serving[arm], arm).set(0)  # of processes none can be removed
+            if not self._together:
+                self._bundle.remove(self._serving[arm], arm)
         self._serving[arm] = version
         self._bundle.labels(version, arm).set(1)
 
@@ -91,4 +108,8 @@ class Metrics:
 
     def text(self) -> bytes:
         """As Prometheus reads it."""
-        return generate_latest(self.registry)
+        if not self._together:
+            return generate_latest(self.registry)
+        of_all = CollectorRegistry()
+        MultiProcessCollector(of_all)
+        return generate_latest(of_all)

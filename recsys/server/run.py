@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,8 +55,11 @@ def prepare(threads: int | None) -> None:
     gc.set_threshold(*_GARBAGE)
 
 
-def serve(service: Service, token: Token | None = None) -> None:
-    """Answer until SIGTERM or Ctrl-C, then what was asked before; SIGHUP takes another bundle."""
+def serve(
+    service: Service, token: Token | None = None, sockets: list[socket.socket] | None = None
+) -> None:
+    """Answer until SIGTERM or Ctrl-C, then what was asked before; SIGHUP takes another bundle. At
+    `sockets` that are bound, by default at the options' host and port."""
     log_to_stderr()
     options = service.options
     config = uvicorn.Config(
@@ -65,16 +69,17 @@ def serve(service: Service, token: Token | None = None) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nobody asks where a request came from
         timeout_graceful_shutdown=max(1, round(options.drain_s)),
         backlog=2048,
     )
     with asyncio.Runner(
         loop_factory=config.get_loop_factory()
     ) as runner:  # uvloop's, if it is there
-        runner.run(_serve(service, _Server(config)))
+        runner.run(_serve(service, _Server(config), sockets))
 
 
-async def _serve(service: Service, server: _Server) -> None:
+async def _serve(service: Service, server: _Server, sockets: list[socket.socket] | None) -> None:
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -99,5 +104,5 @@ async def _serve(service: Service, server: _Server) -> None:
         host=server.config.host,
         port=server.config.port,
     )
-    await server.serve()
+    await server.serve(sockets)
     log("stopped")

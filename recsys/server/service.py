@@ -49,6 +49,7 @@ class Service:
 
     def __init__(self, path: Path, options: ServerOptions, users: KnownUsers | None = None) -> None:
         self.options, self.metrics = options, Metrics()
+        self.tell_others: Callable[[], None] = lambda: None  # processes that answer beside this one
         opener = partial(
             Live.open,
             signed_by=options.signed_by,
