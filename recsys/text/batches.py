@@ -100,7 +100,9 @@ class Sentences(nn.Module):
         ends = lengths.cumsum(1)
         closing = self.sep is not None
         total = (ends[:, -1:] + closing).clamp(max=self.max_tokens - 1)  # but for [CLS]
-        longest = int(total.max()) if length is None else length - 1
+        if length is None:
+            length = 1 + (int(total.max()) if total.shape[0] else 0)
+        longest = length - 1
         at = torch.arange(longest, device=rows.device).expand(rows.shape[0], -1).contiguous()
         item = torch.searchsorted(ends, at, right=True).clamp(max=rows.shape[1] - 1)
         mask = at < total

@@ -136,6 +136,7 @@ def _small(config: TextConfig, tokenizer: Tokenizer) -> Any:
         attention_window=[config.window] * config.layers,
         max_position_embeddings=config.max_tokens + tokenizer.pad + 1,
         type_vocab_size=1,
+        initializer_range=0.02 * (768 / config.width) ** 0.5,  # outputs as wide as BERT's
         hidden_dropout_prob=config.dropout,
         attention_probs_dropout_prob=0.0,  # would forbid the fused kernels
         bos_token_id=tokenizer.cls,
