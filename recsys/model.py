@@ -94,7 +94,8 @@ class TrainedModel(Model, ABC):
 
     `Config` are its options. `columns` says of which features the columns of a weight are, by the
     weight's name; `own` names what the model keeps for a single feature besides its table. `wraps`
-    names the part of a model that is another model, whose own trainings it may start from. `phases`
+    names the part of a model that is another model, whose own trainings it may start from. `made`
+    names buffers that it makes anew where a checkpoint's are of another size. `phases`
     are the ways in which it learns, of which a run may go through several, one after the other.
     """
 
@@ -107,6 +108,7 @@ class TrainedModel(Model, ABC):
         super().__init__()
         self.columns: dict[str, Columns] = {}
         self.own: dict[str, tuple[str, ...]] = {}
+        self.made: tuple[str, ...] = ()
 
     @abstractmethod
     def forward(self, batch: Batch, step: int) -> Loss:

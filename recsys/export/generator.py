@@ -18,6 +18,7 @@ from recsys.data.examples import Examples
 from recsys.embeddings.options import QuantisationConfig
 from recsys.export.asked import asked_vectors
 from recsys.export.golden import GOLDEN_K, golden_requests, with_answers, write_fallback
+from recsys.export.item_reader import read_alone, verify_item_reader, write_item_reader
 from recsys.export.programs import export_program, least_bytes, on_plain_tables, quantise_tables
 from recsys.export.requests import features_of
 from recsys.export.sample_quality import SAMPLE_K, sample_recall
@@ -122,6 +123,9 @@ class GeneratorExport:
             )
         write_parquet(golden, folder / GOLDEN)
         export_program(tower, retriever, batch, folder / PROGRAM)
+        reader = retriever.item_reader()
+        if reader is not None:
+            write_item_reader(reader, folder)
 
         asked, space = retriever.embed_users(batch), self.space or space_of(retriever)
         queries = Queries(asked.vectors.detach(), asked.weights, space)
@@ -143,11 +147,14 @@ class GeneratorExport:
             index=self._write_index(folder, items, queries),
             fallback=fallback,
             lineage=self.lineage,
+            texts=None if reader is None else read_alone(reader.text),
         )
 
     def verify(self, bundle: Bundle, name: str) -> None:
         """Ask the written part its golden requests. Raises DataError where an answer differs."""
         Recommender(bundle, name).verify()
+        if self.retriever.item_reader() is not None:
+            verify_item_reader(bundle, name, self.examples, self.candidates[: self.golden])
 
     def _write_index(self, folder: Path, items: Tensor, queries: Queries) -> IndexRecord:
         if isinstance(self.index, PromiseConfig):

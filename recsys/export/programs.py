@@ -114,6 +114,13 @@ def export_program(
     if items is not None:
         arguments = (inputs, _at_least_two(items, columns=True))
         dimensions = (shapes, {0: REQUESTS, 1: torch.export.Dim("items", min=1, max=1 << 20)})
+    save_program(program, arguments, dimensions, path)
+
+
+def save_program(
+    program: nn.Module, arguments: tuple[Any, ...], dimensions: tuple[Any, ...], path: Path
+) -> None:
+    """Export a program that reads such arguments, of which `dimensions` stay free."""
     logging.getLogger("torch.export").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

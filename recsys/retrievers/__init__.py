@@ -32,6 +32,7 @@ RETRIEVERS = {
     "multi_interest": "recsys.retrievers.multi_interest.MultiInterest",
     "graph": "recsys.retrievers.graph.Graph",
     "knn_embed": "recsys.retrievers.knn_embed.KNNEmbed",
+    "recformer": "recsys.retrievers.recformer.Recformer",
     "ada_retrieval": "recsys.retrievers.ada_retrieval.AdaRetrieval",
 }
 RetrieverConfig = Annotated[ModelConfig, ChosenByName(RETRIEVERS)]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recsys.data.batch import Batch
 from recsys.inputs import Input
@@ -17,6 +17,8 @@ from recsys.lists.pairs import Pairs
 from recsys.lists.search import search
 from recsys.lists.stage_names import LIST
 from recsys.model import Model
+from recsys.text.options import TextConfig
+from recsys.text.tokens import Tokenizer
 
 
 class Queries(NamedTuple):
@@ -31,6 +33,15 @@ class Candidates(NamedTuple):
 
     ids: Tensor
     scores: Tensor
+
+
+class ItemReader(NamedTuple):
+    """What encodes items that nobody has had from their texts: a program that makes vectors [n, D],
+    as they are compared, of tokens [n, S] and their types [n, S]; and how texts become tokens."""
+
+    program: nn.Module
+    tokenizer: Tokenizer
+    text: TextConfig
 
 
 class Retriever(Protocol):
@@ -110,6 +121,10 @@ class VectorRetriever(Model, ABC):
     def variants(self) -> Mapping[str, VectorRetriever]:
         """None."""
         return {}
+
+    def item_reader(self) -> ItemReader | None:
+        """What encodes new items from their texts; None where texts alone do not make a vector."""
+        return None
 
     def embed_users(self, batch: Batch) -> Queries:
         """The vectors of a batch's users."""

@@ -30,18 +30,7 @@ def vectors_of(
     Raises ConfigError where the run has another split, has learned what is held out here, or has
     no single vector for each of them.
     """
-    recommender = _open(Path(folder))
-    record = recommender.generator.record
-    if VALIDATION in record.train_roles and VALIDATION not in examples.summary.train_roles:
-        raise ConfigError(
-            f"{folder} has trained on validation events, too, which are held out here: set "
-            "trainer.refit = true as there, or choose a run without it"
-        )
-    if record.protocol_fingerprint != examples.summary.fingerprint:
-        raise ConfigError(
-            f"{folder} was trained on another log or split: events that are tested here may be "
-            "among its training events; give it the same [data] and [split]"
-        )
+    recommender = _open(Path(folder), examples)
     items = _items(recommender.generator, folder, examples)
     ids = examples.vocabulary(examples.schema.user)
     users = torch.zeros(len(ids), items.shape[1])
@@ -74,11 +63,28 @@ def vectors_of(
     return users, items
 
 
-def _open(run: Path) -> Recommender:
+def item_vectors_of(folder: Path | str, examples: Examples) -> Tensor:
+    """The vectors [N, D] alone; raises as `vectors_of`."""
+    return _items(_open(Path(folder), examples).generator, folder, examples)
+
+
+def _open(run: Path, examples: Examples) -> Recommender:
     bundle = run / "bundle"
     if not bundle.exists():
         raise DataError(f"{run} has no bundle: run `{command('recsys', 'export', run)}`")
-    return Recommender.open(bundle)
+    recommender = Recommender.open(bundle)
+    record = recommender.generator.record
+    if VALIDATION in record.train_roles and VALIDATION not in examples.summary.train_roles:
+        raise ConfigError(
+            f"{run} has trained on validation events, too, which are held out here: set "
+            "trainer.refit = true as there, or choose a run without it"
+        )
+    if record.protocol_fingerprint != examples.summary.fingerprint:
+        raise ConfigError(
+            f"{run} was trained on another log or split: events that are tested here may be "
+            "among its training events; give it the same [data] and [split]"
+        )
+    return recommender
 
 
 def _items(generator: Generator, folder: Path | str, examples: Examples) -> Tensor:

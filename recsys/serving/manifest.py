@@ -24,6 +24,7 @@ from recsys.serving.files import plain_file
 from recsys.serving.index.options import IndexConfig
 from recsys.serving.index.record import PromiseRecord
 from recsys.serving.signature import check_signature
+from recsys.text.options import TextConfig
 
 FORMAT: Literal[4] = 4
 MANIFEST = "manifest.json"
@@ -161,6 +162,11 @@ class GeneratorRecord(_Part):
     )
     lineage: LineageRecord | None = Field(
         None, description="Where it was made compatible with an older bundle."
+    )
+    texts: TextConfig | None = Field(
+        None,
+        description="How texts of items become tokens, of which `item.pt2` makes vectors of new "
+        "items as of those it knows.",
     )
 
 

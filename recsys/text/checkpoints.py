@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from feature_store.durable import read_json
 from feature_store.errors import ConfigError, DataError
 from recsys.text.extras import needed
 
 _KINDS = ("longformer", "roberta", "xlm-roberta", "bert")
 _POOLING = "1_Pooling"
+_TABLES = "recsys_tables.safetensors"
 _UNUSED = ("pooler.", "position_ids")  # of what a folder may lack
 
 
@@ -95,6 +98,37 @@ def open_encoder(folder: Path) -> Any:
             f"{', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}"
         )
     return model
+
+
+def save_encoder(model: Any, pooling: Pooling, tables: dict[str, Tensor], folder: Path) -> None:
+    """Write an encoder into a folder in which the tokenizer lies, with how it pools and the tables
+    that are ours: `open_encoder`, `Pooling.of` and `tables_of` read it."""
+    model.save_pretrained(folder)
+    needed("safetensors.torch").save_file(
+        {name: table.detach().cpu().contiguous() for name, table in tables.items()},
+        folder / _TABLES,
+    )
+    (folder / _POOLING).mkdir()
+    mode = "mean" if pooling.mean else "cls"
+    (folder / _POOLING / "config.json").write_text(json.dumps({"pooling_mode": mode}) + "\n")
+    if pooling.unit:
+        modules = [{"type": "sentence_transformers.models.Normalize"}]
+        (folder / "modules.json").write_text(json.dumps(modules) + "\n")
+
+
+def tables_of(folder: Path) -> dict[str, Tensor]:
+    """Types and item positions that `save_encoder` wrote; none in folders of others.
+
+    Raises DataError where they cannot be read.
+    """
+    path = Path(folder) / _TABLES
+    if not path.exists():
+        return {}
+    try:
+        tables: dict[str, Tensor] = needed("safetensors.torch").load_file(path)
+    except Exception as error:  # of many kinds, none of which says more than its text
+        raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    return tables
 
 
 @contextmanager

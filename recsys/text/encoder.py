@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from feature_store.durable import staged
 from feature_store.errors import ConfigError
 from recsys.text.batches import TextBatch
-from recsys.text.checkpoints import Pooling, open_encoder
+from recsys.text.checkpoints import Pooling, open_encoder, save_encoder, tables_of
 from recsys.text.extras import needed
 from recsys.text.local_attention import LocalAttention, near_or_first
 from recsys.text.options import TextConfig
@@ -54,6 +57,8 @@ class TextEncoder(nn.Module):
         for table in (self.types, self.places):
             if table is not None:
                 nn.init.normal_(table.weight, std=std)
+        if config.encoder is not None:
+            self._take(tables_of(config.encoder))
 
     def _check(self, config: TextConfig, tokenizer: Tokenizer) -> None:
         about = self.model.config
@@ -68,6 +73,23 @@ class TextEncoder(nn.Module):
                 f"text.max_tokens is {config.max_tokens}; the encoder of {config.encoder} reads "
                 f"{longest} at most"
             )
+
+    @torch.no_grad()
+    def _take(self, saved: dict[str, Tensor]) -> None:
+        """Types and item positions that `save` has written, as many as both have."""
+        for name, table in (("types", self.types), ("places", self.places)):
+            if table is not None and name in saved:
+                rows = min(len(saved[name]), len(table.weight))
+                table.weight[:rows] = saved[name][:rows]
+
+    def save(self, folder: Path, tokenizer: Tokenizer) -> None:
+        """Write a folder that `TextConfig.encoder` names, and `transformers` reads; it appears
+        whole."""
+        tables = {"types": self.types, "places": self.places}
+        weights = {name: table.weight for name, table in tables.items() if table is not None}
+        with staged(Path(folder)) as aside:
+            tokenizer.save(aside)
+            save_encoder(self.model, self.pooling, weights, aside)
 
     @property
     def embedding(self) -> nn.Embedding:

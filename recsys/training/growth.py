@@ -73,6 +73,8 @@ def describe(model: nn.Module, optimizer: Optimizer | None) -> dict[str, Any]:
                 "optimizer": config.fused(table.name)[0] if config and fused else None,
             }
     description["wraps"] = getattr(model, "wraps", "")
+    made: tuple[str, ...] = getattr(model, "made", ())
+    description["made"] = {name: list(model.get_buffer(name).shape) for name in made}
     columns: dict[str, Columns] = getattr(model, "columns", {})
     description["columns"] = {weight: dataclasses.asdict(of) for weight, of in columns.items()}
     description["optimizer"] = None if config is None else config.name
@@ -100,7 +102,7 @@ class Changes:
     new_ids: dict[str, int] = field(default_factory=dict)
     added: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
-    own: list[str] = field(default_factory=list)  # what the model keeps for added features
+    own: list[str] = field(default_factory=list)  # kept for added features, or made anew
     columns: dict[str, tuple[Columns, Columns]] = field(default_factory=dict)
 
     @property
@@ -147,6 +149,8 @@ def compare(
         )
     own: dict[str, tuple[str, ...]] = getattr(unwrap(model), "own", {})
     changes.own = [weight for name in changes.added for weight in own.get(name, ())]
+    sizes = saved.get("made", {})
+    changes.own += [name for name, size in now["made"].items() if sizes.get(name) != size]
     specs = (spec for layout in _layouts(model) for spec in layout.features.values())
     vocabularies = {spec.name: spec.vocabulary for spec in specs}
     for name in (name for name in now["features"] if name in saved["features"]):

@@ -65,6 +65,10 @@ _SMALL = {
     "list_size": 9,
     "learning_rate": 0.05,
 }
+_SMALL_ENCODER = {
+    **{"width": 16, "layers": 1, "heads": 1, "window": 8, "vocabulary": 400, "dropout": 0.0},
+    "attributes": ("title", "blurb"),
+}
 LAYOUTS = {
     "per_feature": PerFeature(),
     "hashed": Hashed(budget_mb=0.006),
@@ -84,7 +88,10 @@ def small(name: str, **options: Any) -> Any:
     kind: Any = class_of(name).Config
     if "backbone" in kind.model_fields:
         options["backbone"] = small("sasrec", **options.get("backbone", {}))
-    if "text" in kind.model_fields and ("text" in options or name == "unisrec"):
+    if name == "recformer":
+        options["text"] = {**_SMALL_ENCODER, **options.get("text", {})}
+        options.setdefault("targets_per_user", 4)
+    elif "text" in kind.model_fields and ("text" in options or name == "unisrec"):
         adapted = {} if name == "two_tower" else {"dropout": 0.0}
         options["text"] = {"dimensions": 16, **adapted, **options.get("text", {})}
     for option, value in _SMALL.items():

@@ -256,7 +256,9 @@ def test_scores_are_inner_products_of_the_vectors(subject: Subject) -> None:
 
 
 @pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != "per_feature"])
-@pytest.mark.parametrize("name", [name for name in TRAINED if name != "unisrec"])  # has no tables
+@pytest.mark.parametrize(
+    "name", [name for name in TRAINED if name not in ("unisrec", "recformer")]
+)  # which have no tables
 def test_every_layout_learns_and_serves(
     name: str,
     layout: str,
@@ -304,6 +306,8 @@ def test_every_layout_learns_and_serves(
         ("sasrec", {"text": {"attributes": ["blurb"], "id_dropout": 1.0}}),
         ("hstu", {"text": {"dimensions": 2}}),
         ("unisrec", {"text": {"adapter": "linear"}}),
+        ("recformer", {"max_length": 2, "hard_negatives": 2}),
+        ("recformer", {"width": 8, "text": {"max_tokens": 24, "separator": True}}),
         ("two_tower", {"text": {}}),
         ("sasrec", {"negatives": 16, "negative_sets": 5, "log_q": True}),
         ("graph", {"propagation": "sheaf"}),
