@@ -24,7 +24,7 @@ FLOORS = {
         ("storage",),
         ("times", "parquet", "in_lists"),
         ("schema", "conform", "durable", "engine", "vocabulary"),
-        ("event_log", "sources"),
+        ("event_log", "sources", "transfer"),
         ("catalogue", "timeline", "compaction"),
         ("protocols", "labels", "ingest"),
         ("splits", "negatives"),

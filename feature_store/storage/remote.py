@@ -5,7 +5,8 @@ from __future__ import annotations
 import fnmatch
 import functools
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from feature_store.storage.calls import tried
@@ -161,6 +162,23 @@ class Remote:
 
         tried(str(self), fetch)
         return [parts[bounds] for bounds in ranges]
+
+    def write_bytes(self, contents: bytes) -> None:
+        """Make the object, or overwrite it, in one step."""
+        self.call("pipe_file", contents)
+
+    def upload(self, file: Path) -> None:
+        """Make the object of a file, in one step."""
+        tried(str(self), lambda: self.filesystem.put_file(str(file), self.key))
+
+    def download(self, file: Path) -> None:
+        """Write the object's bytes to a file."""
+        self.call("get_file", str(file))
+
+    def unlink(self) -> None:
+        """Remove the object; it may be gone already."""
+        with suppress(FileNotFoundError):
+            self.call("rm_file")
 
     def open(self) -> IO[bytes]:
         """A stream over its bytes, which reads ahead."""

@@ -10,7 +10,7 @@ import typer
 
 import recsys
 from feature_store.errors import RecsysError
-from pipelines.cli import looking
+from pipelines.cli import looking, moving
 from pipelines.cli import together as launching
 from pipelines.cli.bundle_verbs import bundle
 from pipelines.cli.fault import one_line, told_of_fault
@@ -36,6 +36,8 @@ embeddings = typer.Typer(no_args_is_help=True, help="Look into embedding tables.
 for verb in VERBS:
     app.command()(telling_how(verb))
 app.command("config")(looking.show_config)
+app.command("push")(moving.push)
+app.command("pull")(moving.pull)
 app.command("together", context_settings=launching.OPTIONS)(launching.together)
 embeddings.command("inspect")(telling_how(looking.inspect_embeddings))
 app.add_typer(embeddings, name="embeddings")

@@ -87,13 +87,3 @@ def load(config: Path, overrides: list[str] | None) -> Any:
     from recsys.runs.moved import config_of
 
     return config_of(config, overrides) if config.is_dir() else load_config(config, overrides)
-
-
-def bundle_in(folder: Path) -> Path:
-    """That of a run, the one in service of a serving folder, or the folder itself."""
-    from recsys.runs.folder import RunFolder
-    from recsys.serving.releases import CURRENT, Releases
-
-    if (bundle := RunFolder(folder).bundle).exists():
-        return bundle
-    return folder if Releases(folder).current is None else folder / CURRENT

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from feature_store.errors import ConfigError
-from pipelines.cli.arguments import bundle_in
+from pipelines.cli.bundles import bundle_in
 
 if TYPE_CHECKING:
     from recsys.policy.exploration import Exploration

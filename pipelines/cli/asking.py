@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.answers import Format, print_answers, write_answers
-from pipelines.cli.arguments import Out, Signed, bundle_in, finite
-from pipelines.cli.bundles import warn_of_other_weights
+from pipelines.cli.arguments import Out, Signed, finite
+from pipelines.cli.bundles import bundle_in, warn_of_other_weights
 from pipelines.cli.filtering import Allow, Forbid, Where, ids_in
 from pipelines.cli.known_users import Strict, Users, kept
 from pipelines.cli.measuring import MeasureIndex

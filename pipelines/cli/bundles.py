@@ -17,3 +17,15 @@ def warn_of_other_weights(folder: Path, about: About) -> None:
 
     if (told := of_other_weights(folder, about)) is not None:
         typer.echo(f"recsys: {told}", err=True)
+
+
+def bundle_in(folder: Path) -> Path:
+    """That of a run, the one in service of a serving folder, or the folder itself."""
+    from feature_store.transfer import fetched
+    from recsys.runs.folder import RunFolder
+    from recsys.serving.releases import CURRENT, Releases
+
+    folder = fetched(folder)  # where a URL is given
+    if (bundle := RunFolder(folder).bundle).exists():
+        return bundle
+    return folder if Releases(folder).current is None else folder / CURRENT

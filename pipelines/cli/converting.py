@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.arguments import Signed, bundle_in
+from pipelines.cli.arguments import Signed
+from pipelines.cli.bundles import bundle_in
 
 Folder = Annotated[Path, typer.Argument(help="The folder of a run, or of a bundle.")]
 Part = Annotated[

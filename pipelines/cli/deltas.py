@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.arguments import Signed, bundle_in
+from pipelines.cli.arguments import Signed
+from pipelines.cli.bundles import bundle_in
 
 
 def delta(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.answers import Format, print_answers
-from pipelines.cli.arguments import bundle_in
+from pipelines.cli.bundles import bundle_in
 
 
 def diff(

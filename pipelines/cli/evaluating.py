@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipelines.cli.arguments import Out, Overrides, bundle_in, finite, load
+from pipelines.cli.arguments import Out, Overrides, finite, load
+from pipelines.cli.bundles import bundle_in
 
 
 def evaluate(

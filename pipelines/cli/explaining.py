@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.cli.answers import Format, print_answers, write_answers
-from pipelines.cli.arguments import Out, Signed, bundle_in
+from pipelines.cli.arguments import Out, Signed
+from pipelines.cli.bundles import bundle_in
 from pipelines.cli.known_users import Users, kept
 
 

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.answers import Format, print_answers
-from pipelines.cli.arguments import Signed, bundle_in
+from pipelines.cli.arguments import Signed
+from pipelines.cli.bundles import bundle_in
 
 Folder = Annotated[Path, typer.Argument(help="A serving folder, or the folder of a run.")]
 Bundle = Annotated[Path, typer.Argument(help="A bundle, or the folder of a run or of versions.")]

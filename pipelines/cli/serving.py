@@ -5,7 +5,8 @@ from __future__ import annotations
 from socket import socket
 
 from pipelines.cli import serving_options as given
-from pipelines.cli.arguments import Signed, bundle_in
+from pipelines.cli.arguments import Signed
+from pipelines.cli.bundles import bundle_in
 from pipelines.cli.measuring import MeasureIndex
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.arguments import bundle_in
+from pipelines.cli.bundles import bundle_in
 
 
 def sign(
