@@ -1,7 +1,9 @@
-# One bundle and what answers from it: torch, without torchrec and fbgemm. Built from the root of
-# the repository, which must hold the bundle:
+# What answers from bundles: torch, without torchrec and fbgemm; and one bundle. Built from the root
+# of the repository, which must hold the bundle:
 #   docker build -f docker/serve.Dockerfile -t recsys-serve --build-arg BUNDLE=runs/NAME/bundle .
-FROM python:3.11-slim
+# or, where bundles are mounted or fetched from object storage, without one:
+#   docker build -f docker/serve.Dockerfile -t recsys-serve --target server .
+FROM python:3.11-slim AS server
 
 # pip reads this from its environment. Name PyTorch's index of CPU wheels here to keep gigabytes
 # of CUDA libraries out of the image.
@@ -13,11 +15,8 @@ COPY requirements/constraints.txt requirements/
 COPY feature_store feature_store
 COPY recsys recsys
 COPY pipelines pipelines
-RUN pip install --no-cache-dir --constraint requirements/constraints.txt ".[server,mcp]"
+RUN pip install --no-cache-dir --constraint requirements/constraints.txt ".[server,mcp,redis,s3]"
 
-# Last, because it changes most often.
-ARG BUNDLE
-COPY ${BUNDLE} bundle
 RUN useradd --create-home recsys
 USER recsys
 
@@ -28,3 +27,8 @@ CMD ["serve", "bundle", "--host", "0.0.0.0"]
 EXPOSE 8000
 HEALTHCHECK --interval=10s --start-period=60s CMD ["python", "-c", \
     "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/readyz', timeout=5)"]
+
+# Last, because it changes most often.
+FROM server
+ARG BUNDLE
+COPY ${BUNDLE} bundle

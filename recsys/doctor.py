@@ -143,7 +143,8 @@ def _present(distribution: str, version: str | None) -> Check:
 
 
 def _match(torch: str, torchrec: str, fbgemm: str) -> Check:
-    """fbgemm is compiled against one torch: 1.6 with 2.11, 1.7 with 2.12, 1.8 with 2.13."""
+    """fbgemm is compiled against one torch: 1.6 with 2.11, 1.7 with 2.12, 1.8 with 2.13, 1.9 with
+    2.14."""
     torch_minor, fbgemm_minor = _minor(torch), _minor(fbgemm)
     versions = f"torch {torch}, torchrec {torchrec}, fbgemm {fbgemm}"
     if torch_minor is None or fbgemm_minor is None:

@@ -18,14 +18,20 @@ _MODULE = "pipelines.cli"
 def together(words: typer.Context) -> None:
     """Run a verb on several processes: torchrun's options, then the verb and its own.
 
-    Without --rdzv-endpoint the processes are on this host. The status is 1 where one of them fails.
+    Unless others are named, the processes are on this host. The status is 1 where one of them
+    fails.
     """
+    launch(asked_of(words.args))
+
+
+def asked_of(words: list[str]) -> Any:
+    """What torchrun makes of its options, or of its variables PET_..., and the verb behind them."""
     from torch.distributed.run import parse_args
 
-    asked = parse_args(words.args)
+    asked = parse_args(words)
     asked.module, verb = True, [asked.training_script, *asked.training_script_args]
     asked.training_script, asked.training_script_args = _MODULE, verb
-    launch(asked)
+    return asked
 
 
 def launch(asked: Any) -> None:
@@ -38,7 +44,7 @@ def launch(asked: Any) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import run
 
-    asked.standalone = asked.standalone or not asked.rdzv_endpoint
+    asked.standalone = asked.standalone or on_this_host(asked)
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
@@ -56,3 +62,8 @@ def launch(asked: Any) -> None:
         ) from None
     finally:
         logging.disable(level)
+
+
+def on_this_host(asked: Any) -> bool:
+    """Whether torchrun's arguments name no other hosts."""
+    return asked.nnodes in ("1", "1:1") and not asked.rdzv_endpoint

@@ -44,7 +44,8 @@ def test_importing_the_doctor_does_not_import_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("torch", "fbgemm"), [("2.11.0", "1.6.0"), ("2.12.1", "1.7.0"), ("2.13.0+cpu", "1.8.0")]
+    ("torch", "fbgemm"),
+    [("2.11.0", "1.6.0"), ("2.12.1", "1.7.0"), ("2.13.0+cpu", "1.8.0"), ("2.14.1", "1.9.0")],
 )
 def test_matching_versions(monkeypatch: pytest.MonkeyPatch, torch: str, fbgemm: str) -> None:
     checks = versions(monkeypatch, torch=torch, torchrec=fbgemm, fbgemm_gpu_cpu=fbgemm)
@@ -56,6 +57,7 @@ def test_matching_versions(monkeypatch: pytest.MonkeyPatch, torch: str, fbgemm: 
     [
         ({"torch": "2.12.0"}, "needs torch 2.13"),
         ({"fbgemm_gpu_cpu": "1.9.0"}, "needs torch 2.14"),
+        ({"torch": "2.15.0", "torchrec": "1.9.2", "fbgemm_gpu_cpu": "1.9.0"}, "needs torch 2.14"),
         ({"torchrec": "1.7.0"}, "needs torchrec 1.8"),
     ],
 )
