@@ -15,6 +15,7 @@ from pipelines.cli import together as launching
 from pipelines.cli.bundle_verbs import bundle
 from pipelines.cli.fault import one_line, told_of_fault
 from pipelines.cli.going_on import telling_how
+from pipelines.cli.item_verbs import items
 from pipelines.cli.log_verbs import log
 from pipelines.cli.online_verbs import online
 from pipelines.cli.stopping import Stopped, stoppable
@@ -43,6 +44,7 @@ embeddings.command("inspect")(telling_how(looking.inspect_embeddings))
 app.add_typer(embeddings, name="embeddings")
 
 app.add_typer(bundle, name="bundle")
+app.add_typer(items, name="items")
 app.add_typer(online, name="online")
 app.add_typer(log, name="log")
 

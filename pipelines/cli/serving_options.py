@@ -31,6 +31,9 @@ WatchS = Annotated[
 DrainS = Annotated[
     float, typer.Option(min=0.1, help="Seconds in which a stop answers what it has.")
 ]
+AcceptItems = Annotated[
+    bool, typer.Option("--accept-items", help="Add new items that come, in new versions.")
+]
 Explorer = Annotated[bool, typer.Option(help="A page for people at /.")]
 Beside = Annotated[
     Path | None, typer.Option(help="A bundle, or a run, that the page shows beside it.")

@@ -21,7 +21,9 @@ from recsys.server.isolating import as_refused
 from recsys.server.models import (
     Added,
     Events,
+    Grown,
     Health,
+    Items,
     Ready,
     Recommend,
     Recommended,
@@ -47,6 +49,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 _NO_BUNDLE = {"model": ErrorAnswer, "description": "No bundle is shown beside this one."}
+_NO_ITEMS = {"model": ErrorAnswer, "description": "The server takes no items."}
 _NO_STORE = {"model": ErrorAnswer, "description": "The server keeps no events."}
 
 
@@ -122,6 +125,10 @@ def make_app(service: Service, token: Token | None = None) -> Door:
     async def events(body: Events) -> Added:
         return await service.events(body)
 
+    @api.post("/items", summary="Add new items.", responses={**_ERRORS, 404: _NO_ITEMS})
+    async def items(body: Items) -> Grown:
+        return await service.items(body)
+
     @api.get("/healthz", summary="Whether the process lives.")
     async def healthz() -> Health:
         return {"status": "ok"}
@@ -165,6 +172,7 @@ def _endpoints(service: Service) -> dict[str, Endpoint[Any]]:
         "/similar": Endpoint(Similar, service.similar, most),
         "/score": Endpoint(Score, service.score, most),
         "/events": Endpoint(Events, service.events, most),
+        "/items": Endpoint(Items, service.items, most),
     }
 
 

@@ -163,6 +163,24 @@ class Events(Asked):
     ] = Field(description="Columns of the log by its names, or `user` and `item`.")
 
 
+class Items(Asked):
+    """Items that the bundle does not find yet, as rows of its catalogue."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"items": [{"item": 7, "title": "A new title"}]}]}
+    )
+
+    items: Annotated[
+        list[
+            Annotated[
+                dict[Text, Value | Annotated[list[Value], Field(max_length=LONGEST_LIST)]],
+                Field(max_length=MOST_FEATURES),
+            ]
+        ],
+        Field(min_length=1, max_length=LONGEST_LIST),
+    ] = Field(description="Columns of the log's items by their names, or `item` for the id.")
+
+
 class Item(TypedDict):
     """An item of an answer, best first. Its `origin` names the generators that found it, joined by
     +, or `fallback`."""
@@ -236,6 +254,15 @@ class Added(TypedDict):
 
     received: int
     new: int
+
+
+class Grown(TypedDict):
+    """How many items came, how many of them are new, and the version of the bundle that finds
+    them, which answers now."""
+
+    received: int
+    new: int
+    version: str
 
 
 class Health(TypedDict):

@@ -26,6 +26,9 @@ class ServerOptions(Options):
     watch_s: float = Field(
         1.0, ge=0, description="Seconds between looks for another bundle; 0 for none."
     )
+    accept_items: Path | None = Field(
+        None, description="The serving folder, or the run, to publish new items in that come."
+    )
     explorer: bool = Field(True, description="Whether there is a page for people at /.")
     beside: Path | None = Field(None, description="A bundle that the page shows beside this one.")
     threads: int | None = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from feature_store.errors import ConfigError
 from recsys.server.adding import add
 from recsys.server.arms import MAIN, Arms
 from recsys.server.batching import Batcher
+from recsys.server.growing import grow
 from recsys.server.isolating import as_refused
 from recsys.server.live import Live
 from recsys.server.metrics import Metrics
@@ -21,6 +23,8 @@ from recsys.server.models import (
     Added,
     Answer,
     Events,
+    Grown,
+    Items,
     Ready,
     Recommend,
     Recommended,
@@ -75,6 +79,7 @@ class Service:
         self._finding = ThreadPoolExecutor(1, "finding")
         self._others = ThreadPoolExecutor(1, "others")
         self._adding = ThreadPoolExecutor(1, "adding")
+        self._growing = ThreadPoolExecutor(1, "growing")
         self._recommend = self._batcher("/recommend", self._recommended, self._finding)
         self._similar = self._batcher("/similar", similar, self._others)
         self._score = self._batcher("/score", partial(_each, score), self._others)
@@ -138,6 +143,18 @@ class Service:
         self.metrics.events("other", added["received"] - added["new"])
         return added
 
+    async def items(self, asked: Items) -> Grown:
+        """Publish a bundle that finds further items, and answer from it. Raises Refused where the
+        server takes none, and DataError where one does not fit."""
+
+        def publish() -> Grown:
+            grown = grow(self.options.accept_items, self.swap.live, asked)
+            if grown["new"]:
+                self.swap.reload()
+            return grown
+
+        return await asyncio.get_running_loop().run_in_executor(self._growing, publish)
+
     def reload(self) -> bool:
         """Take the bundles that lie at their paths now; False where one must not be served."""
         return all([swap.reload() for swap in self._arms.swaps.values()])
@@ -178,7 +195,7 @@ class Service:
 
     def close(self) -> None:
         """End the threads."""
-        for pool in (self._finding, self._others, self._adding):
+        for pool in (self._finding, self._others, self._adding, self._growing):
             pool.shutdown(wait=False, cancel_futures=True)
         if self._showing is not None:
             self._showing.close()

@@ -14,6 +14,7 @@ from recsys.serving.manifest import GeneratorRecord
 from recsys.text.batches import Sentences, by_length
 from recsys.text.options import TextConfig
 from recsys.text.tokenise import tokenise
+from recsys.text.tokenised import TokenisedItems
 from recsys.text.tokens import Tokenizer
 from recsys.text.vectors import TOKENS_PER_BATCH
 
@@ -45,10 +46,8 @@ class ItemEncoder:
         folder = bundle.part_file(name, PROGRAM).parent / TOKENIZER
         return cls(bundle.program(name, PROGRAM), Tokenizer.load(folder), record.texts)
 
-    @torch.no_grad()
-    def vectors(self, items: pa.Table) -> Tensor:
-        """Vectors [n, D] of items, one a row of a table with the columns `config.attributes`; each
-        distinct sentence is encoded once. An item without any text has the vector of no text.
+    def tokens(self, items: pa.Table) -> TokenisedItems:
+        """Sentences of items, one a row of a table with the columns `config.attributes`.
 
         Raises DataError naming columns that are not there.
         """
@@ -58,7 +57,13 @@ class ItemEncoder:
                 f"items lack {', '.join(absent)}, which this bundle reads of them; they have: "
                 f"{', '.join(items.column_names)}"
             )
-        tokens = tokenise(items, self.tokenizer, self.config)
+        return tokenise(items, self.tokenizer, self.config)
+
+    @torch.no_grad()
+    def vectors(self, items: pa.Table) -> Tensor:
+        """Vectors [n, D] of items, as `tokens`; each distinct sentence is encoded once. An item
+        without any text has the vector of no text."""
+        tokens = self.tokens(items)
         limits = {"max_tokens": self.config.max_tokens, "max_items": self.config.max_items}
         sentences = Sentences(tokens, **limits)
         distinct, of_row = sentences.distinct(torch.arange(items.num_rows))

@@ -56,11 +56,12 @@ class Sentences(nn.Module):
         super().__init__()
         self.max_tokens, self.max_items = max_tokens, max_items
         self.cls, self.pad, self.sep = items.cls, items.pad, items.sep
-        # one more behind, for padding, and for the separator behind the last sentence of all
+        # one before all of them for padding, so that further items can follow, and one behind for
+        # the separator behind the last sentence of all
         buffers = {
-            "tokens": np.append(items.tokens, np.int32(items.pad)),
-            "types": np.append(items.types, np.int8(PADDING)),
-            "offsets": items.offsets,
+            "tokens": np.pad(items.tokens, 1, constant_values=items.pad),
+            "types": np.pad(items.types, 1, constant_values=PADDING),
+            "offsets": items.offsets + 1,
             "first_like": items.first_like,
         }
         for name, values in buffers.items():
@@ -107,7 +108,7 @@ class Sentences(nn.Module):
         item = torch.searchsorted(ends, at, right=True).clamp(max=rows.shape[1] - 1)
         mask = at < total
         source = (starts + lengths - ends).gather(1, item) + at  # where its sentence lies
-        source = source.where(mask, self.tokens.shape[0] - 1)
+        source = source.where(mask, 0)
         tokens, types = self.tokens[source].long(), self.types[source].long()
         places = place.gather(1, item).where(mask, 0)
         if self.sep is not None:

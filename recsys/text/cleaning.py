@@ -63,7 +63,7 @@ def clean_bags(column: pa.Array | pa.ChunkedArray) -> pa.Array:
         column = column.combine_chunks()
     values = clean_column(column.flatten()).to_pylist()
     ends = np.cumsum(pc.list_value_length(column).fill_null(0).to_numpy())
-    starts = np.concatenate([[0], ends[:-1]])
+    starts = np.concatenate([[0], ends])[:-1]
     texts = [
         ", ".join(filter(None, values[start:end]))[:LONGEST].strip() or None
         for start, end in zip(starts, ends, strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from feature_store.event_log import EventLog
 from planted import Shape, write_log, write_planted
 from recsys.data.examples import Examples
 from recsys.distributed import Group, join
+from recsys.embeddings.options import PerFeature
+from recsys.serving.index.options import IVFConfig
 
 # Tests run side by side: threads that wait for each other's cores are many times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
@@ -46,3 +49,19 @@ def group() -> Iterator[Group]:
     """A group of one."""
     with join("cpu") as alone:
         yield alone
+
+
+@pytest.fixture(scope="session")
+def text_bundle(
+    planted: dict[Shape, Examples],
+    planted_log: EventLog,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The bundle of a recformer that has learned nothing, with an index that grows."""
+    from conformance import bundle_of, small
+    from recsys.retrievers.recformer import Recformer
+
+    model = Recformer(small("recformer"), PerFeature(), planted["sequences"])
+    model.encode_items()
+    folder, index = tmp_path_factory.mktemp("text") / "bundle", IVFConfig(lists=2, probes=2)
+    return bundle_of(model, planted["sequences"], planted_log, folder, index).bundle.folder

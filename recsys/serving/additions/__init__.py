@@ -1,0 +1,1 @@
+"""New items in a bundle that is in service, without a new training."""
