@@ -14,32 +14,35 @@ from pipelines.cli.known_users import Users, kept
 
 
 def explain(
-    folder: Annotated[
-        Path, typer.Argument(help="The folder of the run of a cascade or a ranker, or its bundle.")
-    ],
+    folder: Annotated[Path, typer.Argument(help="The folder of a run, or its bundle.")],
     user: Annotated[str, typer.Option("--user", "-u", help="A known user.")],
     item: Annotated[str, typer.Option("--item", "-i", help="An item.")],
     k: Annotated[
-        int, typer.Option("-k", min=1, help="Length of the list; of a ranker, concepts named.")
+        int,
+        typer.Option("-k", min=1, help="Length of the list, or concepts or words named."),
     ] = 10,
     store: Users = None,
     form: Format = None,
     require_signature: Signed = None,
     out: Out = None,
 ) -> None:
-    """Say what became of an item in a cascade, or what concepts speak for it in a ranker.
+    """Say what became of an item in a cascade, or what speaks for it in a single model.
 
     A cascade tells which generator found the item, what each stage thought of it, and where it was
-    lost; a ranker such as sesa tells the summands of its logit.
+    lost; a ranker such as sesa tells the summands of its logit; a retriever that reads texts, such
+    as recformer, the words of the history, and of the item, that its score comes from.
 
     Example: recsys explain runs/synthetic_cascade --user 7 --item 42
     """
-    from recsys.serving.manifest import Manifest, RankerRecord
+    from recsys.serving.manifest import GeneratorRecord, Manifest, RankerRecord
 
     bundle = bundle_in(folder)
     parts = Manifest.load(bundle, require_signature).parts.values()
-    ranks = all(isinstance(part, RankerRecord) for part in parts)
-    of = _of_ranker if ranks else _of_cascade
+    of = _of_cascade
+    if all(isinstance(part, RankerRecord) for part in parts):
+        of = _of_ranker
+    elif all(isinstance(part, GeneratorRecord) and part.texts for part in parts):
+        of = _of_words
     given = {"users": kept(store), "signed_by": require_signature}
     reasons, told = of(folder, bundle, given, user, item, k)
     if out is not None:
@@ -60,6 +63,21 @@ def _of_cascade(
     warn_of_other_weights(folder, recommender.finder.record.about)
     opinions = explain_item(recommender, user, item, k)
     return opinions, fate(opinions, k)
+
+
+def _of_words(
+    folder: Path, bundle: Path, given: dict[str, Any], user: str, item: str, k: int
+) -> tuple[Any, str]:
+    from pipelines.cli.bundles import warn_of_other_weights
+    from recsys.serving.recommender import Recommender
+    from recsys.serving.word_reasons import explain_words
+
+    recommender = Recommender.open(bundle, **given)
+    warn_of_other_weights(folder, recommender.finder.record.about)
+    reasons = explain_words(recommender, recommender.requests_of([user]), item, k)
+    sides, added = (reasons.column(name).to_pylist() for name in ("side", "contribution"))
+    score = sum(value for side, value in zip(sides, added, strict=True) if side == "item")
+    return reasons, f"score {score:.4f}, the sum of either side"
 
 
 def _of_ranker(

@@ -50,7 +50,9 @@ def explain_request(
     """
     cascade = recommender.finder
     if not isinstance(cascade, Cascade):
-        raise DataError(f"{recommender.bundle.folder} holds neither a cascade nor a ranker")
+        raise DataError(
+            f"{recommender.bundle.folder} holds no cascade, no ranker and nothing that reads texts"
+        )
     asked, exclude = recommender.asked_of(request)
     place = _place(cascade, item)
     if (exclude == place).any():

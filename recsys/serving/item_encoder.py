@@ -59,14 +59,17 @@ class ItemEncoder:
             )
         return tokenise(items, self.tokenizer, self.config)
 
-    @torch.no_grad()
     def vectors(self, items: pa.Table) -> Tensor:
-        """Vectors [n, D] of items, as `tokens`; each distinct sentence is encoded once. An item
-        without any text has the vector of no text."""
-        tokens = self.tokens(items)
+        """Vectors [n, D] of items, as `tokens`. An item without any text has the vector of no
+        text."""
+        return self.encode(self.tokens(items))
+
+    @torch.no_grad()
+    def encode(self, tokens: TokenisedItems) -> Tensor:
+        """Vectors [n, D] of sentences, of which each distinct one is encoded once."""
         limits = {"max_tokens": self.config.max_tokens, "max_items": self.config.max_items}
         sentences = Sentences(tokens, **limits)
-        distinct, of_row = sentences.distinct(torch.arange(items.num_rows))
+        distinct, of_row = sentences.distinct(torch.arange(len(tokens)))
         parts: list[Tensor] = []
         places = by_length(sentences.lengths(distinct).numpy(), TOKENS_PER_BATCH)
         for at in places:

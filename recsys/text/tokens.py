@@ -136,6 +136,10 @@ class Tokenizer:
         encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [text.ids[:longest] for text in encoded]
 
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of some tokens, without space around it."""
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=False)).strip()
+
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Where in a text the characters of each of its tokens stand: first, and behind last."""
         return [

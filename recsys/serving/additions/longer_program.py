@@ -6,14 +6,11 @@ import io
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from feature_store.durable import write_bytes
-from feature_store.errors import DataError
+from recsys.serving.held_sentences import OFFSETS, TOKENS, TYPES, HeldSentences, names_among
 from recsys.serving.program import open_exported
 from recsys.text.tokenised import TokenisedItems
-
-_TOKENS, _TYPES, _OFFSETS = "sentences.tokens", "sentences.types", "sentences.offsets"
 
 
 def write_longer_program(source: Path, items: TokenisedItems, target: Path) -> None:
@@ -23,29 +20,14 @@ def write_longer_program(source: Path, items: TokenisedItems, target: Path) -> N
     Raises DataError where the program holds no sentences.
     """
     exported = open_exported(source)
-    names = {name: _only(exported.constants, name, source) for name in (_TOKENS, _TYPES, _OFFSETS)}
-    offsets = exported.constants[names[_OFFSETS]]
-    more = {
-        _TOKENS: torch.from_numpy(items.tokens),
-        _TYPES: torch.from_numpy(items.types),
-        _OFFSETS: torch.from_numpy(items.offsets[1:]) + offsets[-1],
-    }
+    names = names_among(list(exported.constants), str(source))
+    held = HeldSentences(*(exported.constants[names[end]] for end in (TOKENS, TYPES, OFFSETS)))
     placeholders = exported.graph_signature.inputs_to_buffers
-    for part, name in names.items():
-        known = exported.constants[name]
-        end = len(known) if part == _OFFSETS else len(known) - 1  # the last is what stands behind
-        longer = torch.cat([known[:end], more[part].to(known.dtype), known[end:]])
-        exported.constants[name] = longer
+    for end, longer in held.followed_by(items).by_name().items():
+        exported.constants[names[end]] = longer
         for node in exported.graph.nodes:
-            if node.op == "placeholder" and placeholders.get(node.name) == name:
+            if node.op == "placeholder" and placeholders.get(node.name) == names[end]:
                 node.meta["val"] = node.meta["val"].new_empty(longer.shape)
     buffer = io.BytesIO()  # torch ends the whole process where it cannot write a file
     torch.export.save(exported, buffer)
     write_bytes(buffer.getvalue(), target)
-
-
-def _only(constants: dict[str, Tensor], ending: str, path: Path) -> str:
-    names = [name for name in constants if name.endswith(ending)]
-    if len(names) != 1:
-        raise DataError(f"{path} holds no sentences of items: export the bundle again")
-    return names[0]

@@ -1,0 +1,178 @@
+"""Which words of a history, and which of an item, make the score of the one for the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from feature_store.columns import HISTORY
+from feature_store.errors import DataError
+from feature_store.ids import as_ids
+from feature_store.vocabulary import Vocabulary
+from recsys.serving.generator import PROGRAM, Generator
+from recsys.serving.held_sentences import HeldSentences, held_by, holding_more
+from recsys.serving.item_encoder import ItemEncoder
+from recsys.serving.recommender import Recommender
+from recsys.text.contributions import contributions
+from recsys.text.tokenised import VALUE, TokenisedItems
+from recsys.text.tokens import Tokenizer
+
+MOST_WORDS = 64  # of a history, from the newest item on, that are told apart; older ones stay
+_AT_ONCE = 64  # histories that are encoded together
+
+
+class WordReason(NamedTuple):
+    """A summand of a score: what a `word` of an item of the history, or of the item that is asked
+    about, adds to it; what all `others` of its side add; and last what there is with `none`."""
+
+    side: Literal["history", "item"]
+    kind: Literal["word", "others", "none"]
+    item: Any
+    word: str | None
+    contribution: float
+
+
+class Word(NamedTuple):
+    """A word of an item's sentence: which of the sentences, its tokens, and its text."""
+
+    sentence: int
+    tokens: np.ndarray
+    text: str
+
+
+def explain_words(
+    recommender: Recommender, request: pa.Table, item: Any, most: int = 10
+) -> pa.Table:
+    """The `WordReason`s of an item for one request, a row each: those of either side sum to the
+    score, the inner product of both vectors.
+
+    Names of attributes are no words, and stay. Of either side the `most` words that add most, for
+    or against, are named. See `recsys.text.contributions`.
+
+    Raises DataError for a generator that reads no texts, an item that it cannot find, and a request
+    without a known item in its history.
+    """
+    generator = recommender.generator
+    where = str(generator.bundle.folder)
+    encoder = ItemEncoder.open(generator.bundle, generator.name)
+    sentences = held_by(generator.program, f"{where}: {PROGRAM}")
+    place = _place(generator.item_ids, item)
+    inputs, _ = recommender.encode(request)
+    history = inputs[HISTORY][0]
+    if not history.any():
+        raise DataError("the request has no known item in its history: no word speaks for anything")
+    ids = recommender.bundle.vocabularies_of(generator.name)[recommender.bundle.schema.item]
+    newest_first = history.nonzero().squeeze(1).flip(0)
+    read = history[newest_first].tolist()
+    words = _words_of(sentences, read, encoder.tokenizer)[:MOST_WORDS]
+    user = generator.queries(inputs).vectors[0, 0]
+    row = int(ids.encode(generator.item_ids.slice(place, 1))[0])
+    own = _words_of(sentences, [row], encoder.tokenizer)
+    shortened = partial(_shortened, sentences, encoder)
+
+    def of_history(kept: Tensor) -> Tensor:
+        other = (shortened(read, words, chunk) for chunk in kept.split(_AT_ONCE))
+        known = len(sentences)
+        return torch.cat(
+            [_read_anew(generator, inputs, newest_first, items, known) for items in other]
+        )
+
+    def of_item(kept: Tensor) -> Tensor:
+        return encoder.encode(shortened([row], own, kept))
+
+    named = ids.decode(np.array(read)).to_pylist()
+    reasons = [
+        *_told("history", of_history, generator.items[place], words, named, most),
+        *_told("item", of_item, user, own, [generator.item_ids[place].as_py()], most),
+    ]
+    columns = map(list, zip(*reasons, strict=True))
+    return pa.table(dict(zip(WordReason._fields, columns, strict=True)))
+
+
+def _told(
+    side: Literal["history", "item"],
+    vectors_of: Callable[[Tensor], Tensor],
+    other: Tensor,
+    words: list[Word],
+    items: list[Any],
+    most: int,
+) -> list[WordReason]:
+    made = contributions(vectors_of, other, len(words))
+    added = made.words.tolist()
+    order = sorted(range(len(words)), key=lambda place: -abs(added[place]))
+    reasons = [
+        WordReason(side, "word", items[words[at].sentence], words[at].text, added[at])
+        for at in order[:most]
+    ]
+    if order[most:]:
+        others = sum(added[at] for at in order[most:])
+        reasons.append(WordReason(side, "others", None, None, others))
+    return [*reasons, WordReason(side, "none", None, None, made.base)]
+
+
+def _words_of(sentences: HeldSentences, rows: list[int], tokenizer: Tokenizer) -> list[Word]:
+    """The words of the values of items, in their order."""
+    words: list[Word] = []
+    for sentence, row in enumerate(rows):
+        tokens, types = sentences.of(row)
+        value = types == VALUE
+        begins = tokenizer.word_starts[tokens] | ~np.append(False, value[:-1])
+        places = np.flatnonzero(value)
+        for part in np.split(places, np.flatnonzero(begins[places])[1:]) if len(places) else ():
+            words.append(Word(sentence, part, tokenizer.decode(tokens[part].tolist())))
+    return words
+
+
+def _shortened(
+    sentences: HeldSentences, encoder: ItemEncoder, rows: list[int], words: list[Word], kept: Tensor
+) -> TokenisedItems:
+    """The sentences of items [n] without the words that are not `kept` [M, P]: n for each mask."""
+    tokens, types = zip(*map(sentences.of, rows), strict=True)
+    parts: list[np.ndarray] = []
+    kinds: list[np.ndarray] = []
+    for mask in kept.tolist():
+        stays = [np.ones(len(each), bool) for each in tokens]
+        for word, there in zip(words, mask, strict=True):
+            if not there:
+                stays[word.sentence][word.tokens] = False
+        parts += [each[stay] for each, stay in zip(tokens, stays, strict=True)]
+        kinds += [each[stay] for each, stay in zip(types, stays, strict=True)]
+    offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
+    tokenizer = encoder.tokenizer
+    sep = tokenizer.sep if encoder.config.separator else None
+    return TokenisedItems(
+        np.concatenate(parts), np.concatenate(kinds), offsets, tokenizer.cls, tokenizer.pad, sep
+    )
+
+
+def _read_anew(
+    generator: Generator,
+    inputs: dict[str, Tensor],
+    places: Tensor,
+    items: TokenisedItems,
+    known: int,
+) -> Tensor:
+    """The vectors [M, D] of a history whose items at `places` [n] have other sentences, n for each
+    of M; rows beyond those that are `known`."""
+    count = len(items) // len(places)
+    asked = {name: part.repeat(count, *[1] * (part.dim() - 1)) for name, part in inputs.items()}
+    rows = known + torch.arange(len(items)).view(count, len(places))
+    asked[HISTORY][:, places] = rows
+    with holding_more(generator.program, items, str(generator.bundle.folder)):
+        return generator.queries(asked).vectors[:, 0]
+
+
+def _place(item_ids: pa.Array, item: Any) -> int:
+    try:
+        place = int(Vocabulary(item_ids).encode(as_ids(pa.array([item]), item_ids.type))[0]) - 1
+    except (pa.ArrowException, ValueError):
+        place = -1
+    if place < 0:
+        raise DataError(f"item {item} is none of the {len(item_ids):,} that can be found")
+    return place

@@ -1,0 +1,65 @@
+"""Words that a score comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from served import Served
+
+from feature_store.errors import DataError
+from recsys.serving.recommender import Recommender
+from recsys.serving.word_reasons import explain_words
+
+
+@pytest.fixture(scope="module")
+def recommender(text_bundle: Path) -> Recommender:
+    return Recommender.open(text_bundle)
+
+
+def request(*history: str) -> pa.Table:
+    return pa.table({"history": [list(history)]})
+
+
+def test_the_words_of_either_side_sum_to_the_score(recommender: Recommender) -> None:
+    asked = request("i03", "i10")
+    reasons = explain_words(recommender, asked, "i12", most=3)
+    listed = recommender.recommend(requests=asked.to_pandas(), k=40)
+    score = float(listed.score[listed.item == "i12"].iloc[0])
+    for side in ("history", "item"):
+        told = reasons.filter(pc.equal(reasons.column("side"), side))
+        assert sum(told.column("contribution").to_pylist()) == pytest.approx(score, abs=1e-4)
+        assert told.column("kind").to_pylist()[-1] == "none"
+        assert told.column("kind").to_pylist().count("word") == 3
+
+
+def test_words_are_those_of_values_beside_the_items_they_are_of(recommender: Recommender) -> None:
+    reasons = explain_words(recommender, request("i03", "i10"), "i12", most=100)
+    words = set(
+        zip(*(reasons.column(name).to_pylist() for name in ("side", "item", "word")), strict=True)
+    )
+    assert {("item", "i12", "number"), ("item", "i12", "12")} <= words
+    assert ("history", "i10", "10") in words and ("history", "i03", "10") not in words
+    assert not any(word == "title" for _, _, word in words)
+
+
+def test_the_program_is_as_it_was_afterwards(recommender: Recommender) -> None:
+    asked = request("i03", "i10").to_pandas()
+    before = recommender.recommend(requests=asked, k=5)
+    sizes = [buffer.shape for buffer in recommender.generator.program.buffers()]
+    explain_words(recommender, request("i03"), "i12")
+    assert recommender.recommend(requests=asked, k=5).equals(before)
+    assert [buffer.shape for buffer in recommender.generator.program.buffers()] == sizes
+
+
+def test_what_cannot_be_explained_is_named(recommender: Recommender, sasrec: Served) -> None:
+    for asked, item, text in (
+        (request("i03"), "nobody", "item nobody is none of the 40"),
+        (request("nobody"), "i12", "no known item in its history"),
+    ):
+        with pytest.raises(DataError, match=text):
+            explain_words(recommender, asked, item)
+    with pytest.raises(DataError, match="does not know items by their texts"):
+        explain_words(sasrec.recommender, request("i03"), "i12")
