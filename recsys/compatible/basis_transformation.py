@@ -84,13 +84,14 @@ class BasisTransformation(Learnt):
         if config.retrieval:
             losses = losses + config.retrieval * own(
                 self.asked(basis(queries.detach())),
-                self._standing(targets, positives.detach(), basis),
-                self._standing(drawn, negatives.detach(), basis),
+                self._standing(targets, positives, basis),
+                self._standing(drawn, negatives, basis),
             )
         rows, vectors = torch.cat([targets, drawn]), torch.cat([positives, negatives]).detach()
         spread = slice(None, None, -(-len(rows) // _ITEMS))
         return losses + config.cosine * self.apart(self.asked(basis(vectors[spread])), rows[spread])
 
+    @torch.no_grad()
     def _standing(self, rows: Tensor, vectors: Tensor, basis: _Basis) -> Tensor:
         """Old vectors [n, d_old] of item rows [n], and where those stand that the old index lacks;
         of those alone, of which there are few."""

@@ -17,7 +17,8 @@ class FrozenIndex(Learnt):
     """The model learns by its own loss, as it would alone. Beside it a matrix and a hidden layer
     make queries of the old index of what its user tower says, by the same loss over the old
     vectors, which do not move; and a matrix says where its items stand there, by the cosine to
-    those that both know. No gradient of either reaches the towers.
+    those that both know alone: items that the old index lacks are hardly ever what is looked for,
+    and as negatives they would push all others away. No gradient of either reaches the towers.
     """
 
     needs = "training of its own"
@@ -60,8 +61,8 @@ class FrozenIndex(Learnt):
         right, others = self.items(positives.detach()), self.items(negatives.detach())
         losses = losses + own(
             self.asked(queries.detach()),
-            self.gallery(targets, right),
-            self.gallery(drawn, others),
+            self.gallery(targets, right.detach()),
+            self.gallery(drawn, others.detach()),
         )
         return losses + self.apart(torch.cat([right, others]), torch.cat([targets, drawn]))
 

@@ -163,13 +163,21 @@ def test_what_the_old_index_asks_does_not_reach_the_model(name: str, penalty: fl
         loss = losses(queries, items[targets], items)
         return list(torch.autograd.grad(loss.sum(), towers, retain_graph=True))
 
+    learning: list[bool] = []
+
+    def watched(q: Tensor, p: Tensor, n: Tensor) -> Tensor:
+        learning.append(p.requires_grad or n.requires_grad)
+        return own_loss(q, p, n)
+
     def bridged(q: Tensor, p: Tensor, n: Tensor) -> Tensor:
-        return learnt.losses(own_loss, q, p, n, targets, rows)
+        return learnt.losses(watched, q, p, n, targets, rows)
 
     for alone, beside in zip(gradients(own_loss), gradients(bridged), strict=True):
         torch.testing.assert_close(beside, alone, rtol=0, atol=0)
     learns = torch.autograd.grad(bridged(queries, items[targets], items).sum(), learnt.hidden.outer)
     assert learns[0].abs().max() > 0
+    # nor do items that the old index lacks learn their place by being negatives there
+    assert learning == [True, False] * 2
 
 
 def test_an_old_space_that_borrows_takes_the_models_own_numbers() -> None:
@@ -181,7 +189,7 @@ def test_an_old_space_that_borrows_takes_the_models_own_numbers() -> None:
     turned = new.bridge.own_items(raw)
     head = F.normalize(raw @ new.bridge.head + new.bridge.hidden(raw), dim=1)
     inner = (head @ head.T + 4 * raw @ raw.T) / 5
-    torch.testing.assert_close(turned @ turned.T, inner, rtol=0, atol=1e-6)
+    torch.testing.assert_close(turned @ turned.T, inner, rtol=0, atol=5e-6)
     across = recall(new.bridge.asked(new.queries), planted.old_items, planted.targets)
     assert across > 0.8 * recall(planted.old_queries, planted.old_items, planted.targets)
 
