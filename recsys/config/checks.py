@@ -98,10 +98,13 @@ def _check_cascade(config: RunConfig, where: str) -> None:
     _check_baselines(config, where)
     asked = {"index": config.export.index, "quantisation": config.export.quantisation}
     for section, kind in (("index", ExactConfig), ("quantisation", QuantisationConfig)):
-        if asked[section] != kind():
+        given, usual = asked[section], kind()
+        if given != usual:
+            fields = type(given).model_fields
+            said = [name for name in fields if getattr(given, name) != getattr(usual, name, None)]
             raise ConfigError(
-                f"{where}: export.{section}: a cascade's parts search exactly, on tables of "
-                "float32: leave it out"
+                f"{where}: export.{section} sets {', '.join(said)}: a cascade's parts search "
+                "exactly, on tables of float32: leave that out"
             )
     _check_metric(config, where, chooses_epochs=False)
 
