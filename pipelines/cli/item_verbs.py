@@ -7,8 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.arguments import writable
-
 items = typer.Typer(no_args_is_help=True, help="Bring new items into a bundle in service.")
 
 
@@ -23,8 +21,7 @@ def add(
         ),
     ],
     out: Annotated[
-        Path | None,
-        typer.Option(callback=writable, help="Keep the delta, for `recsys bundle apply`."),
+        Path | None, typer.Option(help="Keep the delta, for `recsys bundle apply` elsewhere.")
     ] = None,
     key: Annotated[
         Path | None, typer.Option(help="The private key, where the bundle is signed.")

@@ -81,8 +81,7 @@ def serve(
         measure_index=measure_index,
         signed_by=require_signature,
     )
-    token = Token.read(token_file)
-    path = bundle_in(folder)
+    token, path = Token.read(token_file), bundle_in(folder)
     if mcp:
         prepare(options.threads)
         serve_mcp(Service(path, options, kept(users)))
