@@ -150,7 +150,8 @@ class Service:
         def publish() -> Grown:
             grown = grow(self.options.accept_items, self.swap.live, asked)
             if grown["new"]:
-                self.swap.reload()
+                self.reload()
+                self.tell_others()
             return grown
 
         return await asyncio.get_running_loop().run_in_executor(self._growing, publish)
