@@ -31,6 +31,7 @@ from feature_store.ingest.repeats import (
 )
 from feature_store.progress import Progress, bar
 from feature_store.sources.base import BadRow, RawChunk, Source, raw_rows
+from feature_store.storage import Place, Remote, place
 
 APPEND_ROWS = 1 << 20  # fixed, so that a log does not depend on how its source cuts chunks
 _REPEATS = 1 << 14
@@ -77,9 +78,9 @@ class IngestReport(BaseModel):
     seconds: float
 
     @classmethod
-    def load(cls, folder: Path) -> IngestReport:
+    def load(cls, folder: Place) -> IngestReport:
         """The report of a store. Raises DataError when the folder holds none."""
-        path = Path(folder) / REPORT
+        path = place(folder) / REPORT
         try:
             return cls.model_validate_json(path.read_text())
         except FileNotFoundError:
@@ -99,17 +100,20 @@ def ingest(
 ) -> IngestReport:
     """Read a source into the store `folder`; a store already up to date is left as it is.
 
-    The store appears whole or not at all. `quarantine` sets rows that cannot be stored aside in
-    `quarantine.parquet` (of rows that repeat each other the first stays); `replace` replaces a
-    store made from another source. Without `progress` a bar is shown on a terminal.
+    The store appears whole or not at all; one in object storage is taken as it is. `quarantine`
+    sets rows that cannot be stored aside in `quarantine.parquet` (of rows that repeat each other
+    the first stays); `replace` replaces a store made from another source. Without `progress` a bar
+    is shown on a terminal.
 
     Raises:
         DataError: a row cannot be stored, the source cannot be read or holds no event, or the
             folder holds something else.
     """
-    folder = Path(folder)
-    restore(folder.absolute())
     fingerprint = source.fingerprint()
+    if isinstance(at := place(folder), Remote):
+        return _pushed(at, fingerprint)
+    folder = at
+    restore(folder.absolute())
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         if not (folder / REPORT).exists():
             raise DataError(f"{folder} exists and is no store: choose another folder")
@@ -129,6 +133,17 @@ def ingest(
     )
     with staged(folder) as staging, Engine(engine) as tables, shown as update:
         report = _build(tables, source, name, fingerprint, staging, quarantine, update)
+    return report
+
+
+def _pushed(store: Remote, fingerprint: str) -> IngestReport:
+    """The report of a store in object storage, where it is of this source."""
+    report = IngestReport.load(store)
+    if report.source_fingerprint != fingerprint:
+        raise DataError(
+            f"{store} holds a store made from another source ({report.source}, or other options or "
+            "files): ingest into a folder, and `recsys push` that"
+        )
     return report
 
 

@@ -9,14 +9,20 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
+from object_storage import Storage
 
 from feature_store.catalogue import Catalogue
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.examples import files_of
+from feature_store.storage import place
+from feature_store.transfer import push
 from planted import ITEMS, ROWS_OF, UNSOLD, Shape, write_planted
 from recsys.data.examples import Examples
 from recsys.data.options import ReaderConfig
+
+CONFIG, IDS = ReaderConfig(batch_size=16), ("user_id",)
 
 
 def test_texts_are_read_by_name_and_those_not_written_are_refused(
@@ -58,3 +64,21 @@ def test_rows_in_several_files_are_read_as_one(
         )
     ]
     assert ids == [rows["user_id"].to_pylist()]
+
+
+def test_examples_in_object_storage_are_those_of_the_disk(
+    planted: dict[Shape, Examples], storage: Storage
+) -> None:
+    here, at = planted["sequences"], place(f"{storage.url}/examples")
+    push(here.folder, at)  # type: ignore[arg-type]
+    there = Examples(str(at))
+    assert there.summary == here.summary and there.num_items == here.num_items
+    assert torch.equal(there.train_events, here.train_events)
+    assert there.item_texts("title").equals(here.item_texts("title"))
+    assert there.vocabulary("item_id").fingerprint == here.vocabulary("item_id").fingerprint
+    assert torch.equal(there.interactions().items, here.interactions().items)
+    batches = [
+        [batch.id("user_id").tolist() for batch in examples.reader("train", (), CONFIG, extra=IDS)]
+        for examples in (here, there)
+    ]
+    assert batches[0] == batches[1] and len(batches[0]) > 1
