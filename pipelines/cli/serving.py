@@ -84,8 +84,7 @@ def serve(
     token, path = Token.read(token_file), bundle_in(folder)
     if mcp:
         prepare(options.threads)
-        serve_mcp(Service(path, options, kept(users)))
-        return
+        return serve_mcp(Service(path, options, kept(users)))
 
     def answer_at(at: socket | None = None) -> None:
         prepare(options.threads)
