@@ -42,15 +42,22 @@ from recsys.embeddings.tables import materialise
 from recsys.export.bundle import write_bundle
 from recsys.export.generator import GeneratorExport
 from recsys.retrievers.sasrec import SASRec, SASRecConfig
-from recsys.serving.index.options import ExactConfig, HNSWConfig, IndexConfig, IVFConfig
+from recsys.serving.index.options import (
+    ExactConfig,
+    HNSWConfig,
+    IndexConfig,
+    IVFConfig,
+    PromiseConfig,
+)
 from recsys.serving.manifest import About
 from recsys.serving.recommender import Recommender
 
 WIDTH, PER_CLUSTER, K = 64, 250, 10
-INDICES: dict[str, IndexConfig] = {
+INDICES: dict[str, IndexConfig | PromiseConfig] = {
     "exact": ExactConfig(),
     "hnsw": HNSWConfig(recall_target=0.5),
-    "ivf": IVFConfig(recall_target=0.5),
+    "ivf": IVFConfig(codes="fp16", recall_target=0.5),
+    "promise": PromiseConfig(),
 }
 
 
@@ -62,7 +69,7 @@ def clustered(items: int) -> torch.Tensor:
     return centres[own] + 0.5 * torch.randn(items, WIDTH, generator=generator)
 
 
-def export(folder: Path, items: int, index: IndexConfig) -> Path:
+def export(folder: Path, items: int, index: IndexConfig | PromiseConfig) -> Path:
     """The bundle of a model without training, whose items lie in clusters."""
     log = write_log(folder / "log", pa.array(np.arange(items)))
     catalogue = Catalogue(log.folder, log.schema)
@@ -146,9 +153,13 @@ class Server:
         self._process.wait()
 
     def cpu(self) -> float:
-        """Seconds that its threads have computed."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Seconds that its threads have computed, those of its workers, too."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        spent = 0
+        for process in (self.pid, *children):
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            spent += int(fields[11]) + int(fields[12])
+        return spent / os.sysconf("SC_CLK_TCK")
 
     def stop(self) -> int:
         """Its status."""
@@ -183,6 +194,7 @@ def main() -> None:
         server = Server(bundle, *args.options)
         try:
             bodies = questions(args.items)
+            time.sleep(2.0)  # until all workers have opened the bundle
             Load(server.port, bodies).run(args.connections[-1], 2.0)  # warms up
             cases = {}
             for count in args.connections:
@@ -206,6 +218,7 @@ def main() -> None:
                 "width": WIDTH,
                 "index": str(index.config),
                 "recall_at_100": index.recall_at_100,
+                "options": args.options,
                 "status_of_the_stop": status,
                 "processor": processor(),
                 "processors": os.cpu_count(),

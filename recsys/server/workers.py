@@ -7,9 +7,11 @@ them.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -22,6 +24,7 @@ from recsys.server.logs import log, log_to_stderr, warn
 from recsys.server.together import FIGURES
 
 _SETTLED = 5.0  # seconds: a worker that ends earlier would end again
+_PR_SET_PDEATHSIG = 1
 _STOPPED = (0, -signal.SIGTERM, -signal.SIGINT)
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -114,6 +117,7 @@ class _Crew:
         try:
             for number in _FORWARDED:
                 signal.signal(number, signal.SIG_DFL)
+            _end_with_parent()
             self._work(at)
             status = 0
         except RecsysError as error:
@@ -122,3 +126,9 @@ class _Crew:
             log_fault(error)
         finally:
             os._exit(status)
+
+
+def _end_with_parent() -> None:
+    """Where the system can: if whoever looks after this process is killed, it stops, too."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
