@@ -245,7 +245,9 @@ def test_every_loss_of_pretraining_falls(
     )
     made.fit()
     assert heard.epochs[-1]["loss"] < heard.epochs[0]["loss"]
-    assert model_of(made).items.any()  # what it is judged by
+    model = model_of(made)  # judged by items that it encodes now, not by those of random weights
+    items = model.tower.of_items(model.sentences, torch.arange(len(model.items)))
+    torch.testing.assert_close(model.items, F.normalize(items, dim=-1))
 
 
 def test_pretraining_reads_other_runs_behind_its_own(
