@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recsys.compatible.contract import LearntMatrix, LinearBridge, Losses, OldItems
+from recsys.compatible.contract import LearntMatrix, LinearBridge, Losses, OldItems, Paired
 from recsys.compatible.hidden import Hidden
 from recsys.compatible.options import AlignerConfig
 
@@ -86,9 +86,11 @@ class Aligner(LearntMatrix):
         """By the matrix, corrected."""
         return _corrected(queries, self.matrix, self.hidden)
 
-    def settled(self) -> LinearBridge:
+    def settled(self, paired: Paired) -> LinearBridge:
         """The matrix, its pseudo-inverse, and the layer."""
-        return super().settled() if self.hidden is None else _Settled(self.matrix, self.hidden)
+        if self.hidden is None:
+            return super().settled(paired)
+        return _Settled(self.matrix, self.hidden)
 
     def users(self, queries: Tensor, old: Tensor) -> Tensor:
         """The penalty of users."""

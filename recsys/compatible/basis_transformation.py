@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recsys.compatible.contract import Bridge, Learnt, Losses, OldItems, eye, wider
+from recsys.compatible.contract import Bridge, Learnt, Losses, OldItems, Paired, eye, wider
 from recsys.compatible.hidden import Hidden
 from recsys.compatible.options import BasisTransformationConfig
 from recsys.compatible.orthogonal import rotation_of
@@ -100,7 +100,7 @@ class BasisTransformation(Learnt):
             standing[lacking] = self.asked(basis(vectors[lacking]))
         return standing
 
-    def settled(self) -> Bridge:
+    def settled(self, paired: Paired) -> Bridge:
         """The head and the rotations, as they are."""
         return _Settled(self._basis(), self.old.shape[1])
 

@@ -191,8 +191,8 @@ class Learnt(Bridge, ABC):
     """Whether `users` has a loss."""
 
     @abstractmethod
-    def settled(self) -> Bridge:
-        """What was learned, as plain matrices."""
+    def settled(self, paired: Paired) -> Bridge:
+        """What was learned, as plain matrices; `paired` are the items as they are in the end."""
 
     def gallery(self, rows: Tensor, otherwise: Tensor) -> Tensor:
         """Old vectors [n, d_old] of item rows [n]; of items that the old index lacks what stands
@@ -228,7 +228,7 @@ class LearntMatrix(Learnt, ABC):
         """By its pseudo-inverse."""
         return vectors @ torch.linalg.pinv(self.matrix)
 
-    def settled(self) -> LinearBridge:
+    def settled(self, paired: Paired) -> LinearBridge:
         """The matrix, and its pseudo-inverse."""
         return LinearBridge(self.matrix)
 

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recsys.compatible.contract import Bridge, Learnt, LinearBridge, Losses, OldItems, eye
+from recsys.compatible.contract import (
+    Bridge,
+    Learnt,
+    LinearBridge,
+    Losses,
+    OldItems,
+    Paired,
+    eye,
+)
 from recsys.compatible.hidden import Hidden
 from recsys.compatible.options import FrozenIndexConfig
 
@@ -16,9 +24,10 @@ from recsys.compatible.options import FrozenIndexConfig
 class FrozenIndex(Learnt):
     """The model learns by its own loss, as it would alone. Beside it a matrix and a hidden layer
     make queries of the old index of what its user tower says, by the same loss over the old
-    vectors, which do not move; and a matrix says where its items stand there, by the cosine to
-    those that both know alone: items that the old index lacks are hardly ever what is looked for,
-    and as negatives they would push all others away. No gradient of either reaches the towers.
+    vectors, which do not move; no gradient of it reaches the towers.
+
+    Where items stand there is fitted when all is learned: by least squares to those that both
+    know. A matrix that follows them from their first random vectors on does not get there.
     """
 
     needs = "training of its own"
@@ -27,7 +36,6 @@ class FrozenIndex(Learnt):
         super().__init__(old)
         d_old = old.vectors.shape[1]
         self.of_users = nn.Parameter(eye(width, d_old))
-        self.of_items = nn.Parameter(eye(width, d_old))
         self.hidden = Hidden(width, config.hidden, d_old, seed)
 
     @classmethod
@@ -40,12 +48,12 @@ class FrozenIndex(Learnt):
         return F.normalize(queries @ self.of_users + self.hidden(queries), dim=-1)
 
     def items(self, vectors: Tensor) -> Tensor:
-        """By the other matrix, likewise."""
-        return F.normalize(vectors @ self.of_items, dim=-1)
+        """Nowhere as yet: they score 0 with everybody."""
+        return vectors.new_zeros(*vectors.shape[:-1], self.old.shape[1])
 
     def onward(self, vectors: Tensor) -> Tensor:
-        """By its pseudo-inverse."""
-        return vectors @ torch.linalg.pinv(self.of_items)
+        """Nowhere as yet."""
+        return vectors.new_zeros(*vectors.shape[:-1], len(self.of_users))
 
     def losses(
         self,
@@ -56,26 +64,24 @@ class FrozenIndex(Learnt):
         targets: Tensor,
         drawn: Tensor,
     ) -> Tensor:
-        """The model's own loss, that of its queries over the old index, and the items' cosine."""
-        losses = own(queries, positives, negatives)
-        right, others = self.items(positives.detach()), self.items(negatives.detach())
-        losses = losses + own(
+        """The model's own loss, and that of its queries over the old index."""
+        return own(queries, positives, negatives) + own(
             self.asked(queries.detach()),
-            self.gallery(targets, right.detach()),
-            self.gallery(drawn, others.detach()),
+            self.gallery(targets, self.items(positives)),
+            self.gallery(drawn, self.items(negatives)),
         )
-        return losses + self.apart(torch.cat([right, others]), torch.cat([targets, drawn]))
 
-    def settled(self) -> Bridge:
-        """Two matrices, and the layer."""
-        return _Settled(self)
+    def settled(self, paired: Paired) -> Bridge:
+        """What was learned, and the matrix of the items."""
+        old, new = paired.all
+        return _Settled(self, torch.linalg.lstsq(new, old).solution)
 
 
 class _Settled(LinearBridge):
     of_users: Tensor
 
-    def __init__(self, learnt: FrozenIndex) -> None:
-        super().__init__(learnt.of_items)
+    def __init__(self, learnt: FrozenIndex, of_items: Tensor) -> None:
+        super().__init__(of_items)
         self.register_buffer("of_users", learnt.of_users.detach().clone())
         self.hidden = learnt.hidden.settled()
 

@@ -50,19 +50,20 @@ def upgraded(
     retriever.eval()
     old = OldIndex.open(config.bundle, config.part, examples)
     origin = _origin(config, old)
-    if isinstance(retriever, Compatible):
-        assert isinstance(retriever.bridge, Learnt)
-        settled = retriever.bridge.settled()
-        return Compatible(retriever.backbone, settled, old.items, origin=origin).eval()
-    method = method_of(config.method)
-    assert issubclass(method, Fitted)
     both = old.items.known & (examples.train_events > 0)
     if not both.any():
         raise ConfigError(
             f"compatible_with.bundle = {config.bundle}: none of its items has training events here"
         )
     rows = both.nonzero().squeeze(1)
-    paired = Paired(old.items.vectors[rows], retriever.item_matrix(rows))
+    backbone = retriever.backbone if isinstance(retriever, Compatible) else retriever
+    paired = Paired(old.items.vectors[rows], backbone.item_matrix(rows))
+    if isinstance(retriever, Compatible):
+        assert isinstance(retriever.bridge, Learnt)
+        settled = retriever.bridge.settled(paired)
+        return Compatible(backbone, settled, old.items, origin=origin).eval()
+    method = method_of(config.method)
+    assert issubclass(method, Fitted)
     with torch.random.fork_rng(devices=[]):
         bridge = method.fit(config.method, paired, seed)
     return Compatible(retriever, bridge, old.items, origin=origin).eval()

@@ -180,6 +180,13 @@ def test_what_the_old_index_asks_does_not_reach_the_model(name: str, penalty: fl
     assert learning == [True, False] * 2
 
 
+def test_a_frozen_index_is_told_where_items_stand_once_they_have_learned() -> None:
+    planted = plant(24)
+    new = upgrade(CONFIGS["frozen_index"], planted, steps=0)
+    across = recall(planted.old_queries, new.bridge.items(new.items), planted.targets)
+    assert across > 0.9 * recall(planted.old_queries, planted.old_items, planted.targets)
+
+
 def test_an_old_space_that_borrows_takes_the_models_own_numbers() -> None:
     planted = plant(24)
     config = BasisTransformationConfig(extra=D_OLD - 6)

@@ -119,8 +119,9 @@ def upgrade(config: Kind, planted: Planted, steps: int = 60) -> Upgraded:
         loss.backward()
         optimizer.step()
     with torch.no_grad():
-        settled = learnt.settled()
-        items = settled.own_items(F.normalize(towers.items, dim=1))
+        known, raw = planted.known, F.normalize(towers.items, dim=1)
+        settled = learnt.settled(Paired(planted.old_items[known], raw[known]))
+        items = settled.own_items(raw)
         return Upgraded(settled, items, settled.own_queries(towers.queries(planted.new_queries)))
 
 
