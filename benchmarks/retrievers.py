@@ -62,6 +62,8 @@ MODELS: dict[str, dict[str, Any]] = {
         "backbone": {"name": "sasrec", "max_length": 50, "negatives": 128},
     },
     "two_tower": {"name": "two_tower"},
+    "recformer": {"name": "recformer"},
+    "unisrec": {"name": "unisrec", "negatives": 128},
     "lightgcn": {"name": "graph"},
     "sheaf": {"name": "graph", "propagation": "sheaf"},
     "knn_embed": {"name": "knn_embed"},

@@ -65,10 +65,11 @@ def run_of(settings: Settings, subject: str, precision: str, tables: str) -> Run
     parts: dict[str, Any] = {"retriever": model} if model else _RANKER | SUBJECTS[subject]
     kind = retriever_class(model["name"]) if model else ranker_class(parts["ranker"]["name"])
     per, length = kind.rows_of.per, (model or {}).get("max_length", "default")
+    texts = "-texts" if kind.rows_of.texts else ""
     steps = TINY_STEPS if settings.tiny else STEPS
     return config_of(
         settings,
-        f"{per}-{length}" if model else "ranker",
+        f"{per}-{length}{texts}" if model else "ranker",
         marketplace(settings),
         **parts,
         trainer={

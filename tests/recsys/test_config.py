@@ -187,7 +187,7 @@ def test_known_keys_of_another_arm_are_not_offered() -> None:
         ),
         (
             {"retriever": {"name": "sas"}},
-            ("retriever.name", "'sas'", "sasrec, text_knn, tifu_knn, two_tower"),
+            ("retriever.name", "'sas'", "sasrec, text_knn, tifu_knn, two_tower, unisrec"),
         ),
         ({"retriever": {"name": "sasrek"}}, ("'sasrek' is not known (did you mean sasrec?)",)),
         ({"ranker": {"name": "dccn"}}, ("ranker.name", "'dccn'", "did you mean dcn?")),
@@ -197,7 +197,7 @@ def test_known_keys_of_another_arm_are_not_offered() -> None:
             {"retriever": {}},
             (
                 "retriever.name is missing",
-                "recent_popularity, sasrec, text_knn, tifu_knn, two_tower",
+                "recent_popularity, recformer, sasrec, text_knn, tifu_knn, two_tower, unisrec",
             ),
         ),
         (
