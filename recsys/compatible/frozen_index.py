@@ -30,7 +30,7 @@ class FrozenIndex(Learnt):
     know. A matrix that follows them from their first random vectors on does not get there.
     """
 
-    needs = "training of its own"
+    needs = "training of its own, vectors of items that both models know"
 
     def __init__(self, config: FrozenIndexConfig, old: OldItems, width: int, seed: int) -> None:
         super().__init__(old)
