@@ -37,6 +37,7 @@ Features = Annotated[
     dict[Text, Value | Annotated[list[Value], Field(max_length=LONGEST_LIST)]],
     Field(max_length=MOST_FEATURES),
 ]
+Rows = Annotated[list[Features], Field(min_length=1, max_length=LONGEST_LIST)]
 Seconds = Annotated[int, Field(strict=True, ge=0, lt=1 << 40)]
 
 
@@ -152,15 +153,7 @@ class Events(Asked):
         }
     )
 
-    events: Annotated[
-        list[
-            Annotated[
-                dict[Text, Value | Annotated[list[Value], Field(max_length=LONGEST_LIST)]],
-                Field(max_length=MOST_FEATURES),
-            ]
-        ],
-        Field(min_length=1, max_length=LONGEST_LIST),
-    ] = Field(description="Columns of the log by its names, or `user` and `item`.")
+    events: Rows = Field(description="Columns of the log by its names, or `user` and `item`.")
 
 
 class Items(Asked):
@@ -170,15 +163,7 @@ class Items(Asked):
         json_schema_extra={"examples": [{"items": [{"item": 7, "title": "A new title"}]}]}
     )
 
-    items: Annotated[
-        list[
-            Annotated[
-                dict[Text, Value | Annotated[list[Value], Field(max_length=LONGEST_LIST)]],
-                Field(max_length=MOST_FEATURES),
-            ]
-        ],
-        Field(min_length=1, max_length=LONGEST_LIST),
-    ] = Field(description="Columns of the log's items by their names, or `item` for the id.")
+    items: Rows = Field(description="Columns of the log's items by their names, or `item`.")
 
 
 class Item(TypedDict):

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 
 from feature_store.errors import DataError
-from feature_store.ids import as_ids
-from feature_store.vocabulary import Vocabulary
 from recsys.inputs import Requests
 from recsys.lists.funnel import Stage
 from recsys.lists.stage_names import CANDIDATES, COARSE, FINE
@@ -51,10 +49,10 @@ def explain_request(
     cascade = recommender.finder
     if not isinstance(cascade, Cascade):
         raise DataError(
-            f"{recommender.bundle.folder} holds no cascade, no ranker and nothing that reads texts"
+            f"{recommender.bundle.folder} answers by one generator, which has no stages to tell of"
         )
     asked, exclude = recommender.asked_of(request)
-    place = _place(cascade, item)
+    place = cascade.place_of(item)
     if (exclude == place).any():
         key = recommender.bundle.schema.user
         known = request.column(key)[0].as_py() if key in request.column_names else None
@@ -63,20 +61,6 @@ def explain_request(
     opinions = list(_opinions(cascade, asked, exclude, place, k))
     columns = zip(*opinions, strict=True)
     return pa.table(dict(zip(Opinion._fields, map(list, columns), strict=True)))
-
-
-def _place(cascade: Cascade, item: Any) -> int:
-    ids = cascade.item_ids
-    try:
-        place = int(Vocabulary(ids).encode(as_ids(pa.array([item]), ids.type))[0]) - 1
-    except (pa.ArrowException, ValueError):
-        place = -1
-    if place < 0:
-        raise DataError(
-            f"item {item} is none of the {len(ids):,} that this cascade can find: it had no event "
-            "before, or is not in the log"
-        )
-    return place
 
 
 def _opinions(

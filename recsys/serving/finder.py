@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import pyarrow as pa
 from torch import Tensor
 
 from feature_store.columns import EXPECTED_ITEMS, EXPECTED_SCORES
 from feature_store.errors import DataError
+from feature_store.ids import as_ids
 from feature_store.parquet import read_parquet
+from feature_store.vocabulary import Vocabulary
 from recsys.inputs import Requests
 from recsys.serving.bundle import Bundle
 from recsys.serving.fallback import Fallback
@@ -47,6 +50,20 @@ class Finder(ABC):
 
     def check_index(self) -> None:  # noqa: B027 (many have none)
         """Measure again what an index promises. Raises DataError where it is not kept."""
+
+    def place_of(self, item: Any) -> int:
+        """Where an item stands among those that it finds. Raises DataError for another."""
+        ids = self.item_ids
+        try:
+            place = int(Vocabulary(ids).encode(as_ids(pa.array([item]), ids.type))[0]) - 1
+        except (pa.ArrowException, ValueError):
+            place = -1
+        if place < 0:
+            raise DataError(
+                f"item {item} is none of the {len(ids):,} that {self.name} can find: it had no "
+                "event before, or is not in the log"
+            )
+        return place
 
     def golden(self) -> pa.Table:
         """Requests and the training stack's answers to them."""

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from feature_store.columns import HISTORY
 from feature_store.errors import DataError
-from feature_store.ids import as_ids
-from feature_store.vocabulary import Vocabulary
 from recsys.serving.generator import PROGRAM, Generator
 from recsys.serving.held_sentences import HeldSentences, held_by, holding_more
 from recsys.serving.item_encoder import ItemEncoder
@@ -25,6 +23,7 @@ from recsys.text.tokens import Tokenizer
 
 MOST_WORDS = 64  # of a history, from the newest item on, that are told apart; older ones stay
 _AT_ONCE = 64  # histories that are encoded together
+_AROUND = " ,"  # what parts the values of a bag
 
 
 class WordReason(NamedTuple):
@@ -62,7 +61,7 @@ def explain_words(
     where = str(generator.bundle.folder)
     encoder = ItemEncoder.open(generator.bundle, generator.name)
     sentences = held_by(generator.program, f"{where}: {PROGRAM}")
-    place = _place(generator.item_ids, item)
+    place = generator.place_of(item)
     inputs, _ = recommender.encode(request)
     history = inputs[HISTORY][0]
     if not history.any():
@@ -125,7 +124,8 @@ def _words_of(sentences: HeldSentences, rows: list[int], tokenizer: Tokenizer) -
         begins = tokenizer.word_starts[tokens] | ~np.append(False, value[:-1])
         places = np.flatnonzero(value)
         for part in np.split(places, np.flatnonzero(begins[places])[1:]) if len(places) else ():
-            words.append(Word(sentence, part, tokenizer.decode(tokens[part].tolist())))
+            text = tokenizer.decode(tokens[part].tolist())
+            words.append(Word(sentence, part, text.strip(_AROUND) or text))
     return words
 
 
@@ -166,13 +166,3 @@ def _read_anew(
     asked[HISTORY][:, places] = rows
     with holding_more(generator.program, items, str(generator.bundle.folder)):
         return generator.queries(asked).vectors[:, 0]
-
-
-def _place(item_ids: pa.Array, item: Any) -> int:
-    try:
-        place = int(Vocabulary(item_ids).encode(as_ids(pa.array([item]), item_ids.type))[0]) - 1
-    except (pa.ArrowException, ValueError):
-        place = -1
-    if place < 0:
-        raise DataError(f"item {item} is none of the {len(item_ids):,} that can be found")
-    return place

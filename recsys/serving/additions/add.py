@@ -52,12 +52,12 @@ def add_items(base: Path, items: pa.Table, aside: Path) -> int:
             "items by their texts alone: add items to a bundle of a single generator"
         )
     generator = Generator.open(bundle)
-    new = new_items(items, generator)
+    encoder = ItemEncoder.open(bundle, generator.name)
+    new = new_items(items, generator, encoder.config.attributes)
     if not new.num_rows:
         return 0
-    encoder = ItemEncoder.open(bundle, generator.name)
     grown = Grown(generator, encoder, new, encoder.vectors(new))
-    known = grown.generator.item_ids
+    known = len(generator.item_ids)
     changed = grown.write(aside)
     for name in bundle.manifest.files.keys() - changed:
         copy_file(bundle.file(name), aside / name)

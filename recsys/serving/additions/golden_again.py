@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import compress
 from typing import Any
 
 import pyarrow as pa
@@ -12,9 +13,9 @@ from recsys.serving.golden import same_list
 from recsys.serving.recommender import Recommender
 
 
-def answered_again(recommender: Recommender, known: pa.Array) -> pa.Table:
-    """The golden requests with the answers of a bundle that finds more items than those `known` to
-    the training stack; those that the fallback answers stay as they are.
+def answered_again(recommender: Recommender, known: int) -> pa.Table:
+    """The golden requests with the answers of a bundle that finds further items behind those that
+    were `known`; those that the fallback answers stay as they are.
 
     Raises DataError where known items are answered otherwise than before.
     """
@@ -25,18 +26,18 @@ def answered_again(recommender: Recommender, known: pa.Array) -> pa.Table:
     scores_before = requests.column(EXPECTED_SCORES).to_pylist()
     asked, seen = recommender.asked_of(requests)
     listed = recommender.finder.find_exactly(asked, max(map(len, before)), seen)
-    old = set(known.to_pylist())
     items: list[list[Any]] = []
     scores: list[list[Any]] = []
     for row, (ids, values) in enumerate(zip(before, scores_before, strict=True)):
         kept = listed.places[row] >= 0
-        places = pa.array(listed.places[row][kept].numpy())
-        items.append(recommender.finder.item_ids.take(places).to_pylist())
+        places = listed.places[row][kept]
+        answer = recommender.finder.item_ids.take(pa.array(places.numpy()))
+        items.append(answer.to_pylist())
         scores.append(listed.scores[row][kept].tolist())
-        both = [pair for pair in zip(items[-1], scores[-1], strict=True) if pair[0] in old]
-        those = [item for item, _ in both]
-        now = [score for _, score in both]
-        if not same_list(ids[: len(both)], values[: len(both)], those, now):
+        old = (places < known).tolist()
+        those = list(compress(items[-1], old))
+        now = list(compress(scores[-1], old))
+        if not same_list(ids[: len(those)], values[: len(those)], those, now):
             raise DataError(
                 f"{recommender.bundle.folder}: with further items golden request {row} answers "
                 f"{those[:5]}... of those that were known, before it was {ids[:5]}...: export again"

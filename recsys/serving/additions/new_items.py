@@ -10,27 +10,22 @@ from feature_store.errors import DataError
 from recsys.serving.generator import Generator
 
 
-def new_items(items: pa.Table, generator: Generator) -> pa.Table:
+def new_items(items: pa.Table, generator: Generator, read: tuple[str, ...]) -> pa.Table:
     """Items that the generator cannot find, in their order, as its catalogue has them: the columns
     of the log's item features, null where a table lacks one.
 
     Raises DataError naming the row and column of a value that does not fit, an id that occurs
-    twice, and a column that the log does not know or the program reads and the table lacks.
+    twice, and a column that the log does not know, or that is `read` and the table lacks.
     """
-    bundle, record = generator.bundle, generator.record
-    wanted, key = bundle.schema.side_schema("item"), bundle.schema.item
-    if record.texts is None:
-        raise DataError(
-            f"{bundle.folder}: {generator.name} is of {record.about.model}, which does not know "
-            "items by their texts alone: new items need a new training"
-        )
+    schema = generator.bundle.schema
+    wanted, key = schema.side_schema("item"), schema.item
     unknown = [name for name in items.column_names if name not in wanted.names]
-    absent = [name for name in (key, *record.texts.attributes) if name not in items.column_names]
+    absent = [name for name in (key, *read) if name not in items.column_names]
     if unknown or absent:
         wrong = f"have no {absent[0]!r}" if absent else f"have {unknown[0]!r}"
         raise DataError(
             f"items {wrong}; columns that this bundle knows: {', '.join(wanted.names)}, of which "
-            f"it reads {', '.join(record.texts.attributes)}"
+            f"it reads {', '.join(read)}"
         )
     checked = conform(items, wanted)
     if checked.problems:

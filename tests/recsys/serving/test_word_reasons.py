@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from served import Served
 
 from feature_store.errors import DataError
+from recsys.serving.held_sentences import held_by
+from recsys.serving.item_encoder import ItemEncoder
 from recsys.serving.recommender import Recommender
 from recsys.serving.word_reasons import explain_words
+from recsys.text.tokenised import NAME, TokenisedItems
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +37,26 @@ def test_the_words_of_either_side_sum_to_the_score(recommender: Recommender) -> 
         assert sum(told.column("contribution").to_pylist()) == pytest.approx(score, abs=1e-4)
         assert told.column("kind").to_pylist()[-1] == "none"
         assert told.column("kind").to_pylist().count("word") == 3
+
+
+def test_what_is_left_without_words_is_what_names_of_attributes_are_worth(
+    recommender: Recommender,
+) -> None:
+    asked, generator = request("i03", "i10"), recommender.generator
+    reasons = explain_words(recommender, asked, "i12", most=100).to_pylist()
+    ids = recommender.bundle.vocabularies["item_id"]
+    (row,) = ids.encode(pa.array(["i12"]))
+    tokens, types = held_by(generator.program, "it").of(int(row))
+    names = tokens[types == NAME], types[types == NAME]
+    encoder = ItemEncoder.open(recommender.bundle)
+    marks = encoder.tokenizer.cls, encoder.tokenizer.pad
+    item = encoder.encode(TokenisedItems(*names, np.array([0, len(names[0])]), *marks))[0]
+    user = generator.queries(recommender.encode(asked)[0]).vectors[0, 0]
+    base = {each["side"]: each["contribution"] for each in reasons if each["kind"] == "none"}
+    assert base["item"] == pytest.approx(float(user @ item), abs=1e-5)
+    assert base["history"] != pytest.approx(
+        float(user @ generator.items[generator.place_of("i12")])
+    )
 
 
 def test_words_are_those_of_values_beside_the_items_they_are_of(recommender: Recommender) -> None:
