@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from feature_store.ingest.store import QUARANTINE, REPORT, Count, IngestReport, ingest
+from feature_store.ingest.appending import append
+from feature_store.ingest.store import QUARANTINE, REPORT, Appended, Count, IngestReport, ingest
 
-__all__ = ["QUARANTINE", "REPORT", "Count", "IngestReport", "ingest"]
+__all__ = ["QUARANTINE", "REPORT", "Appended", "Count", "IngestReport", "append", "ingest"]

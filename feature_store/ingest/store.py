@@ -48,6 +48,25 @@ class Count(BaseModel):
     quarantined: int = 0
 
 
+class Appended(BaseModel):
+    """What an append did. `repeated` events were in the store already, `late` ones are older than
+    the newest that it had held, and `compared` says how many of its events were read to know."""
+
+    model_config = ConfigDict(frozen=True)
+    source_fingerprint: str
+    events: Count
+    repeated: int = 0
+    late: int = 0
+    compared: int = 0
+    new_items: int = 0
+    new_users: int = 0
+    reasons: dict[str, int] = {}
+    first: datetime | None = None
+    last: datetime | None = None
+    finished: datetime
+    seconds: float
+
+
 class IngestReport(BaseModel):
     """What an ingest did; saved as `ingest.json` in the store.
 
@@ -57,6 +76,8 @@ class IngestReport(BaseModel):
     stored like any other.
     `renamed` holds the columns whose features are called otherwise, and how.
     `doubts` are sentences about what was stored and can hardly be meant.
+    `appended` holds what joined the store later; then `events`, `items` and `users` count all of
+    it, and who is `distinct` is not counted again.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -76,6 +97,16 @@ class IngestReport(BaseModel):
     doubts: tuple[str, ...] = ()
     finished: datetime
     seconds: float
+    appended: tuple[Appended, ...] = ()
+
+    @property
+    def sources(self) -> set[str]:
+        """The fingerprints of all that the store was made of."""
+        return {self.source_fingerprint, *(part.source_fingerprint for part in self.appended)}
+
+    def save(self, store: Path) -> None:
+        """Write `ingest.json`."""
+        write_text(json.dumps(self.model_dump(mode="json"), indent=2) + "\n", store / REPORT)
 
     @classmethod
     def load(cls, folder: Place) -> IngestReport:
@@ -98,7 +129,8 @@ def ingest(
     progress: Progress | None = None,
     engine: EngineConfig | None = None,
 ) -> IngestReport:
-    """Read a source into the store `folder`; a store already up to date is left as it is.
+    """Read a source into the store `folder`; a store that has all of it already, whatever was
+    appended since, is left as it is.
 
     The store appears whole or not at all; one in object storage is taken as it is. `quarantine`
     sets rows that cannot be stored aside in `quarantine.parquet` (of rows that repeat each other
@@ -118,12 +150,13 @@ def ingest(
         if not (folder / REPORT).exists():
             raise DataError(f"{folder} exists and is no store: choose another folder")
         report = IngestReport.load(folder)
-        if report.source_fingerprint == fingerprint:
+        if fingerprint in report.sources:
             return report
         if not replace:
             raise DataError(
                 f"{folder} holds a store made from another source ({report.source}, or other "
-                "options or files): choose another folder, or replace it with --replace"
+                "options or files): add to it with --append, replace it with --replace, or choose "
+                "another folder"
             )
     name = str(source.model_dump()["source"])
     shown = (
@@ -139,7 +172,7 @@ def ingest(
 def _pushed(store: Remote, fingerprint: str) -> IngestReport:
     """The report of a store in object storage, where it is of this source."""
     report = IngestReport.load(store)
-    if report.source_fingerprint != fingerprint:
+    if fingerprint not in report.sources:
         raise DataError(
             f"{store} holds a store made from another source ({report.source}, or other options or "
             "files): ingest into a folder, and `recsys push` that"
@@ -162,8 +195,8 @@ def _build(
     try:
         sides: tuple[CatalogueSide, ...] = ("item", "user")
         for side in sides:  # first, because they are small and their errors come soon
-            counts[side] = _store_side(source, side, store, aside)
-        log, counts["event"] = _store_events(engine, source, store, aside, progress)
+            counts[side] = store_side(source, side, store, aside)
+        log, counts["event"] = store_events(engine, source, store, aside, progress)
     finally:
         aside.close()
     truth = store / "truth"
@@ -193,7 +226,7 @@ def _build(
         finished=finished,
         seconds=round((finished - started).total_seconds(), 3),
     )
-    write_text(json.dumps(report.model_dump(mode="json"), indent=2) + "\n", store / REPORT)
+    report.save(store)
     return report
 
 
@@ -228,7 +261,8 @@ def _misfits(chunk: RawChunk, checked: Conformed) -> list[BadRow]:
     ]
 
 
-def _store_side(source: Source, side: CatalogueSide, store: Path, aside: Quarantine) -> Count:
+def store_side(source: Source, side: CatalogueSide, store: Path, aside: Quarantine) -> Count:
+    """Write what a source says of its items, or users, without repeated ids."""
     chunks = source.read_items() if side == "item" else source.read_users()
     schema = source.schema.side_schema(side)
     before, lines, tables = aside.rows, LineMap(), []
@@ -255,11 +289,30 @@ def _store_side(source: Source, side: CatalogueSide, store: Path, aside: Quarant
     return Count(read=read, stored=table.num_rows, quarantined=aside.rows - before)
 
 
-def _store_events(
+def store_events(
     engine: Engine, source: Source, store: Path, aside: Quarantine, progress: Progress
 ) -> tuple[EventLog, Count]:
+    """Make a log of a source's events, without those that repeat an earlier one."""
+    before = aside.rows
+    log, read, lines = read_events(source, store, aside, progress)
+    log = set_repeats_aside(engine, log, lines, aside)
+    stored, quarantined = log.num_rows, aside.rows - before
+    if read != stored + quarantined:
+        raise AssertionError(f"{read} events read, {stored} stored, {quarantined} set aside")
+    if not stored:
+        raise DataError(f"none of the {read:,} events can be stored; the first: {aside.first}")
+    return log, Count(read=read, stored=stored, quarantined=quarantined)
+
+
+def read_events(
+    source: Source, store: Path, aside: Quarantine, progress: Progress
+) -> tuple[EventLog, int, LineMap]:
+    """Make a log of the events of a source that fit, how many there were, and where they stood.
+
+    Raises DataError where there are none, and for bad rows that are not to be set aside.
+    """
     log = EventLog.create(store, source.schema)
-    before, lines, read, read_bytes = aside.rows, LineMap(), 0, 0
+    lines, read, read_bytes = LineMap(), 0, 0
 
     def watched() -> Iterator[RawChunk]:
         nonlocal read, read_bytes
@@ -284,10 +337,4 @@ def _store_events(
     if not read:
         where = "".join(f" {path}" for path in (getattr(source, "path", None),) if path)
         raise DataError(f"the source{where} holds no events: its files have no row beside headers")
-    log = set_repeats_aside(engine, log, lines, aside)
-    stored, quarantined = log.num_rows, aside.rows - before
-    if read != stored + quarantined:
-        raise AssertionError(f"{read} events read, {stored} stored, {quarantined} set aside")
-    if not stored:
-        raise DataError(f"none of the {read:,} events can be stored; the first: {aside.first}")
-    return log, Count(read=read, stored=stored, quarantined=quarantined)
+    return log, read, lines
