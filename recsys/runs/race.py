@@ -17,7 +17,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from feature_store.errors import DataError, RecsysError
+from feature_store.errors import ConfigError, DataError, RecsysError
 from feature_store.protocols import VALIDATION
 from recsys.config import RunConfig
 from recsys.data.examples import Examples
@@ -82,7 +82,8 @@ class Watch(Protocol):
 def race(work: Work, watch: Watch) -> list[Entry]:
     """Let the retrievers of `tune.retrievers` race; the best comes first, those that failed last.
 
-    Raises DataError where none of them could run, or there are no validation events.
+    Raises DataError where none of them could run, or there are no validation events, and
+    ConfigError for one whose training has phases.
     """
     entries = _entries(work.config, work.files)
     runners = [_Runner(work, entry, watch) for entry in entries]
@@ -147,6 +148,11 @@ def _entries(config: RunConfig, files: RunFolder) -> list[Entry]:
         if own is not None and own.name == chosen.name and chosen == type(chosen)(name=own.name):
             options = own
         swapped, _ = for_retriever(config, chosen.name)
+        if swapped.trainer.phases:
+            raise ConfigError(
+                f"trainer.phases: {chosen.name} races by one training: leave its phases out, or "
+                "let it be found by `recsys tune` without tune.retrievers"
+            )
         runs_as = swapped.model_copy(update={"retriever": options})
         name = _unused(chosen.name, [entry.name for entry in entries])
         where = files.search_of(name).path

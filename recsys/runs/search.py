@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from functools import partial
 from typing import Any, Protocol
 
 from feature_store.durable import write_text
@@ -19,11 +19,13 @@ from recsys.runs.build import build_model, fit, is_trained
 from recsys.runs.evaluators import validator
 from recsys.runs.folder import RunFolder
 from recsys.runs.learn import trainer_of
+from recsys.runs.phases import phases_of, start_of
 from recsys.runs.prepare import prepare
 from recsys.runs.search_space import longest, search_space, with_values
 from recsys.runs.work import Work
 from recsys.tracking import Tracker
-from recsys.training.trainer import Validate
+from recsys.training import checkpoint
+from recsys.training.trainer import Progress, Validate
 from recsys.tuning.study import Pruned, Report, Study, Trial, counts
 
 _BOOKKEEPING = ("epoch", "step", "loss", "seconds")  # of the trainer's history
@@ -88,7 +90,7 @@ def search(work: Work, study: Study, examples: Examples, tracker: Tracker, watch
         status = "KILLED"  # given up, or stopped from without
         try:
             child.log_config(values)
-            listener = _Epochs(partial(watch.epoch, report), config.metric)
+            listener = _Epochs(watch.epoch, report, config.metric)
             with watch.trying(number, values):
                 figures = _try(work, with_values(config, values), examples, validate, listener)
             first = looked_at_first(figures, config.metric)
@@ -111,26 +113,56 @@ def _try(
     work: Work, config: RunConfig, examples: Examples, validate: Validate, listener: _Epochs
 ) -> dict[str, float]:
     """Validation figures of one config: of its best epoch where it learns by gradient."""
-    group, checkpoints = work.group, work.files.trial
     if is_trained(config):
-        shutil.rmtree(checkpoints, ignore_errors=True)  # of a trial that was killed
-        progress = trainer_of(
-            config, examples, group, checkpoints, validate=validate, listener=listener
-        ).fit()
+        progress = _train(work, config, examples, validate, listener)
         best = [epoch for epoch in progress.history if epoch["epoch"] == progress.best_epoch]
         if not best:
             raise DataError(f"no epoch reached a {config.metric} that is a number")
         return {name: value for name, value in best[0].items() if name not in _BOOKKEEPING}
     fitted = build_model(config, examples)
     fit(fitted, config.model.name, examples)
-    return validate(fitted.to(group.device))  # type: ignore[arg-type]
+    return validate(fitted.to(work.group.device))  # type: ignore[arg-type]
+
+
+def _train(
+    work: Work, config: RunConfig, examples: Examples, validate: Validate, listener: _Epochs
+) -> Progress:
+    """How the last phase went. Only its epochs are reported: those of the phases before are no
+    sign of what it makes of them."""
+    folder = work.files.trial
+    shutil.rmtree(folder, ignore_errors=True)  # of a trial that was killed
+    phases = phases_of(config.trainer.model_copy(update={"refit": False}))
+    given = start_of(config, phases[0])
+    start = None if given is None else checkpoint.best(given.checkpoints)
+    for phase in phases:
+        checkpoints, last = folder / phase.name, phase is phases[-1]
+        progress = trainer_of(
+            config,
+            examples,
+            work.group,
+            checkpoints,
+            trainer=phase.trainer,
+            validate=validate,
+            listener=listener if last else listener.unreported(phase.trainer.metric),
+            start_from=start,
+            phase=phase.learns,
+        ).fit()
+        if not last:
+            start = checkpoint.best(checkpoints)
+    return progress
 
 
 class _Epochs:
     """The trainer's listener: passes on the figure of every epoch that was validated."""
 
-    def __init__(self, watch: Report, metric: str) -> None:
-        self.watch, self.metric = watch, metric
+    def __init__(
+        self, watch: Callable[[Report, int, float], None], report: Report, metric: str
+    ) -> None:
+        self.watch, self.report, self.metric = watch, report, metric
+
+    def unreported(self, metric: str | None) -> _Epochs:
+        """Of a phase that no trial is given up in, by its own figure."""
+        return _Epochs(self.watch, lambda epoch, figure: None, metric or self.metric)
 
     def step(self, step: int, steps: int, loss: float, rows: int) -> None:
         """Steps are not shown: trials are."""
@@ -138,7 +170,7 @@ class _Epochs:
     def validated(self, epoch: int, step: int, metrics: dict[str, float]) -> None:
         """Report the epoch; raises Pruned where the trial is given up."""
         if self.metric in metrics:
-            self.watch(epoch, metrics[self.metric])
+            self.watch(self.report, epoch, metrics[self.metric])
 
     def note(self, text: str) -> None:
         """There is nothing to note of a trial."""

@@ -7,9 +7,11 @@ from typing import Any
 from feature_store.errors import ConfigError
 from recsys.config import RunConfig, parse_config
 from recsys.config.inline import inline
-from recsys.runs.folder import RunFolder
+from recsys.runs.folder import MAIN_PHASE, RunFolder
+from recsys.training.options import PhaseConfig
 from recsys.tuning.options import Domain
 
+_RATE = "trainer.optimizer.learning_rate"
 _NOT_TUNED = ("retriever.name", "trainer.metric")  # what is tuned, and what is compared
 
 
@@ -46,7 +48,22 @@ def search_space(config: RunConfig) -> dict[str, Domain]:
             )
         for value in domain.extremes:
             with_values(config, {key: value}, where="tune.space")
+        _check_phases(config, key)
     return space
+
+
+def _check_phases(config: RunConfig, key: str) -> None:
+    """Refuse an option of training that no phase takes from there."""
+    option = {_RATE: "learning_rate"}.get(key, key.removeprefix("trainer."))
+    phases = config.trainer.phases
+    if not phases or option not in type(phases[0]).model_fields or not key.startswith("trainer."):
+        return
+    if all(getattr(phase, option) is not None for phase in phases):
+        raise ConfigError(
+            f"tune.space: {key} changes nothing, since each of trainer.phases has its own "
+            f"{option}: leave it out of a phase, or search trainer.phases, whose choices are whole "
+            "lists of phases"
+        )
 
 
 def with_values(config: RunConfig, values: dict[str, Any], where: str = "config") -> RunConfig:
@@ -65,13 +82,23 @@ def judged_by(config: RunConfig) -> RunConfig:
         raise ConfigError(
             f"this config has a {kind}, and recsys tune searches options of retrievers"
         )
-    metric = config.tune.metric or config.metric
+    *before, last = config.trainer.phases or (PhaseConfig(name=MAIN_PHASE),)
+    own = last.metric
+    metric = config.tune.metric or own or config.metric
     if metric not in config.evaluation.figures:
         raise ConfigError(
             f"tune.metric: {metric!r} is not measured with these evaluation settings; "
             f"choose one of: {', '.join(config.evaluation.figures)}"
         )
-    return with_values(config, {"trainer.metric": metric})
+    values: dict[str, Any] = {"trainer.metric": metric}
+    if own is not None:  # the last phase's figure counts, and those before keep theirs
+        theirs = [{"metric": config.metric} | _set(phase) for phase in before]
+        values["trainer.phases"] = [*theirs, _set(last) | {"metric": metric}]
+    return with_values(config, values)
+
+
+def _set(phase: PhaseConfig) -> dict[str, Any]:
+    return phase.model_dump(exclude_none=True)
 
 
 def longest(config: RunConfig, space: dict[str, Domain]) -> RunConfig:
@@ -87,13 +114,16 @@ def for_retriever(
 ) -> tuple[RunConfig, RunFolder]:
     """Another retriever over the data and split of a config, and the folder of its search.
 
-    The retriever has its defaults, changed by `overrides` alone, and its own search space. The
-    run that its tuned config describes is called CONFIG_RETRIEVER. Raises ConfigError.
+    The retriever has its defaults, changed by `overrides` alone, its own search space, and no
+    phases of another's training. The run that its tuned config describes is called
+    CONFIG_RETRIEVER. Raises ConfigError.
     """
     tree = config.to_dict() | {"retriever": {"name": name}}
     tree.pop("ranker", None)
     tree.pop("cascade", None)
     tree["tune"].pop("space", None)
+    if name != config.model.name:
+        tree["trainer"].pop("phases", None)
     swapped = parse_config(tree, overrides)
     renamed = swapped.model_copy(update={"name": f"{swapped.name}_{name}"})
     return renamed, RunFolder(swapped.folder).search_of(name)

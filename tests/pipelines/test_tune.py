@@ -16,11 +16,16 @@ import sqlalchemy
 import tomli_w
 
 from feature_store.errors import ConfigError, DataError
+from pipelines.race import race_retrievers
 from pipelines.tune import tune
 from recsys.config import RunConfig, load_config, parse_config
 from recsys.retrievers import RETRIEVERS, retriever_class
+from recsys.retrievers.sasrec import SASRec
+from recsys.runs import search
+from recsys.runs.fit import fit
 from recsys.runs.prepare import prepare
-from recsys.runs.search_space import for_retriever, search_space
+from recsys.runs.search_space import for_retriever, judged_by, search_space
+from recsys.runs.work import working_on
 
 Tree = dict[str, Any]
 Ask = Callable[..., tuple[Any, str, str]]
@@ -260,6 +265,73 @@ def test_options_that_cannot_run_fail_alone(log: Path, tmp_path: Path) -> None:
     assert "none of 4 trials (4 failed) could be finished: retriever.width = 9" in message
     left = {path.name for path in (tmp_path / "planted").iterdir()}
     assert left == {".lock", "examples", "plots", "tuning.db", "tuning.json"}  # no tuned.toml
+
+
+PHASES = [{"name": "pretrain", "epochs": 2, "learning_rate": 0.05}, {"name": "train"}]
+
+
+@pytest.fixture
+def of_phases(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
+    """A config of a model that learns in two phases."""
+    monkeypatch.setattr(SASRec, "phases", ("pretrain", "train"))
+    tree = planted(log, tmp_path / "runs")
+    tree["retriever"] = {"name": "sasrec", "width": 8, "blocks": 1, "max_length": 5}
+    tree["trainer"]["phases"] = PHASES
+    tree["tune"] = {"trials": 1, "space": {"retriever.max_length": {"choices": [5]}}}
+    return tree
+
+
+def test_a_trial_goes_through_all_phases(of_phases: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its figure is the one that the run's training reaches, and only the last phase's epochs are
+    reported, by which trials are given up."""
+    reported: list[int] = []
+    monkeypatch.setattr(
+        "optuna.trial.Trial.report", lambda self, figure, epoch: reported.append(epoch)
+    )
+    calls: list[tuple[str, bool]] = []
+    trainer_of = search.trainer_of
+
+    def made(*arguments: Any, **options: Any) -> Any:
+        calls.append((options["phase"], options["start_from"] is not None))
+        return trainer_of(*arguments, **options)
+
+    monkeypatch.setattr(search, "trainer_of", made)
+    (trial,) = tune(parse_config(of_phases))["trials"]
+    assert calls == [("pretrain", False), ("train", True)] and reported == [1, 2]
+    trained = parse_config(of_phases, ["name=trained"])
+    with working_on(trained) as work, work.tracked() as tracker:
+        fit(work, tracker)
+    record = json.loads(work.files.training_record.read_text())
+    assert record["pretrain_history"] and trial["value"] == record["best"]
+
+
+def test_options_that_each_phase_has_for_itself_are_refused(of_phases: Tree) -> None:
+    of_phases["tune"]["space"] = {"trainer.epochs": {"low": 1, "high": 3}}
+    search_space(parse_config(of_phases))  # the second phase takes it
+    of_phases["trainer"]["phases"] = [PHASES[0], PHASES[1] | {"epochs": 3, "learning_rate": 0.1}]
+    for option in ("trainer.epochs", "trainer.optimizer.learning_rate"):
+        of_phases["tune"]["space"] = {option: {"low": 1, "high": 3}}
+        message = error_of(of_phases)
+        assert f"tune.space: {option} changes nothing" in message and "trainer.phases" in message
+    whole = {"choices": [PHASES, PHASES[1:]]}
+    of_phases["tune"]["space"] = {"trainer.phases": whole}
+    search_space(parse_config(of_phases))
+    of_phases["tune"]["retrievers"] = ["sasrec"]
+    with pytest.raises(ConfigError, match=r"trainer\.phases: sasrec races by one training"):
+        race_retrievers(parse_config(of_phases))
+
+
+def test_the_last_phase_chooses_by_the_figure_that_is_compared(of_phases: Tree) -> None:
+    of_phases["trainer"]["phases"] = [PHASES[0], PHASES[1] | {"metric": "NDCG@3"}]
+    judged = judged_by(parse_config(of_phases))
+    before, last = judged.trainer.phases
+    assert (judged.metric, before.metric, last.metric) == ("NDCG@3", "Recall@3", "NDCG@3")
+    of_phases["tune"]["metric"] = "HR@3"
+    judged = judged_by(parse_config(of_phases))
+    before, last = judged.trainer.phases
+    assert (judged.metric, before.metric, last.metric) == ("HR@3", "Recall@3", "HR@3")
+    other, _ = for_retriever(judged, "bpr")
+    assert other.trainer.phases == ()  # another's phases are no business of it
 
 
 def test_histories_are_as_long_as_the_longest_trial_reads(log: Path, tmp_path: Path) -> None:
