@@ -12,10 +12,16 @@ from recsys.embeddings.hashing import salt_of, splitmix64
 
 
 def draw_targets(
-    history: Tensor, count: int, *, longest: int, seed: int, step: int
+    history: Tensor,
+    count: int,
+    *,
+    longest: int,
+    seed: int,
+    step: int,
+    second_half: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Users [P] and positions [P], never the first, of at most `count` events of each history
-    [B, T].
+    [B, T]; of the `second_half` alone they are at (n - 1) // 2 or behind it, of n events.
 
     By hashes of the history itself, of at most `longest` events, so that a user gets the same ones
     whichever process it is on, and whoever is beside it.
@@ -26,9 +32,12 @@ def draw_targets(
     key = splitmix64(history * longest + columns, draw)
     key = key.masked_fill(history == 0, 0).sum(1, keepdim=True)
     order = splitmix64(key + columns, draw)
-    order = order.masked_fill((history == 0) | (columns == 0), torch.iinfo(order.dtype).max)
+    first = torch.ones_like(key)
+    if second_half:
+        first = (((history != 0).sum(1, keepdim=True) - 1) // 2).clamp(min=1)
+    order = order.masked_fill((history == 0) | (columns < first), torch.iinfo(order.dtype).max)
     chosen = order.topk(min(count, length), dim=1, largest=False).indices.sort(dim=1).values
-    kept = (history.gather(1, chosen) != 0) & (chosen > 0)
+    kept = (history.gather(1, chosen) != 0) & (chosen >= first)
     users, _ = kept.nonzero(as_tuple=True)
     return users, chosen[kept]
 

@@ -241,7 +241,14 @@ class Recformer(TrainedRetriever):
         longest = self.config.max_length + 1
         history = batch.padded(HISTORY, longest)
         count = self.config.targets_per_user
-        users, places = draw_targets(history, count, longest=longest, seed=self.seed, step=step)
+        users, places = draw_targets(
+            history,
+            count,
+            longest=longest,
+            seed=self.seed,
+            step=step,
+            second_half=self.phase == PRETRAIN,  # which have more before them to be told from
+        )
         before = torch.arange(history.shape[1], device=history.device) < places.unsqueeze(1)
         read, targets = history[users] * before, history[users, places]
         if self.pretraining is not None:

@@ -30,6 +30,26 @@ def test_padding_takes_no_target_from_those_that_there_are(
     assert (HISTORY[users, ends] != 0).all() and (ends > 0).all()
 
 
+def test_the_second_half_is_drawn_alike_and_nothing_before_it() -> None:
+    """Of 7, 4, 3, 2 and 1 events those from 3, 1, 1, 1 and none on; and none of padding."""
+    lengths = [7, 4, 3, 2, 1]
+    history = torch.zeros(5, 9, dtype=torch.int64)
+    for row, length in enumerate(lengths):
+        history[row, :length] = torch.arange(1, length + 1) + row
+    drawn = torch.zeros(5, 9)
+    for step in range(400):
+        users, ends = draw_targets(history, 1, longest=9, seed=0, step=step, second_half=True)
+        assert users.tolist() == [0, 1, 2, 3]
+        drawn[users, ends] += 1
+    for row, (first, length) in enumerate([(3, 7), (1, 4), (1, 3), (1, 2), (1, 1)]):
+        possible = range(first, length)
+        assert drawn[row].nonzero().flatten().tolist() == list(possible)
+        for place in possible:
+            assert float(drawn[row, place]) == pytest.approx(400 / len(possible), rel=0.2)
+    every = draw_targets(history, 9, longest=9, seed=0, step=0, second_half=True)
+    assert every[0].bincount().tolist() == [4, 3, 2, 1]
+
+
 class Sequences:
     """Two training sequences, 2 4 3 and 3 1, of the items up to 5."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pytest
@@ -88,6 +89,20 @@ def test_the_loss_is_a_softmax_over_the_catalogue_by_cosine(examples: Examples) 
     loss = model(batch, 3)
     assert loss.weight == len(users) == 10
     torch.testing.assert_close(loss.total, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("phase", "half"), [(PRETRAIN, True), (TRAIN, False)])
+def test_pre_training_draws_its_targets_from_the_second_half(
+    examples: Examples, phase: str, half: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = fresh(config(), examples)
+    model.begin_phase(phase)
+    batch = batch_from(model, request_table(model, examples, "train").slice(0, 5))
+    drawn = Mock(side_effect=InterruptedError)  # nothing more is asked
+    monkeypatch.setattr("recsys.retrievers.recformer.draw_targets", drawn)
+    with pytest.raises(InterruptedError):
+        model(batch, 3)
+    assert drawn.call_args.kwargs["second_half"] is half
 
 
 def test_items_are_encoded_before_every_epoch_and_frozen_ones_never_again(
