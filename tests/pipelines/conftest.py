@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,34 @@ from typing import Any
 import pytest
 
 from pipelines import cli
+from recsys.report.charts import Chart
 
 Tree = dict[str, Any]
 Ask = Callable[..., tuple[Any, str, str]]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def drawing() -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Charts are made and not drawn, which takes half of a small run: tests of reports draw them,
+    and here one run of each kind, within this."""
+    save, svg = Chart.save, Chart.svg
+
+    def not_saved(chart: Chart, folder: Path) -> Path:
+        path = folder / f"{chart.name}.png"
+        path.write_bytes(b"")
+        return path
+
+    @contextmanager
+    def drawn() -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Chart, "save", save)
+            patch.setattr(Chart, "svg", svg)
+            yield
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Chart, "save", not_saved)
+        patch.setattr(Chart, "svg", "<svg></svg>")
+        yield drawn
 
 
 @pytest.fixture(scope="session")

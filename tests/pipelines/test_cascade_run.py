@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,6 +43,7 @@ from recsys.serving.recommender import Recommender
 
 Tree = dict[str, Any]
 TreeOf = Callable[..., Tree]
+Drawing = Callable[[], AbstractContextManager[None]]
 Ask = Callable[..., tuple[Any, str, str]]
 SPLIT = {"protocol": "global_time", "event_types": ["click", "purchase"]}
 DCN = {"name": "dcn", "width": 4, "hidden": [8], "cross_layers": 1}
@@ -104,8 +106,9 @@ def cascade_tree(base: Tree, parts: dict[str, Path], name: str = "funnel", **opt
 
 
 @pytest.fixture(scope="module")
-def finished(base: Tree, parts: dict[str, Path]) -> Run:
-    return run(cascade_tree(base, parts, order_by="revenue"))
+def finished(base: Tree, parts: dict[str, Path], drawing: Drawing) -> Run:
+    with drawing():
+        return run(cascade_tree(base, parts, order_by="revenue"))
 
 
 def test_figures_tell_what_each_stage_leaves(finished: Run) -> None:

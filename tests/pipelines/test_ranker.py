@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from io import StringIO
 from pathlib import Path
 from typing import Any, cast
@@ -31,6 +32,7 @@ from recsys.statistics.calibration import Curve
 
 Tree = dict[str, Any]
 TreeOf = Callable[..., Tree]
+Drawing = Callable[[], AbstractContextManager[None]]
 Ask = Callable[..., tuple[Any, str, str]]
 RANKER = {
     "retriever": None,
@@ -55,8 +57,9 @@ def tree(tree_of: TreeOf, tmp_path_factory: pytest.TempPathFactory) -> Tree:
 
 
 @pytest.fixture(scope="module")
-def finished(tree: Tree) -> Run:
-    return run(tree)
+def finished(tree: Tree, drawing: Drawing) -> Run:
+    with drawing():
+        return run(tree)
 
 
 @pytest.fixture(scope="module")
@@ -113,12 +116,13 @@ def store_of(tree: Tree) -> Path:
 
 
 @pytest.fixture(scope="module")
-def sesa(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def sesa(tree: Tree, tmp_path_factory: pytest.TempPathFactory, drawing: Drawing) -> Run:
     """A run of a ranker that explains itself, calibrated, whose epoch is chosen by its loss."""
     folder = tmp_path_factory.mktemp("sesa")
     again = {**tree, "output": str(folder), "store": str(store_of(tree))}
     again["ranker"] = {"name": "sesa", "concepts": "keywords", "hidden": [8], "width": 8}
-    return run(again, ["trainer.metric=LogLoss", "calibration.kind=temperature"])
+    with drawing():
+        return run(again, ["trainer.metric=LogLoss", "calibration.kind=temperature"])
 
 
 def test_less_loss_is_better(sesa: Run) -> None:

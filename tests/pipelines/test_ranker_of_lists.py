@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,13 @@ def tree_of_lists(tree_of: Callable[..., Tree], output: Path, **sections: Any) -
 
 
 @pytest.fixture(scope="module")
-def finished(tree_of: Callable[..., Tree], tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return run(tree_of_lists(tree_of, tmp_path_factory.mktemp("runs")))
+def finished(
+    tree_of: Callable[..., Tree],
+    tmp_path_factory: pytest.TempPathFactory,
+    drawing: Callable[[], AbstractContextManager[None]],
+) -> Run:
+    with drawing():
+        return run(tree_of_lists(tree_of, tmp_path_factory.mktemp("runs")))
 
 
 def test_figures_are_those_of_the_lists_beside_them(finished: Run) -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from recsys.training.trainer import Trainer
 
 Tree = dict[str, Any]
 TreeOf = Callable[..., Tree]
+Drawing = Callable[[], AbstractContextManager[None]]
 REFIT = {"trainer": {"epochs": 4, "device": "cpu", "refit": True}}
 
 
@@ -39,9 +41,10 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(tree_of: TreeOf, output: Path) -> Run:
+def finished(tree_of: TreeOf, output: Path, drawing: Drawing) -> Run:
     """A run with everything switched on."""
-    return run(tree_of(output, tracking={"experiment": "tests"}, **REFIT))
+    with drawing():
+        return run(tree_of(output, tracking={"experiment": "tests"}, **REFIT))
 
 
 def per_user(folder: Path, name: str) -> pd.DataFrame:

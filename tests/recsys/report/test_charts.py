@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib import image
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 
 from recsys.report.charts import Chart, coverage_against_recall, over_k
@@ -56,6 +59,23 @@ def test_cut_offs_that_lie_close_are_not_all_named(ks: tuple[int, ...]) -> None:
     assert ticks[-1].get_text() == str(ks[-1])
     if ks == KS:
         assert [text.get_text() for text in ticks] == list(map(str, KS))
+
+
+def test_both_files_of_a_chart_have_the_layout_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chart, made = over_k(series(0.5), "Recall", "found"), []
+    assert chart is not None
+    execute = ConstrainedLayoutEngine.execute
+    monkeypatch.setattr(
+        ConstrainedLayoutEngine, "execute", lambda *of: (made.append(of), execute(*of))
+    )
+    picture = image.imread(chart.save(tmp_path))
+    place = chart.figure.axes[0].get_position().bounds
+    assert "<path" in chart.svg and chart.figure.axes[0].get_position().bounds == place
+    assert len(made) == 1
+    assert picture.shape[:2] == tuple(round(160 * inches) for inches in (3.1, 4.7))
+    assert picture[0, 0, :3].tolist() == [1, 1, 1]  # on white
 
 
 def test_every_meaning_stands_by_itself() -> None:
