@@ -74,7 +74,7 @@ def make_split(
             )
     if config.candidates == "shown":
         _check_whole(engine, events, schema, config.base_name)
-    settings = {f"split.{name}": value for name, value in config.model_dump(mode="json").items()}
+    settings = {f"split.{name}": value for name, value in config.settings.items()}
     parts = {"data": log.fingerprint, **settings, **(labels.parts(lists) if labels else {})}
     fingerprint = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
     return Split(

@@ -41,7 +41,7 @@ FLOORS = {
         ("model",),
         ("objectives",),
         ("retrievers", "rankers", "training"),
-        ("cascade", "evaluation", "tuning"),
+        ("cascade", "evaluation", "tuning", "daily"),
         ("compatible",),
         ("export", "config"),
         ("runs",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -22,6 +22,8 @@ class Protocol(Options, ABC):
     """
 
     needs_clock: ClassVar[tuple[str, ...]] = ("time", "order", "none")
+    came_later: ClassVar[tuple[str, ...]] = ()
+    """Options that older fingerprints do not know, and that count where they are set."""
 
     event_types: tuple[str, ...] = Field((), description="Keep only these; empty keeps all.")
     min_label: float | None = Field(None, description="Keep events whose label is at least this.")
@@ -53,6 +55,13 @@ class Protocol(Options, ABC):
         if self.candidates == "shown" and self.sampled_candidates:
             raise ValueError("lists are ranked as they were shown: leave sampled_candidates out")
         return self
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options as JSON types, as a fingerprint covers them."""
+        fields = type(self).model_fields
+        unset = {name for name in self.came_later if getattr(self, name) == fields[name].default}
+        return self.model_dump(mode="json", exclude=unset)
 
     @property
     @abstractmethod

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
 from feature_store.schema import TIME_TYPE, Feature, Schema
 from feature_store.sources.base import RawChunk, Source
@@ -18,6 +19,7 @@ from feature_store.sources.synthetic_words import ITEM_BLOCK, Words
 from feature_store.sources.synthetic_world import (
     AGE_BANDS,
     COUNTRIES,
+    DAY_S,
     USER_BLOCK,
     Items,
     Users,
@@ -25,7 +27,7 @@ from feature_store.sources.synthetic_world import (
 )
 
 _VERSION = 2  # of what is generated from equal options: raise it when that changes
-_CAME_LATER = ("lists", "position_bias", "dear_first")
+_CAME_LATER = ("lists", "position_bias", "dear_first", "first_day", "last_day")
 
 _OF_LISTS = (
     Feature(name="list_id", kind="id", side="context", dtype="int64"),
@@ -44,6 +46,10 @@ class Synthetic(World, Source):
     """
 
     source: Literal["synthetic"] = "synthetic"
+    first_day: int | None = Field(
+        None, ge=0, description="Tell only what happens from this day on, of days from 0..."
+    )
+    last_day: int | None = Field(None, ge=0, description="... and up to the end of this one.")
 
     @property
     def schema(self) -> Schema:  # type: ignore[override]
@@ -82,7 +88,10 @@ class Synthetic(World, Source):
         """The events, one block of users after another, each in order of time."""
         row = 1
         for block, users in self._user_blocks():
-            events = self._event_table(simulate(self, self._items, users, block), users.first)
+            rows = simulate(self, self._items, users, block)
+            events, day = self._event_table(rows, users.first), rows.second // DAY_S
+            last = np.inf if self.last_day is None else self.last_day
+            events = events.filter(pa.array((day >= (self.first_day or 0)) & (day <= last)))
             yield RawChunk(events, "events", np.arange(row, row + events.num_rows))
             row += events.num_rows
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pipelines.cli import (
     asking,
     comparing,
+    days,
     evaluating,
     explaining,
     ingesting,
     looking,
+    rolling_verb,
     scoring,
     serving,
     tuning,
@@ -17,11 +19,13 @@ from pipelines.cli import (
 
 VERBS = (
     working.run,
+    days.daily,
     ingesting.ingest,
     tuning.tune,
     working.train,
     evaluating.evaluate,
     comparing.compare,
+    rolling_verb.rolling,
     working.export,
     asking.recommend,
     scoring.score,

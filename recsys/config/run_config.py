@@ -19,6 +19,7 @@ from feature_store.protocols import LeaveOneOut, SplitConfig
 from feature_store.sources import SourceConfig
 from recsys.cascade.options import CascadeConfig
 from recsys.compatible.options import CompatibleConfig
+from recsys.daily.options import DailyConfig
 from recsys.data.options import ReaderConfig
 from recsys.embeddings.options import AnyEmbeddings, PerFeature, QuantisationConfig
 from recsys.evaluation.options import EvaluationConfig
@@ -129,6 +130,7 @@ class RunConfig(Options):
     export: ExportConfig = ExportConfig()
     tracking: TrackingConfig = TrackingConfig()
     tune: TuneConfig = TuneConfig()
+    daily: DailyConfig = DailyConfig()
 
     @property
     def model(self) -> ModelConfig:

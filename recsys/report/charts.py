@@ -441,6 +441,33 @@ def index_speeds(part: str, record: PromiseRecord) -> Chart:
     return Chart(f"index_of_{part}", caption, figure)
 
 
+# Charts over days
+
+
+def over_days(
+    name: str,
+    title: str,
+    days: Sequence[str],
+    lines: Mapping[str, Sequence[float | None]],
+    what: str,
+    caption: str,
+    *,
+    log: bool = False,
+) -> Chart:
+    """A line for each name of `lines`, over `days`; None where a day has no such value."""
+    with _styled():
+        figure, axes = _axes(title, "", what)
+        for index, values in enumerate(lines.values()):
+            heights = [math.nan if value is None else value for value in values]
+            axes.plot(range(len(days)), heights, **_line(index))
+        shown = range(0, len(days), -(-len(days) // 7))  # dates are long
+        axes.set_xticks(shown, [days[place][5:] for place in shown])
+        if log:
+            axes.set_yscale("log")
+        _legend(figure, list(lines))
+    return Chart(name, caption, figure)
+
+
 # What they share
 
 

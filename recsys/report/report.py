@@ -9,10 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
-from feature_store.durable import read_json, write_text
+from feature_store.durable import read_json
 from feature_store.errors import DataError
 from recsys.evaluation.ceiling import sentences
 from recsys.evaluation.item_facts import COLD_ITEM
@@ -24,6 +21,7 @@ from recsys.report.comparison import Comparison
 from recsys.report.example_users import ExampleUser, example_users
 from recsys.report.explained import explained
 from recsys.report.index_choice import index_choices
+from recsys.report.page import write_page
 from recsys.runs.finished import Run, measured
 from recsys.runs.verdict import VERDICT, sentence
 
@@ -416,19 +414,4 @@ def _p_value(p: float) -> str:
 
 
 def _write(path: Path, template: str, page: Mapping[str, Any]) -> Path:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("recsys.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["svg"] = lambda chart: Markup(chart.svg)  # made by us, text escaped
-    environment.filters["option"] = option_text
-    environment.filters["short"] = charts.shorten
-    environment.filters["p_value"] = _p_value
-    html = environment.get_template(template).render(
-        **page, theme=charts.THEME, colours=charts.COLOURS
-    )
-    write_text(html, path)
-    return path
+    return write_page(path, template, page, option=option_text, p_value=_p_value)

@@ -1,0 +1,1 @@
+"""Days that follow one another: options, and the gate before what serves."""
