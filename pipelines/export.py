@@ -17,6 +17,7 @@ from recsys.runs.steps import BUNDLE, FIGURES
 from recsys.runs.verdict import earns_alias
 from recsys.runs.work import Work, working_on
 from recsys.serving.releases import CURRENT, Releases
+from recsys.serving.word_reasons import reader_of_words
 from recsys.tracking import Tracker
 
 
@@ -53,7 +54,7 @@ def export_in(work: Work, tracker: Tracker, *, force: bool = False) -> None:
         tell_quantisation(record.quantisation)
         tell_promise(name, record)
     BUNDLE.mark_done(config)
-    if promises(bundle.manifest):  # what evaluation could not know yet
+    if promises(bundle.manifest) or reader_of_words(bundle):  # evaluation could not know yet
         write_report(run.folder)
     moves = force or earns_alias(run.results)
     if not moves:

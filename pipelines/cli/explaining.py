@@ -34,14 +34,15 @@ def explain(
 
     Example: recsys explain runs/synthetic_cascade --user 7 --item 42
     """
-    from recsys.serving.manifest import GeneratorRecord, Manifest, RankerRecord
+    from recsys.serving.manifest import Manifest, RankerRecord
+    from recsys.serving.word_reasons import reads_words
 
     bundle = bundle_in(folder)
     parts = Manifest.load(bundle, require_signature).parts.values()
     of = _of_cascade
     if all(isinstance(part, RankerRecord) for part in parts):
         of = _of_ranker
-    elif all(isinstance(part, GeneratorRecord) and part.texts for part in parts):
+    elif all(reads_words(part) for part in parts):
         of = _of_words
     given = {"users": kept(store), "signed_by": require_signature}
     reasons, told = of(folder, bundle, given, user, item, k)

@@ -17,6 +17,7 @@ from feature_store.errors import DataError
 from recsys.explorer.asking import Who, request_of
 from recsys.explorer.cards import Card, Cards
 from recsys.explorer.searching import items_by_words, users_by_beginning
+from recsys.explorer.words import words_page
 from recsys.inputs import Requests
 from recsys.lists.funnel import Stage
 from recsys.serving.cascade import Cascade
@@ -26,6 +27,7 @@ from recsys.serving.generator import Generator
 from recsys.serving.index.base import Queries
 from recsys.serving.manifest import RankerRecord
 from recsys.serving.recommender import Recommender
+from recsys.serving.word_reasons import reader_of_words
 
 Page = dict[str, Any]
 _LOOKED_THROUGH = 1000  # places of a generator's list that an item is looked for in
@@ -58,6 +60,7 @@ class Looking:
             "cascade": isinstance(finder, Cascade),
             "generators": list(generators),
             "titles": self.recommender.catalogue.has_titles,
+            "words": reader_of_words(self._bundle) is not None,
             "example": self._example,
         }
 
@@ -116,6 +119,20 @@ class Looking:
             "alike": self._alike(request, row),
             "concepts": self._concepts(request, row),
         }
+
+    def words(self, who: Who, item: str) -> Page:
+        """The words that the score of an item comes from, by the first generator that reads words.
+
+        Raises DataError where there is none, for an item that it cannot find, and for somebody
+        without a history.
+        """
+        if self._reader is None:
+            raise DataError(f"{self._bundle.folder}: none of its generators finds items by words")
+        request = request_of(self.recommender, self.cards, who)
+        row = int(self.cards.rows(pa.array([item]))[0])
+        if row < 0:
+            raise DataError(f"unknown item: {item}")
+        return words_page(self._reader, self.cards, request, self.cards.ids[row].as_py())
 
     def _fate(self, request: pa.Table, item: str, row: int, k: int, allowed: Tensor | None) -> Page:
         if row not in self._rows:
@@ -246,6 +263,14 @@ class Looking:
         """An expression over the catalogue."""
         facts = self.cards.facts
         return self.recommender.catalogue.example(facts[0]) if facts else None
+
+    @cached_property
+    def _reader(self) -> Recommender | None:
+        """Who tells of words; of a cascade that is one of its generators."""
+        name = reader_of_words(self._bundle)
+        if name is None or name == self.recommender.finder.name:
+            return None if name is None else self.recommender
+        return Recommender(self._bundle, name)
 
     @cached_property
     def _explainer(self) -> Explainer | None:

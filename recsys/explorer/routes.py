@@ -105,6 +105,11 @@ def explorer(bundles: Callable[[], Sequence[Recommender]]) -> APIRouter:
         """Why an item is there, or why not."""
         return told(lambda: looking(asked.bundle).why(asked, asked.item, asked.k, asked.where))
 
+    @router.post("/explorer/words")
+    def words(asked: AskedWhy) -> dict[str, Any]:
+        """The words that an item's score comes from."""
+        return told(lambda: looking(asked.bundle).words(asked, asked.item))
+
     for path, name in PAGES.items():
         router.add_api_route(path, partial(_contents, name), include_in_schema=False)
     return router

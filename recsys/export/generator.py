@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import pyarrow as pa
 from torch import Tensor, nn
 
 from feature_store.columns import HISTORY
@@ -36,6 +37,7 @@ from recsys.serving.index.promise import KEPT, keep_promise
 from recsys.serving.manifest import About, GeneratorRecord, IndexRecord, LineageRecord
 from recsys.serving.options import FallbackConfig
 from recsys.serving.recommender import Recommender
+from recsys.serving.tfidf_words import WORDS
 
 
 class UserTower(nn.Module):
@@ -126,6 +128,9 @@ class GeneratorExport:
         reader = retriever.item_reader()
         if reader is not None:
             write_item_reader(reader, folder)
+        words = retriever.word_names()
+        if words is not None:
+            Vocabulary(pa.array(words, pa.string())).save(folder / WORDS)
 
         asked, space = retriever.embed_users(batch), self.space or space_of(retriever)
         queries = Queries(asked.vectors.detach(), asked.weights, space)
@@ -148,6 +153,7 @@ class GeneratorExport:
             fallback=fallback,
             lineage=self.lineage,
             texts=None if reader is None else read_alone(reader.text),
+            words=words is not None,
         )
 
     def verify(self, bundle: Bundle, name: str) -> None:

@@ -91,6 +91,22 @@ def example_users(of: Mapping[str, tuple[Run, str]]) -> list[ExampleUser]:
     return shown
 
 
+def example_requests(run: Run, retriever: str) -> list[tuple[Any, list[Any], list[Any]]]:
+    """Of the example users: raw id, history, oldest first, and the list of a retriever."""
+    examples = run.files.phase(phases_of_run(run)[-1].name).examples
+    path = run.files.lists_of(retriever)
+    if not ((examples / "test.parquet").exists() and path.exists()):
+        return []
+    users = _choose(path, int(run.results["seed"]))
+    requests = _requests(examples, Schema.load(examples / "schema.json"), users)
+    lists = _lists(path, users)
+    return [
+        (user, requests[user][0], lists.get(user, []))
+        for user in users.to_pylist()
+        if user in requests
+    ]
+
+
 def _shown(ids: Iterable[Any], titles: Mapping[Any, str], *, hits: Iterable[Any]) -> list[Shown]:
     hits = set(hits)
     return [Shown(titles.get(i), str(i), i in hits) for i in ids]

@@ -20,6 +20,7 @@ from recsys.report.charts import Chart, Estimate, Series, estimate
 from recsys.report.comparison import Comparison
 from recsys.report.example_users import ExampleUser, example_users
 from recsys.report.explained import explained
+from recsys.report.explained_words import explained_words
 from recsys.report.index_choice import index_choices
 from recsys.report.page import write_page
 from recsys.runs.finished import Run, measured
@@ -184,6 +185,7 @@ def write_report(folder: Path) -> Path:
         "ceiling": sentences(run.results),
         "model": model,
         "explained": explained(run),
+        "words": explained_words(run, model) if kind == "retrievers" else [],
         "index_choices": indices,
     }
     if outcome:

@@ -126,6 +126,11 @@ class VectorRetriever(Model, ABC):
         """What encodes new items from their texts; None where texts alone do not make a vector."""
         return None
 
+    def word_names(self) -> tuple[str, ...] | None:
+        """The words that scores are the sum of, in the order of the columns of its `words`; None
+        where they are not."""
+        return None
+
     def embed_users(self, batch: Batch) -> Queries:
         """The vectors of a batch's users."""
         return self.encode(self.inputs_of(batch))

@@ -15,7 +15,7 @@ from recsys.inputs import History
 from recsys.layers.sparse_linear import SparseLinear
 from recsys.options import ModelConfig
 from recsys.retrievers.fitted import ScoringRetriever
-from recsys.text.tfidf import tfidf_matrix
+from recsys.text.tfidf import weighed_words
 
 
 class TextKNNConfig(ModelConfig):
@@ -54,10 +54,14 @@ class TextKNN(ScoringRetriever):
     def fit(self, interactions: Interactions, examples: Examples) -> None:
         """Weigh the words of all items."""
         table = examples.item_attributes(tuple(f.name for f in self.features))
-        matrix = tfidf_matrix(table, self.features, self.config.min_items)
+        matrix, self.names = weighed_words(table, self.features, self.config.min_items)
         self.words = SparseLinear(matrix)
         self.likeness = SparseLinear(matrix.T)
 
     def score(self, histories: Tensor) -> Tensor:
         """Scores [B, N]; 0 for what shares no word with the history."""
         return self.likeness(self.words(histories)) / histories.sum(1, keepdim=True).clamp(min=1)
+
+    def word_names(self) -> tuple[str, ...]:
+        """The columns of TF-IDF."""
+        return self.names

@@ -17,6 +17,7 @@ parts/NAME/            what answers, one or more
     fallback.parquet   items and scores that answer where a history is needed, and nothing is known
     item.pt2           of one that reads texts: tokens and their types -> vectors of new items
     tokenizer/         how their texts become tokens
+    words.arrow        of one that scores by words, which they are
     old_space.npy      of one made compatible with an older bundle: vectors of its items there
   of a ranker:
     ranker.pt2         torch.export: request tensors -> logits

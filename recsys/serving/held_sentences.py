@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from feature_store.errors import DataError
 from recsys.text.tokenised import TokenisedItems
 
 TOKENS, TYPES, OFFSETS = "sentences.tokens", "sentences.types", "sentences.offsets"
+
+_HOLDING = Lock()
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,15 @@ def held_by(program: nn.Module, where: str) -> HeldSentences:
 
 @contextmanager
 def holding_more(program: nn.Module, items: TokenisedItems, where: str) -> Iterator[None]:
-    """The program reads further items as well, in the rows that follow; only within the block."""
-    before = held_by(program, where)
-    _hold(program, before.followed_by(items), where)
-    try:
-        yield
-    finally:
-        _hold(program, before, where)
+    """The program reads further items as well, in the rows that follow; only within the block, into
+    which threads go one at a time."""
+    with _HOLDING:
+        before = held_by(program, where)
+        _hold(program, before.followed_by(items), where)
+        try:
+            yield
+        finally:
+            _hold(program, before, where)
 
 
 def _hold(program: nn.Module, sentences: HeldSentences, where: str) -> None:

@@ -168,6 +168,9 @@ class GeneratorRecord(_Part):
         description="How texts of items become tokens, of which `item.pt2` makes vectors of new "
         "items as of those it knows.",
     )
+    words: bool = Field(
+        False, description="Whether `words.arrow` names the words that its scores are the sum of."
+    )
 
 
 class RankerRecord(_Part):

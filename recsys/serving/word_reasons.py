@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import pyarrow as pa
-import torch
-from torch import Tensor
 
 from feature_store.columns import HISTORY
 from feature_store.errors import DataError
-from recsys.serving.generator import PROGRAM, Generator
-from recsys.serving.held_sentences import HeldSentences, held_by, holding_more
-from recsys.serving.item_encoder import ItemEncoder
+from recsys.serving.bundle import Bundle
+from recsys.serving.manifest import GeneratorRecord
 from recsys.serving.recommender import Recommender
-from recsys.text.contributions import contributions
-from recsys.text.tokenised import VALUE, TokenisedItems
-from recsys.text.tokens import Tokenizer
-
-MOST_WORDS = 64  # of a history, from the newest item on, that are told apart; older ones stay
-_AT_ONCE = 64  # histories that are encoded together
-_AROUND = " ,"  # what parts the values of a bag
+from recsys.serving.sentence_words import sentence_shares
+from recsys.serving.tfidf_words import tfidf_shares
+from recsys.serving.word_shares import Side, WordShares
+from recsys.text.contributions import ORDERS
 
 
 class WordReason(NamedTuple):
@@ -37,132 +29,59 @@ class WordReason(NamedTuple):
     contribution: float
 
 
-class Word(NamedTuple):
-    """A word of an item's sentence: which of the sentences, its tokens, and its text."""
+def reads_words(record: object) -> bool:
+    """Whether the words that the scores of a part come from can be told."""
+    return isinstance(record, GeneratorRecord) and (record.texts is not None or record.words)
 
-    sentence: int
-    tokens: np.ndarray
-    text: str
+
+def reader_of_words(bundle: Bundle) -> str | None:
+    """The first generator of a bundle whose words can be told; None where there is none."""
+    return next((name for name, of in bundle.manifest.parts.items() if reads_words(of)), None)
+
+
+def word_shares(
+    recommender: Recommender, request: pa.Table, item: Any, *, orders: int = ORDERS
+) -> WordShares:
+    """What each word adds to the score of an item for one request, the inner product of both
+    vectors; `orders` as of `recsys.text.contributions`, where that is not exact.
+
+    Raises DataError for a generator that reads no words, an item that it cannot find, and a request
+    without a known item in its history.
+    """
+    generator = recommender.generator
+    if not reads_words(generator.record):
+        raise DataError(
+            f"{generator.bundle.folder}: {generator.name} is of {generator.record.about.model}, "
+            "which does not know items by their texts alone: no words add up to its scores"
+        )
+    generator.place_of(item)
+    inputs, _ = recommender.encode(request)
+    if not inputs[HISTORY][0].any():
+        raise DataError("the request has no known item in its history: no word speaks for anything")
+    if generator.record.words:
+        return tfidf_shares(recommender, inputs, item)
+    return sentence_shares(recommender, inputs, item, orders)
 
 
 def explain_words(
     recommender: Recommender, request: pa.Table, item: Any, most: int = 10
 ) -> pa.Table:
     """The `WordReason`s of an item for one request, a row each: those of either side sum to the
-    score, the inner product of both vectors.
+    score. Of either side the `most` words that add most, for or against, are named.
 
-    Names of attributes are no words, and stay. Of either side the `most` words that add most, for
-    or against, are named. See `recsys.text.contributions`.
-
-    Raises DataError for a generator that reads no texts, an item that it cannot find, and a request
-    without a known item in its history.
+    Raises DataError as `word_shares`.
     """
-    generator = recommender.generator
-    where = str(generator.bundle.folder)
-    encoder = ItemEncoder.open(generator.bundle, generator.name)
-    sentences = held_by(generator.program, f"{where}: {PROGRAM}")
-    place = generator.place_of(item)
-    inputs, _ = recommender.encode(request)
-    history = inputs[HISTORY][0]
-    if not history.any():
-        raise DataError("the request has no known item in its history: no word speaks for anything")
-    ids = recommender.bundle.vocabularies_of(generator.name)[recommender.bundle.schema.item]
-    newest_first = history.nonzero().squeeze(1).flip(0)
-    read = history[newest_first].tolist()
-    words = _words_of(sentences, read, encoder.tokenizer)[:MOST_WORDS]
-    user = generator.queries(inputs).vectors[0, 0]
-    row = int(ids.encode(generator.item_ids.slice(place, 1))[0])
-    own = _words_of(sentences, [row], encoder.tokenizer)
-    shortened = partial(_shortened, sentences, encoder)
-
-    def of_history(kept: Tensor) -> Tensor:
-        other = (shortened(read, words, chunk) for chunk in kept.split(_AT_ONCE))
-        known = len(sentences)
-        return torch.cat(
-            [_read_anew(generator, inputs, newest_first, items, known) for items in other]
-        )
-
-    def of_item(kept: Tensor) -> Tensor:
-        return encoder.encode(shortened([row], own, kept))
-
-    named = ids.decode(np.array(read)).to_pylist()
-    reasons = [
-        *_told("history", of_history, generator.items[place], words, named, most),
-        *_told("item", of_item, user, own, [generator.item_ids[place].as_py()], most),
-    ]
+    shares = word_shares(recommender, request, item)
+    reasons = [*_told("history", shares.history, most), *_told("item", shares.item, most)]
     columns = map(list, zip(*reasons, strict=True))
     return pa.table(dict(zip(WordReason._fields, columns, strict=True)))
 
 
-def _told(
-    side: Literal["history", "item"],
-    vectors_of: Callable[[Tensor], Tensor],
-    other: Tensor,
-    words: list[Word],
-    items: list[Any],
-    most: int,
-) -> list[WordReason]:
-    made = contributions(vectors_of, other, len(words))
-    added = made.words.tolist()
-    order = sorted(range(len(words)), key=lambda place: -abs(added[place]))
-    reasons = [
-        WordReason(side, "word", items[words[at].sentence], words[at].text, added[at])
-        for at in order[:most]
-    ]
-    if order[most:]:
-        others = sum(added[at] for at in order[most:])
-        reasons.append(WordReason(side, "others", None, None, others))
-    return [*reasons, WordReason(side, "none", None, None, made.base)]
-
-
-def _words_of(sentences: HeldSentences, rows: list[int], tokenizer: Tokenizer) -> list[Word]:
-    """The words of the values of items, in their order."""
-    words: list[Word] = []
-    for sentence, row in enumerate(rows):
-        tokens, types = sentences.of(row)
-        value = types == VALUE
-        begins = tokenizer.word_starts[tokens] | ~np.append(False, value[:-1])
-        places = np.flatnonzero(value)
-        for part in np.split(places, np.flatnonzero(begins[places])[1:]) if len(places) else ():
-            text = tokenizer.decode(tokens[part].tolist())
-            words.append(Word(sentence, part, text.strip(_AROUND) or text))
-    return words
-
-
-def _shortened(
-    sentences: HeldSentences, encoder: ItemEncoder, rows: list[int], words: list[Word], kept: Tensor
-) -> TokenisedItems:
-    """The sentences of items [n] without the words that are not `kept` [M, P]: n for each mask."""
-    tokens, types = zip(*map(sentences.of, rows), strict=True)
-    parts: list[np.ndarray] = []
-    kinds: list[np.ndarray] = []
-    for mask in kept.tolist():
-        stays = [np.ones(len(each), bool) for each in tokens]
-        for word, there in zip(words, mask, strict=True):
-            if not there:
-                stays[word.sentence][word.tokens] = False
-        parts += [each[stay] for each, stay in zip(tokens, stays, strict=True)]
-        kinds += [each[stay] for each, stay in zip(types, stays, strict=True)]
-    offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
-    tokenizer = encoder.tokenizer
-    sep = tokenizer.sep if encoder.config.separator else None
-    return TokenisedItems(
-        np.concatenate(parts), np.concatenate(kinds), offsets, tokenizer.cls, tokenizer.pad, sep
-    )
-
-
-def _read_anew(
-    generator: Generator,
-    inputs: dict[str, Tensor],
-    places: Tensor,
-    items: TokenisedItems,
-    known: int,
-) -> Tensor:
-    """The vectors [M, D] of a history whose items at `places` [n] have other sentences, n for each
-    of M; rows beyond those that are `known`."""
-    count = len(items) // len(places)
-    asked = {name: part.repeat(count, *[1] * (part.dim() - 1)) for name, part in inputs.items()}
-    rows = known + torch.arange(len(items)).view(count, len(places))
-    asked[HISTORY][:, places] = rows
-    with holding_more(generator.program, items, str(generator.bundle.folder)):
-        return generator.queries(asked).vectors[:, 0]
+def _told(side: Literal["history", "item"], of: Side, most: int) -> Iterator[WordReason]:
+    words = [(said.item, word, added) for said in of.items for word, added in said.words]
+    words.sort(key=lambda told: -abs(told[2]))
+    for item, word, added in words[:most]:
+        yield WordReason(side, "word", item, word, added)
+    if words[most:]:
+        yield WordReason(side, "others", None, None, sum(added for *_, added in words[most:]))
+    yield WordReason(side, "none", None, None, of.base)

@@ -38,8 +38,15 @@ def words_of(table: pa.Table, features: Iterable[Feature]) -> Iterator[list[str]
 
 
 def tfidf_matrix(table: pa.Table, features: Iterable[Feature], least: int = 2) -> sp.csr_array:
-    """TF-IDF [N, V] of the words that at least so many items have, in the order of the alphabet.
-    Rows have length 1; those of items without any such word are 0.
+    """The matrix of `weighed_words` alone."""
+    return weighed_words(table, features, least)[0]
+
+
+def weighed_words(
+    table: pa.Table, features: Iterable[Feature], least: int = 2
+) -> tuple[sp.csr_array, tuple[str, ...]]:
+    """TF-IDF [N, V] of the words that at least so many items have, in the order of the alphabet;
+    and these words. Rows have length 1; those of items without any such word are 0.
 
     A word that an item has n times weighs `(1 + ln n) (1 + ln((1 + N) / (1 + m)))`, m being the
     items that have it (Salton & Buckley, "Term-weighting approaches in automatic text retrieval",
@@ -56,9 +63,9 @@ def tfidf_matrix(table: pa.Table, features: Iterable[Feature], least: int = 2) -
     shape = (len(kept), len(place))
     counts = sp.csr_array((flat[:, 1].astype(np.float64), flat[:, 0], ends), shape=shape)
     if not len(place):
-        return counts.astype(np.float32)
+        return counts.astype(np.float32), ()
     weighed = TfidfTransformer(sublinear_tf=True).fit_transform(sp.csr_matrix(counts))
-    return sp.csr_array(weighed, dtype=np.float32)
+    return sp.csr_array(weighed, dtype=np.float32), tuple(place)
 
 
 def tfidf_vectors(

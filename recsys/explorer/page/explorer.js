@@ -191,10 +191,45 @@ async function showWhy(item) {
   const bundles = lists.map((_, place) => place);
   try {
     const pages = await Promise.all(bundles.map((bundle) => ask("/explorer/why", { ...who(bundle), item })));
-    if (state.why === item) $("reasons").replaceChildren(...pages.flatMap(reasons));
+    if (state.why !== item) return;
+    $("reasons").replaceChildren(...pages.flatMap(reasons));
+    for (const place of bundles.filter((each) => about[each].words)) showWords(item, place);
   } catch (error) {
     $("reasons").replaceChildren(note(error.message, true));
   }
+}
+
+async function showWords(item, place) {
+  const of = lists.length > 1 ? ` (${about[place].run || about[place].model})` : "";
+  const box = element("section", { class: "words" }, element("h3", {}, "Words" + of), element("p", { class: "muted" }, "reading…"));
+  $("reasons").append(box);
+  const told = await ask("/explorer/words", { ...who(place), item }).then(words, (error) => [element("p", { class: "muted" }, sentence(error.message))]);
+  box.replaceChildren(box.firstChild, ...told);
+}
+
+function words(page) {
+  const sides = [["Of the history", page.history], ["Of the item", page.item]];
+  return [element("p", { class: "muted" }, `The words of either side add up to the score of ${page.generator}, ${number(page.score)}, with what there is without them.`),
+    ...sides.flatMap(([heading, side]) => {
+      const every = side.items.flatMap((each) => each.words);
+      const most = Math.max(...every.map((each) => Math.abs(each.contribution)), 1e-9);
+      const largest = [...every].sort((one, other) => Math.abs(other.contribution) - Math.abs(one.contribution)).slice(0, 6);
+      return [element("h4", {}, heading),
+        ...side.items.map((each) => element("p", { class: "said", title: name(each) }, each.words.flatMap((word) => [shaded(word, most), " "]))),
+        bars(largest.map(({ word, contribution }) => ({ concept: word, contribution }))),
+        element("p", { class: "muted" }, rest(page.score, side, largest))];
+    })];
+}
+
+function rest(score, side, largest) {
+  const others = largest.reduce((left, { contribution }) => left - contribution, score - side.base);
+  return `All other words ${number(others)}, without any word ${number(side.base)}.`;
+}
+
+// How much a word adds is told by one of four shades, and which way by the colour.
+function shaded({ word, contribution }, most) {
+  const level = Math.round((4 * Math.abs(contribution)) / most);
+  return element("mark", { class: `${contribution < 0 ? "against" : "for"} shade${level}`, title: (contribution > 0 ? "+" : "") + number(contribution) }, word);
 }
 
 function reasons(page, place) {

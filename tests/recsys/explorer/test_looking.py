@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -148,6 +149,30 @@ def test_interests_find_each_for_itself(interests: Recommender) -> None:
     below = ranked[4]["score"] - ranked[20]["score"]
     told = looking.why(USER, ranked[20]["item"], 5)["told"]
     assert told == f"it has rank 21: its score is {below:.4g} below that of rank 5"
+
+
+def test_words_add_up_to_the_score_that_the_list_says(text_bundle: Path) -> None:
+    looking = Looking(Recommender.open(text_bundle))
+    assert looking.about()["words"]
+    who = Who(history=["i03", "i10", "i07"])
+    (card, *_) = looking.lists(who, 3)["answer"]
+    page = looking.words(who, card["item"])
+    assert page["score"] == pytest.approx(card["score"], abs=1e-4)
+    for side in (page["history"], page["item"]):
+        added = [word["contribution"] for each in side["items"] for word in each["words"]]
+        assert sum(added) + side["base"] == pytest.approx(card["score"], abs=1e-4)
+    assert ids(page["history"]["items"]) == ["i07", "i10", "i03"]
+    assert ids(page["item"]["items"]) == [card["item"]]
+
+
+def test_who_reads_no_words_tells_of_none(looking: Looking, text_bundle: Path) -> None:
+    assert not looking.about()["words"]
+    with pytest.raises(DataError, match="none of its generators finds items by words"):
+        looking.words(USER, "i12")
+    with pytest.raises(DataError, match="unknown item: none"):
+        Looking(Recommender.open(text_bundle)).words(Who(history=["i07"]), "none")
+    with pytest.raises(DataError, match="no known item in its history"):
+        Looking(Recommender.open(text_bundle)).words(Who(history=[]), "i12")
 
 
 def test_items_are_found_by_words(looking: Looking) -> None:

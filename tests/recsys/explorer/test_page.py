@@ -183,3 +183,47 @@ def test_a_token_is_asked_for(page: Any, service: Service) -> None:
         page.keyboard.press("Enter")
         page.wait_for_selector("#answer .card")
         assert TOKEN not in page.url
+
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+def test_words_are_shaded_by_what_they_add(
+    browser: Any, text_bundle: Path, faults: list[str], tmp_path: Path
+) -> None:
+    """On a phone; and a title is never markup."""
+    options = ServerOptions(watch_s=0)
+    page = browser.new_page(viewport={"width": 360, "height": 740}, color_scheme="dark")
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    with served(Service(text_bundle, options)) as address:
+        page.goto(f"{address}#history=i07,i10,i05&why=i12")
+        page.wait_for_selector(".words mark")
+        told = Looking(Recommender.open(text_bundle)).words(
+            Who(history=["i07", "i10", "i05"]), "i12"
+        )
+        every = [
+            word
+            for side in ("history", "item")
+            for each in told[side]["items"]
+            for word in each["words"]
+        ]
+        assert page.locator(".words mark").all_text_contents() == [word["word"] for word in every]
+        for side in ("history", "item"):  # the largest of each side is shaded most
+            said = [word["contribution"] for each in told[side]["items"] for word in each["words"]]
+            at = max(range(len(said)), key=lambda place: abs(said[place]))
+            shown = page.locator(f".words h4:nth-of-type({1 + (side == 'item')}) ~ .said mark").nth(
+                at
+            )
+            kind = "for" if said[at] > 0 else "against"
+            assert set(shown.get_attribute("class").split()) == {kind, "shade4"}
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        page.locator(".words").scroll_into_view_if_needed()
+        page.screenshot(path=tmp_path / "words.png")
+
+        told["item"]["items"][0]["words"][0]["word"] = HOSTILE
+        page.route("**/explorer/words", lambda route: route.fulfill(json=told))
+        page.reload()
+        page.wait_for_selector(".words mark")
+        assert HOSTILE in page.locator(".words mark").all_text_contents()
+        assert page.locator(".words img").count() == 0 and faults == []
+    page.close()

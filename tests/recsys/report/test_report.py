@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tomli_w
+from markupsafe import escape
 from PIL import Image
 
 from browser import chromium, open_page
+from conformance import bundle_of, fresh, shape_of, small
 from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from planted import SCHEMA, write_log, write_planted
 from recsys.data.examples import Examples
 from recsys.report.comparison import compare
-from recsys.report.example_users import example_users
+from recsys.report.example_users import example_requests, example_users
+from recsys.report.explained import Summand
+from recsys.report.explained_words import Marked, ShownSide, explained_words
 from recsys.report.report import option_text, write_comparison, write_report
+from recsys.runs.build import fit
 from recsys.runs.finished import Run
 from recsys.runs.weights import training_of
 from recsys.serving.index.options import ExactConfig, IVFConfig, PromiseConfig
@@ -425,6 +431,64 @@ def write_promise(run: Path, training: str | None) -> PromiseRecord:
         bundle
     )
     return record
+
+
+@pytest.fixture(scope="module")
+def reading(log: EventLog) -> Path:
+    """A run whose bundle finds items by words."""
+    folder = write_run(log.folder.parent / "reading", log)
+    (folder / "training.json").unlink()  # it is fitted where it is used
+    examples = write_planted(log, log.folder.parent / "read", shape_of("text_knn"))
+    model = fresh(small("text_knn", attributes=("title", "genre")), examples)
+    fit(model, "text_knn", examples)
+    bundle_of(model, examples, log, folder / "bundle")
+    return folder
+
+
+def test_words_of_history_and_item_are_shown_with_what_they_add(
+    reading: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = explained_words(Run(reading), "sasrec")
+    requests = {str(user): items for user, _, items in example_requests(Run(reading), "sasrec")}
+    assert len(told) == 3
+    for each in told:
+        assert each.item == requests[each.user][0]
+        for side in (each.history, each.own):
+            assert sum(part.value for part in side.summands) == pytest.approx(each.score)
+            every = [word for _, words in side.items for word in words]
+            assert sum(word.value for word in every) == pytest.approx(each.score)
+            deepest = max(every, key=lambda word: word.value)
+            assert deepest.shade == 1 and side.summands[0].name == deepest.text
+        assert any("Item number" in title for title, _ in each.history.items)
+    first, *others = told
+    word = Marked(NASTY, 0.25, 0.5)
+    hostile = replace(
+        first, title=NASTY, own=ShownSide([(NASTY, [word])], [Summand(NASTY, 0.25, 1)])
+    )
+    monkeypatch.setattr(
+        "recsys.report.report.explained_words", lambda run, model: [hostile, *others]
+    )
+    html = write_report(reading).read_text()
+    section = html[html.index('<section id="words">') :]
+    section = section[: section.index("</section>")]
+    assert "<script>" not in section and section.count(str(escape(NASTY[:30]))) >= 3
+    assert section.count("<article") == 3 and '<a href="#words">' in html
+    assert f'style="--shade: 28%" title="+0.2500">{escape(NASTY[:30])}' in section
+    for each in others:
+        for side in (each.history, each.own):
+            for _, words in side.items:
+                for shown in words:
+                    assert f'title="{shown.value:+.4f}">{escape(shown.text)}</mark>' in section
+
+
+def test_words_of_another_training_are_not_shown(reading: Path) -> None:
+    """Nor those of a bundle that cannot be read, which is no fault of the report."""
+    record = reading / "training.json"
+    record.write_text(json.dumps({"history": [], "best_epoch": 1}))
+    assert explained_words(Run(reading), "sasrec") == []
+    record.unlink()
+    (reading / "bundle" / "manifest.json").write_text("{}")
+    assert explained_words(Run(reading), "sasrec") == []
 
 
 def test_an_index_by_promise_is_shown_with_all_that_was_measured(

@@ -10,11 +10,17 @@ import pyarrow.compute as pc
 import pytest
 from served import Served
 
+from conformance import bundle_of, fresh, shape_of, small
 from feature_store.errors import DataError
+from feature_store.event_log import EventLog
+from planted import Shape
+from recsys.data.examples import Examples
+from recsys.runs.build import fit
 from recsys.serving.held_sentences import held_by
 from recsys.serving.item_encoder import ItemEncoder
 from recsys.serving.recommender import Recommender
-from recsys.serving.word_reasons import explain_words
+from recsys.serving.word_reasons import explain_words, reader_of_words, word_shares
+from recsys.text.tfidf import weighed_words
 from recsys.text.tokenised import NAME, TokenisedItems
 
 
@@ -78,7 +84,52 @@ def test_the_program_is_as_it_was_afterwards(recommender: Recommender) -> None:
     assert [buffer.shape for buffer in recommender.generator.program.buffers()] == sizes
 
 
+@pytest.fixture(scope="module")
+def knn(
+    planted: dict[Shape, Examples], planted_log: EventLog, tmp_path_factory: pytest.TempPathFactory
+) -> Recommender:
+    """TF-IDF nearest neighbours by titles and genres."""
+    examples = planted[shape_of("text_knn")]
+    model = fresh(small("text_knn", attributes=("title", "genre")), examples)
+    fit(model, "text_knn", examples)
+    return bundle_of(model, examples, planted_log, tmp_path_factory.mktemp("knn") / "bundle")
+
+
+def test_words_of_tfidf_add_up_to_the_mean_cosine(
+    knn: Recommender, planted: dict[Shape, Examples]
+) -> None:
+    """Each adds the product of its weights in both items, over the distinct items of the history;
+    ids count as words of their feature."""
+    examples = planted[shape_of("text_knn")]
+    features = [examples.schema[name] for name in ("title", "genre")]
+    matrix, names = weighed_words(examples.item_attributes(("title", "genre")), features)
+    ids = examples.vocabulary("item_id").values.to_pylist()
+    weights = dict(zip(ids, matrix.toarray()[1:], strict=True))
+    asked = pa.table({"history": [["i03", "i04", "i10", "nobody", "i04"]]})
+    shares = word_shares(knn, asked, "i12")
+    listed = knn.recommend(requests=asked.to_pandas(), k=40)
+    score = float(listed.score[listed.item == "i12"].iloc[0])
+    assert shares.history.score == pytest.approx(score) == pytest.approx(shares.item.score)
+    assert [said.item for said in shares.history.items] == [
+        "i04",
+        "i10",
+    ]  # newest first, i03 has no title
+    for said in shares.history.items:
+        products = weights[said.item] * weights["i12"] / 3
+        expected = {name: added for name, added in zip(names, products, strict=True) if added}
+        assert dict(said.words) == pytest.approx(expected) and "number" in expected
+    (own,) = shares.item.items
+    assert own.item == "i12" and [added for _, added in own.words] == sorted(
+        (added for _, added in own.words), reverse=True
+    )
+    assert {word for word, _ in own.words} <= {"item", "number", *(f"genre=g{n}" for n in range(9))}
+    told = explain_words(knn, asked, "i12", most=1)
+    assert told.column("kind").to_pylist() == ["word", "others", "none"] * 2
+    assert reader_of_words(knn.bundle) == knn.generator.name
+
+
 def test_what_cannot_be_explained_is_named(recommender: Recommender, sasrec: Served) -> None:
+    assert reader_of_words(sasrec.recommender.bundle) is None
     for asked, item, text in (
         (request("i03"), "nobody", "item nobody is none of the 40"),
         (request("nobody"), "i12", "no known item in its history"),
