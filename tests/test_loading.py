@@ -36,6 +36,17 @@ def test_nothing_heavy_is_loaded(program: str, absent: tuple[str, ...]) -> None:
     assert loaded(program, absent) == []
 
 
+@pytest.mark.parametrize("verb", [["train"], ["embeddings", "inspect"]], ids=" ".join)
+def test_a_config_that_is_none_is_told_of_before_anything_heavy_is_loaded(verb: list[str]) -> None:
+    program = (
+        "import sys\nfrom feature_store.errors import ConfigError\nfrom pipelines.cli import app\n"
+        f"sys.argv = ['recsys', *{verb}, 'nowhere.toml']\n"
+        "try:\n    app()\nexcept ConfigError as error:\n    assert 'cannot read' in str(error)\n"
+        "else:\n    raise AssertionError\n"
+    )
+    assert loaded(program, HEAVY) == []
+
+
 def test_a_config_loads_the_models_that_it_names_alone() -> None:
     program = (
         "from recsys.config import parse_config; parse_config({'name': 'r', "

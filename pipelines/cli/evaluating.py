@@ -65,6 +65,7 @@ def evaluate(
 
     Example: recsys evaluate --policy runs/new --log exposures --arm old
     """
+    loaded = None if config is None else load(config, overrides)
     from feature_store.errors import ConfigError
     from pipelines.evaluate import evaluate as job
     from pipelines.evaluate import evaluate_lists
@@ -75,9 +76,8 @@ def evaluate(
             raise ConfigError("a policy is valued by --policy and --log together, and nothing else")
         value_policy(bundle_in(policy), log, arm or [], assume, clip, not include_seen, out)
         return
-    if config is None:
+    if loaded is None:
         raise ConfigError("name a config or a run, or give --policy and --log")
-    loaded = load(config, overrides)
     if recommendations is None:
         job(loaded)
     else:

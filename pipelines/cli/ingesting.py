@@ -35,10 +35,10 @@ def ingest(
 
     recsys ingest CONFIG store=/data/log data.path=/data/in/2024-06-01.parquet --append
     """
+    loaded = load(config, overrides)
     from feature_store.errors import ConfigError
     from pipelines.ingest import append_source, describe, describe_append, ingest_source
 
-    loaded = load(config, overrides)
     if append:
         if replace:
             raise ConfigError("--append adds to a log and --replace replaces it: choose one")

@@ -31,6 +31,7 @@ def plan(
 
     Example: recsys plan CONFIG embeddings.tables.user_id.rows=2000000000 --world-size 128 --hbm 80
     """
+    loaded = load(config, overrides)
     from pipelines.ingest import ingest_log
     from pipelines.plan_table import plan_table
     from pipelines.printer import printer
@@ -39,7 +40,6 @@ def plan(
     from recsys.runs.lock import locked
     from recsys.runs.plan import plan as job
 
-    loaded = load(config, overrides)
     files = RunFolder(loaded.folder)
     with locked(files):  # examples are written where they are not there
         ingest_log(loaded)
@@ -56,6 +56,7 @@ def inspect_embeddings(config: Config, overrides: Overrides = None) -> None:
 
     Example: recsys embeddings inspect runs/movielens_1m_dcn
     """
+    loaded = load(config, overrides)
     from pipelines.inspect_embeddings import inspect_embeddings as job
     from pipelines.inspect_embeddings import tables_of
     from pipelines.printer import printer
@@ -63,7 +64,6 @@ def inspect_embeddings(config: Config, overrides: Overrides = None) -> None:
     from recsys.runs.lock import locked
     from recsys.runs.same_training import check_same_training
 
-    loaded = load(config, overrides)
     check_same_training(loaded)
     with locked(RunFolder(loaded.folder)):
         printer().print(*tables_of(job(loaded)))

@@ -43,6 +43,7 @@ def tune(
 
     recsys tune CONFIG 'tune.retrievers=["item_knn", "ease", "sasrec"]' tune.timeout=20
     """
+    asked = load(config, overrides if retriever is None else None)
     from feature_store.errors import ConfigError
     from pipelines.printer import print_whole
     from pipelines.tune import tune as job
@@ -50,7 +51,6 @@ def tune(
     from recsys.runs.folder import RunFolder
     from recsys.runs.search_space import for_retriever
 
-    asked = load(config, overrides if retriever is None else None)
     if asked.tune.retrievers:
         if retriever is not None:
             raise ConfigError("give either --retriever or tune.retrievers")

@@ -25,10 +25,11 @@ def run(
 
     Several processes: torchrun --nproc-per-node 2 -m pipelines.cli run CONFIG
     """
+    loaded = load(config, overrides)  # mistakes are told before what takes seconds to import
     from pipelines.cli.printing import print_finished
     from pipelines.run import run as job
 
-    finished = job(load(config, overrides), resume=resume, fresh=fresh, force=force)
+    finished = job(loaded, resume=resume, fresh=fresh, force=force)
     if os.environ.get("RANK", "0") == "0":
         print_finished(finished)
 
@@ -37,18 +38,18 @@ def train(
     config: Config, overrides: Overrides = None, resume: Resume = False, fresh: Fresh = False
 ) -> None:
     """Train on an ingested log; leaves checkpoints in the run's folder."""
+    loaded = load(config, overrides)
     from pipelines.train import train as job
 
-    loaded = load(config, overrides)
     job(loaded, resume=resume, fresh=fresh)
     typer.echo(f"trained: {loaded.folder}")
 
 
 def export(config: Config, overrides: Overrides = None, force: Force = False) -> None:
     """Write and verify the bundle of a trained and evaluated run."""
+    loaded = load(config, overrides)
     from pipelines.export import export as job
     from recsys.runs.folder import RunFolder
 
-    loaded = load(config, overrides)
     job(loaded, force=force)
     typer.echo(f"verified: {RunFolder(loaded.folder).bundle}")
