@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import forks
 import object_storage
 import pytest
 from hypothesis import HealthCheck, settings
@@ -70,6 +71,14 @@ def data_root() -> Callable[[str], Path]:
         return root / name
 
     return find
+
+
+@pytest.fixture(scope="session")
+def apart() -> Iterator[forks.Forks]:
+    """Starts `recsys` in processes of its own."""
+    started = forks.Forks()
+    yield started
+    started.close()
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,7 @@ def tree_of() -> Callable[..., Tree]:
             "reader": {"batch_size": 16},
             "trainer": {"epochs": 4, "device": "cpu"},
             "baselines": ["popularity", "recent_popularity"],
-            "evaluation": {"ks": [1, 10, 20]},
+            "evaluation": {"ks": [1, 10, 20], "replicates": 100},
             "tracking": {"enabled": False},
             **sections,
         }

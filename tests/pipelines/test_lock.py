@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import tomli_w
+from forks import Forks
 
 Ask = Callable[..., tuple[Any, str, str]]
 HOLD = """
@@ -109,17 +109,9 @@ def test_other_runs_are_free(recsys: Ask, config: Path) -> None:
 
 
 def test_all_processes_end_cleanly_where_the_folder_is_held(
-    config: Path, holder: subprocess.Popen[str]
+    config: Path, holder: subprocess.Popen[str], apart: Forks
 ) -> None:
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*start, "-m", "pipelines.cli", "train", str(config)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    lines = done.stderr.splitlines()
-    told = [line for line in lines if line.startswith("recsys: ")]
-    assert done.returncode != 0 and len(told) == 2
+    done = apart.recsys("train", config, processes=2)
+    told = [line for line in done.err.splitlines() if line.startswith("recsys: ")]
+    assert done.codes == [1, 1] and len(told) == 2
     assert all(f"process {holder.pid} on " in line for line in told)

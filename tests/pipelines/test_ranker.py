@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from io import StringIO
@@ -18,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tomli_w
+from forks import Forks
 
 from feature_store.errors import ConfigError
 from pipelines.run import resolve, run
@@ -289,24 +287,19 @@ def test_a_ranker_makes_no_lists(recsys: Ask, finished: Run, config: Path, tmp_p
     assert "this config has a ranker" in status
 
 
-def test_two_processes_leave_what_one_does(tree: Tree, finished: Run, tmp_path: Path) -> None:
-    """The whole job under torchrun, tables split by rows over both."""
+def test_two_processes_leave_what_one_does(
+    tree: Tree, finished: Run, apart: Forks, tmp_path: Path
+) -> None:
+    """The whole job, tables split by rows over both."""
     path = tmp_path / "run.toml"
     path.write_text(tomli_w.dumps(tree))
     store = f"store={store_of(tree)}"
     split = ["embeddings.shard_above_mb=0", "trainer.optimizer.sharded=adagrad", "reader.lanes=2"]
     options = [*split, f"output={tmp_path}", store, "trainer.epochs=1"]
     alone = run(tree, [*options, "name=on1"])
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*start, "-m", "pipelines.cli", "run", path, *options, "name=on2"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "verified" in done.stderr
+    done = apart.recsys("run", path, *options, "name=on2", processes=2)
+    assert done.codes == [0, 0], done.err[-3000:]
+    assert "verified" in done.err
     figures = [one.results["rankers"]["dcn"]["metrics"] for one in (alone, Run(tmp_path / "on2"))]
     assert figures[1] == pytest.approx(figures[0], abs=1e-4)
 

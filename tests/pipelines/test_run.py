@@ -18,6 +18,7 @@ import mlflow
 import pandas as pd
 import pytest
 import tomli_w
+from forks import Forks
 
 import recsys
 from feature_store.errors import ConfigError, DataError
@@ -316,27 +317,22 @@ def test_folders_that_are_no_finished_runs_say_so(tree_of: TreeOf, tmp_path: Pat
 
 
 def test_a_killed_run_resumes_to_the_figures_of_one_left_alone(
-    recsys: Callable[..., tuple[Any, str, str]], tree_of: TreeOf, tmp_path: Path
+    recsys: Callable[..., tuple[Any, str, str]], tree_of: TreeOf, apart: Forks, tmp_path: Path
 ) -> None:
     """SIGKILL in the middle of an epoch, at a moment that nothing is told of."""
     paths = {name: tmp_path / f"{name}.toml" for name in ("alone", "killed")}
     for name, path in paths.items():
         trainer = {"epochs": 6, "patience": 6, "checkpoint_every_steps": 2, "device": "cpu"}
         path.write_text(tomli_w.dumps(tree_of(tmp_path / name, trainer=trainer)))
-    doomed = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", "run", str(paths["killed"])],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
+    (doomed,) = apart.start("run", paths["killed"])
     checkpoints = tmp_path / "killed" / "small" / "checkpoints"
     deadline = time.monotonic() + 90
     while not [p for p in checkpoints.glob("step-*") if p.name > "step-000000015"]:
-        assert doomed.poll() is None and time.monotonic() < deadline, doomed.communicate()
+        os.kill(doomed, 0)
+        assert time.monotonic() < deadline
         time.sleep(0.005)
-    doomed.send_signal(signal.SIGKILL)
-    assert doomed.wait(10) == -signal.SIGKILL
+    os.kill(doomed, signal.SIGKILL)
+    assert apart.wait().codes == [-signal.SIGKILL]
     assert not (tmp_path / "killed" / "small" / "training.json").exists()
     assert recsys("run", paths["alone"])[0] == recsys("run", paths["killed"], "--resume")[0] == 0
     folders = [tmp_path / name / "small" for name in ("alone", "killed")]
