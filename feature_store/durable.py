@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Collection, Iterable, Iterator
@@ -16,8 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store.errors import DataError
+from feature_store.leftovers import hold, remove_left
 
 ROW_GROUP_ROWS = 1 << 17
+_LEFT = re.compile(r"\..+\.(partial|removed)-[0-9a-f]{12}")
 
 
 @contextmanager
@@ -46,13 +49,11 @@ def staging(folder: Path) -> Iterator[Path]:
     folder = Path(folder).absolute()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _tidy(folder)
-        aside = _aside(folder, "partial")
-        aside.mkdir()
+        if not restore(folder):
+            raise DataError(f"{folder} is being built by another program: wait for it to end")
+        aside, handle = hold(lambda: _made(_aside(folder, "partial")))
     except OSError as error:
         raise cannot_write(folder, error) from None
-    handle = os.open(aside, os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_EX)  # held until this process ends, however it ends
     try:
         yield aside
     except OSError as error:  # a full disk, for one
@@ -66,34 +67,45 @@ def _aside(folder: Path, why: str) -> Path:
     return folder.with_name(f".{folder.name}.{why}-{uuid.uuid4().hex[:12]}")
 
 
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
 def _leftovers(folder: Path, why: str) -> list[Path]:
     prefix = f".{folder.name}.{why}-"
     return sorted(path for path in folder.parent.iterdir() if path.name.startswith(prefix))
 
 
-def _tidy(folder: Path) -> None:
-    for path in _leftovers(folder, "partial"):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(
-                f"{folder} is being built by another program: wait for it to end"
-            ) from None
-        else:
-            shutil.rmtree(path)
-        finally:
-            os.close(handle)
-    restore(folder)
-    for path in _leftovers(folder, "replaced"):
-        shutil.rmtree(path)
+def restore(folder: Path) -> bool:
+    """Bring back a folder whose replacement was killed between its two renames, and remove what
+    killed programs left beside it. False, and nothing is done, where another program is building
+    it."""
+    if not folder.parent.is_dir():
+        return True
+    if not all([remove_left(path) for path in _leftovers(folder, "partial")]):
+        return False
+    replaced = _leftovers(folder, "replaced")
+    if replaced and not os.path.lexists(folder):
+        os.rename(replaced.pop(0), folder)
+    for path in replaced:
+        shutil.rmtree(path, ignore_errors=True)
+    return True
 
 
-def restore(folder: Path) -> None:
-    """Bring back a folder whose replacement was killed between its two renames."""
-    if folder.parent.is_dir() and not os.path.lexists(folder):
-        for path in _leftovers(folder, "replaced")[:1]:
-            os.rename(path, folder)
+def discard(folder: Path) -> None:
+    """Remove a folder, of which nothing is there any more from the first moment on."""
+    if folder.exists():
+        aside = _aside(folder, "removed")
+        os.rename(folder, aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def tidy(folder: Path) -> None:
+    """Remove what killed programs were writing or removing in a folder."""
+    for entry in os.scandir(folder):
+        if _LEFT.fullmatch(entry.name):
+            remove_left(Path(entry.path))
 
 
 def _publish(staging: Path, folder: Path) -> None:
@@ -175,12 +187,15 @@ def write_bytes(contents: bytes, path: Path) -> None:
 
 @contextmanager
 def written(path: Path) -> Iterator[BinaryIO]:
-    """A file beside `path` that takes its place, on the disk, once it is written.
+    """A file beside `path` that takes its place, on the disk, once it is written. What killed
+    programs left in its folder is removed.
 
     Raises DataError when it cannot be written.
     """
-    aside = _aside(path, "partial")
+    aside, handle = path, -1
     try:
+        tidy(path.parent)
+        aside, handle = hold(lambda: _touched(_aside(path, "partial")))
         with open(aside, "wb") as file:
             yield file
             file.flush()
@@ -190,8 +205,15 @@ def written(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise cannot_write(path, error) from None
     finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
+        if handle >= 0:
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+            os.close(handle)
+
+
+def _touched(path: Path) -> Path:
+    path.touch(exist_ok=False)
+    return path
 
 
 def cannot_write(path: Path, error: OSError) -> DataError:
@@ -227,9 +249,6 @@ def replace_link(path: Path, target: str) -> None:
     What killed programs left behind is removed, so one program at a time may do this.
     """
     restore(path)
-    for left in _leftovers(path, "partial"):
-        if left.is_symlink():
-            left.unlink()
     aside = _aside(path, "partial")
     os.symlink(target, aside)
     try:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import glob
 import os
-import shutil
-import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +17,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from feature_store.errors import DataError
+from feature_store.leftovers import Scratch
 from feature_store.options import Options
 from feature_store.storage import Place, Remote
 
@@ -59,7 +58,14 @@ class Engine:
         import ibis
 
         self.config = config or EngineConfig()
-        self._spill = Path(tempfile.mkdtemp(prefix="recsys-engine-"))
+        try:
+            scratch = Scratch("engine")
+        except OSError as error:
+            raise DataError(
+                f"no temporary files can be made ({error.strerror}): free some of the disk below "
+                "TMPDIR, or set it to another one"
+            ) from None
+        self._spill = scratch.path
         settings: dict[str, str] = {
             "memory_limit": f"{self.config.memory_gib}GiB",
             "temp_directory": str(self._spill),
@@ -67,7 +73,7 @@ class Engine:
         if self.config.threads is not None:
             settings["threads"] = str(self.config.threads)
         self._backend = ibis.duckdb.connect(**settings)
-        self._finalizer = weakref.finalize(self, _close, self._backend, self._spill)
+        self._finalizer = weakref.finalize(self, _close, self._backend, scratch)
 
     def __enter__(self) -> Engine:
         return self
@@ -163,9 +169,9 @@ class Engine:
             raise
 
 
-def _close(backend: object, spill: Path) -> None:
+def _close(backend: object, scratch: Scratch) -> None:
     backend.disconnect()  # type: ignore[attr-defined]
-    shutil.rmtree(spill, ignore_errors=True)
+    scratch.close()
 
 
 def _machine_memory() -> int:

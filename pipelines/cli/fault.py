@@ -26,11 +26,20 @@ def told_of_fault(error: BaseException) -> str:
         return one_line(f"{str(error.filename)[:_LONGEST]}: {error.strerror}")
     if isinstance(error, OSError) and error.errno in _FULL:
         return one_line(f"{error.strerror or error}: make room on the disk, then go on")
-    handle, path = tempfile.mkstemp(prefix="recsys-fault-", suffix=".txt")
-    with os.fdopen(handle, "w") as file:
-        file.writelines(traceback.format_exception(error))
     words = one_line(" ".join(str(error).split()))[:_LONGEST]
     return (
         f"this is a fault of the program, {type(error).__name__}: {words}; please report it with "
-        f"{path}, which says where"
+        f"{_told_where(error)}"
     )
+
+
+def _told_where(error: BaseException) -> str:
+    """What says where the error came from: a file or, where none can be written, the last line."""
+    try:
+        handle, path = tempfile.mkstemp(prefix="recsys-fault-", suffix=".txt")
+        with os.fdopen(handle, "w") as file:
+            file.writelines(traceback.format_exception(error))
+    except OSError:
+        last = traceback.extract_tb(error.__traceback__)[-1:]
+        return "where it was: " + ", ".join(f"{at.filename}:{at.lineno}" for at in last)
+    return f"{path}, which says where"

@@ -85,8 +85,13 @@ def given_lists(
 
 
 def write_figures(work: Work, results: dict[str, Any], tracker: Tracker) -> None:
-    """Write them to `metrics.json`, and what they took beside it, which never repeats."""
+    """Write them to `metrics.json`, and what they took beside it, which never repeats.
+
+    The report that is there goes first: it is of other figures, and stays away until one of these
+    is written, however the program ends.
+    """
     files = work.files
+    files.report.unlink(missing_ok=True)
     kind, models = measured(results)
     seconds = {name: figures["seconds"] for name, figures in models.items()}
     write_text(json.dumps(seconds, indent=2) + "\n", files.seconds)

@@ -16,12 +16,11 @@ ends, the folder holds
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 
 import tomli_w
 
-from feature_store.durable import read_json, write_text
+from feature_store.durable import discard, read_json, write_text
 from feature_store.errors import ConfigError, DataError, command
 from recsys.config import RunConfig
 from recsys.runs.build import is_trained
@@ -87,7 +86,7 @@ def clear(files: RunFolder) -> None:
     """Remove the training that is there, or what a program left of it."""
     files.training_record.unlink(missing_ok=True)
     for checkpoints in files.checkpoints:
-        shutil.rmtree(checkpoints)
+        discard(checkpoints)
 
 
 def unfinished(config: RunConfig) -> str | None:

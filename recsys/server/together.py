@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import os
-import shutil
-import tempfile
+
+from feature_store.leftovers import Scratch
 
 FIGURES = "PROMETHEUS_MULTIPROC_DIR"
 """The variable with the folder of their figures."""
@@ -14,5 +13,4 @@ FIGURES = "PROMETHEUS_MULTIPROC_DIR"
 def count_together() -> None:
     """Make that folder, and remove it when this process ends. To be called before prometheus_client
     is imported, which reads the variable then."""
-    folder = os.environ[FIGURES] = tempfile.mkdtemp(prefix="recsys-figures-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ[FIGURES] = str(Scratch("figures").path)

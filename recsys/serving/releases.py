@@ -102,7 +102,8 @@ class Releases:
 
     def publish(self, bundle: Path, *, keep: int = KEEP, signed_by: Path | None = None) -> str:
         """Copy a bundle and put the copy in service, once it has its checksums and answers its
-        golden requests; one that is here already is only put in service. Returns its version.
+        golden requests; one that is here already is only put in service. Older ones go as in
+        `publishing`. Returns its version.
 
         Raises DataError where it is not as it should be, or as `publishing`.
         """
@@ -111,7 +112,10 @@ class Releases:
         known = [name for name in self.versions() if name.endswith(_digest(bundle))]
         if known:
             check_files(bundle, manifest.files)
-            return self.serve(known[-1], signed_by=signed_by)
+            version = self.serve(known[-1], signed_by=signed_by)
+            with locked(self.folder):  # of what killed programs published, too
+                self._remove_old(keep)
+            return version
         with self.publishing(keep) as aside:
             names = [MANIFEST, *manifest.files]
             for name in [*names, SIGNATURE] if (bundle / SIGNATURE).exists() else names:

@@ -206,15 +206,16 @@ def torn(folder: Path) -> list[str]:
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` whole checkpoints and the best."""
-    last = newest(folder)
-    if last is None:
-        return
-    kept = {*sorted(_complete(folder))[-keep:], folder_of(folder, read_state(last).get(BEST) or 0)}
+    """Remove all but the newest `keep` whole checkpoints and the best, and what killed programs
+    were writing or removing."""
+    kept = set(sorted(_complete(folder))[-keep:])
+    if (last := newest(folder)) is not None:
+        kept.add(folder_of(folder, read_state(last).get(BEST) or 0))
     for old in set(folder.glob("step-*")) - kept:
         _remove(old)
-    for left in folder.glob(f".step-*.{_REMOVED}"):
-        shutil.rmtree(left, ignore_errors=True)
+    for why in (_PARTIAL, _REMOVED):
+        for left in folder.glob(f".step-*.{why}"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _complete(folder: Path) -> list[Path]:

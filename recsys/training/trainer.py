@@ -122,6 +122,9 @@ class Trainer:
         if resume:
             for name in checkpoint.torn(self.folder):
                 self._note(f"{name} was not whole when the program stopped, and is passed over")
+            self.group.barrier()  # all have seen what was not whole
+            if self.group.leads:
+                checkpoint.prune(self.folder, self.config.keep)
         if last is not None:
             self._resume(last)
             self._note(self._standing())

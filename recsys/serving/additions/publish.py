@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ import pyarrow as pa
 
 from feature_store.durable import staging
 from feature_store.errors import DataError
+from feature_store.leftovers import scratch
 from recsys.serving.additions.add import add_items
 from recsys.serving.bundle import Bundle
 from recsys.serving.delta.apply import apply_delta
@@ -42,12 +42,12 @@ def publish_items(
     base = releases.path(releases.must_serve())
     if (base / SIGNATURE).exists() and key is None:
         raise DataError(f"{base} is signed, and with new items it has to be again: give --key")
-    with staging(releases.folder / "items") as new, tempfile.TemporaryDirectory() as folder:
+    with staging(releases.folder / "items") as new, scratch("items") as folder:
         added = add_items(base, items, new)
         if not added:
             return Published(0, base.name)
         if key is not None:
             Bundle.open(new).sign(key)
-        delta = Path(folder) / "items.zip" if out is None else out
+        delta = folder / "items.zip" if out is None else out
         make_delta(base, new, delta)
         return Published(added, apply_delta(delta, releases, keep=keep))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from feature_store.errors import DataError
+from feature_store.leftovers import scratch
 from recsys.serving.bundle import CATALOGUE, USERS, Bundle
 from recsys.serving.delta.matching import match
 from recsys.serving.delta.record import (
@@ -112,8 +112,8 @@ def _by_rows(
         source = sources(before, after, key)
         runs = runs_of(source)
         fresh = after.take(pa.array(np.flatnonzero(source == NEW))).combine_chunks()
-        with tempfile.TemporaryDirectory() as folder:
-            again = Path(folder) / new.name
+        with scratch("delta") as folder:
+            again = folder / new.name
             made = made_of_rows(before, runs, fresh)
             write_table(made, writer, batches, again)
             if digest(again) != digest(new):

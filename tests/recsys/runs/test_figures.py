@@ -52,6 +52,7 @@ def test_figures_of_lists_are_tracked_by_protocol_and_order(tmp_path: Path) -> N
         "din_as_shown": {"metrics": {**of_lists, "MRR": 0.6}, "seconds": {}},
         "as_displayed": {"metrics": {**of_lists, "MRR": 0.25}, "seconds": {}},
     }
+    files.report.write_text("of other figures")
     told = Told()
     work = Work(config, Group(0, 1, torch.device("cpu")), files)
     write_figures(work, {"protocol": "last_lists-shown", "rankers": rankers}, cast(Any, told))
@@ -63,4 +64,5 @@ def test_figures_of_lists_are_tracked_by_protocol_and_order(tmp_path: Path) -> N
         "test/last_lists-shown/as_displayed/MRR": 0.25,
     }
     assert told.files == [files.metrics, files.predictions, files.list_figures]
+    assert not files.report.exists()  # a kill from here on leaves no report of other figures
     assert "| as_displayed | 0.2500 |" in told.page and "| din | 0.5000 |" in told.page

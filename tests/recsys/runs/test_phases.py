@@ -12,6 +12,7 @@ from unittest.mock import Mock
 import pytest
 
 from conformance import Recorder
+from feature_store.durable import tidy
 from feature_store.errors import ConfigError
 from feature_store.ingest import ingest
 from feature_store.protocols import LEARNT, TRAIN
@@ -20,7 +21,7 @@ from recsys.runs.finished import Run
 from recsys.runs.fit import fit, training_seconds
 from recsys.runs.folder import RunFolder
 from recsys.runs.phases import Phase, phases_of, phases_of_run
-from recsys.runs.standing import left_to_train, mark, unfinished
+from recsys.runs.standing import clear, left_to_train, mark, unfinished
 from recsys.runs.work import working_on
 from recsys.training import checkpoint
 from recsys.training.options import PhaseConfig, TrainerConfig
@@ -139,6 +140,22 @@ def test_a_training_that_stopped_in_its_first_phase_is_not_taken_for_none(
     options[0] = PhaseConfig(name="pretrain", learning_rate=0.1)
     with pytest.raises(ConfigError, match=r"trainer\.phases\.0\.learning_rate"):
         left_to_train(of(), resume=True, fresh=False)
+
+
+def test_a_training_that_is_cleared_away_is_gone_at_once(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However a program is killed meanwhile, nobody goes on from half a checkpoint."""
+    files = RunFolder(config.folder)
+    for phase in ("pretrain", "train"):
+        (files.phase(phase).checkpoints / "step-000000001").mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", lambda *_, **__: None)
+        clear(files)
+    assert files.checkpoints == []
+    mark(config, files)
+    tidy(config.folder)
+    assert sorted(path.name for path in config.folder.iterdir()) == ["checkpoints"]
 
 
 def test_a_refit_is_as_long_as_was_best_and_keeps_the_schedules_horizon(

@@ -152,6 +152,22 @@ def test_the_newest_stay_and_what_is_read_or_in_service(served: Releases, tmp_pa
     assert [release.current for release in served.releases] == [False, True]
 
 
+def test_what_a_kill_kept_from_being_removed_goes_when_it_is_published_again(
+    served: Releases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = write(tmp_path / "new", "new")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Releases, "_remove_old", killed)
+        served.publish(new, keep=1)
+    assert len(served.versions()) == 2
+    assert served.publish(new, keep=1) == served.current
+    assert len(served.versions()) == 1 and said(served) == "new"
+
+
 def test_roll_back_to_the_one_before_or_to_any(served: Releases, tmp_path: Path) -> None:
     old = served.current
     for text in ("new", "newer"):

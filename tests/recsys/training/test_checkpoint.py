@@ -76,6 +76,7 @@ def test_a_resumed_training_names_what_was_torn(
         "goes on from step 3, in epoch 1 of 25",
     ]
     assert len(heard.losses) == 2
+    assert names(tmp_path) == ["step-000000003", "step-000000005"]
 
 
 def test_the_newest_whole_ones_and_the_best_are_kept(group: Group, tmp_path: Path) -> None:
@@ -87,6 +88,15 @@ def test_the_newest_whole_ones_and_the_best_are_kept(group: Group, tmp_path: Pat
     (tmp_path / "step-000000010" / "state.json").unlink()
     checkpoint.prune(tmp_path, keep=1)
     assert checkpoint.newest(tmp_path) == tmp_path / "step-000000004"
+
+
+def test_what_was_being_written_goes_too_also_where_nothing_is_whole(
+    group: Group, tmp_path: Path
+) -> None:
+    for name in (".step-000000003.partial", ".step-000000001.removed"):
+        (tmp_path / name).mkdir()
+    checkpoint.prune(tmp_path, keep=1)
+    assert names(tmp_path) == []
 
 
 def test_without_a_validation_there_is_no_best(group: Group, tmp_path: Path) -> None:
