@@ -21,6 +21,13 @@ TRAIN_EVENTS = "train_events"  # of an item: 0 means that it cannot have been le
 KNOWN_EVENTS = "known_events"  # of an item: events before the test, validation included
 LAST_PRICE = "last_price"  # of an item, the newest one known before the test
 LAST_COST = "last_cost"  # likewise
+
+
+def moment_of(last: str) -> str:
+    """The column beside LAST_PRICE or LAST_COST of when that was, in microseconds since 1970."""
+    return f"{last}_at"
+
+
 EXPECTED_ITEMS, EXPECTED_SCORES = "expected_items", "expected_scores"  # of golden requests
 
 # of events while examples are made of them; in no file

@@ -120,6 +120,16 @@ class EventLog:
             prints.append(digest.hexdigest()[:16])
         return prints
 
+    @property
+    def fingerprints_of_appends(self) -> list[str]:
+        """The fingerprints that the log had after 0, 1, 2, ... appends, wherever they lie now."""
+        digest = hashlib.sha256(self.schema.fingerprint.encode())
+        prints = [digest.hexdigest()[:16]]
+        for of_append in (each for path in self.files for each in digests_of(path)):
+            digest.update(of_append)
+            prints.append(digest.hexdigest()[:16])
+        return prints
+
     def check(self) -> None:
         """Read every page of it. Raises DataError naming the file in which a bit has changed."""
         for path in self.files:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import ibis
 import ibis.expr.types as ir
 import numpy as np
@@ -40,20 +42,32 @@ def with_money(engine: Engine, split: Split, catalogue: Catalogue) -> ir.Table:
     return events.mutate(**{PROFIT: events[VALUE] - events[PROFIT]})
 
 
+class LastKnown(NamedTuple):
+    """The newest values [items], and when they were so, in microseconds since 1970; null where
+    none is known."""
+
+    values: pa.Array
+    moments: pa.Array
+
+
 def last_known(
     engine: Engine, events: ir.Table, schema: Schema, name: str, item: str, items: int
-) -> pa.Array:
-    """The newest `_price` or `_cost`, whichever `name` says, of every item row [items]; null where
-    none is known.
+) -> LastKnown:
+    """The newest `_price` or `_cost`, whichever `name` says, of every item row [items].
 
     `events` come from `with_money`; `item` names their column of item rows.
     """
     known = events.filter(events[name].notnull())
-    newest = known.group_by(item).aggregate(last=known[name].argmax(known[schema.time]))
+    time = known[schema.time]
+    newest = known.group_by(item).aggregate(last=known[name].argmax(time), at=time.max())
     of_item = engine.collect(newest)
-    values = np.full(items, np.nan)
-    values[np.asarray(of_item[item])] = np.asarray(of_item["last"])
-    return pa.array(values, from_pandas=True)
+    values, moments = np.full(items, np.nan), np.zeros(items, np.int64)
+    rows = np.asarray(of_item[item])
+    values[rows] = np.asarray(of_item["last"])
+    moments[rows] = np.asarray(of_item["at"].cast(pa.timestamp("us")).cast(pa.int64()))
+    missing = np.ones(items, dtype=bool)
+    missing[rows] = False
+    return LastKnown(pa.array(values, from_pandas=True), pa.array(moments, mask=missing))
 
 
 def _less_returns(events: ir.Table, returns: ir.Table, schema: Schema) -> ir.Table:

@@ -26,7 +26,8 @@ class Split:
     Two figures are comparable only when their fingerprints are equal: it covers `parts`, the
     log and every setting of the protocol (roles, filters, seen items, candidates, cold users).
     `returns` holds the events of negative quantity: they are nobody's interest, and reduce what
-    purchases are worth. Where it `grows`, labelled rows know earlier ones of their own role.
+    purchases are worth. Where it `grows`, labelled rows know earlier ones of their own role. The
+    log has `log_rows` events, of which `read` are read.
     """
 
     protocol: str
@@ -37,6 +38,8 @@ class Split:
     schema: Schema
     counts: dict[str, int]
     grows: bool = False
+    log_rows: int = 0
+    read: int = 0
 
 
 def make_split(
@@ -45,15 +48,17 @@ def make_split(
     config: AnyProtocol,
     labels: LabelConfig | None = None,
     lists: str | None = None,
+    events: ir.Table | None = None,
 ) -> Split:
     """Give every event of the log its role. With `labels`, those that have one are counted;
-    `lists` is the fingerprint of what makes the lists that negatives are drawn from.
+    `lists` is the fingerprint of what makes the lists that negatives are drawn from; `events` are
+    those of the log that are split, by default all.
 
     Raises DataError when the log cannot be split this way, or a role stays empty.
     """
     schema = log.schema
     config.check(schema)
-    events, returns = read_events(engine, log), None
+    events, returns = read_events(engine, log) if events is None else events, None
     if schema.quantity is not None:
         returned = events[schema.quantity].fill_null(0) < 0
         events, returns = events.filter(~returned), events.filter(returned)
@@ -78,7 +83,16 @@ def make_split(
     parts = {"data": log.fingerprint, **settings, **(labels.parts(lists) if labels else {})}
     fingerprint = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
     return Split(
-        config.short_name, fingerprint, parts, events, returns, schema, counts, config.grows
+        protocol=config.short_name,
+        fingerprint=fingerprint,
+        parts=parts,
+        events=events,
+        returns=returns,
+        schema=schema,
+        counts=counts,
+        grows=config.grows,
+        log_rows=log.num_rows,
+        read=log.num_rows,
     )
 
 

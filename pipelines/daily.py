@@ -44,10 +44,10 @@ def daily(config: RunConfig, *, day: date | None = None, force: bool = False) ->
     with locked(RunFolder(days.folder)):
         with _timed(seconds, "append"):
             arrived = _take_in(days)
+            days.lay_by_user()
         of_day = days.config_of(day or days.newest)
         with _timed(seconds, "learn and measure"):
-            how = begun(of_day)
-            bundle = run(of_day, resume=how.resume, fresh=how.fresh).bundle.resolve()
+            bundle = run(of_day, **begun(of_day)._asdict()).bundle.resolve()
         told = {"state": FIRST, "reason": "the first bundle", "delta_bytes": 0, "bundle_bytes": 0}
         told |= days.told(of_day.name) | {"day": of_day.name, "arrived": arrived}
         if days.is_new(bundle):

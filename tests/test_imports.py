@@ -25,7 +25,7 @@ FLOORS = {
         ("times", "parquet", "in_lists"),
         ("schema", "conform", "durable", "engine", "vocabulary"),
         ("event_log", "sources", "transfer"),
-        ("catalogue", "timeline", "compaction"),
+        ("catalogue", "timeline", "compaction", "by_user"),
         ("protocols", "labels", "ingest"),
         ("splits", "negatives"),
         ("money",),

@@ -76,9 +76,16 @@ def files_of(folder: Place, role: str) -> list[Place]:
     return sorted((folder / f"{role}.parquet").glob("[!._]*.parquet"))
 
 
+def parts_of(folder: Place, name: str) -> list[Place]:
+    """The files of a table of examples, which has one more for each day that joined its log."""
+    return files_of(folder, name) or [folder / f"{name}.parquet"]
+
+
 @dataclass(frozen=True)
 class ExamplesSummary:
-    """What a folder of examples holds: `events` and `rows` are counts by role."""
+    """What a folder of examples holds: `events` and `rows` are counts by role, `log_rows` events of
+    the log, of which so many were `read`, and `told_of_users` how many users the catalogue told of,
+    with a digest of that."""
 
     protocol: str
     fingerprint: str
@@ -88,6 +95,9 @@ class ExamplesSummary:
     train_roles: tuple[str, ...]
     events: dict[str, int]
     rows: dict[str, int]
+    log_rows: int | None = None
+    read: int | None = None
+    told_of_users: tuple[int, str] = (0, "")
 
     def save(self, folder: Path) -> None:
         """Write `examples.json`."""
@@ -99,4 +109,5 @@ class ExamplesSummary:
         values = json.loads((folder / "examples.json").read_text())
         values["rows_of"] = RowsOf.from_dict(values["rows_of"])
         values["train_roles"] = tuple(values["train_roles"])
+        values["told_of_users"] = tuple(values.get("told_of_users", (0, "")))
         return cls(**values)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from feature_store.catalogue import Catalogue
 from feature_store.columns import (
@@ -28,6 +29,7 @@ from feature_store.columns import (
     TIME,
     TRAIN_EVENTS,
     USER_ROW,
+    moment_of,
 )
 from feature_store.durable import staged, write_parquet
 from feature_store.engine import Engine
@@ -41,6 +43,7 @@ from feature_store.examples.encode import (
     item_texts,
     raw_side,
 )
+from feature_store.examples.grown import Grown, told_of_users
 from feature_store.examples.listed import PREFIX, ListsOf
 from feature_store.examples.row_groups import RowGroups
 from feature_store.examples.rows import event_rows, request_rows, sequence_rows, serving_rows
@@ -75,6 +78,7 @@ def write_examples(
     made_from: Mapping[str, Any] | None = None,
     negatives: NegativesConfig | None = None,
     lists: Lists | None = None,
+    grown: Grown | None = None,
 ) -> ExamplesSummary:
     """Write the examples of a split; the folder appears whole or not at all.
 
@@ -89,6 +93,8 @@ def write_examples(
     trained on, and earlier ones are history; `base` holds vocabularies whose ids keep their rows.
     `negatives` puts rows of drawn items beside the positives of labelled rows, and `lists` finds
     what they are drawn from where they ask for lists.
+    With `grown` they are made of examples that there were before a log has grown, and `split` is
+    that of whoever came since.
     `made_from` (JSON) appears together with the examples, and says whether they are still right.
 
     Raises:
@@ -113,14 +119,18 @@ def write_examples(
         write_parquet(users, aside / "users.parquet")
         raw_items = raw_side(schema, "item", catalogue, vocabularies)
         items = encode_side(raw_items, schema, "item", vocabularies)
-        items = _with_counts(engine, items, events, train, schema)
+        if grown is None:
+            items = _with_counts(engine, items, events, train, schema)
+        else:
+            items = grown.with_counts(engine, items, events, train_roles)
         write_parquet(items, aside / "items.parquet")
         if rows_of.texts:
             write_parquet(item_texts(raw_items, schema), aside / "item_texts.parquet")
-        interactions = train.order_by(order(train, schema)).select(
-            user=train[USER_ROW], item=train[ITEM_ROW], time=train[SECONDS]
+        own = train if grown is None else grown.newly(events, train_roles)
+        interactions = own.order_by(order(own, schema)).select(
+            user=own[USER_ROW], item=own[ITEM_ROW], time=own[SECONDS]
         )
-        _copy(engine, interactions, aside / "interactions.parquet", _INTERACTIONS_A_GROUP)
+        _copy(engine, interactions, _path(aside, "interactions", grown), _INTERACTIONS_A_GROUP)
         features = users.drop_columns([schema.user])
         lists_of = None
         if lists is not None:
@@ -142,6 +152,8 @@ def write_examples(
             negatives=_sampler(engine, events, schema, vocabularies, negatives),
             lists_of=lists_of,
             grows=split.grows,
+            serving=_path(aside, "serving", grown),
+            served=None if grown is None else vocabularies[_of(schema)].encode(grown.users),
         ).write(events)
         summary = ExamplesSummary(
             protocol=split.protocol,
@@ -152,11 +164,24 @@ def write_examples(
             train_roles=train_roles,
             events=split.counts,
             rows=rows,
+            log_rows=split.log_rows,
+            read=split.read,
+            told_of_users=told_of_users(catalogue),
         )
         summary.save(aside)
         schema.save(aside / "schema.json")
         (aside / MADE_FROM).write_text(json.dumps(made_from or {}, indent=2) + "\n")
     return summary
+
+
+def _path(folder: Path, name: str, grown: Grown | None) -> Path:
+    """Where the rows of a table are written that takes a file a day."""
+    return folder / f"{name}.parquet" if grown is None else grown.carry(name, folder)
+
+
+def _of(schema: Schema) -> str:
+    """The table of users."""
+    return schema[schema.user].table_name
 
 
 def _check_compared(rows_of: RowsOf, schema: Schema) -> None:
@@ -219,8 +244,9 @@ def _with_counts(
         items = items.append_column(name, pa.array(of_item))
     for role, name, last in ((schema.price, PRICE, LAST_PRICE), (schema.cost, COST, LAST_COST)):
         if role is not None:
-            values = last_known(engine, learnt, schema, name, ITEM_ROW, items.num_rows)
-            items = items.append_column(last, values)
+            known = last_known(engine, learnt, schema, name, ITEM_ROW, items.num_rows)
+            items = items.append_column(last, known.values)
+            items = items.append_column(moment_of(last), known.moments)
     return items
 
 
@@ -229,7 +255,7 @@ class _Rows:
     """Writes the rows of every role, and those for serving, in one pass over sorted events.
 
     `users` holds the features of user rows, and `raw_users` their ids and what the catalogue
-    says of them.
+    says of them. Of those for `serving` only the rows of users that are `served`, by default all.
     """
 
     engine: Engine
@@ -246,6 +272,8 @@ class _Rows:
     negatives: DrawnNegatives | None
     lists_of: ListsOf | None
     grows: bool
+    serving: Path
+    served: np.ndarray | None
 
     def write(self, events: ir.Table) -> dict[str, int]:
         """Write all files; returns the number of rows of each role."""
@@ -253,12 +281,15 @@ class _Rows:
         by_user = events.order_by(USER_ROW, *order(events, self.schema)).drop(self.schema.time)
         with ExitStack() as stack:
             files = {role: stack.enter_context(self._file(role)) for role in roles}
-            serving = stack.enter_context(RowGroups(self._path("serving"), _USERS_A_GROUP))
+            serving = stack.enter_context(RowGroups(self.serving, _USERS_A_GROUP))
             for block in blocks_of_users(self.engine.stream(by_user), USER_ROW):
                 for role, file in files.items():
                     rows = self._rows(block, role)
                     file.write(_beside(rows, self.users.take(rows[self.schema.user])))
-                serving.write(self._raw(serving_rows(block, self.rows_of)))
+                known = serving_rows(block, self.rows_of)
+                if self.served is not None:
+                    known = known.filter(pc.is_in(known[USER_ROW], pa.array(self.served)))
+                serving.write(self._raw(known))
         for role in roles:
             if self._per_event(role):
                 self._sort(role)

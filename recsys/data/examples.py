@@ -15,7 +15,7 @@ from torch import Tensor
 
 from feature_store.columns import KNOWN_EVENTS, LABEL, LAST_COST, LAST_PRICE, TRAIN_EVENTS
 from feature_store.errors import DataError
-from feature_store.examples import ExamplesSummary, files_of
+from feature_store.examples import ExamplesSummary, files_of, parts_of
 from feature_store.parquet import open_parquet, read_parquet
 from feature_store.protocols import TEST
 from feature_store.schema import Feature, Schema
@@ -179,11 +179,14 @@ class Examples:
 
     def interactions(self) -> Interactions:
         """The training events."""
-        path = self.folder / "interactions.parquet"
-        tables = (  # one column at a time: they are the largest that is ever read whole
-            read_parquet(path, [name]) for name in ("user", "item", "time")
-        )
-        columns = (table.column(0).to_numpy().astype(np.int64) for table in tables)
+        paths = parts_of(self.folder, "interactions")
+        columns = [  # one column at a time: they are the largest that is ever read whole
+            np.concatenate([_numbers(read_parquet(path, [name])) for path in paths])
+            for name in ("user", "item", "time")
+        ]
+        if len(paths) > 1:  # late events of a day lie behind those of the days before
+            order = np.argsort(columns[2], kind="stable")
+            columns = [column[order] for column in columns]
         return Interactions(*map(torch.from_numpy, columns))
 
     def reader(
@@ -215,6 +218,11 @@ class Examples:
             rank=rank,
             world=world,
         )
+
+
+def _numbers(table: pa.Table) -> np.ndarray:
+    values: np.ndarray = table.column(0).to_numpy().astype(np.int64)
+    return values
 
 
 def _feature(column: pa.Array, feature: Feature) -> Tensor:

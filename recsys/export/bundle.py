@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from feature_store.catalogue import Catalogue
 from feature_store.durable import free_bytes, staged
 from feature_store.errors import DataError
-from feature_store.parquet import open_parquet, read_batches
+from feature_store.examples import parts_of
+from feature_store.parquet import open_parquet, read_batches, read_parquet
 from feature_store.storage import Place, copy_to, size_of
 from feature_store.vocabulary import vocabulary_file
 from recsys.data.examples import Examples
@@ -95,7 +97,7 @@ def _fill(aside: Path, parts: Mapping[str, PartExport], catalogue: Catalogue) ->
     vocabularies = _write_vocabularies(aside, parts)
     if catalogue.path("item").exists():
         copy_to(catalogue.path("item"), aside / CATALOGUE)
-    _write_users(examples.folder / "serving.parquet", aside / USERS)
+    _write_users(parts_of(examples.folder, "serving"), examples.schema.user, aside / USERS)
     records = {}
     for name, part in parts.items():
         own = aside / PARTS / name
@@ -119,7 +121,7 @@ def _look_for_space(folder: Path, parts: Mapping[str, PartExport], catalogue: Ca
     """Raises DataError where what is copied, and the weights, do not fit on the disk."""
     examples = next(iter(parts.values())).examples
     needed = sum(part.bytes for part in parts.values())
-    copied = (examples.folder / "serving.parquet", catalogue.path("item"))
+    copied = (*parts_of(examples.folder, "serving"), catalogue.path("item"))
     needed += sum(size_of(path) for path in copied if path.exists())
     if (free := free_bytes(folder)) < needed:
         raise DataError(
@@ -182,9 +184,15 @@ def _write_own_vocabularies(
     return files
 
 
-def _write_users(table: Place, path: Path) -> None:
-    """Copy a Parquet file into one that serving maps into memory, a stretch at a time."""
-    schema = open_parquet(table).schema_arrow
+def _write_users(tables: Sequence[Place], user: str, path: Path) -> None:
+    """Copy Parquet files into one that serving maps into memory, a stretch at a time; of a user
+    the row of the last file that has one."""
+    schema = open_parquet(tables[0]).schema_arrow
+    renewed = [read_parquet(table, [user]).column(0) for table in tables[1:]]
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        for batch in read_batches(table, _USER_ROWS):
-            writer.write_batch(batch)
+        for number, table in enumerate(tables):
+            later = [chunk for column in renewed[number:] for chunk in column.chunks]
+            known_later = pa.chunked_array(later, schema.field(user).type)
+            for batch in read_batches(table, _USER_ROWS):
+                again = pc.is_in(batch.column(user), value_set=known_later)
+                writer.write_batch(batch.filter(pc.invert(again)) if later else batch)

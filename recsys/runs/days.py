@@ -17,6 +17,7 @@ from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from feature_store.by_user import ByUser
 from feature_store.durable import read_json, write_text
 from feature_store.errors import ConfigError, DataError
 from feature_store.event_log import EventLog
@@ -101,6 +102,11 @@ class Days:
             raise ConfigError("the test of a day is that day: set split.test_days = 1")
         if self.config.retriever is None:
             raise ConfigError("recsys daily learns a retriever, and this config has none")
+
+    def lay_by_user(self) -> None:
+        """Lay what came beside the log by user, from where examples of days are made."""
+        if is_trained(self.config):
+            ByUser(EventLog.open(self.store))
 
     @property
     def newest(self) -> date:
@@ -190,4 +196,5 @@ def cost_of(config: RunConfig) -> dict[str, int]:
     of them."""
     summary = prepare(config, phases_of(config.trainer)[-1]).summary
     log, _ = open_log(config)
-    return {"log": log.num_rows, "read": log.num_rows, "written": sum(summary.rows.values())}
+    read = log.num_rows if summary.read is None else summary.read
+    return {"log": log.num_rows, "read": read, "written": sum(summary.rows.values())}

@@ -9,9 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from feature_store.catalogue import Catalogue
 from feature_store.durable import restore, staged
 from feature_store.engine import Engine
-from feature_store.examples import MADE_FROM, write_examples
+from feature_store.event_log import EventLog
+from feature_store.examples import MADE_FROM, Before, grow, held_before, write_examples
 from feature_store.file_names import original_name
 from feature_store.progress import stage
 from feature_store.splits import make_split
@@ -21,11 +23,12 @@ from recsys.config import RunConfig
 from recsys.data.examples import Examples
 from recsys.distributed import Group
 from recsys.runs.asked_of_log import check_log
+from recsys.runs.finished import Run
 from recsys.runs.folder import PhaseFolder, RunFolder
 from recsys.runs.log import open_log
 from recsys.runs.negatives import lists_fingerprint, open_lists
 from recsys.runs.parts import rows_of
-from recsys.runs.phases import Phase, phases_of, start_of
+from recsys.runs.phases import Phase, phases_of, phases_of_run, start_of
 
 
 def prepare(config: RunConfig, phase: Phase | None = None, *, fresh: bool = False) -> Examples:
@@ -60,9 +63,16 @@ def prepare(config: RunConfig, phase: Phase | None = None, *, fresh: bool = Fals
         "base": {table: vocabulary.fingerprint for table, vocabulary in base.items()},
     }
     if not _holds(files.examples, wanted, fresh, base):
-        log.check()  # the engine does not look at checksums
+        held = _held_before(config, phase, log, catalogue, base)
+        if held is None:
+            log.check()  # the engine does not look at checksums
         with stage(f"write the examples to {phase.name} on"), Engine(config.engine) as engine:
-            split = make_split(engine, log, config.split, labels, lists)
+            grown = None
+            if held is None:
+                split = make_split(engine, log, config.split, labels, lists)
+            else:
+                grown = grow(engine, log, catalogue, held, config.split, config.trainer.since)
+                split = grown.split
             write_examples(
                 engine,
                 split,
@@ -76,6 +86,7 @@ def prepare(config: RunConfig, phase: Phase | None = None, *, fresh: bool = Fals
                 made_from=wanted,
                 negatives=labels.negatives if labels else None,
                 lists=open_lists(config, split, labels, prepare),
+                grown=grown,
             )
     return Examples(files.examples)
 
@@ -102,6 +113,40 @@ def keep_ids(files: PhaseFolder, examples: Examples) -> None:
         with staged(files.known_ids) as aside:
             for path in vocabularies.glob("*.arrow"):
                 shutil.copyfile(path, aside / path.name)
+
+
+def _held_before(
+    config: RunConfig,
+    phase: Phase,
+    log: EventLog,
+    catalogue: Catalogue,
+    base: Mapping[str, Vocabulary],
+) -> Before | None:
+    """Examples of the run that this one starts from, of the log as it was, where those of the phase
+    can be made of them and of what came since."""
+    start = config.trainer.start_from
+    if start is None:
+        return None
+    for theirs in phases_of_run(Run(start)):
+        folder = RunFolder(start).phase(theirs.name).examples
+        known = _vocabularies(folder / "vocabulary")
+        if known.keys() != base.keys() or not all(
+            base[table].fingerprint_of(len(ids)) == ids.fingerprint for table, ids in known.items()
+        ):
+            continue  # other rows
+        held = held_before(
+            folder,
+            log,
+            catalogue,
+            config.split,
+            rows_of(config),
+            getattr(config.model, "max_length", 50),
+            phase.examples,
+            config.trainer.since,
+        )
+        if held is not None:
+            return held
+    return None
 
 
 def _known_ids(

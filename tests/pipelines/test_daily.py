@@ -64,6 +64,9 @@ def test_the_first_bundle_goes_into_service_and_a_day_follows_as_a_delta(
     assert deltas == ["2024-01-10.zip"] and 0 < second["delta_bytes"] < second["bundle_bytes"]
     assert Days(resolve(tree)).releases.current == second["version"]
     assert second["gate"]["users"] > 10 and "is allowed" in second["reason"]
+    # in so small a log the day and the histories of its users are most of it, each read once
+    assert first["rows"]["read"] == first["rows"]["log"] < second["rows"]["log"]
+    assert len(list((folder / "store" / "by_user").iterdir())) == 2
     assert second["synced"] == second["arrived"]["stored"]  # the day alone
     page = (folder / "days.html").read_text()
     assert "2024-01-10" in page and page.count("<svg") == 2
