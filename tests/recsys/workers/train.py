@@ -1,8 +1,8 @@
 """Trains and measures cases: train.py STARTS.json, where STARTS is [[processes, [case ...]] ...].
 
-Started by torchrun, the processes that it made do the one start that there is. Started plainly,
-the program imports everything once and is forked anew for each start, one after the other:
-imports take longer than the rest.
+The program imports everything once and is forked anew for each start, one after the other: imports
+take longer than the rest. In place of a number of processes may stand HOSTS: then two of torchrun's
+agents meet, as on two machines, and each has a fork do the work.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.launcher.api import elastic_launch
+from torch.distributed.run import config_from_args, parse_args
 
 from conformance import (
     LAYOUTS,
@@ -47,6 +50,7 @@ from recsys.training.optimizers import fuse
 from recsys.training.options import OptimizerConfig
 from recsys.training.sharding import shard
 
+HOSTS = "hosts"
 EPOCH, CHECKPOINT_STEP = 4, 2  # steps of an epoch, and one in its middle
 # by placement: how all tables lie, and their fused optimizer
 PLACEMENTS = {
@@ -189,22 +193,39 @@ def work_together(cases: Iterable[Case]) -> None:
             work(case, group)
 
 
-def fork(world: int, cases: list[Case]) -> None:
-    """Do all cases on so many copies of this process; exits when one of them fails."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+def work_in_rank(rank: int, world: int, port: int, cases: list[Case]) -> None:
+    if world > 1:
+        os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    work_together(cases)
+
+
+def work_on_host(port: int, cases: list[Case]) -> None:
+    """What torchrun does on one of two hosts, but that the process it starts is a fork."""
+    where = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=test"]
+    config, _, _ = config_from_args(
+        parse_args(["--nnodes=2", "--nproc-per-node=1", *where, sys.argv[0]])
+    )
+    config.start_method = "fork"
+    elastic_launch(config, work_together)(cases)
+
+
+def fork(works: list[Callable[[], None]]) -> None:
+    """Do each in a copy of this process; exits when one of them fails."""
     children = set()
-    for rank in range(world):
+    for work in works:
         child = os.fork()
         if child:
             children.add(child)
             continue
-        if world > 1:
-            os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world)}
-            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         try:
-            work_together(cases)
+            work()
         except BaseException:
             traceback.print_exc()
             os._exit(1)
@@ -215,17 +236,13 @@ def fork(world: int, cases: list[Case]) -> None:
         if status:
             for other in children:  # they would wait for it
                 os.kill(other, signal.SIGKILL)
-            sys.exit(f"a process of {world} failed")
+            sys.exit(f"a process of {len(works)} failed")
 
 
 if __name__ == "__main__":
-    starts = [
-        (world, [Case(**fields) for fields in cases])
-        for world, cases in json.loads(Path(sys.argv[1]).read_text())
-    ]
-    if "RANK" in os.environ:
-        ((_, only),) = starts
-        work_together(only)
-    else:
-        for world, cases in starts:
-            fork(world, cases)
+    for world, dicts in json.loads(Path(sys.argv[1]).read_text()):
+        cases, port = [Case(**fields) for fields in dicts], free_port()
+        if world == HOSTS:
+            fork([partial(work_on_host, port, cases)] * 2)
+        else:
+            fork([partial(work_in_rank, rank, world, port, cases) for rank in range(world)])
