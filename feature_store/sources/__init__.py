@@ -9,6 +9,7 @@ from feature_store.sources.amazon_electronics import AmazonElectronics
 from feature_store.sources.base import BadRow, RawChunk, Source
 from feature_store.sources.book_crossing import BookCrossing
 from feature_store.sources.edge_list import EdgeList
+from feature_store.sources.fractal import Fractal
 from feature_store.sources.movielens import MovieLens
 from feature_store.sources.online_retail import OnlineRetail
 from feature_store.sources.parquet import ParquetLog
@@ -21,6 +22,7 @@ SOURCES: dict[str, type[Source]] = {
     "amazon_electronics": AmazonElectronics,
     "book_crossing": BookCrossing,
     "edge_list": EdgeList,
+    "fractal": Fractal,
     "movielens": MovieLens,
     "online_retail": OnlineRetail,
     "parquet": ParquetLog,
@@ -33,6 +35,7 @@ SourceConfig = Annotated[
     | AmazonElectronics
     | BookCrossing
     | EdgeList
+    | Fractal
     | MovieLens
     | OnlineRetail
     | ParquetLog

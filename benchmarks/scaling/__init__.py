@@ -1,0 +1,1 @@
+"""Step time and memory on clusters that are not there: `python -m benchmarks.scaling`."""
