@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
 from torch import Tensor, nn
 
 from feature_store.columns import HISTORY
@@ -24,6 +23,7 @@ from recsys.export.programs import export_program, least_bytes, on_plain_tables,
 from recsys.export.requests import features_of
 from recsys.export.sample_quality import SAMPLE_K, sample_recall
 from recsys.export.space import space_of
+from recsys.export.words import write_words
 from recsys.lists.pairs import Pairs
 from recsys.retrievers.base import VectorRetriever
 from recsys.serving.bundle import Bundle
@@ -37,7 +37,6 @@ from recsys.serving.index.promise import KEPT, keep_promise
 from recsys.serving.manifest import About, GeneratorRecord, IndexRecord, LineageRecord
 from recsys.serving.options import FallbackConfig
 from recsys.serving.recommender import Recommender
-from recsys.serving.tfidf_words import WORDS
 
 
 class UserTower(nn.Module):
@@ -128,9 +127,7 @@ class GeneratorExport:
         reader = retriever.item_reader()
         if reader is not None:
             write_item_reader(reader, folder)
-        words = retriever.word_names()
-        if words is not None:
-            Vocabulary(pa.array(words, pa.string())).save(folder / WORDS)
+        words = write_words(retriever, examples, folder)
 
         asked, space = retriever.embed_users(batch), self.space or space_of(retriever)
         queries = Queries(asked.vectors.detach(), asked.weights, space)
@@ -153,7 +150,7 @@ class GeneratorExport:
             fallback=fallback,
             lineage=self.lineage,
             texts=None if reader is None else read_alone(reader.text),
-            words=words is not None,
+            words=words,
         )
 
     def verify(self, bundle: Bundle, name: str) -> None:

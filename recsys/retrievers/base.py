@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,10 @@ from recsys.lists.stage_names import LIST
 from recsys.model import Model
 from recsys.text.options import TextConfig
 from recsys.text.tokens import Tokenizer
+
+if TYPE_CHECKING:  # nobody else needs scipy and scikit-learn
+    from recsys.data.examples import Examples
+    from recsys.text.tfidf import WordSpace
 
 
 class Queries(NamedTuple):
@@ -125,6 +129,14 @@ class VectorRetriever(Model, ABC):
     def item_reader(self) -> ItemReader | None:
         """What encodes new items from their texts; None where texts alone do not make a vector."""
         return None
+
+    def word_space(self, examples: Examples) -> WordSpace | None:
+        """The words that frozen vectors of its items were made of, where it has `described`."""
+        return None
+
+    def described(self, rows: Tensor, vectors: Tensor) -> Tensor:
+        """Item vectors [n, D] as `embed_items`, if their texts had these vectors [n, S]."""
+        raise NotImplementedError
 
     def word_names(self) -> tuple[str, ...] | None:
         """The words that scores are the sum of, in the order of the columns of its `words`; None

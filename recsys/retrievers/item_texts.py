@@ -23,7 +23,7 @@ from recsys.retrievers.adapters import AnyAdapter, Linear
 from recsys.text.kept_vectors import kept_vectors
 from recsys.text.options import TextConfig
 from recsys.text.sentences import attributes_of
-from recsys.text.tfidf import tfidf_vectors
+from recsys.text.tfidf import WordSpace, tfidf_vectors, word_space
 
 OPTION = "retriever.text"
 _TOKENS = 128  # of an item that an encoder reads
@@ -72,6 +72,14 @@ class TextVectorsConfig(Options):
         folder = examples.folder if isinstance(examples.folder, Path) else None
         return kept_vectors(folder, examples.item_attributes(read.attributes), read)
 
+    def words(self, examples: Examples) -> WordSpace | None:
+        """The words that the vectors were made of; None of those of an encoder."""
+        if self.encoder is not None:
+            return None
+        features = described_by(self.attributes, examples.schema, option=f"{OPTION}.attributes")
+        table = examples.item_attributes(tuple(feature.name for feature in features))
+        return word_space(table, features, self.dimensions)
+
 
 class AdaptedTextConfig(TextVectorsConfig):
     """How such vectors become those of items."""
@@ -114,5 +122,9 @@ class ItemTexts(nn.Module):
         return F.embedding(places, self._adapted(items))
 
     def _adapted(self, rows: Tensor) -> Tensor:
-        adapted: Tensor = self.adapter(self.drop(self.frozen(rows)))
+        return self.adapted(self.drop(self.frozen(rows)))
+
+    def adapted(self, vectors: Tensor) -> Tensor:
+        """Of vectors of texts [..., S]."""
+        adapted: Tensor = self.adapter(vectors)
         return adapted

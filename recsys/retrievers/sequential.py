@@ -33,6 +33,7 @@ from recsys.retrievers.base import Queries, single_interest
 from recsys.retrievers.hidden_ids import HiddenIds
 from recsys.retrievers.item_texts import ItemTextConfig, ItemTexts
 from recsys.retrievers.trained import TrainedRetriever
+from recsys.text.tfidf import WordSpace
 
 
 class SequentialConfig(ObjectiveConfig):
@@ -115,14 +116,14 @@ class SequentialRetriever(TrainedRetriever):
             self.texts = ItemTexts(config.text, examples, config.width)
             self.hidden = HiddenIds(examples.train_events, config.text.id_dropout, self.seed)
 
-    def look_up(self, rows: Tensor, step: int | None = None) -> Tensor:
+    def look_up(self, rows: Tensor, step: int | None = None, texts: Tensor | None = None) -> Tensor:
         """Vectors [..., D] of item rows [...], not yet as they are compared; `step` is that of a
-        training."""
+        training, `texts` [..., D] are other ones than theirs."""
         vectors = self.embeddings({self.item: rows})[self.item]
         if self.config.text is None:
             return vectors
         hidden = self.hidden(rows, step).unsqueeze(-1)
-        return vectors.masked_fill(hidden, 0) + self.texts(rows)
+        return vectors.masked_fill(hidden, 0) + (self.texts(rows) if texts is None else texts)
 
     def read_times(self) -> None:
         """Ask for the times of the history and of the request as well."""
@@ -164,6 +165,14 @@ class SequentialRetriever(TrainedRetriever):
     def embed_items(self, rows: Tensor) -> Tensor:
         """Item vectors [n, D]."""
         return self.objective.unit(self.look_up(rows))
+
+    def word_space(self, examples: Examples) -> WordSpace | None:
+        """Where it reads texts by TF-IDF."""
+        return None if self.config.text is None else self.config.text.words(examples)
+
+    def described(self, rows: Tensor, vectors: Tensor) -> Tensor:
+        """Item vectors [n, D] of other texts."""
+        return self.objective.unit(self.look_up(rows, texts=self.texts.adapted(vectors)))
 
     def forward(self, batch: Batch, step: int) -> Loss:
         """The loss at every position that has a next event."""

@@ -31,6 +31,7 @@ from recsys.retrievers.base import Queries, single_interest
 from recsys.retrievers.hidden_ids import HiddenIds
 from recsys.retrievers.item_texts import TextVectorsConfig
 from recsys.retrievers.trained import TrainedRetriever
+from recsys.text.tfidf import WordSpace
 
 TEXTS = "texts of items"
 """What columns of weights are called that read them."""
@@ -155,6 +156,15 @@ class TwoTower(TrainedRetriever):
         ids, bags, numbers = self._features(rows, self.hidden(rows))
         return self.objective.unit(self._item(rows, self.embeddings(ids, bags), numbers))
 
+    def word_space(self, examples: Examples) -> WordSpace | None:
+        """Where it reads texts by TF-IDF."""
+        return None if self.config.text is None else self.config.text.words(examples)
+
+    def described(self, rows: Tensor, vectors: Tensor) -> Tensor:
+        """Item vectors [n, D] of other texts."""
+        ids, bags, numbers = self._features(rows, self.hidden(rows))
+        return self.objective.unit(self._item(rows, self.embeddings(ids, bags), numbers, vectors))
+
     def forward(self, batch: Batch, step: int) -> Loss:
         """The loss of each row's target.
 
@@ -206,13 +216,19 @@ class TwoTower(TrainedRetriever):
             columns.append(self.texts.means(events))
         return self.user_tower(torch.cat([history, *columns], dim=1))
 
-    def _item(self, rows: Tensor, vectors: dict[str, Tensor], numbers: dict[str, Tensor]) -> Tensor:
+    def _item(
+        self,
+        rows: Tensor,
+        vectors: dict[str, Tensor],
+        numbers: dict[str, Tensor],
+        texts: Tensor | None = None,
+    ) -> Tensor:
         columns = [
             vectors[f.name] if f.embedded else self.numbers(f.name, numbers[f.name]).unsqueeze(1)
             for f in self.item_features
         ]
         if self.config.text is not None:
-            columns.append(self.texts(rows))
+            columns.append(self.texts(rows) if texts is None else texts)
         return self.item_tower(torch.cat(columns, dim=1))
 
 

@@ -44,6 +44,6 @@ class UniSRec(SASRec):
         """Texts alone."""
         self.texts = ItemTexts(self.config.text, examples, self.config.width)
 
-    def look_up(self, rows: Tensor, step: int | None = None) -> Tensor:
+    def look_up(self, rows: Tensor, step: int | None = None, texts: Tensor | None = None) -> Tensor:
         """Vectors [..., D] of the texts of item rows [...]."""
-        return self.texts(rows)  # type: ignore[no-any-return]
+        return self.texts(rows) if texts is None else texts

@@ -17,7 +17,9 @@ parts/NAME/            what answers, one or more
     fallback.parquet   items and scores that answer where a history is needed, and nothing is known
     item.pt2           of one that reads texts: tokens and their types -> vectors of new items
     tokenizer/         how their texts become tokens
-    words.arrow        of one that scores by words, which they are
+    words.arrow        of one that scores by words, which they are, and of one with frozen vectors
+                       of texts by TF-IDF; words.npz: of these the weights and directions of
+                       words; described.pt2: item rows, vectors of texts -> vectors of items
     old_space.npy      of one made compatible with an older bundle: vectors of its items there
   of a ranker:
     ranker.pt2         torch.export: request tensors -> logits

@@ -168,8 +168,11 @@ class GeneratorRecord(_Part):
         description="How texts of items become tokens, of which `item.pt2` makes vectors of new "
         "items as of those it knows.",
     )
-    words: bool = Field(
-        False, description="Whether `words.arrow` names the words that its scores are the sum of."
+    words: Literal["sum", "vectors"] | None = Field(
+        None,
+        description="What `words.arrow` names: words that its scores are the sum of, or those that "
+        "the frozen vectors of its items' texts were made of, as `words.npz` and `described.pt2` "
+        "say.",
     )
 
 

@@ -14,6 +14,7 @@ from recsys.serving.manifest import GeneratorRecord
 from recsys.serving.recommender import Recommender
 from recsys.serving.sentence_words import sentence_shares
 from recsys.serving.tfidf_words import tfidf_shares
+from recsys.serving.vector_words import vector_shares
 from recsys.serving.word_shares import Side, WordShares
 from recsys.text.contributions import ORDERS
 
@@ -31,7 +32,7 @@ class WordReason(NamedTuple):
 
 def reads_words(record: object) -> bool:
     """Whether the words that the scores of a part come from can be told."""
-    return isinstance(record, GeneratorRecord) and (record.texts is not None or record.words)
+    return isinstance(record, GeneratorRecord) and bool(record.texts or record.words)
 
 
 def reader_of_words(bundle: Bundle) -> str | None:
@@ -52,14 +53,16 @@ def word_shares(
     if not reads_words(generator.record):
         raise DataError(
             f"{generator.bundle.folder}: {generator.name} is of {generator.record.about.model}, "
-            "which does not know items by their texts alone: no words add up to its scores"
+            "which reads no texts, or not by words: none add up to its scores"
         )
     generator.place_of(item)
     inputs, _ = recommender.encode(request)
     if not inputs[HISTORY][0].any():
         raise DataError("the request has no known item in its history: no word speaks for anything")
-    if generator.record.words:
+    if generator.record.words == "sum":
         return tfidf_shares(recommender, inputs, item)
+    if generator.record.words == "vectors":
+        return vector_shares(recommender, inputs, item, orders)
     return sentence_shares(recommender, inputs, item, orders)
 
 

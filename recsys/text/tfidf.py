@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -71,11 +72,32 @@ def weighed_words(
 def tfidf_vectors(
     table: pa.Table, features: Iterable[Feature], dimensions: int, least: int = 2
 ) -> np.ndarray:
-    """Vectors [N, S] of length 1, or 0, S at most `dimensions`: TF-IDF in the space of its largest
-    singular values (Deerwester et al., "Indexing by latent semantic analysis", 1990)."""
-    matrix = tfidf_matrix(table, features, least)
+    """Vectors [N, S] of length 1, or 0, S at most `dimensions`: those of `word_space`."""
+    return word_space(table, features, dimensions, least).vectors
+
+
+class WordSpace(NamedTuple):
+    """TF-IDF in the space of its largest singular values: vectors [N, S] of items, of length 1 or
+    0, the weights of words that they were made of [N, V], what the words are, and what each adds to
+    a vector before it has its length [V, S]."""
+
+    vectors: np.ndarray
+    weights: sp.csr_array
+    words: tuple[str, ...]
+    directions: np.ndarray
+
+
+def word_space(
+    table: pa.Table, features: Iterable[Feature], dimensions: int, least: int = 2
+) -> WordSpace:
+    """Of S at most `dimensions` (Deerwester et al., "Indexing by latent semantic analysis",
+    1990)."""
+    matrix, words = weighed_words(table, features, least)
     width = min(dimensions, min(matrix.shape) - 1)
     if width < 1:
-        return np.zeros((matrix.shape[0], 1), dtype=np.float32)
-    reduced = TruncatedSVD(width, random_state=0).fit_transform(sp.csr_matrix(matrix))
-    return normalize(reduced).astype(np.float32)
+        nowhere = (np.zeros((size, 1), dtype=np.float32) for size in matrix.shape)
+        return WordSpace(next(nowhere), matrix, words, next(nowhere))
+    svd = TruncatedSVD(width, random_state=0)
+    reduced = svd.fit_transform(sp.csr_matrix(matrix))
+    directions = svd.components_.T.astype(np.float32)
+    return WordSpace(normalize(reduced).astype(np.float32), matrix, words, directions)

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+import torch
 from served import Served
 
 from conformance import bundle_of, fresh, shape_of, small
@@ -19,6 +20,7 @@ from recsys.runs.build import fit
 from recsys.serving.held_sentences import held_by
 from recsys.serving.item_encoder import ItemEncoder
 from recsys.serving.recommender import Recommender
+from recsys.serving.vector_words import Texts
 from recsys.serving.word_reasons import explain_words, reader_of_words, word_shares
 from recsys.text.tfidf import weighed_words
 from recsys.text.tokenised import NAME, TokenisedItems
@@ -128,6 +130,54 @@ def test_words_of_tfidf_add_up_to_the_mean_cosine(
     assert reader_of_words(knn.bundle) == knn.generator.name
 
 
+@pytest.mark.parametrize("name", ["unisrec", "two_tower"])
+def test_words_of_frozen_vectors_add_up_to_the_score(
+    name: str, planted: dict[Shape, Examples], planted_log: EventLog, tmp_path: Path
+) -> None:
+    """Of a model with ids or without; an item without a text has no words."""
+    examples = planted[shape_of(name)]
+    model = fresh(small(name, text={"attributes": ["title", "blurb"]}), examples)
+    reader = bundle_of(model.eval(), examples, planted_log, tmp_path / "bundle")
+    assert reader_of_words(reader.bundle) == "generator"
+    asked = request("i04", "i10", "nobody", "i04")
+    shares = word_shares(reader, asked, "i12", orders=2)
+    listed = reader.recommend(requests=asked.to_pandas(), k=40)
+    score = float(listed.score[listed.item == "i12"].iloc[0])
+    assert shares.history.score == pytest.approx(score, abs=1e-4)
+    assert shares.item.score == pytest.approx(score, abs=1e-4)
+    assert [said.item for said in shares.history.items] == ["i04", "i10"]
+    (own,) = shares.item.items
+    space = model.word_space(examples)
+    (row,) = examples.vocabulary("item_id").encode(pa.array(["i12"]))
+    read = space.weights[[int(row)]].nonzero()[1]
+    assert {word for word, _ in own.words} == {space.words[at] for at in read}
+    moved = [abs(added) for said in (*shares.history.items, own) for _, added in said.words]
+    assert max(moved) > 1e-4
+    # with none of its words the item is what it is without a text
+    nothing = torch.zeros(1, space.directions.shape[1])
+    wordless = model.described(torch.tensor([int(row)]), nothing).detach()
+    user = reader.generator.queries(reader.encode(asked)[0]).vectors[0, 0]
+    assert shares.item.base == pytest.approx(float(user @ wordless[0]), abs=1e-4)
+
+
+def test_a_text_without_its_words_is_none_whatever_sampling_left_over() -> None:
+    """Of two words, of vectors that are not quite the sum of their directions."""
+    space = {
+        "indptr": np.array([0, 2]),
+        "indices": np.array([0, 1]),
+        "data": np.array([0.6, 0.8], np.float32),
+        "directions": np.array([[1.0, 0.0], [0.1, 1.0]], np.float32),
+    }
+    read = torch.tensor([[0.6, 0.8]])
+    texts = Texts(read, pa.array(["red", "shoes"]), space)
+    shoes, red = texts.words(0)
+    assert (shoes.text, red.text) == ("shoes", "red")
+    kept = texts.without(0, torch.stack([red.added * 0, red.added, red.added + shoes.added]))
+    torch.testing.assert_close(kept[0], read[0])
+    torch.testing.assert_close(kept[1], torch.nn.functional.normalize(shoes.added, dim=0))
+    assert not kept[2].any()
+
+
 def test_what_cannot_be_explained_is_named(recommender: Recommender, sasrec: Served) -> None:
     assert reader_of_words(sasrec.recommender.bundle) is None
     for asked, item, text in (
@@ -136,5 +186,5 @@ def test_what_cannot_be_explained_is_named(recommender: Recommender, sasrec: Ser
     ):
         with pytest.raises(DataError, match=text):
             explain_words(recommender, asked, item)
-    with pytest.raises(DataError, match="does not know items by their texts"):
+    with pytest.raises(DataError, match="which reads no texts"):
         explain_words(sasrec.recommender, request("i03"), "i12")
