@@ -27,7 +27,7 @@ from recsys.data.examples import Examples
 from recsys.report.comparison import compare
 from recsys.report.example_users import example_requests, example_users
 from recsys.report.explained import Summand
-from recsys.report.explained_words import Marked, ShownSide, explained_words
+from recsys.report.explained_words import ExplainedWords, Marked, ShownSide, explained_words
 from recsys.report.report import option_text, write_comparison, write_report
 from recsys.runs.build import fit
 from recsys.runs.finished import Run
@@ -445,14 +445,25 @@ def reading(log: EventLog) -> Path:
     return folder
 
 
-def test_words_of_history_and_item_are_shown_with_what_they_add(
-    reading: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def words(reading: Path) -> tuple[list[ExplainedWords], str]:
+    """Whose answers are explained, and the page, where the first of them has hostile words."""
     told = explained_words(Run(reading), "sasrec")
-    requests = {str(user): items for user, _, items in example_requests(Run(reading), "sasrec")}
+    own = ShownSide([(NASTY, [Marked(NASTY, 0.25, 0.5)])], [Summand(NASTY, 0.25, 1)])
+    shown = [replace(told[0], title=NASTY, own=own), *told[1:]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recsys.report.report.explained_words", lambda run, model: shown)
+        return told, write_report(reading).read_text()
+
+
+def test_words_of_history_and_item_are_shown_with_what_they_add(
+    reading: Path, words: tuple[list[ExplainedWords], str]
+) -> None:
+    told, html = words
+    lists = {str(user): items for user, _, items in example_requests(Run(reading), "sasrec")}
     assert len(told) == 3
     for each in told:
-        assert each.item == requests[each.user][0]
+        assert each.item == lists[each.user][0]
         for side in (each.history, each.own):
             assert sum(part.value for part in side.summands) == pytest.approx(each.score)
             every = [word for _, words in side.items for word in words]
@@ -460,25 +471,29 @@ def test_words_of_history_and_item_are_shown_with_what_they_add(
             deepest = max(every, key=lambda word: word.value)
             assert deepest.shade == 1 and side.summands[0].name == deepest.text
         assert any("Item number" in title for title, _ in each.history.items)
-    first, *others = told
-    word = Marked(NASTY, 0.25, 0.5)
-    hostile = replace(
-        first, title=NASTY, own=ShownSide([(NASTY, [word])], [Summand(NASTY, 0.25, 1)])
-    )
-    monkeypatch.setattr(
-        "recsys.report.report.explained_words", lambda run, model: [hostile, *others]
-    )
-    html = write_report(reading).read_text()
     section = html[html.index('<section id="words">') :]
     section = section[: section.index("</section>")]
     assert "<script>" not in section and section.count(str(escape(NASTY[:30]))) >= 3
     assert section.count("<article") == 3 and '<a href="#words">' in html
     assert f'style="--shade: 28%" title="+0.2500">{escape(NASTY[:30])}' in section
-    for each in others:
+    for each in told[1:]:
         for side in (each.history, each.own):
-            for _, words in side.items:
-                for shown in words:
+            for _, said in side.items:
+                for shown in said:
                     assert f'title="{shown.value:+.4f}">{escape(shown.text)}</mark>' in section
+
+
+@in_browser
+def test_long_words_break_where_the_page_is_narrow(
+    words: tuple[list[ExplainedWords], str], tmp_path: Path
+) -> None:
+    framed = f'<iframe srcdoc="{escape(words[1])}" width="360" height="700"></iframe>'
+    probe = """<script>addEventListener("load", () => {
+      const page = document.querySelector("iframe").contentDocument.documentElement;
+      document.documentElement.dataset.wide = page.scrollWidth - page.clientWidth;
+    })</script>"""
+    (tmp_path / "framed.html").write_text(f"<!doctype html>{framed}{probe}")
+    assert 'data-wide="0"' in open_page(tmp_path / "framed.html")
 
 
 def test_words_of_another_training_are_not_shown(reading: Path) -> None:
