@@ -41,6 +41,9 @@ DRAW = "_draw"  # of an event's rows: 0 is its own, then come its drawn negative
 _OF_TASK = f"{LABEL}#"  # no feature's name holds this sign, and no path of Parquet is cut at it
 
 
+_RAW = "raw#"
+
+
 def label_of(task: str) -> str:
     """The column of a task's label, such as `label#purchase`; that of the first task is `label`."""
     return LABEL if task == LABEL else f"{_OF_TASK}{task}"
@@ -58,7 +61,17 @@ def compared_of(number: str, way: str) -> str:
 
 def is_compared(column: str) -> bool:
     """Whether it holds such a thing."""
-    return "#" in column and not is_label(column)
+    return "#" in column and not (is_label(column) or is_raw(column))
+
+
+def is_raw(column: str) -> bool:
+    """Whether it holds raw ids beside codes."""
+    return column.startswith(_RAW)
+
+
+def raw_of(feature: str) -> str:
+    """The column of raw ids beside the codes of a feature without a vocabulary."""
+    return f"{_RAW}{feature}"
 
 
 def time_of(history: str) -> str:

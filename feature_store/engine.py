@@ -8,8 +8,9 @@ from __future__ import annotations
 import glob
 import os
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,6 +18,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from feature_store.errors import DataError
+from feature_store.hashing import CODE_OF_ZERO, codes_of
 from feature_store.leftovers import Scratch
 from feature_store.options import Options
 from feature_store.storage import Place, Remote
@@ -143,6 +145,14 @@ class Engine:
             if empty:
                 yield pa.RecordBatch.from_pylist([], batches.schema)
 
+    def codes(self, ids: ir.Column) -> ir.IntegerColumn:
+        """The 64-bit codes of a column of ids, as `feature_store.hashing.codes_of`; strings go
+        through it in batches, so that nothing is kept of them."""
+        if ids.type().is_integer():
+            key = ids.cast("int64")
+            return (key == 0).ifelse(CODE_OF_ZERO, key).fill_null(0)
+        return _codes_of_strings()(ids).fill_null(0)  # nulls do not come to it
+
     def close(self) -> None:
         """Forget all tables and remove what was spilled."""
         self._finalizer()
@@ -167,6 +177,17 @@ class Engine:
                     f"raise it, or lower engine.threads (tables spill to {self._spill.parent})"
                 ) from None
             raise
+
+
+@cache
+def _codes_of_strings() -> Callable[[ir.Column], ir.IntegerColumn]:
+    import ibis
+
+    @ibis.udf.scalar.pyarrow(signature=(("string",), "int64"))
+    def codes_of_strings(ids: pa.Array) -> pa.Array:
+        return pa.array(codes_of(ids))
+
+    return codes_of_strings  # type: ignore[no-any-return]
 
 
 def _close(backend: object, scratch: Scratch) -> None:

@@ -1,4 +1,7 @@
-"""64-bit keys of raw ids: the same on every process, machine and version of this program."""
+"""64-bit keys of raw ids: the same on every process, machine and version of this program.
+
+Where ids have no vocabulary their keys stand in its rows' place, as codes: 0 is no id there.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import pyarrow as pa
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
+CODE_OF_ZERO = -(1 << 63)
 _WORD = 8  # bytes
 _CHUNK = 1 << 18  # ids hashed at a time: what they read and write stays in the cache
 
@@ -31,6 +35,26 @@ def keys_of(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
         part = strings.slice(start, _CHUNK)
         out[start : start + len(part)] = _hash_strings(part)
     return out
+
+
+def codes_of(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Codes [n] int64 of ids: their keys, 0 for null.
+
+    The one id whose key is 0 has the code CODE_OF_ZERO, which it shares with the one whose key that
+    is: an integer of -2^63, or one string of 2^64.
+    """
+    if isinstance(ids, pa.ChunkedArray):
+        ids = ids.combine_chunks()
+    out = np.zeros(len(ids), np.int64)
+    keys = keys_of(ids.drop_null())
+    there = ids.is_valid().to_numpy(zero_copy_only=False) if ids.null_count else slice(None)
+    out[there] = np.where(keys == 0, CODE_OF_ZERO, keys)
+    return out
+
+
+def keys_of_codes(codes: np.ndarray) -> np.ndarray:
+    """Keys [n] of codes that are not 0."""
+    return np.where(codes == CODE_OF_ZERO, 0, codes)
 
 
 def _hash_strings(strings: pa.LargeStringArray) -> np.ndarray:

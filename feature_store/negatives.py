@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from feature_store.hashing import mix
+from feature_store.hashing import keys_of_codes, mix
 from feature_store.labels import NegativesConfig
 from feature_store.schema import Schema
 from feature_store.vocabulary import Vocabulary
@@ -50,17 +50,18 @@ class DrawnNegatives:
         self,
         config: NegativesConfig,
         *,
-        user_keys: np.ndarray,
+        user_keys: np.ndarray | None,
         item_keys: np.ndarray,
         items: np.ndarray,
         first: np.ndarray | None,
         events: np.ndarray,
     ) -> None:
-        """Keys of the ids of rows 1, 2, ...; and of N items with events (`items`: their rows) the
+        """Keys of the ids of rows 1, 2, ..., None for users that are known by their codes; and of N
+        items with events (`items`: their rows) the
         second of the `first` one, where there is a clock, and the number of those in training."""
         self.per_positive, self.repeats = config.per_positive, config.repeats
         self._seed, self._listed = config.seed, config.listed
-        self._user_keys = user_keys.view(np.uint64)
+        self._user_keys = user_keys
         self._item_keys = item_keys.view(np.uint64)
         since = np.full(len(items), -np.inf) if first is None else first.astype(np.float64)
         order = np.lexsort((item_keys[items - 1], since))
@@ -109,7 +110,9 @@ class DrawnNegatives:
         return np.where(possible, self._items[np.where(possible, place, 0)], 0)
 
     def _hash(self, user: int, items: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-        state = mix(np.uint64(self._seed + 1) ^ self._user_keys[user - 1 : user])
+        keys = self._user_keys
+        key = keys_of_codes(np.array([user])) if keys is None else keys[user - 1 : user]
+        state = mix(np.uint64(self._seed + 1) ^ key.view(np.uint64))
         state = mix(state + self._item_keys[items - 1])
         state = mix(state ^ seconds.astype(np.int64).view(np.uint64))
         return mix(state[:, None] ^ mix(np.arange(1, self.per_positive + 1, dtype=np.uint64)))

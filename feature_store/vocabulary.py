@@ -1,11 +1,13 @@
 """Vocabulary: raw id <-> row. Row 0 is every id that was not seen.
 
-It only grows at its end, so that a trained table stays right when ids are added.
+It only grows at its end, so that a trained table stays right when ids are added. Ids that are too
+many, or too short-lived, to be listed have none: `Keys` stands in its place, and codes in rows'.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -14,13 +16,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.feather as feather
 
-from feature_store.errors import DataError
-from feature_store.file_names import file_name
-from feature_store.hashing import keys_of
+from feature_store.errors import ConfigError, DataError
+from feature_store.file_names import file_name, original_name
+from feature_store.hashing import codes_of, keys_of, keys_of_codes
 from feature_store.ids import as_ids
 from feature_store.storage import Place, Remote
 
 UNKNOWN = 0
+OF_KEYS = "keys of "  # with which fingerprints begin of ids without a vocabulary
+_WITHOUT = b"recsys.without_vocabulary"
 _FEW = 16  # below one id for so many of the vocabulary a search is faster than hashing them all
 
 
@@ -33,7 +37,12 @@ class Vocabulary:
     """Raw ids; the id at place i has row i + 1. Ids fitted together are in ascending order."""
 
     def __init__(self, values: pa.Array) -> None:
-        self.values = values
+        self._values = values
+
+    @property
+    def values(self) -> pa.Array:
+        """The raw ids of rows 1, 2, ..."""
+        return self._values
 
     @classmethod
     def fit(
@@ -58,6 +67,15 @@ class Vocabulary:
     def __len__(self) -> int:
         """Rows of a table for this vocabulary: the ids and the unknown row."""
         return len(self.values) + 1
+
+    @property
+    def type(self) -> pa.DataType:
+        """The type of the raw ids."""
+        return self.values.type
+
+    def continues(self, base: Vocabulary) -> bool:
+        """Whether it begins with the ids of `base`."""
+        return not isinstance(base, Keys) and self.fingerprint_of(len(base)) == base.fingerprint
 
     def encode(self, ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
         """Rows [n] int64 of `ids`; 0 for null and for ids that were not fitted.
@@ -116,7 +134,8 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: Place) -> Vocabulary:
-        """Read what `save` wrote. Raises DataError when it is absent or torn."""
+        """Read what `save` wrote, which may be that of `Keys`. Raises DataError when it is absent
+        or torn."""
         try:
             held = pa.BufferReader(path.read_bytes()) if isinstance(path, Remote) else str(path)
             table = feather.read_table(held)
@@ -125,7 +144,82 @@ class Vocabulary:
         except (OSError, KeyError, pa.ArrowInvalid) as error:
             reason = " ".join(str(error).split())
             raise DataError(f"vocabulary {path} cannot be read: {reason}") from None
+        if (table.schema.metadata or {}).get(_WITHOUT) is not None:
+            return Keys(column.type, original_name(Path(path.name).stem))
         return cls(column if isinstance(column, pa.Array) else pa.array([], column.type))
+
+
+class Keys(Vocabulary):
+    """Ids of one type that nobody lists: an id's code is its 64-bit key, and every id has one.
+
+    Whoever asks for a list of the ids, or for their number, gets a ConfigError with the way out.
+    Codes of strings cannot be turned back; `names` finds the raw ids of those that were asked
+    for, where they are kept.
+    """
+
+    def __init__(
+        self,
+        kind: pa.DataType,
+        table: str = "",
+        names: Callable[[], tuple[np.ndarray, pa.Array]] | None = None,
+    ) -> None:
+        """`table` names the ids in errors; `names` gives ascending codes and their raw ids."""
+        self._kind = kind
+        self._table = table
+        self._names = names
+
+    @property
+    def type(self) -> pa.DataType:
+        """The type of the raw ids."""
+        return self._kind
+
+    @property
+    def values(self) -> pa.Array:  # type: ignore[override]
+        """There are none. Raises ConfigError."""
+        raise ConfigError(
+            f"the ids of {self._table} have no vocabulary (embeddings.tables.{self._table}."
+            "vocabulary = 'none'), and what is asked for needs a list of them: leave it out, or "
+            "set vocabulary = 'log' there"
+        )
+
+    def __len__(self) -> int:
+        """There is no number of them. Raises ConfigError."""
+        return len(self.values)
+
+    def continues(self, base: Vocabulary) -> bool:
+        """Whether `base` has none either, of the same type."""
+        return isinstance(base, Keys) and base.type == self.type
+
+    def encode(self, ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
+        """Codes [n] int64 of `ids`, 0 for null. Raises ValueError for what is no id."""
+        return codes_of(ids if ids.type == self.type else as_ids(ids, self.type))
+
+    def decode(self, codes: np.ndarray) -> pa.Array:
+        """Raw ids [n] of codes; null for 0, and for strings that are not known."""
+        codes = np.asarray(codes, dtype=np.int64)
+        if pa.types.is_integer(self.type):
+            return pa.array(keys_of_codes(codes), self.type, mask=codes == 0)
+        known, names = (np.empty(0, np.int64), None) if self._names is None else self._names()
+        places = np.searchsorted(known, codes)
+        there = places < len(known)
+        there[there] = known[places[there]] == codes[there]
+        if names is None:
+            return pa.nulls(len(codes), self.type)
+        return names.take(pa.array(places, mask=~there))
+
+    @property
+    def fingerprint(self) -> str:  # type: ignore[override]
+        """The same for all ids of a type."""
+        return f"{OF_KEYS}{self.type}"
+
+    def fingerprint_of(self, rows: int) -> str:
+        """The same."""
+        return self.fingerprint
+
+    def save(self, path: Path) -> None:
+        """Write an Arrow file that holds no ids, and says that there are none."""
+        table = pa.table({"id": pa.array([], self.type)}).replace_schema_metadata({_WITHOUT: "yes"})
+        feather.write_feather(table, str(path), compression="zstd")
 
 
 class _SortedKeys:

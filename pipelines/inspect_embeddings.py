@@ -44,14 +44,13 @@ def tables_of(inspected: dict[str, Any]) -> tuple[Table, Table]:
     for name in ("ids", "width", "probes", "alike", "within", "between"):
         features.add_column(name, justify="right", no_wrap=True)
     for feature in inspected["features"]:
+        shares = (feature.alike, feature.within, feature.between)
         features.add_row(
             feature.feature,
-            f"{feature.ids:,}",
+            "any" if feature.ids is None else f"{feature.ids:,}",
             str(feature.width),
             str(feature.probes),
-            f"{feature.alike:.2%}",
-            f"{feature.within:.2%}",
-            f"{feature.between:.2%}",
+            *("" if s is None else f"{s:.2%}" for s in shares),
         )
     tables = Table(
         caption="dead: rows that no id has; norms of the others at the 5th, 50th, 95th percentile",

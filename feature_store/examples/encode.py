@@ -23,6 +23,7 @@ from feature_store.columns import (
     USER_ROW,
     VALUE,
     is_label,
+    raw_of,
     time_of,
 )
 from feature_store.engine import Engine
@@ -31,7 +32,7 @@ from feature_store.money import with_money
 from feature_store.schema import Feature, Schema
 from feature_store.splits import Split
 from feature_store.timeline import seconds
-from feature_store.vocabulary import UNKNOWN, Vocabulary
+from feature_store.vocabulary import UNKNOWN, Keys, Vocabulary
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -47,18 +48,26 @@ def member_of(history: str) -> str:
 
 
 def fit_vocabularies(
-    engine: Engine, split: Split, catalogue: Catalogue, base: Mapping[str, Vocabulary]
+    engine: Engine,
+    split: Split,
+    catalogue: Catalogue,
+    base: Mapping[str, Vocabulary],
+    keyed: Collection[str] = (),
 ) -> dict[str, Vocabulary]:
-    """One vocabulary per embedding table, over the whole log and catalogue.
+    """One vocabulary per embedding table, over the whole log and catalogue; none, but `Keys`, for
+    the `keyed` tables.
 
     Ids of later events are known (a catalogue knows its items before they sell), but nothing is
     learned about them: candidates and counts come from training events alone.
     """
     schema = split.schema
     columns: dict[str, list[pa.ChunkedArray]] = {}
+    kinds: dict[str, pa.DataType] = {}
     sides = {"user": catalogue.read("user"), "item": catalogue.read("item")}
     for feature in schema.features:
-        if not feature.embedded:
+        if feature.embedded and feature.table_name in keyed:
+            kinds[feature.table_name] = feature.arrow_type
+        if not feature.embedded or feature.table_name in keyed:
             continue
         of_table = columns.setdefault(feature.table_name, [])
         if feature.side in sides:
@@ -66,10 +75,53 @@ def fit_vocabularies(
         if feature.side == "context" or feature.name in (schema.user, schema.item):
             distinct = engine.collect(split.events.select(feature.name).distinct())
             of_table.append(distinct.column(feature.name))
-    return {
-        table: Vocabulary.fit(*of_table, base=base.get(table))
+    known = {table: ids for table, ids in base.items() if not isinstance(ids, Keys)}
+    fitted = {
+        table: Vocabulary.fit(*of_table, base=known.get(table))
         for table, of_table in columns.items()
     }
+    return {**fitted, **{table: Keys(kind, table) for table, kind in kinds.items()}}
+
+
+def check_keyed(schema: Schema, keyed: Collection[str]) -> None:
+    """Raises ConfigError naming a table that cannot be without a vocabulary."""
+    option = "embeddings.tables.{}.vocabulary = 'none'"
+    tables = {f.table_name for f in schema.features if f.embedded}
+    for table in keyed:
+        where = option.format(table)
+        features = [f for f in schema.features if f.embedded and f.table_name == table]
+        if not features:
+            raise ConfigError(
+                f"{where}: the log has no ids of that table; there are: {', '.join(sorted(tables))}"
+            )
+        for feature in features:
+            why = None
+            if feature.name == schema.item:
+                why = "are ranked, counted and answered, item by item"
+            elif feature.name == schema.list:
+                why = "tell which rows belong together"
+            elif feature.kind == "bag":
+                why = "come in bags, of which unknown ones are left out"
+            if why is not None:
+                raise ConfigError(
+                    f"{where}: the ids of {feature.name} {why}, which takes a row for each: set "
+                    "vocabulary = 'log' there; ids of users and of events, and features of users "
+                    "and items that are single ids, may be without"
+                )
+        if len({f.dtype for f in features}) > 1:
+            raise ConfigError(f"{where}: its features are of several types, and their keys differ")
+
+
+def keyed_strings(schema: Schema, vocabularies: Mapping[str, Vocabulary]) -> tuple[Feature, ...]:
+    """Features of users and events whose codes nobody could turn back into raw ids."""
+    return tuple(
+        f
+        for side in ("user", "context")
+        for f in schema.of_side(side)  # type: ignore[arg-type]
+        if f.kind == "id"
+        and f.dtype == "string"
+        and isinstance(vocabularies.get(f.table_name), Keys)
+    )
 
 
 def encode_events(
@@ -80,7 +132,8 @@ def encode_events(
     histories: Mapping[str, tuple[str, ...]],
     positives: Collection[str] = (),
 ) -> ir.Table:
-    """The events with rows in place of ids, seconds in place of times, and their money.
+    """The events with rows in place of ids, seconds in place of times, and their money; with codes,
+    and for users and strings `raw_of` beside them, where ids have no vocabulary.
 
     `histories` and `positives` are those of `RowsOf`. Raises ConfigError where a history asks for
     event types and the log has none, or has the name of a feature.
@@ -108,8 +161,17 @@ def encode_events(
     events = events.mutate(**members)
     ids = {f.name: f.name for f in schema.of_side("context") if f.kind == "id"}
     columns = {schema.user: USER_ROW, schema.item: ITEM_ROW, **ids}
+    raw = {f.name for f in keyed_strings(schema, vocabularies) if f.side == "context"}
+    raw |= (
+        {schema.user} if isinstance(vocabularies[schema[schema.user].table_name], Keys) else set()
+    )
+    events = events.mutate(**{raw_of(name): events[name] for name in raw})
     for place, (column, name) in enumerate(columns.items(), 1):
-        values = vocabularies[schema[column].table_name].values
+        known = vocabularies[schema[column].table_name]
+        if isinstance(known, Keys):
+            events = events.mutate(**{name: engine.codes(events[column])})
+            continue
+        values = known.values
         # what is read over and over takes half the bytes; in memory rows are int64
         width = np.int32 if len(values) < _INT32_ROWS else np.int64
         rows = pa.array(np.arange(1, len(values) + 1, dtype=width))
@@ -126,6 +188,7 @@ def encode_events(
     shown = {} if schema.list is None else {LIST: events[schema.list].cast("int64")}
     encoded = events.select(
         *(USER_ROW, ITEM_ROW, POSITION, ROLE, schema.time, *members, *ids),
+        *map(raw_of, sorted(raw)),
         *([] if schema.price is None else [PRICE, VALUE]),
         *([] if schema.cost is None else [COST, PROFIT]),
         **{SECONDS: seconds(events[schema.time])},
@@ -156,7 +219,9 @@ def encode_side(
 ) -> pa.Table:
     """Features of the rows of one side's ids, from `raw_side`; what is unknown is row 0, or NaN."""
     key = getattr(schema, side)
-    columns: dict[str, pa.Array | pa.ChunkedArray] = {key: pa.array(np.arange(raw.num_rows))}
+    known = vocabularies[schema[key].table_name]
+    own = known.encode(raw.column(key)) if isinstance(known, Keys) else np.arange(raw.num_rows)
+    columns: dict[str, pa.Array | pa.ChunkedArray] = {key: pa.array(own)}
     for feature in schema.of_side(side):
         if feature.name != key and feature.kind != "text":
             columns[feature.name] = _encode(feature, raw.column(feature.name), vocabularies)
@@ -170,9 +235,13 @@ def raw_side(
     vocabularies: Mapping[str, Vocabulary],
 ) -> pa.Table:
     """What the catalogue says of each row of a side's ids, as it says it; null where it says
-    nothing. The ids themselves are all there, but for row 0."""
+    nothing. The ids themselves are all there, but for row 0; where they have no vocabulary, those
+    that the catalogue has."""
     key = getattr(schema, side)
     vocabulary, raw = vocabularies[schema[key].table_name], catalogue.read(side)
+    if isinstance(vocabulary, Keys):
+        places = np.arange(-1, raw.num_rows)
+        return raw.take(pa.array(places, mask=places < 0))
     source = np.full(len(vocabulary), -1)
     source[vocabulary.encode(raw.column(key))] = np.arange(raw.num_rows)
     aligned = raw.take(pa.array(source, mask=source < 0))

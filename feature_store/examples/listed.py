@@ -11,6 +11,7 @@ import pyarrow as pa
 from feature_store.columns import SECONDS, TIME, USER_ROW
 from feature_store.examples.blocks import Block
 from feature_store.examples.histories import histories_of
+from feature_store.examples.users import UserFeatures
 from feature_store.negatives import Find
 from feature_store.schema import Schema
 
@@ -23,12 +24,12 @@ _REQUESTS = 512  # whose histories are in memory at a time
 @dataclass(frozen=True)
 class ListsOf:
     """What a finished retriever finds for rows of a block, by the `histories` that it reads, whose
-    names begin with PREFIX in the block. `users` holds the features of user rows."""
+    names begin with PREFIX in the block. `users` holds the features of users."""
 
     find: Find
     histories: Mapping[str, tuple[str, ...]]
     schema: Schema
-    users: pa.Table
+    users: UserFeatures
 
     def __call__(
         self, block: Block, known: np.ndarray, rows: np.ndarray, begin: np.ndarray, end: np.ndarray
@@ -49,7 +50,7 @@ class ListsOf:
                     **{name.removeprefix(PREFIX): lists for name, lists in past.items()},
                 }
             )
-            beside = self.users.take(event[USER_ROW])
+            beside = self.users.of(event[USER_ROW])
             for name in beside.column_names:
                 requests = requests.append_column(beside.schema.field(name), beside[name])
             made.append(self.find(requests))

@@ -29,6 +29,7 @@ from feature_store.columns import (
     VALUE,
     is_compared,
     is_label,
+    raw_of,
 )
 from feature_store.errors import DataError
 from feature_store.examples.blocks import Block, spans
@@ -94,7 +95,8 @@ def event_rows(
     end = _ends(block, delay)[rows] if rows_of.labels else rows
     known = _has_role(block, shown)
     lists = histories_of(block, rows_of.histories, known, begin, end, length)
-    event = block.rows.select([*_EVENT, *context]).take(pa.array(rows))
+    raw = [n for n in map(raw_of, (schema.user, *context)) if n in block.rows.column_names]
+    event = block.rows.select([*_EVENT, *context, *raw]).take(pa.array(rows))
     labelled = [name for name in block.rows.column_names if is_label(name)]
     label = block.rows.select(labelled).take(pa.array(rows))
     listed = rows_of.labels and LIST in block.rows.column_names
@@ -110,7 +112,7 @@ def event_rows(
             POSITION: event[POSITION],
             **({} if rows_of.labels else {TARGET: event[ITEM_ROW]}),
             TIME: event[SECONDS],
-            **{name: event[name] for name in context},
+            **{name: event[name] for name in (*context, *raw)},
             **lists,
             **{name: label[name] for name in labelled},
             **places,
@@ -215,9 +217,11 @@ def request_rows(block: Block, schema: Schema, rows_of: RowsOf, role: str) -> pa
             targets[of_target] = _millionths(worth, priced)
     begin, end = block.starts[:-1][of_user], block.starts[1:][of_user]
     shown = _has_role(block, SHOWN[role])
+    raw = [n for n in (raw_of(schema.user),) if n in block.rows.column_names]
     return pa.table(
         {
             schema.user: block.column(USER_ROW)[begin],
+            **{n: block.rows.column(n).take(pa.array(begin)) for n in raw},
             **{n: spans(pa.array(v), ends - lengths, ends) for n, v in targets.items()},
             TIME: block.column(SECONDS)[rows[kept]][ends - lengths],
             **histories_of(block, rows_of.requested, shown, begin, end),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,18 +29,22 @@ from feature_store.columns import (
     TIME,
     TRAIN_EVENTS,
     USER_ROW,
+    is_raw,
     moment_of,
+    raw_of,
 )
 from feature_store.durable import staged, write_parquet
 from feature_store.engine import Engine
 from feature_store.errors import ConfigError
 from feature_store.examples.blocks import Block, blocks_of_users
 from feature_store.examples.encode import (
+    check_keyed,
     context_of,
     encode_events,
     encode_side,
     fit_vocabularies,
     item_texts,
+    keyed_strings,
     raw_side,
 )
 from feature_store.examples.grown import Grown, told_of_users
@@ -48,6 +52,7 @@ from feature_store.examples.listed import PREFIX, ListsOf
 from feature_store.examples.row_groups import RowGroups
 from feature_store.examples.rows import event_rows, request_rows, sequence_rows, serving_rows
 from feature_store.examples.spec import MADE_FROM, ExamplesSummary, RowsOf
+from feature_store.examples.users import UserFeatures
 from feature_store.labels import NegativesConfig
 from feature_store.money import last_known
 from feature_store.negatives import DrawnNegatives, Lists
@@ -55,12 +60,13 @@ from feature_store.protocols import LEARNT, SHOWN, TRAIN
 from feature_store.schema import Schema
 from feature_store.splits import Split
 from feature_store.timeline import order, shuffle
-from feature_store.vocabulary import Vocabulary, vocabulary_file
+from feature_store.vocabulary import Keys, Vocabulary, vocabulary_file
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
 _USERS_A_GROUP, _EVENTS_A_GROUP, _INTERACTIONS_A_GROUP = 1 << 10, 1 << 16, 1 << 20
+_NUMBER = "_number"
 _USERS_A_FILE, _EVENTS_A_FILE = 1 << 18, 1 << 22
 
 
@@ -79,6 +85,7 @@ def write_examples(
     negatives: NegativesConfig | None = None,
     lists: Lists | None = None,
     grown: Grown | None = None,
+    keyed: Collection[str] = (),
 ) -> ExamplesSummary:
     """Write the examples of a split; the folder appears whole or not at all.
 
@@ -95,19 +102,21 @@ def write_examples(
     what they are drawn from where they ask for lists.
     With `grown` they are made of examples that there were before a log has grown, and `split` is
     that of whoever came since.
+    Tables that are `keyed` have no vocabulary: 64-bit keys of their ids stand in the rows.
     `made_from` (JSON) appears together with the examples, and says whether they are still right.
 
     Raises:
         DataError: memory or disk do not suffice.
-        ConfigError: `rows_of` asks for event types that the log does not tell apart, or compares
-            what is no number of events, or in a log without lists.
+        ConfigError: a `keyed` table needs a vocabulary; `rows_of` asks for event types that the log
+            does not tell apart, or compares what is no number of events, or in a log without lists.
     """
     rows_of = rows_of or RowsOf()
     schema = split.schema
     _check_compared(rows_of, schema)
+    check_keyed(schema, keyed)
     with staged(folder) as aside:
         (aside / "vocabulary").mkdir()
-        vocabularies = fit_vocabularies(engine, split, catalogue, base or {})
+        vocabularies = fit_vocabularies(engine, split, catalogue, base or {}, keyed)
         for table, vocabulary in vocabularies.items():
             vocabulary.save(aside / "vocabulary" / vocabulary_file(table))
         asked = {} if lists is None else {PREFIX + n: of for n, of in lists.histories.items()}
@@ -127,23 +136,28 @@ def write_examples(
         if rows_of.texts:
             write_parquet(item_texts(raw_items, schema), aside / "item_texts.parquet")
         own = train if grown is None else grown.newly(events, train_roles)
-        interactions = own.order_by(order(own, schema)).select(
-            user=own[USER_ROW], item=own[ITEM_ROW], time=own[SECONDS]
+        numbered, code = _numbered(own, schema)
+        interactions = numbered.order_by(order(numbered, schema)).select(
+            user=numbered[_NUMBER], item=numbered[ITEM_ROW], time=numbered[SECONDS], **code
         )
         _copy(engine, interactions, _path(aside, "interactions", grown), _INTERACTIONS_A_GROUP)
         features = users.drop_columns([schema.user])
+        without = isinstance(vocabularies[schema[schema.user].table_name], Keys)
+        codes = users[schema.user].to_numpy() if without else None
+        strings = keyed_strings(schema, vocabularies)
         lists_of = None
         if lists is not None:
             known = np.flatnonzero(np.asarray(items[KNOWN_EVENTS]))
             find = lists.open(schema, vocabularies, known[known > 0])
-            lists_of = ListsOf(find, asked, schema, features)
+            lists_of = ListsOf(find, asked, schema, UserFeatures(features, codes))
         rows = _Rows(
             engine=engine,
             schema=schema,
             rows_of=rows_of,
             context=context_of(schema),
-            users=features,
-            raw_users=raw_users,
+            users=UserFeatures(features, codes),
+            raw_users=UserFeatures(raw_users, codes),
+            named=tuple(f.name for f in strings),
             items=vocabularies[schema[schema.item].table_name],
             folder=aside,
             train_roles=train_roles,
@@ -221,11 +235,11 @@ def _sampler(
     train = (events[ROLE] == TRAIN).sum()
     items = events.group_by(ITEM_ROW).aggregate(first=events[SECONDS].min(), n=train)
     facts = engine.collect(items)
-    keys = {name: vocabularies[schema[name].table_name].keys for name in (schema.user, schema.item)}
+    users, keys = (vocabularies[schema[name].table_name] for name in (schema.user, schema.item))
     return DrawnNegatives(
         config,
-        user_keys=keys[schema.user],
-        item_keys=keys[schema.item],
+        user_keys=None if isinstance(users, Keys) else users.keys,
+        item_keys=keys.keys,
         items=np.asarray(facts[ITEM_ROW]),
         first=np.asarray(facts["first"]) if schema.clock == "time" else None,
         events=np.asarray(facts["n"]),
@@ -254,16 +268,19 @@ def _with_counts(
 class _Rows:
     """Writes the rows of every role, and those for serving, in one pass over sorted events.
 
-    `users` holds the features of user rows, and `raw_users` their ids and what the catalogue
-    says of them. Of those for `serving` only the rows of users that are `served`, by default all.
+    `users` holds the features of users, and `raw_users` their ids and what the catalogue says of
+    them. `named` are features whose raw ids lie beside what is asked in validation and test: only
+    there are their codes turned back. Of rows for `serving` only those of users that are `served`,
+    by default all.
     """
 
     engine: Engine
     schema: Schema
     rows_of: RowsOf
     context: tuple[str, ...]
-    users: pa.Table
-    raw_users: pa.Table
+    users: UserFeatures
+    raw_users: UserFeatures
+    named: tuple[str, ...]
     items: Vocabulary
     folder: Path
     train_roles: tuple[str, ...]
@@ -278,18 +295,22 @@ class _Rows:
     def write(self, events: ir.Table) -> dict[str, int]:
         """Write all files; returns the number of rows of each role."""
         roles = (TRAIN, *(role for role in SHOWN if role not in self.train_roles))
-        by_user = events.order_by(USER_ROW, *order(events, self.schema)).drop(self.schema.time)
+        # in the order of raw ids, which is that of rows where there are such
+        own = raw_of(self.schema.user)
+        user = USER_ROW if self.users.codes is None else own
+        by_user = events.order_by(user, *order(events, self.schema)).drop(self.schema.time)
         with ExitStack() as stack:
             files = {role: stack.enter_context(self._file(role)) for role in roles}
             serving = stack.enter_context(RowGroups(self.serving, _USERS_A_GROUP))
-            for block in blocks_of_users(self.engine.stream(by_user), USER_ROW):
+            for block in blocks_of_users(self.engine.stream(by_user), user):
                 for role, file in files.items():
                     rows = self._rows(block, role)
-                    file.write(_beside(rows, self.users.take(rows[self.schema.user])))
+                    file.write(self._beside(rows, role))
                 known = serving_rows(block, self.rows_of)
+                raw = self._raw(known, block)
                 if self.served is not None:
-                    known = known.filter(pc.is_in(known[USER_ROW], pa.array(self.served)))
-                serving.write(self._raw(known))
+                    raw = raw.filter(pc.is_in(known[USER_ROW], pa.array(self.served)))
+                serving.write(raw)
         for role in roles:
             if self._per_event(role):
                 self._sort(role)
@@ -331,15 +352,30 @@ class _Rows:
             return sequence_rows(block, self.schema, self.rows_of, self.train_roles, since)
         return request_rows(block, self.schema, self.rows_of, role)
 
-    def _raw(self, rows: pa.Table) -> pa.Table:
+    def _beside(self, rows: pa.Table, role: str) -> pa.Table:
+        """Rows of a role with the features of their users."""
+        users = rows[self.schema.user]
+        named = {} if role == TRAIN else {raw_of(name): name for name in self.named}
+        unasked = [n for n in rows.column_names if is_raw(n) and n not in named]
+        rows = _beside(rows.drop_columns(unasked), self.users.of(users))
+        there = set(rows.column_names)
+        if lacking := {n: of for n, of in named.items() if n not in there and of in there}:
+            raw = self.raw_users.of(users)
+            rows = _beside(rows, pa.table({n: raw[of] for n, of in lacking.items()}))
+        return rows
+
+    def _raw(self, rows: pa.Table, block: Block) -> pa.Table:
         """Rows for serving with raw ids in place of rows of vocabularies."""
         for name in self.rows_of.requested:
             lists = rows[name].combine_chunks()
             ids = self.items.decode(lists.values.to_numpy())
             place = rows.column_names.index(name)
             rows = rows.set_column(place, name, pa.ListArray.from_arrays(lists.offsets, ids))
-        users = self.raw_users.take(rows[USER_ROW])
-        rows = rows.set_column(0, self.schema.user, users[self.schema.user])
+        users = self.raw_users.of(rows[USER_ROW])
+        ids = users[self.schema.user]
+        if self.users.codes is not None:
+            ids = block.rows.column(raw_of(self.schema.user)).take(pa.array(block.starts[:-1]))
+        rows = rows.set_column(0, self.schema.user, ids)
         return _beside(rows, users.drop_columns([self.schema.user]))
 
     def _sort(self, role: str) -> None:
@@ -352,6 +388,18 @@ class _Rows:
         rows = rows.order_by(first, POSITION, *within).drop(POSITION, *within)
         _copy(self.engine, rows, self._path(role), _EVENTS_A_GROUP, _EVENTS_A_FILE)
         self._by_user(role).unlink()
+
+
+def _numbered(events: ir.Table, schema: Schema) -> tuple[ir.Table, dict[str, str]]:
+    """Events with numbers of their users from 1: their rows, or places in the order of raw ids;
+    then what to keep of them besides is the `code`, too."""
+    import ibis
+
+    raw = raw_of(schema.user)
+    if raw not in events.columns:
+        return events.mutate(**{_NUMBER: events[USER_ROW]}), {}
+    place = ibis.dense_rank().over(order_by=events[raw])
+    return events.mutate(**{_NUMBER: 1 + place}), {"code": USER_ROW}
 
 
 def _beside(rows: pa.Table, more: pa.Table) -> pa.Table:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from feature_store.errors import ConfigError
 from feature_store.schema import Schema
-from feature_store.vocabulary import Vocabulary
+from feature_store.vocabulary import Keys, Vocabulary
 from recsys.data.batch import Batch
 from recsys.inputs import Bag, History, Id, Input, Number, Times
 
@@ -56,6 +57,12 @@ class Translation(nn.Module):
             here, there = own.vocabulary(feature), part.vocabulary(feature)
             if here.fingerprint == there.fingerprint:
                 continue
+            if isinstance(here, Keys) or isinstance(there, Keys):
+                raise ConfigError(
+                    f"the ids of {feature} have a vocabulary in one of two models and none in the "
+                    "other, so that one cannot ask the other: give both the same "
+                    f"embeddings.tables.{own.schema[feature].table_name}.vocabulary"
+                )
             tables[feature] = _rows(there.encode(here.decode(np.arange(len(here)))))
             if feature == item:
                 back = _rows(here.encode(there.decode(np.arange(len(there)))))

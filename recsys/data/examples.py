@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,22 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from feature_store.columns import KNOWN_EVENTS, LABEL, LAST_COST, LAST_PRICE, TRAIN_EVENTS
+from feature_store.columns import (
+    KNOWN_EVENTS,
+    LABEL,
+    LAST_COST,
+    LAST_PRICE,
+    TRAIN_EVENTS,
+    raw_of,
+)
 from feature_store.errors import DataError
-from feature_store.examples import ExamplesSummary, files_of, parts_of
+from feature_store.examples import ExamplesSummary, UserFeatures, files_of, parts_of
+from feature_store.hashing import codes_of
 from feature_store.parquet import open_parquet, read_parquet
-from feature_store.protocols import TEST
+from feature_store.protocols import TEST, VALIDATION
 from feature_store.schema import Feature, Schema
 from feature_store.storage import Place, place
-from feature_store.vocabulary import Vocabulary, vocabulary_file
+from feature_store.vocabulary import Keys, Vocabulary, vocabulary_file
 from recsys.data.block import Jagged
 from recsys.data.options import ReaderConfig
 from recsys.data.reader import Reader
@@ -30,7 +38,8 @@ from recsys.inputs import Input
 
 @dataclass(frozen=True)
 class Interactions:
-    """Training events in time order: rows of users and items, seconds since 1970; each [E]."""
+    """Training events in time order: rows (or numbers) of users, rows of items, seconds since 1970;
+    each [E]."""
 
     users: Tensor
     items: Tensor
@@ -106,16 +115,39 @@ class Examples:
         return masks[which][1:].nonzero().squeeze(1) + 1
 
     def vocabulary(self, feature: str) -> Vocabulary:
-        """The vocabulary of a feature's table."""
-        file = vocabulary_file(self.schema[feature].table_name)
-        return Vocabulary.load(self.folder / "vocabulary" / file)
+        """The vocabulary of a feature's table, or `Keys`, which know the raw ids of what is asked
+        in validation and test."""
+        table = self.schema[feature].table_name
+        known = Vocabulary.load(self.folder / "vocabulary" / vocabulary_file(table))
+        if isinstance(known, Keys):
+            return Keys(known.type, table, partial(self._asked_ids, feature))
+        return known
+
+    def _asked_ids(self, feature: str) -> tuple[np.ndarray, pa.Array]:
+        """Codes of a feature of strings, ascending, and its raw ids, of validation and test."""
+        column, parts = raw_of(feature), []
+        for path in (p for role in (VALIDATION, TEST) for p in files_of(self.folder, role)):
+            if column in open_parquet(path).schema_arrow.names:
+                parts.append(read_parquet(path, [column]).column(0))
+        raw = pa.concat_arrays([c for part in parts for c in part.chunks] or [pa.array([], "str")])
+        ids = pc.unique(raw.drop_null())
+        codes, first = np.unique(codes_of(ids), return_index=True)
+        return codes, ids.take(pa.array(first))
+
+    @cached_property
+    def num_users(self) -> int:
+        """Users of the log."""
+        known = self.vocabulary(self.schema.user)
+        if not isinstance(known, Keys):
+            return len(known) - 1
+        path = self.folder / "serving.parquet"
+        return int(open_parquet(path).metadata.num_rows)
 
     def spec(self, feature: str) -> FeatureSpec:
         """What a layout needs to know of an embedded feature."""
         declared, vocabulary = self.schema[feature], self.vocabulary(feature)
-        return FeatureSpec(
-            feature, declared.table_name, len(vocabulary), declared.kind == "bag", vocabulary
-        )
+        rows = 0 if isinstance(vocabulary, Keys) else len(vocabulary)
+        return FeatureSpec(feature, declared.table_name, rows, declared.kind == "bag", vocabulary)
 
     def item_column(self, feature: Feature) -> Tensor:
         """A feature of every item row: ids [N], bags [N, L] padded with 0, dense [N]."""
@@ -143,10 +175,13 @@ class Examples:
                 )
         return read_parquet(path, list(features))
 
-    def user_column(self, feature: Feature) -> Tensor:
-        """A feature of every user row, as `item_column`."""
+    def user_column(self, feature: Feature, users: Tensor) -> Tensor:
+        """A feature, as `item_column`, of users [n] as batches name them."""
         table = read_parquet(self.folder / "users.parquet")
-        return _feature(table.column(feature.name).combine_chunks(), feature)
+        keyed = isinstance(self.vocabulary(self.schema.user), Keys)
+        codes = table.column(self.schema.user).to_numpy() if keyed else None
+        rows = UserFeatures(table, codes).of(pa.chunked_array([users.numpy()]))
+        return _feature(rows.column(feature.name).combine_chunks(), feature)
 
     def training_column(self, feature: Feature) -> Tensor:
         """A dense feature as training meets it: of every training row, or of every known item."""
@@ -188,6 +223,14 @@ class Examples:
             order = np.argsort(columns[2], kind="stable")
             columns = [column[order] for column in columns]
         return Interactions(*map(torch.from_numpy, columns))
+
+    def event_users(self) -> Tensor:
+        """Users of the training events [E] as batches name them, where `interactions` numbers
+        them."""
+        path = parts_of(self.folder, "interactions")[0]
+        if "code" not in open_parquet(path).schema_arrow.names:
+            return self.interactions().users
+        return torch.from_numpy(_numbers(read_parquet(path, ["code"])))
 
     def reader(
         self,

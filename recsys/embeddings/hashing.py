@@ -10,6 +10,8 @@ import hashlib
 import torch
 from torch import Tensor
 
+from feature_store.hashing import CODE_OF_ZERO
+
 # Kept in checkpoints and bundles: rows hashed by another version are other rows. 1: the key of an
 # id was its row in the vocabulary; 2: it is that of the raw id; 3: unknown has a salt of its own,
 # and no longer the key of the id 0.
@@ -48,8 +50,20 @@ def row_map(keys: Tensor, salt: int, rows: int) -> Tensor:
 
     Every 64-bit number may be an id's key, so unknown has a salt instead, which no id has.
     """
-    unknown = hash_rows(keys.new_zeros(1), salt_of("unknown", salt), rows)
+    unknown = keys.new_tensor([unknown_row(salt, rows)])
     return torch.cat([unknown, hash_rows(keys, salt, rows)])
+
+
+def unknown_row(salt: int, rows: int) -> int:
+    """The row of the unknown id."""
+    return int(hash_rows(torch.zeros(1, dtype=torch.int64), salt_of("unknown", salt), rows))
+
+
+def code_rows(codes: Tensor, salt: int, rows: int, unknown: int) -> Tensor:
+    """Hashed rows of codes of any shape: of ids those of their keys, as in `row_map`; of 0, which
+    is no id, `unknown`."""
+    keys = codes.masked_fill(codes == CODE_OF_ZERO, 0)
+    return hash_rows(keys, salt, rows).masked_fill(codes == 0, unknown)
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:

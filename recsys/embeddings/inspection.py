@@ -19,17 +19,18 @@ class FeatureFacts:
 
     Shares of ids: `alike` share the rows of all their probes with another id of the vocabulary, so
     that the two cannot be told apart; `within` share the row of one; `between` share a row with an
-    id of another vocabulary, which a model can learn to tell apart.
+    id of another vocabulary, which a model can learn to tell apart. None where there is no list of
+    ids: nobody knows who lies where.
     """
 
     feature: str
     table: str
-    ids: int
+    ids: int | None
     width: int
     probes: int
-    alike: float
-    within: float
-    between: float
+    alike: float | None
+    within: float | None
+    between: float | None
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def inspect_features(layout: Layout) -> list[FeatureFacts]:
     starts = {t.name: s for t, s in zip(layout.tables, _starts(layout), strict=True)}
     for name, lookups in layout.lookups.items():
         spec = layout.features[name]
-        if spec.table not in rows_of:
+        if spec.table not in rows_of and not spec.keyed:
             ids = torch.arange(spec.rows)
             rows_of[spec.table] = np.stack(
                 [maps(lookup, ids).numpy() + starts[lookup.table] for lookup in lookups]
@@ -67,6 +68,10 @@ def inspect_features(layout: Layout) -> list[FeatureFacts]:
         if spec.table in seen:
             continue
         seen.add(spec.table)
+        width, probes = layout.width(name), len(lookups)
+        if spec.keyed:
+            facts.append(FeatureFacts(name, spec.table, None, width, probes, *[None] * 3))
+            continue
         rows = rows_of[spec.table]
         _, inverse, counts = np.unique(rows, axis=1, return_inverse=True, return_counts=True)
         shared = np.stack([_shared(probe, total) for probe in rows])
@@ -75,8 +80,8 @@ def inspect_features(layout: Layout) -> list[FeatureFacts]:
                 feature=name,
                 table=spec.table,
                 ids=spec.rows,
-                width=layout.width(name),
-                probes=len(lookups),
+                width=width,
+                probes=probes,
                 alike=float((counts[inverse.ravel()] > 1).mean()),
                 within=float(shared.any(0).mean()),
                 between=float((readers[rows] > 1).any(0).mean()),
@@ -91,10 +96,11 @@ def inspect_tables(embeddings: PlainEmbeddings) -> list[TableFacts]:
     for table in layout.tables:
         used = torch.zeros(table.rows, dtype=torch.bool)
         for name, lookups in layout.lookups.items():
-            ids = torch.arange(layout.features[name].rows)
+            spec = layout.features[name]
             for lookup in lookups:
-                if lookup.table == table.name:
-                    used[maps(lookup, ids)] = True
+                if lookup.table == table.name:  # whose ids are not listed, may read any row
+                    used |= spec.keyed
+                    used[maps(lookup, torch.arange(spec.rows))] = True
         with torch.no_grad():
             norms = embeddings.tables[table.name](used.nonzero().squeeze(1)).norm(dim=1)
         low, middle, high = np.quantile(norms.numpy(), _QUANTILES)

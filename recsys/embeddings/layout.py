@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from feature_store.errors import ConfigError
-from feature_store.vocabulary import Vocabulary
+from feature_store.vocabulary import Keys, Vocabulary
 from recsys.embeddings.hashing import VERSION, salt_of
 from recsys.embeddings.options import (
     EmbeddingsConfig,
@@ -29,7 +29,8 @@ _FLOAT = 4  # bytes
 class FeatureSpec:
     """An embedded feature: its table, the rows of its vocabulary, and whether it is a bag.
 
-    Without `vocabulary` the rows themselves stand for raw ids.
+    Without `vocabulary` the rows themselves stand for raw ids. With `Keys` it is `keyed`: there are
+    no rows of ids, which are read by their codes.
     """
 
     name: str
@@ -37,6 +38,11 @@ class FeatureSpec:
     rows: int
     pooled: bool = False
     vocabulary: Vocabulary | None = None
+
+    @property
+    def keyed(self) -> bool:
+        """Whether its ids have no vocabulary."""
+        return isinstance(self.vocabulary, Keys)
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,13 @@ def make_layout(
             is not known or cannot have its name, an option of a table that its layout has no use
             for, or summed features in one table.
     """
+    for f in features:
+        if f.table in config.keyed and isinstance(config, PerFeature):
+            raise ConfigError(
+                f"embeddings.tables.{f.table}.vocabulary = 'none': in the layout 'per_feature' "
+                "every id has a row of its own, which takes a vocabulary: choose "
+                "embeddings.layout = 'hashed' or 'unified'"
+            )
     rows, widths, lookups = _MAKE[type(config)](features, width, config)
     for name in rows:
         if name in _TAKEN:
@@ -168,8 +181,16 @@ def _per_feature(features: list[FeatureSpec], width: int, config: PerFeature) ->
 
 def _hashed(features: list[FeatureSpec], width: int, config: Hashed) -> _Made:
     """The budget split over tables by the sizes of their vocabularies, at least one row each."""
-    sizes = {f.table: f.rows for f in features}
-    specials = {table: _special(config, table, "width", "sharding") for table in sizes}
+    sizes, specials = {}, {}
+    for f in features:
+        useful = ("vocabulary", "rows", "width", "sharding")
+        special = _special(config, f.table, *(useful if f.keyed else ("width", "sharding")))
+        if f.keyed and special.rows is None:
+            raise ConfigError(
+                f"embeddings.tables.{f.table}.vocabulary = 'none': the budget is shared by numbers "
+                f"of ids; say as embeddings.tables.{f.table}.rows how many its share is for"
+            )
+        sizes[f.table], specials[f.table] = special.rows or f.rows, special
     widths = {table: special.width or width for table, special in specials.items()}
     budget = _budget(config)
     least = sum(widths.values())
@@ -203,7 +224,8 @@ def _unified(features: list[FeatureSpec], width: int, config: Unified) -> _Made:
     probes_of: dict[str, tuple[tuple[int, str], ...]] = {}  # of a table: salt, physical table
     for f in features:
         if f.table not in probes_of:
-            probes = _special(config, f.table, "probes").probes or config.probes
+            useful = ("vocabulary", "probes") if f.keyed else ("probes",)
+            probes = _special(config, f.table, *useful).probes or config.probes
             turn = salt_of(f.table) % count  # its own: it stays when other features come and go
             probes_of[f.table] = tuple(
                 (salt_of(f.table, probe), names[(turn + probe) % count]) for probe in range(probes)

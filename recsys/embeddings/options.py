@@ -20,8 +20,17 @@ class TableConfig(Options):
     """What is special about one table. Tables have the names of their features, unless features
     share one; those of the unified layout are `unified`, or `unified_0`, `unified_1`, ..."""
 
+    vocabulary: Literal["log", "none"] = Field(
+        "log",
+        description="Where its ids are listed: those of the log, or nowhere. Without a list they "
+        "are read by 64-bit keys: new ones need nothing, and nothing grows with them (hashed, "
+        "unified).",
+    )
     rows: int | None = Field(
-        None, ge=1, description="Room for this many ids, if there are fewer yet (per_feature)."
+        None,
+        ge=1,
+        description="Room for this many ids, if there are fewer yet (per_feature); the number of "
+        "ids that its share of the budget is for, where they have no vocabulary (hashed).",
     )
     width: int | None = Field(
         None, ge=1, description="Width of the vectors, where it is free (per_feature, hashed)."
@@ -44,6 +53,11 @@ class EmbeddingsConfig(Options):
         64, ge=0, description="Tables above this size are sharded, with a fused optimizer."
     )
     tables: dict[str, TableConfig] = Field({}, description="What is special about single tables.")
+
+    @property
+    def keyed(self) -> tuple[str, ...]:
+        """The tables whose ids have no vocabulary."""
+        return tuple(name for name, of in self.tables.items() if of.vocabulary == "none")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

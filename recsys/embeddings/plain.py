@@ -7,20 +7,25 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from recsys.embeddings.hashing import row_map
+from recsys.embeddings.hashing import code_rows, row_map, unknown_row
 from recsys.embeddings.layout import Layout, Lookup
 
 
 class RowMaps(nn.Module):
-    """Physical rows of the ids of hashed tables, [V] for each salt, hashed once and for all."""
+    """Physical rows of the ids of hashed tables, [V] for each salt, hashed once and for all; codes
+    of ids without a vocabulary are hashed when they are read."""
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
         self._names: dict[int, str] = {}  # by salt
+        self._unknown: dict[int, int] = {}  # row, by salt
         for name, lookups in layout.lookups.items():
             feature = layout.features[name]
             for lookup in lookups:
                 if lookup.salt is None or lookup.salt in self._names:
+                    continue
+                if feature.keyed:
+                    self._unknown[lookup.salt] = unknown_row(lookup.salt, lookup.rows)
                     continue
                 keys = (
                     torch.arange(1, feature.rows)
@@ -32,8 +37,13 @@ class RowMaps(nn.Module):
                 self.register_buffer(self._names[lookup.salt], rows, persistent=False)
 
     def forward(self, lookup: Lookup, ids: Tensor) -> Tensor:
-        """Physical rows, of the shape of `ids` (rows of the vocabulary)."""
-        return ids if lookup.salt is None else getattr(self, self._names[lookup.salt])[ids]
+        """Physical rows, of the shape of `ids` (rows of the vocabulary, or codes)."""
+        if lookup.salt is None:
+            return ids
+        if lookup.salt in self._unknown:
+            return code_rows(ids, lookup.salt, lookup.rows, self._unknown[lookup.salt])
+        rows: Tensor = getattr(self, self._names[lookup.salt])
+        return rows[ids]
 
 
 def lookups_by(layout: Layout, tables: set[str]) -> list[Lookup]:

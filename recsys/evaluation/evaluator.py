@@ -256,7 +256,7 @@ class Evaluator:
         histories = seen.items.split(seen.counts(len(batch)).tolist())
         for user, history, wanted in zip(users, histories, targets.tolist(), strict=True):
             # by user, so that the draw is the same for every model and batch size
-            random = np.random.default_rng([self.seed, user])
+            random = np.random.default_rng([self.seed, user % 2**64])  # a code may be negative
             pool = np.setdiff1d(candidates, [*history.tolist(), *wanted])
             drawn = random.choice(pool, min(self.sampled, len(pool)), replace=False)
             hidden.append(torch.from_numpy(np.setdiff1d(candidates, [*drawn, *wanted])))

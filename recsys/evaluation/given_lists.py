@@ -168,11 +168,11 @@ def _ids(table: pa.Table, path: str, role: str, name: str, examples: Examples) -
     values = _without_nulls(table, path, column)
     vocabulary = examples.vocabulary(name)
     try:
-        values = as_ids(values, vocabulary.values.type)
+        values = as_ids(values, vocabulary.type)
     except (pa.ArrowException, ValueError) as error:
         raise DataError(
             f"{path}: column {column!r} holds {values.type}, the log's ids are "
-            f"{vocabulary.values.type}: {error}"
+            f"{vocabulary.type}: {error}"
         ) from None
     return vocabulary.encode(values)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from recsys.data.examples import Examples
 from recsys.evaluation.columns import slicing_feature
@@ -28,7 +29,8 @@ def user_slices(
         feature = slicing_feature(examples.schema, name)
         if feature.side == "item":
             continue  # sliced by target, see `item_facts`
-        rows = examples.user_column(feature).numpy()[result.users["user"]]
+        users = torch.from_numpy(result.users["user"])
+        rows = examples.user_column(feature, users).numpy()
         named, names = frequent(rows, examples.vocabulary(name))
         labels = np.full(int(rows.max()) + 1, "other", dtype=object)
         labels[0] = "unknown"

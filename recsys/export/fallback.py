@@ -104,8 +104,8 @@ def _counts(
     assert config.by is not None
     events = examples.interactions()
     counted = slice(None) if days is None else lately_of(events, days)
-    items, users = events.items[counted], events.users[counted]
-    segments = examples.user_column(examples.schema[config.by])[users]
+    items, users = events.items[counted], examples.event_users()[counted]
+    segments = examples.user_column(examples.schema[config.by], users)
     places = torch.full((examples.num_items,), -1)
     places[candidates] = torch.arange(len(candidates))
     kept = (places[items] >= 0) & (segments > 0)

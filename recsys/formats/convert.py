@@ -8,6 +8,7 @@ from pathlib import Path
 from feature_store.durable import staged
 from feature_store.errors import ConfigError, DataError
 from feature_store.progress import stage
+from feature_store.vocabulary import Keys
 from recsys.formats.about import ABOUT, write_about
 from recsys.formats.aotinductor import write_aotinductor
 from recsys.formats.onnx import write_onnx
@@ -31,7 +32,8 @@ def convert(bundle: Bundle, formats: Sequence[str], out: Path, part: str | None 
     an earlier conversion there is replaced.
 
     Raises:
-        ConfigError: a format is unknown, or lacks a package.
+        ConfigError: a format is unknown, or lacks a package, or the program of a part reads ids
+            without a vocabulary.
         DataError: the part is not there, cannot be written so or answers otherwise, or the folder
             holds something else.
     """
@@ -44,6 +46,7 @@ def convert(bundle: Bundle, formats: Sequence[str], out: Path, part: str | None 
             "there yet"
         )
     source = source_of(bundle, part)
+    _check_ids(source, formats)
     with staged(out) as folder:
         files = {}
         for name in dict.fromkeys(formats):
@@ -51,3 +54,15 @@ def convert(bundle: Bundle, formats: Sequence[str], out: Path, part: str | None 
                 files[name] = FORMATS[name](source, folder)
         write_about(source, folder, files)
     return source
+
+
+def _check_ids(source: Source, formats: Sequence[str]) -> None:
+    programs = [name for name in formats if name != "parquet"]  # which holds items alone
+    known = source.bundle.vocabularies_of(source.name)
+    read = [asked.feature for asked in source.record.inputs if programs and asked.feature]
+    if keyed := [name for name in read if isinstance(known[name], Keys)]:
+        raise ConfigError(
+            f"{', '.join(keyed)} have no vocabulary, and {programs[0]} files come with lists of "
+            "ids that say what to feed: ask the bundle itself (`recsys serve`), or train with "
+            "vocabulary = 'log'"
+        )

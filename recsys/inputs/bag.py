@@ -37,7 +37,7 @@ class Bag(Input):
 
     def typed(self, raw: pa.Array, vocabularies: Vocabularies) -> pa.Array:
         """Lists of ids of the log's type."""
-        kind = vocabularies[self.name].values.type
+        kind = vocabularies[self.name].type
         return typed_lists(raw, kind, partial(as_ids, kind=kind))
 
     def to_raw(self, rows: pa.Table, vocabularies: Vocabularies) -> pa.Array:

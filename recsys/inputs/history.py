@@ -44,7 +44,7 @@ class History(Input):
 
     def typed(self, raw: pa.Array, vocabularies: Vocabularies) -> pa.Array:
         """Lists of ids of the log's type."""
-        kind = vocabularies[self.item].values.type
+        kind = vocabularies[self.item].type
         return typed_lists(raw, kind, partial(as_ids, kind=kind))
 
     def to_raw(self, rows: pa.Table, vocabularies: Vocabularies) -> pa.Array:

@@ -38,7 +38,7 @@ class Id(Input):
 
     def typed(self, raw: pa.Array, vocabularies: Vocabularies) -> pa.Array:
         """Ids of the log's type."""
-        return as_ids(raw, vocabularies[self.name].values.type)
+        return as_ids(raw, vocabularies[self.name].type)
 
     def to_raw(self, rows: pa.Table, vocabularies: Vocabularies) -> pa.Array:
         """Ids."""

@@ -95,4 +95,4 @@ class Requests:
 
     def _encode(self, ids: pa.Array, feature: str) -> np.ndarray:
         vocabulary = self._vocabularies[feature]
-        return vocabulary.encode(as_ids(ids, vocabulary.values.type))
+        return vocabulary.encode(as_ids(ids, vocabulary.type))

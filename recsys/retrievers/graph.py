@@ -139,6 +139,7 @@ class Nodes(Embeddings):
         self, config: GraphConfig, embeddings: EmbeddingsConfig, examples: Examples, seed: int
     ) -> None:
         self.user, self.item = examples.schema.user, examples.schema.item
+        len(examples.vocabulary(self.user))  # a graph has a row for each, and says so
         specs = [examples.spec(self.user), examples.spec(self.item)]
         layout = make_layout(specs, config.width, embeddings)
         for spec in specs:

@@ -33,7 +33,7 @@ def describe(config: RunConfig, examples: Examples, candidates: int | None) -> d
         "events": summary.events,
         "data": {
             "source": config.data.source,
-            "users": len(examples.vocabulary(examples.schema.user)) - 1,
+            "users": examples.num_users,
             "items": examples.num_items - 1,
         },
     }

@@ -50,6 +50,7 @@ def prepare(config: RunConfig, phase: Phase | None = None, *, fresh: bool = Fals
     base = _known_ids(config, phase, files, fresh)
     rows = rows_of(config)
     labels = config.labels if rows.labels else None
+    keyed = config.embeddings.keyed
     lists = lists_fingerprint(labels)
     wanted = {
         "log": log.fingerprint,
@@ -60,6 +61,7 @@ def prepare(config: RunConfig, phase: Phase | None = None, *, fresh: bool = Fals
         "since": config.trainer.since.isoformat() if config.trainer.since else None,
         "rows_of": asdict(rows),
         "history_length": getattr(config.model, "max_length", 50),
+        **({"keyed": sorted(keyed)} if keyed else {}),
         "base": {table: vocabulary.fingerprint for table, vocabulary in base.items()},
     }
     if not _holds(files.examples, wanted, fresh, base):
@@ -87,6 +89,7 @@ def prepare(config: RunConfig, phase: Phase | None = None, *, fresh: bool = Fals
                 negatives=labels.negatives if labels else None,
                 lists=open_lists(config, split, labels, prepare),
                 grown=grown,
+                keyed=keyed,
             )
     return Examples(files.examples)
 
@@ -125,13 +128,13 @@ def _held_before(
     """Examples of the run that this one starts from, of the log as it was, where those of the phase
     can be made of them and of what came since."""
     start = config.trainer.start_from
-    if start is None:
+    if start is None or config.embeddings.keyed:  # users without rows are numbered anew
         return None
     for theirs in phases_of_run(Run(start)):
         folder = RunFolder(start).phase(theirs.name).examples
         known = _vocabularies(folder / "vocabulary")
         if known.keys() != base.keys() or not all(
-            base[table].fingerprint_of(len(ids)) == ids.fingerprint for table, ids in known.items()
+            base[table].continues(ids) for table, ids in known.items()
         ):
             continue  # other rows
         held = held_before(
@@ -169,8 +172,7 @@ def _continues(folder: Path, base: Mapping[str, Vocabulary]) -> bool:
     """Whether the vocabularies in a folder begin with those of `base`."""
     paths = {table: folder / vocabulary_file(table) for table in base}
     return all(
-        path.exists()
-        and Vocabulary.load(path).fingerprint_of(len(base[table])) == base[table].fingerprint
+        path.exists() and Vocabulary.load(path).continues(base[table])
         for table, path in paths.items()
     )
 

@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.planner import LoadPlan
 
 from feature_store.errors import DataError
-from feature_store.vocabulary import Vocabulary
+from feature_store.vocabulary import OF_KEYS, Vocabulary
 from recsys.embeddings.hashing import VERSION
 from recsys.embeddings.layout import Layout
 from recsys.embeddings.tables import Embeddings
@@ -196,12 +196,20 @@ def _compare_feature(
         )
     if (old["vocabulary"], old["rows"]) == (new["vocabulary"], new["rows"]):
         return
+    if now["layout"] != "per_feature" and "" in {_listed(old), _listed(new)}:
+        return  # with a vocabulary or without, an id has the same hashed rows
     extended = new["rows"] >= old["rows"] and (
         ids is None or ids.fingerprint_of(old["rows"]) == old["vocabulary"]
     )
     if not extended:
         raise _another_model(folder, f"the ids of feature {name} are others, or in another order")
     changes.new_ids[name] = new["rows"] - old["rows"]
+
+
+def _listed(feature: dict[str, Any]) -> str:
+    """The fingerprint of a feature's vocabulary, empty where it has none."""
+    fingerprint: str = feature["vocabulary"] or "rows"
+    return "" if fingerprint.startswith(OF_KEYS) else fingerprint
 
 
 def _compare_table(

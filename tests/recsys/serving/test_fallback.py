@@ -41,9 +41,12 @@ class Sold(Examples):
         users, items, days = (torch.tensor(column) for column in zip(*SOLD, strict=True))
         return Interactions(users, items, days * DAY)
 
-    def user_column(self, feature: Any) -> torch.Tensor:
+    def event_users(self) -> torch.Tensor:
+        return self.interactions().users
+
+    def user_column(self, feature: Any, users: torch.Tensor) -> torch.Tensor:
         assert feature.name == "club"
-        return torch.tensor([0, 1, 1, 2, 0])
+        return torch.tensor([0, 1, 1, 2, 0])[users]
 
     def vocabulary(self, feature: str) -> Vocabulary:
         return Vocabulary(pa.array(["chess", "rowing"]))
@@ -133,7 +136,7 @@ def test_whoever_says_the_segment_gets_its_list(clubs: Recommender, sasrec: Serv
     events = examples.interactions()
     club = pd.Series(
         examples.vocabulary("club")
-        .decode(examples.user_column(SCHEMA["club"])[events.users].numpy())
+        .decode(examples.user_column(SCHEMA["club"], events.users).numpy())
         .to_pylist()
     )
     own = pd.Series(events.items.numpy())[club == "chess"].value_counts()
