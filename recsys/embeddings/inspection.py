@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from recsys.embeddings.layout import Layout
+from recsys.embeddings.managed import ManagedRows
 from recsys.embeddings.plain import PlainEmbeddings, RowMaps
 
 _QUANTILES = (0.05, 0.5, 0.95)
@@ -98,8 +99,15 @@ def inspect_tables(embeddings: PlainEmbeddings) -> list[TableFacts]:
         for name, lookups in layout.lookups.items():
             spec = layout.features[name]
             for lookup in lookups:
-                if lookup.table == table.name:  # whose ids are not listed, may read any row
-                    used |= spec.keyed
+                if lookup.table != table.name:
+                    continue
+                if table.name in maps.managed:
+                    module = maps.managed[table.name]
+                    assert isinstance(module, ManagedRows)
+                    used[module.held] = True
+                elif spec.keyed:  # any row may be read: nobody lists the ids
+                    used[:] = True
+                else:
                     used[maps(lookup, torch.arange(spec.rows))] = True
         with torch.no_grad():
             norms = embeddings.tables[table.name](used.nonzero().squeeze(1)).norm(dim=1)

@@ -13,6 +13,8 @@ from feature_store.vocabulary import Keys, Vocabulary
 from recsys.embeddings.hashing import VERSION, salt_of
 from recsys.embeddings.options import (
     EmbeddingsConfig,
+    Evicting,
+    Eviction,
     Hashed,
     PerFeature,
     Sharding,
@@ -23,6 +25,8 @@ from recsys.embeddings.options import (
 UNIFIED = "unified"
 _TAKEN = frozenset(dir(nn.ModuleDict()))
 _FLOAT = 4  # bytes
+_USEFUL = ("rows", "width", "sharding")
+_FEWEST = 2  # rows of an evicting table: one of an id, and the one of all others
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,17 @@ class FeatureSpec:
 
 
 @dataclass(frozen=True)
+class Managed:
+    """How a table's rows go from id to id: the policy, and the steps between two of its acts."""
+
+    eviction: Eviction
+    every: int
+
+
+@dataclass(frozen=True)
 class Table:
-    """A physical table of `rows` x `width` float32. `pooled` tables serve bags alone."""
+    """A physical table of `rows` x `width` float32. `pooled` tables serve bags alone; rows of
+    `managed` ones go from id to id."""
 
     name: str
     rows: int
@@ -55,6 +68,7 @@ class Table:
     pooled: bool
     sharded: bool
     sharding: Sharding = "auto"
+    managed: Managed | None = None
 
     @property
     def bytes(self) -> int:
@@ -135,11 +149,11 @@ def make_layout(
             for, or summed features in one table.
     """
     for f in features:
-        if f.table in config.keyed and isinstance(config, PerFeature):
+        if f.table in config.keyed and type(config) is PerFeature:
             raise ConfigError(
                 f"embeddings.tables.{f.table}.vocabulary = 'none': in the layout 'per_feature' "
                 "every id has a row of its own, which takes a vocabulary: choose "
-                "embeddings.layout = 'hashed' or 'unified'"
+                "embeddings.layout = 'hashed', 'unified' or 'evicting'"
             )
     rows, widths, lookups = _MAKE[type(config)](features, width, config)
     for name in rows:
@@ -170,8 +184,34 @@ def _per_feature(features: list[FeatureSpec], width: int, config: PerFeature) ->
     """Exact rows, with room for more where the config asks for it."""
     rows, widths = {}, {}
     for f in features:
-        special = _special(config, f.table, "rows", "width", "sharding")
+        special = _special(config, f.table, *_USEFUL)
         rows[f.table] = max(f.rows, special.rows or 0)
+        widths[f.table] = special.width or width
+    lookups: dict[str, tuple[Lookup, ...]] = {
+        f.name: (Lookup(f.name, f.name, f.table, rows[f.table], None),) for f in features
+    }
+    return rows, widths, lookups
+
+
+def _evicting(features: list[FeatureSpec], width: int, config: Evicting) -> _Made:
+    """Exact rows where there is a vocabulary, and as many as are asked for where there is none."""
+    keyed = {f.table for f in features if f.keyed}
+    if not keyed:
+        raise ConfigError(
+            "embeddings.layout = 'evicting': rows go from id to id in tables without a vocabulary, "
+            "and the model reads none: say of one of "
+            f"{', '.join(dict.fromkeys(f.table for f in features))} that "
+            "embeddings.tables.NAME.vocabulary = 'none', and how many rows it has"
+        )
+    rows, widths = {}, {}
+    for f in features:
+        special = _special(config, f.table, *_USEFUL, *(("vocabulary",) if f.keyed else ()))
+        if f.keyed and (special.rows or 0) < _FEWEST:
+            raise ConfigError(
+                f"embeddings.tables.{f.table}.vocabulary = 'none': say as embeddings.tables."
+                f"{f.table}.rows how many rows there are for its ids, {_FEWEST} at least"
+            )
+        rows[f.table] = (special.rows or 0) if f.keyed else max(f.rows, special.rows or 0)
         widths[f.table] = special.width or width
     lookups: dict[str, tuple[Lookup, ...]] = {
         f.name: (Lookup(f.name, f.name, f.table, rows[f.table], None),) for f in features
@@ -241,6 +281,7 @@ _MAKE: dict[type[EmbeddingsConfig], Callable[[list[FeatureSpec], int, Any], _Mad
     PerFeature: _per_feature,
     Hashed: _hashed,
     Unified: _unified,
+    Evicting: _evicting,
 }
 
 
@@ -288,6 +329,9 @@ def _table(
         pooled=all(f.pooled for f in readers),
         sharded=large if sharding == "auto" else sharding != "replicated",
         sharding=sharding,
+        managed=Managed(config.eviction, config.take_in_every)
+        if isinstance(config, Evicting) and any(f.table == name and f.keyed for f in features)
+        else None,
     )
 
 

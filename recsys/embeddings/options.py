@@ -12,6 +12,7 @@ from recsys.options import Chosen, changed
 Sharding = Literal["auto", "replicated", "table_wise", "row_wise", "column_wise"]
 
 
+Eviction = Literal["lru", "lfu", "distance_lfu"]
 Dtype = Literal["fp32", "fp16", "int8", "int4"]
 _BUDGET = "Bytes of all tables (10^6, float32)."
 
@@ -24,16 +25,19 @@ class TableConfig(Options):
         "log",
         description="Where its ids are listed: those of the log, or nowhere. Without a list they "
         "are read by 64-bit keys: new ones need nothing, and nothing grows with them (hashed, "
-        "unified).",
+        "unified, evicting).",
     )
     rows: int | None = Field(
         None,
         ge=1,
-        description="Room for this many ids, if there are fewer yet (per_feature); the number of "
-        "ids that its share of the budget is for, where they have no vocabulary (hashed).",
+        description="Room for this many ids, if there are fewer yet (per_feature, evicting). Where "
+        "they have no vocabulary: how many its share of the budget is for (hashed), or how many "
+        "have rows at a time, with one of the unknown (evicting).",
     )
     width: int | None = Field(
-        None, ge=1, description="Width of the vectors, where it is free (per_feature, hashed)."
+        None,
+        ge=1,
+        description="Width of the vectors, where it is free (per_feature, hashed, evicting).",
     )
     probes: int | None = Field(
         None, ge=1, description="Rows looked up per id, which makes it wider (unified)."
@@ -66,6 +70,24 @@ class EmbeddingsConfig(Options):
         return self
 
 
+class Evicting(EmbeddingsConfig):
+    """Exact rows; those of a table without a vocabulary go to the ids that are worth most of late,
+    and from the others."""
+
+    layout: Literal["evicting"] = "evicting"
+    eviction: Eviction = Field(
+        "distance_lfu",
+        description="Whose row a new id gets: of who was read longest ago, least often, or least "
+        "often for how long ago.",
+    )
+    take_in_every: int = Field(
+        1,
+        ge=1,
+        description="Ids are taken in every so many steps, of what these read; in between new ones "
+        "read the row of the unknown.",
+    )
+
+
 class PerFeature(EmbeddingsConfig):
     """Exact rows, a table for each feature."""
 
@@ -91,7 +113,7 @@ class Unified(EmbeddingsConfig):
 
 
 AnyEmbeddings = Annotated[
-    PerFeature | Hashed | Unified,
+    PerFeature | Hashed | Unified | Evicting,
     Field(discriminator="layout"),
     Chosen("layout", default="per_feature"),
 ]

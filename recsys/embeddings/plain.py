@@ -9,16 +9,19 @@ from torch import Tensor, nn
 
 from recsys.embeddings.hashing import code_rows, row_map, unknown_row
 from recsys.embeddings.layout import Layout, Lookup
+from recsys.embeddings.managed import managed_rows
 
 
 class RowMaps(nn.Module):
     """Physical rows of the ids of hashed tables, [V] for each salt, hashed once and for all; codes
-    of ids without a vocabulary are hashed when they are read."""
+    of ids without a vocabulary are hashed when they are read. `managed` are the maps of evicting
+    tables, which know the ids that have rows."""
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
         self._names: dict[int, str] = {}  # by salt
         self._unknown: dict[int, int] = {}  # row, by salt
+        self.managed = managed_rows(layout)
         for name, lookups in layout.lookups.items():
             feature = layout.features[name]
             for lookup in lookups:
@@ -38,6 +41,9 @@ class RowMaps(nn.Module):
 
     def forward(self, lookup: Lookup, ids: Tensor) -> Tensor:
         """Physical rows, of the shape of `ids` (rows of the vocabulary, or codes)."""
+        if lookup.table in self.managed:
+            held: Tensor = self.managed[lookup.table](ids)
+            return held
         if lookup.salt is None:
             return ids
         if lookup.salt in self._unknown:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TypeAlias
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor
 from recsys.distributed import current_group
 from recsys.embeddings.initial_weights import fill
 from recsys.embeddings.layout import Layout, Lookup, Table
+from recsys.embeddings.managed import ManagedRows, Newcomers
 from recsys.embeddings.plain import PlainEmbeddings, RowMaps, combine, lookups_by
 
 Bag: TypeAlias = Tensor | JaggedTensor
@@ -43,6 +44,7 @@ class Embeddings(nn.Module):
         self.tables = nn.ModuleDict()
         self.sharded = nn.ModuleDict()
         self._lookups: dict[str, list[Lookup]] = {}  # of the sharded, which cannot be asked
+        self.evicted: Callable[[Embeddings, str, Newcomers], None] = _draw_again
         self._pooled = {
             name
             for name, lookups in layout.lookups.items()
@@ -67,6 +69,8 @@ class Embeddings(nn.Module):
         Bags are padded with 0, or jagged without any 0, and averaged over what is there; an
         empty bag gives zeros.
         """
+        if self.training and torch.is_grad_enabled():
+            self._take_in(ids)
         bags = bags or {}
         pooled = {name: _jagged(bag) for name, bag in bags.items() if name in self._pooled}
         padded = {name: _padded(bag) for name, bag in bags.items() if name not in pooled}
@@ -84,6 +88,20 @@ class Embeddings(nn.Module):
         if pooled and "bags" in self.sharded:
             probes |= _bags(self.sharded["bags"], self._lookups["bags"], self.maps, pooled)
         return combine(self.layout, probes, {**ids, **dict.fromkeys(pooled, _NO_BAG)}, padded)
+
+    def _take_in(self, ids: dict[str, Tensor]) -> None:
+        """Give rows of evicting tables to new ids among those that all processes read."""
+        for table, module in self.maps.managed.items():
+            assert isinstance(module, ManagedRows)
+            read = [
+                ids[lookup.feature].flatten()
+                for lookup in lookups_by(self.layout, {table})
+                if lookup.feature in ids
+            ]
+            if read:
+                newcomers = module.take_in(current_group().concat(_together(read)))
+                if len(newcomers.rows):
+                    self.evicted(self, table, newcomers)
 
     def replicated_rows(
         self, ids: dict[str, Tensor], bags: dict[str, Bag]
@@ -109,10 +127,21 @@ class Embeddings(nn.Module):
             table_of(name): nn.Embedding.from_pretrained(of_table.detach().clone())
             for name, of_table in weights
         }
-        return PlainEmbeddings(self.layout, tables)
+        plain = PlainEmbeddings(self.layout, tables)
+        plain.maps.managed.load_state_dict(self.maps.managed.state_dict())
+        return plain
 
 
 _NO_BAG = torch.empty(0)  # stands for a bag that is pooled already
+
+
+def _draw_again(embeddings: Embeddings, table: str, newcomers: Newcomers) -> None:
+    """What newcomers start from where no optimizer is asked: tables that lie here, whole."""
+    with torch.no_grad():
+        weights: Any = embeddings.tables[table].weight
+        drawn = torch.empty(len(newcomers.rows), weights.shape[1])
+        embeddings.fill(drawn, table, newcomers.first)
+        weights[newcomers.rows] = drawn.to(weights)
 
 
 def materialise(model: nn.Module) -> nn.Module:

@@ -71,6 +71,7 @@ def describe(model: nn.Module, optimizer: Optimizer | None) -> dict[str, Any]:
                 "rows": table.rows,
                 "width": table.width,
                 "optimizer": config.fused(table.name)[0] if config and fused else None,
+                **({} if table.managed is None else {"eviction": table.managed.eviction}),
             }
     description["wraps"] = getattr(model, "wraps", "")
     made: tuple[str, ...] = getattr(model, "made", ())
@@ -196,7 +197,7 @@ def _compare_feature(
         )
     if (old["vocabulary"], old["rows"]) == (new["vocabulary"], new["rows"]):
         return
-    if now["layout"] != "per_feature" and "" in {_listed(old), _listed(new)}:
+    if now["hash_version"] is not None and "" in {_listed(old), _listed(new)}:
         return  # with a vocabulary or without, an id has the same hashed rows
     extended = new["rows"] >= old["rows"] and (
         ids is None or ids.fingerprint_of(old["rows"]) == old["vocabulary"]
@@ -221,9 +222,18 @@ def _compare_table(
     if now["optimizer"] is not None and old["optimizer"] != new["optimizer"]:
         kinds = [table["optimizer"] or "a dense optimizer" for table in (old, new)]
         raise _another_optimizer(folder, f"table {name}", *kinds)
+    if old.get("eviction") != new.get("eviction"):
+        kinds = [of.get("eviction") or "none" for of in (old, new)]
+        raise _another_model(folder, f"the eviction of table {name} was {kinds[0]}, now {kinds[1]}")
     if old["rows"] == new["rows"]:
         return
-    if now["layout"] != "per_feature":
+    if "eviction" in new:
+        raise _another_model(
+            folder,
+            f"table {name} has {old['rows']:,} rows, now {new['rows']:,}, and ids hold them",
+            f"keep embeddings.tables.{name}.rows, or train anew",
+        )
+    if now["hash_version"] is not None:
         raise _another_model(
             folder,
             f"table {name} has {old['rows']:,} rows, now {new['rows']:,}, and its ids are hashed "
@@ -289,7 +299,8 @@ class Patches:
 
     def __enter__(self) -> dict[str, Any]:
         patched = {kind: dict(tensors) for kind, tensors in self._tensors.items()}
-        new = [f".tables.{name}." for name in self._changes.new_tables]
+        kept = ("tables", "managed")
+        new = [f".{of}.{name}." for name in self._changes.new_tables for of in kept]
         for kind in ("model", "optimizer"):
             tensors = patched.get(kind, {})
             own = self._changes.own

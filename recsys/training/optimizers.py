@@ -21,6 +21,7 @@ from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 from feature_store.errors import ConfigError
 from recsys.embeddings.tables import Embeddings
 from recsys.training.decay import FusedDecay, FusedMiniBatchAware, MiniBatchAware, decay_moved_rows
+from recsys.training.evictions import Evictions
 from recsys.training.options import OptimizerConfig
 
 _FUSED = {
@@ -74,10 +75,17 @@ class Optimizer:
         self.all = CombinedOptimizer([self.fused, self.dense])
         self._rates = [group["lr"] for group in self.fused.param_groups]
         self._kernels = _kernels(model)
+        self.evictions = Evictions(model, self.fused, self.dense)
         decay = config.weight_decay
         self._decays = [FusedDecay(kernel, decay) for kernel in self._kernels] if decay else []
         self._aware: list[MiniBatchAware | FusedMiniBatchAware] = []
         if by_count := config.mini_batch_aware_decay:
+            if self.evictions:
+                raise ConfigError(
+                    "trainer.optimizer.mini_batch_aware_decay counts how often an epoch reads each "
+                    "row, and rows of the layout 'evicting' go from id to id: set it to 0, or "
+                    "choose another embeddings.layout"
+                )
             embeddings = [module for module in model.modules() if isinstance(module, Embeddings)]
             self._aware += [MiniBatchAware(module, by_count) for module in embeddings]
             self._aware += [FusedMiniBatchAware(kernel, by_count) for kernel in self._kernels]

@@ -32,6 +32,7 @@ class _Table(TypedDict):
     rows: int
     width: int
     optimizer: str | None
+    eviction: NotRequired[str]
 
 
 class _Columns(TypedDict):

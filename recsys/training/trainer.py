@@ -103,6 +103,7 @@ class Trainer:
         self.writer = Writer(
             folder, group, keep=config.keep, copy_mb=config.background_checkpoint_mb
         )
+        self.optimizer.evictions.settle = self.writer.settle
         self._reserved = False
         self._description = describe(self.model, self.optimizer)
 

@@ -12,13 +12,26 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint import FileSystemReader
 
-from conformance import LAYOUTS, TRAINED, shape_of
-from planted import Shape
+from conformance import LAYOUTS, TRAINED, fresh, shape_of, small
+from feature_store.event_log import EventLog
+from planted import Shape, write_planted
 from recsys import rankers
 from recsys.data.examples import Examples
 from recsys.retrievers import RETRIEVERS
-from workers.train import AWARE, CHECKPOINT_STEP, EPOCH, HOSTS, PLACEMENTS, Case, outcome
+from recsys.training import checkpoint
+from workers.train import (
+    AWARE,
+    CHECKPOINT_STEP,
+    EPOCH,
+    EVICTING,
+    HOSTS,
+    PLACEMENTS,
+    Case,
+    outcome,
+)
 
 TESTS = Path(__file__).resolve().parents[1]
 WORKER = str(TESTS / "workers" / "train.py")
@@ -42,7 +55,7 @@ VARIANTS += [
     if placement not in ("row_wise", "replicated")
 ]
 VARIANTS += [(name, "per_feature", "replicated") for name in RETRIEVERS if name not in TRAINED]
-VARIANTS += [("dcn", "per_feature", placement) for placement in AWARE]
+VARIANTS += [("dcn", "per_feature", placement) for placement in (*AWARE, *EVICTING)]
 # what one process does with its tables is done once under an optimizer
 ALONE = {"table_wise": "row_wise", "planned": "column_wise"}
 # checkpoints of (model, placement) on N processes -> M processes, maybe placed otherwise
@@ -60,6 +73,9 @@ ELASTIC = [
     ("dcn", "replicated", 2, 4, "replicated"),
     ("two_tower", "row_wise", 2, 2, "row_wise"),
     ("dcn", "table_wise", 4, 4, "table_wise"),
+    ("dcn", "row_wise_evicting", 2, 1, "row_wise_evicting"),
+    ("dcn", "row_wise_evicting", 1, 2, "row_wise_evicting"),
+    ("dcn", "replicated_evicting", 1, 2, "replicated_evicting"),
 ]
 Outcomes = dict[tuple[Any, ...], dict[str, Any]]
 
@@ -69,12 +85,16 @@ def case_of(
 ) -> Case:
     name = f"{model}-{layout}-{placement}-{way}"
     examples = str(planted[shape_of(model)].folder)
+    if placement in EVICTING:
+        examples = str(root / "keyed")
     return Case(model, layout, placement, examples, str(root / name))
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("distributed")
+def root(planted_log: EventLog, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("distributed")
+    write_planted(planted_log, folder / "keyed", "labelled", keyed=("user_id",))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +190,48 @@ def test_a_checkpoint_goes_on_elsewhere(
     if saved == loaded and placement == then:  # the same machine: bit for bit
         assert torch.equal(rest["losses"], whole["losses"][CHECKPOINT_STEP:])
         assert torch.equal(rest["answers"], whole["answers"])
+
+
+@pytest.mark.parametrize("way", [way for way in ELASTIC if way[1] in EVICTING], ids=str)
+def test_every_key_keeps_its_row_and_its_vector_elsewhere(
+    outcomes: Outcomes, root: Path, planted: dict[Shape, Examples], way: tuple[Any, ...]
+) -> None:
+    """Of a checkpoint of N processes that M have loaded and saved at once; with what optimizers
+    know of each row."""
+    model, placement, saved, loaded, then = way
+    key = model, "per_feature"
+    giver = case_of(root, planted, *key, placement, f"on{saved}")
+    taker = case_of(root, planted, *key, then, f"from-{placement}-on{saved}-to-on{loaded}")
+    folders = (
+        Path(giver.folder) / f"checkpoints/step-{CHECKPOINT_STEP:09d}",
+        Path(taker.folder) / "moved",
+    )
+    examples = Examples(giver.examples)
+    states, moments = [], []
+    for folder, case in zip(folders, (giver, taker), strict=True):
+        one = fresh(small(model), examples, case.config(examples))
+        assert checkpoint.load_unsharded(folder, one)["world"] == (saved, loaded)[len(states)]
+        states.append(one.state_dict())
+        moments.append(_moments(folder, "user_id"))
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[1][name], of) for name, of in states[0].items())
+    keys = states[0]["embeddings.maps.managed.user_id.keys"]
+    assert (keys < 2**63 - 1).sum() == 39  # of 120 users that came
+    assert moments[0].keys() == moments[1].keys() != set()
+    assert all(torch.equal(moments[1][name], of) for name, of in moments[0].items())
+
+
+def _moments(folder: Path, table: str) -> dict[str, torch.Tensor]:
+    """What a checkpoint holds of optimizers for a table, whole."""
+    reader = FileSystemReader(folder)
+    stored = reader.read_metadata().state_dict_metadata
+    wanted = {
+        name: torch.empty(of.size, dtype=of.properties.dtype)
+        for name, of in stored.items()
+        if name.startswith("optimizer.") and f".{table}." in name and hasattr(of, "size")
+    }
+    dcp.load(wanted, storage_reader=reader, no_dist=True)
+    return wanted
 
 
 def test_two_hosts_find_each_other_and_train_as_one(outcomes: Outcomes) -> None:

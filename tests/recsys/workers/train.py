@@ -40,11 +40,12 @@ from recsys.data.examples import Examples
 from recsys.data.options import ReaderConfig
 from recsys.distributed import Group, join
 from recsys.embeddings.layout import FeatureSpec, make_layout
-from recsys.embeddings.options import EmbeddingsConfig, PerFeature, TableConfig
+from recsys.embeddings.options import EmbeddingsConfig, Evicting, PerFeature, TableConfig
 from recsys.embeddings.tables import Embeddings
 from recsys.model import Model, TrainedModel
 from recsys.rankers.base import Ranker
 from recsys.retrievers.fitted import FittedRetriever
+from recsys.training import checkpoint
 from recsys.training.growth import unwrap
 from recsys.training.optimizers import fuse
 from recsys.training.options import OptimizerConfig
@@ -60,6 +61,9 @@ PLACEMENTS = {
     "planned": ("auto", "adagrad"),
     "column_wise": ("column_wise", "adagrad"),
 }
+# the same, where far more users come than there are rows
+EVICTING = {f"{placement}_evicting": placement for placement in ("replicated", "row_wise")}
+ROWS = Evicting(tables={"user_id": TableConfig(vocabulary="none", rows=40)})
 # the same, where tables' rows shrink by how rarely an epoch reads them: a lot, so that it shows
 AWARE = {f"{placement}_aware": placement for placement in ("replicated", "row_wise")}
 DECAYS = {"replicated_aware": 400.0, "row_wise_aware": 40.0}  # at a tenth of the rate
@@ -81,32 +85,38 @@ class Case:
 
     def config(self, examples: Examples) -> EmbeddingsConfig:
         """The layout, with all tables placed alike."""
-        sharding, _ = PLACEMENTS[AWARE.get(self.placement, self.placement)]
-        layout = LAYOUTS[self.layout]
+        sharding, _ = PLACEMENTS[_plain(self.placement)]
+        layout = ROWS if self.placement in EVICTING else LAYOUTS[self.layout]
         plain: Any = fresh(small(self.model), examples, layout)
         names = [
             t.name for m in plain.modules() if isinstance(m, Embeddings) for t in m.layout.tables
         ]
-        tables = {name: TableConfig(sharding=sharding) for name in names}  # type: ignore[arg-type]
+        special = {name: layout.tables.get(name, TableConfig()) for name in names}
+        tables = {n: of.model_copy(update={"sharding": sharding}) for n, of in special.items()}
         above = 0 if sharding == "auto" else 64
         return layout.model_copy(update={"tables": tables, "shard_above_mb": above})
 
 
+def _plain(placement: str) -> str:
+    return (AWARE | EVICTING).get(placement, placement)
+
+
 def work(case: Case, group: Group) -> None:
     """Train for two epochs, or for what another case left of them, and measure."""
+    middle = f"checkpoints/step-{CHECKPOINT_STEP:09d}"
     if case.giver is not None and group.leads:
-        middle = f"checkpoints/step-{CHECKPOINT_STEP:09d}"
         shutil.copytree(Path(case.giver) / middle, Path(case.folder) / middle)
     group.barrier()
     examples, folder, recorder = Examples(Path(case.examples)), Path(case.folder), Recorder()
     config = small(case.model)
     rows_of = examples.summary.rows_of
     rows = 32 if rows_of.per == "user" else 230 if rows_of.labels else 208  # in EPOCH batches
-    model = fresh(config, examples)
+    embeddings = case.config(examples)
+    model = fresh(config, examples, embeddings)
     if isinstance(model, FittedRetriever):
         model.fit(examples.interactions(), examples)
     else:
-        _, fused = PLACEMENTS[AWARE.get(case.placement, case.placement)]
+        _, fused = PLACEMENTS[_plain(case.placement)]
         optimizer = OptimizerConfig(
             learning_rate=2e-3,
             sharded=fused,  # type: ignore[arg-type]
@@ -120,11 +130,15 @@ def work(case: Case, group: Group) -> None:
             training(
                 epochs=2, optimizer=optimizer, checkpoint_every_steps=CHECKPOINT_STEP, keep=100
             ),
-            embeddings=case.config(examples),
+            embeddings=embeddings,
             reader=ReaderConfig(batch_size=rows, lanes=4),
             validate=lambda model: figures(model, examples, group, "validation"),
             listener=recorder,
         )
+        if case.giver is not None and case.placement in EVICTING:
+            checkpoint.load(folder / middle, trainer.model, trainer.optimizer, group)
+            state = {"progress": {"step": CHECKPOINT_STEP}}
+            checkpoint.save(folder / "moved", trainer.model, trainer.optimizer, state, group)
         trainer.fit(resume=True)
         model = unwrap(trainer.model)
         assert isinstance(model, TrainedModel)
