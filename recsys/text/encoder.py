@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,12 @@ class TextEncoder(nn.Module):
         super().__init__()
         if config.encoder is None:
             self.model: Any = _small(config, tokenizer)
-            self.pooling = Pooling()
+            self.pooling = Pooling(mean=True)
         else:
             self.model = open_encoder(config.encoder)
             self.pooling = Pooling.of(config.encoder)
+        if config.pooling is not None:
+            self.pooling = replace(self.pooling, mean=config.pooling == "mean")
         about = self.model.config
         self.first_position = 0 if about.model_type == "bert" else about.pad_token_id + 1
         self._check(config, tokenizer)
@@ -53,10 +56,9 @@ class TextEncoder(nn.Module):
         self.places = (
             nn.Embedding(config.max_items + 1, self.width) if config.item_positions else None
         )
-        std = about.initializer_range if config.encoder is None else 0.0
         for table in (self.types, self.places):
             if table is not None:
-                nn.init.normal_(table.weight, std=std)
+                nn.init.zeros_(table.weight)
         if config.encoder is not None:
             self._take(tables_of(config.encoder))
 
@@ -165,4 +167,17 @@ def _small(config: TextConfig, tokenizer: Tokenizer) -> Any:
         pad_token_id=tokenizer.pad,
         eos_token_id=tokenizer.sep,
     )
-    return transformers.LongformerModel(about, add_pooling_layer=False)
+    model = transformers.LongformerModel(about, add_pooling_layer=False)
+    _begin_with_words(model)
+    return model
+
+
+def _begin_with_words(model: Any) -> None:
+    """What attention and layers add begins at zero, and so do positions: a sequence is its words,
+    where random ones would make all sequences alike (a cosine of .9 between texts of other words).
+    """
+    nn.init.zeros_(model.embeddings.position_embeddings.weight)
+    nn.init.zeros_(model.embeddings.token_type_embeddings.weight)  # the same of all tokens
+    for layer in model.encoder.layer:
+        nn.init.zeros_(layer.attention.output.dense.weight)
+        nn.init.zeros_(layer.output.dense.weight)

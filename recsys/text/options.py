@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -67,6 +67,11 @@ class TextConfig(Options):
         "Longformer sees, beside the first one.",
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of the small Longformer.")
+    pooling: Literal["first", "mean"] | None = Field(
+        None,
+        description="What the vector of a sequence is made of: its first token, [CLS], or the mean "
+        "of all. By default as the folder of the encoder says, or the mean of a small Longformer.",
+    )
     token_types: bool = Field(
         True, description="Whether tokens are told whether they are of a name or of a value."
     )

@@ -79,6 +79,8 @@ def test_a_small_encoder_sees_what_each_token_is() -> None:
     tokenizer = Tokenizer.train(WORDS, 300)
     config = TextConfig(max_tokens=30, width=16, window=4, dropout=0)
     encoder = TextEncoder(config, tokenizer)
+    for table in (encoder.types, encoder.places):
+        nn.init.normal_(table.weight)  # they begin at zero
     batch = batch_of(tokenizer, [20, 7])
     vectors = encoder.vectors(batch)
     assert vectors.shape == (2, encoder.width) == (2, 16)
@@ -98,7 +100,7 @@ def test_a_small_encoder_sees_what_each_token_is() -> None:
 
 
 @pytest.mark.parametrize("kind", [None, "longformer", "roberta", "bert"])
-def test_every_weight_learns_and_what_a_folder_lacks_begins_at_zero(
+def test_every_weight_learns_and_what_is_known_of_places_begins_at_zero(
     kind: str | None, tmp_path: Path
 ) -> None:
     if kind is not None:
@@ -108,9 +110,36 @@ def test_every_weight_learns_and_what_a_folder_lacks_begins_at_zero(
     config = TextConfig(encoder=folder, max_tokens=30, width=16, window=4, dropout=0)
     encoder = TextEncoder(config, tokenizer)
     for table in (encoder.types, encoder.places):
-        assert table is not None and bool(table.weight.any()) == (kind is None)
+        assert table is not None and not table.weight.any()
     encoder.vectors(batch_of(tokenizer, [20, 7])).square().sum().backward()
     assert [name for name, p in encoder.named_parameters() if p.grad is None] == []
+
+
+def test_untrained_vectors_differ_as_their_words_do() -> None:
+    tokenizer = Tokenizer.train(WORDS, 300)
+    config = TextConfig(max_tokens=30, width=64, dropout=0)
+    tokens = torch.randint(5, len(tokenizer), (60, 9), generator=torch.Generator().manual_seed(1))
+    tokens[:, 0] = tokenizer.cls
+    tokens[1, 1:] = tokens[0, 1:].flip(0)  # the same words, elsewhere
+    places = torch.ones_like(tokens)
+    batch = TextBatch(tokens, places * VALUE, places, places > 0)
+
+    with torch.no_grad():
+        vectors = nn.functional.normalize(TextEncoder(config, tokenizer).eval().vectors(batch))
+    cosines = vectors[0] @ vectors.T
+    assert cosines[1] == pytest.approx(1)
+    assert cosines[2:].mean() < 0.2  # 0 in expectation, but for [CLS], which all of them have
+    assert cosines[2:].max() < 0.6
+
+
+def test_pooling_may_be_other_than_a_folder_says(tmp_path: Path) -> None:
+    write_encoder(tmp_path, "bert")  # which says nothing: the first token
+    tokenizer = Tokenizer.load(tmp_path)
+    config = TextConfig(encoder=tmp_path, max_tokens=30, pooling="mean")
+    encoder, batch = TextEncoder(config, tokenizer).eval(), batch_of(tokenizer, [9, 4])
+    hidden = encoder(batch)
+    means = torch.stack([hidden[0, :9].mean(0), hidden[1, :4].mean(0)])
+    torch.testing.assert_close(encoder.vectors(batch), means)
 
 
 @pytest.fixture
