@@ -31,10 +31,17 @@ def check_same_training(config: RunConfig) -> None:
     """Raises ConfigError, naming what differs, when the run's folder holds a training of another
     config.
 
-    Lengths of training and sizes of tables may differ, and features where that is allowed.
+    Lengths of training and sizes of tables may differ, features where that is allowed, and phases
+    may follow behind those that were trained.
     """
+    differing = differences(config)
     free = _FREE + (_FEATURES if config.trainer.allow_feature_changes else ())
-    differing = {name: how for name, how in differences(config).items() if not _any(name, free)}
+    free += tuple(
+        f"{name.removesuffix('name')}*"
+        for name, how in differing.items()
+        if fnmatch(name, "trainer.phases.*.name") and how.startswith("was unset")
+    )
+    differing = {name: how for name, how in differing.items() if not _any(name, free)}
     if differing:
         raise ConfigError(
             f"{RunFolder(config.folder).training_marker.parent} holds checkpoints of another "

@@ -140,6 +140,13 @@ def test_a_training_that_stopped_in_its_first_phase_is_not_taken_for_none(
     options[0] = PhaseConfig(name="pretrain", learning_rate=0.1)
     with pytest.raises(ConfigError, match=r"trainer\.phases\.0\.learning_rate"):
         left_to_train(of(), resume=True, fresh=False)
+    options[0] = PhaseConfig(name="pretrain")
+    assert left_to_train(
+        of(phases=(*options, PhaseConfig(name="train_on"))), resume=True, fresh=False
+    )
+    for others in ((options[0],), ()):  # what was trained is no more asked for
+        with pytest.raises(ConfigError, match=r"trainer\.phases"):
+            left_to_train(of(phases=others), resume=True, fresh=False)
 
 
 def test_a_training_that_is_cleared_away_is_gone_at_once(
