@@ -41,6 +41,7 @@ MODELS = {
     "bpr": "BPR",
     "sasrec": "SASRec",
     "unisrec": "UniSRec",
+    "recformer": "Recformer",
     "hstu": "HSTU",
     "two_tower": "two towers",
     "multi_interest": "multi-interest",
@@ -187,8 +188,12 @@ ENTRIES = (
         "amazon-beauty",
         ("Recall@10", "NDCG@10", "MRR@10"),
         "Trained on training events alone, without a refit. TF-IDF neighbours read titles and "
-        "attributes alone, `amazon_beauty_sasrec` ids alone, `amazon_beauty_sasrec_text` both.",
-        also=("amazon_beauty_sasrec", "amazon_beauty_text_knn", "amazon_beauty_unisrec"),
+        "attributes alone, and so does Recformer; `amazon_beauty_sasrec` reads ids alone, "
+        "`amazon_beauty_sasrec_text` both.",
+        also=(
+            *("amazon_beauty_sasrec", "amazon_beauty_text_knn", "amazon_beauty_unisrec"),
+            "amazon_beauty_recformer",
+        ),
         published=(("SASRec, sampled softmax, transformer_benchmark", ".0921", ".0531", ""),),
     ),
     Entry(

@@ -85,7 +85,7 @@ def test_an_unknown_key_is_named_with_the_known_ones(
         ({"trainer": {"learning_rate": 1}}, "trainer.optimizer.learning_rate"),
         ({"learning_rate": 1}, "trainer.optimizer.learning_rate"),
         ({"optimizer": {"name": "sgd"}}, "trainer.optimizer"),
-        ({"retriever": {"name": "sasrec", "epochs": 3}}, "trainer.epochs"),
+        ({"retriever": {"name": "sasrec", "epochs": 3}}, "trainer.epochs or daily.epochs"),
         ({"widht": 3}, "retriever.width"),
         ({"embeddings": {"tables": {"item": {"rwos": 9}}}}, "embeddings.tables.item.rows"),
         (
