@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 from pathlib import Path
+from time import monotonic
+from typing import Any
 
 import ibis
 import ibis.expr.types as ir
@@ -37,9 +39,11 @@ from feature_store.ingest.store import (
     read_events,
     store_side,
 )
+from feature_store.parquet import open_parquet
 from feature_store.progress import Progress
 from feature_store.schema import Schema
 from feature_store.sources.base import Source
+from feature_store.storage import Place
 
 _COPY = "_copy"  # how many rows before it are equal in all columns
 _STRETCHES = 8  # of days, each of which is a scan
@@ -73,23 +77,22 @@ def append(
         for part in report.appended:
             if part.source_fingerprint == fingerprint:
                 return part
-        started = datetime.now(UTC)
+        started = monotonic()  # the clock of the day may jump
         bad = Quarantine(aside / QUARANTINE, set_aside=quarantine)
         try:
             with Engine(engine) as tables:
-                done = _append(tables, source, log, aside, bad, progress or _silent)
+                done = _append(tables, source, log, report, aside, bad, progress or _silent)
         finally:
             bad.close()
         if bad.rows:
             name = f"{Path(QUARANTINE).stem}_{len(report.appended) + 1:06d}.parquet"
             os.replace(aside / QUARANTINE, log.on_disk / name)
-        finished = datetime.now(UTC)
-        seconds = round((finished - started).total_seconds(), 3)
+        seconds = round(monotonic() - started, 3)
         done = done.model_copy(
             update={
                 "source_fingerprint": fingerprint,
                 "reasons": dict(bad.reasons.most_common()),
-                "finished": finished,
+                "finished": datetime.now(UTC),
                 "seconds": seconds,
             }
         )
@@ -125,41 +128,43 @@ def _append(
     engine: Engine,
     source: Source,
     log: EventLog,
+    report: IngestReport,
     aside: Path,
     bad: Quarantine,
     progress: Progress,
 ) -> Appended:
-    """Sift, compare and write; what it leaves open is known to who calls it."""
+    """Sift, compare and write; what it leaves open is known to who calls it.
+
+    What an append has written that was killed before it was reported counts as written now: of the
+    same delivery the report is that of an append that nobody disturbed.
+    """
     sides: tuple[CatalogueSide, ...] = ("item", "user")
     counts = {side: store_side(source, side, aside, bad) for side in sides}
     before = bad.rows
     arrived, read, lines = read_events(source, aside, bad, progress)
-    near, compared = _near(engine, log, arrived) if arrived.files else (None, 0)
+    near, compared = None, 0
+    if arrived.files:
+        near, compared = _near(engine, log, arrived, _untold(log, report))
     new = engine.scan(arrived.files) if arrived.files else engine.table(_none_of(log))
     fresh = engine.cache(_fresh(new, near, log.schema))
     if log.schema.unique:
         _set_altered_aside(engine, new, fresh, near, log.schema, lines, bad)
     names = log.schema.events_schema().names
-    newest = max((group.last for group in log.row_groups()), default=None)
-    moments = fresh[log.schema.time]
-    asked = {"n": fresh.count(), "first": moments.min(), "last": moments.max()}
-    if newest is not None:
-        asked["late"] = (moments < ibis.timestamp(newest)).sum()
-    (facts,) = engine.collect(fresh.aggregate(**asked)).to_pylist()
-    new_ids = {
-        side: _merge(log, side, Catalogue(aside, log.schema)) if counts[side].stored else 0
-        for side in sides
-    }
+    for side in sides:
+        if counts[side].stored:
+            _merge(log, side, Catalogue(aside, log.schema))
     for table in _chunks(engine, fresh.order_by(POSITION).select(names)):
         log.append(table)
+    facts = _facts(engine, log, _untold(log, report))
+    quarantined = bad.rows - before
     return Appended(
         source_fingerprint="",
-        events=Count(read=read, stored=facts["n"], quarantined=bad.rows - before),
-        repeated=read - facts["n"] - (bad.rows - before),
-        late=facts.get("late") or 0,
+        events=Count(read=read, stored=facts["n"], quarantined=quarantined),
+        repeated=max(read - facts["n"] - quarantined, 0),
+        late=facts["late"] or 0,
         compared=compared,
-        new_items=new_ids["item"],
-        new_users=new_ids["user"],
+        new_items=_new(log, "item", report.items),
+        new_users=_new(log, "user", report.users),
         first=facts["first"],
         last=facts["last"],
         finished=datetime.now(UTC),
@@ -167,24 +172,56 @@ def _append(
     )
 
 
+def _untold(log: EventLog, report: IngestReport) -> list[Place]:
+    """The files of the log that the report does not tell of."""
+    files, rows = [], 0
+    for path in log.files:
+        if rows >= report.events.stored:
+            files.append(path)
+        rows += open_parquet(path).metadata.num_rows
+    return files
+
+
+def _facts(engine: Engine, log: EventLog, files: list[Place]) -> dict[str, Any]:
+    """Number, first and last of the events in files that were added, and how many happened before
+    others that were there."""
+    if not files:
+        return {"n": 0, "first": None, "last": None, "late": 0}
+    events = engine.scan(files)
+    moments = events[log.schema.time]
+    newest = max((g.last for g in log.row_groups() if g.path not in files), default=None)
+    late = (moments < ibis.timestamp(newest)).sum() if newest is not None else ibis.literal(0)
+    asked = events.aggregate(n=events.count(), first=moments.min(), last=moments.max(), late=late)
+    return dict(engine.collect(asked).to_pylist()[0])
+
+
+def _new(log: EventLog, side: CatalogueSide, told: Count) -> int:
+    """Rows of the catalogue that the report does not tell of."""
+    path = Catalogue(log.folder, log.schema).path(side)
+    return open_parquet(path).metadata.num_rows - told.stored if path.exists() else 0
+
+
 def _none_of(log: EventLog) -> pa.Table:
     position = pa.field(POSITION, pa.int64())
     return log.schema.events_schema().append(position).empty_table()
 
 
-def _near(engine: Engine, log: EventLog, arrived: EventLog) -> tuple[ir.Table | None, int]:
-    """The events of the log that may be among those that arrived, and how many are read: those of
-    the same days, or all, where what is unique does not tell the time. None where there are
-    none."""
+def _near(
+    engine: Engine, log: EventLog, arrived: EventLog, untold: list[Place]
+) -> tuple[ir.Table | None, int]:
+    """The events of the log that may be among those that arrived, and how many are read, without
+    those in `untold` files: those of the same days, or all, where what is unique does not tell the
+    time. None where there are none."""
     unique = log.schema.unique
     if unique and log.schema.time not in unique:
-        return (engine.scan(log.files), log.num_rows) if log.files else (None, 0)
+        rows = sum(g.rows for g in log.row_groups() if g.path not in untold)
+        return (engine.scan(log.files), rows) if log.files else (None, 0)
     parts, compared = [], 0
     for first, last in _stretches(engine, arrived):
         groups = log.row_groups(first, last)
         if not groups:
             continue
-        compared += sum(group.rows for group in groups)
+        compared += sum(group.rows for group in groups if group.path not in untold)
         events = engine.scan(list(dict.fromkeys(group.path for group in groups)))
         begin, end = (
             ibis.timestamp(datetime.combine(day, time())) for day in (first, last + timedelta(1))
@@ -268,9 +305,9 @@ def _chunks(engine: Engine, rows: ir.Table) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(held)
 
 
-def _merge(log: EventLog, side: CatalogueSide, told: Catalogue) -> int:
+def _merge(log: EventLog, side: CatalogueSide, told: Catalogue) -> None:
     """Put what a source says of one side into the catalogue: known rows stay where they are, new
-    ones follow. Returns how many are new."""
+    ones follow."""
     catalogue, key = Catalogue(log.folder, log.schema), getattr(log.schema, side)
     before, now = catalogue.read(side), told.read(side)
     place = pc.index_in(before[key], value_set=now[key].combine_chunks())
@@ -283,7 +320,6 @@ def _merge(log: EventLog, side: CatalogueSide, told: Catalogue) -> int:
     merged = both.take(pa.array(np.concatenate([rows, before.num_rows + added])))
     if not merged.equals(before):
         catalogue.write(side, merged)
-    return len(added)
 
 
 def _with(report: IngestReport, log: EventLog, done: Appended) -> IngestReport:

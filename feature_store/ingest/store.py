@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -189,7 +190,7 @@ def _build(
     set_aside: bool,
     progress: Progress,
 ) -> IngestReport:
-    started = datetime.now(UTC)
+    started = monotonic()  # the clock of the day may jump
     aside = Quarantine(store / QUARANTINE, set_aside=set_aside)
     counts: dict[str, Count] = {}
     try:
@@ -207,7 +208,6 @@ def _build(
     unknown = {
         side: events_unknown_to(engine, log, side) if counts[side].read else 0 for side in sides
     }
-    finished = datetime.now(UTC)
     report = IngestReport(
         source=name,
         options=source.model_dump(mode="json"),
@@ -223,8 +223,8 @@ def _build(
         events_without_item=unknown["item"],
         events_without_user=unknown["user"],
         doubts=tuple(filter(None, [doubtful_price(engine, log)])),
-        finished=finished,
-        seconds=round((finished - started).total_seconds(), 3),
+        finished=datetime.now(UTC),
+        seconds=round(monotonic() - started, 3),
     )
     report.save(store)
     return report

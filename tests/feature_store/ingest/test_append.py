@@ -109,6 +109,9 @@ def test_only_the_days_that_came_are_compared(tmp_path: Path) -> None:
     log = EventLog.open(store)
     for day in range(1, 40):
         log.append(events(("ann", f"i{day}", at(day), 1.0)))
+    report = IngestReport.load(store)
+    known = report.events.model_copy(update={"stored": log.num_rows})
+    report.model_copy(update={"events": known}).save(store)
     new = events(("ann", "late", at(10, 1), 1.0), ("ann", "new", at(40), 1.0))
     done = append(source(tmp_path / "raw" / "new.parquet", new), store)
     assert done.compared == 1 and done.late == 1 and done.events.stored == 2
@@ -156,11 +159,20 @@ def test_a_stopped_append_is_gone_on_with(
             raise KeyboardInterrupt
         write(log, *arguments)
 
+    def killed_behind(*_: Any) -> None:
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(EventLog, "write", killed)
         append(day, store)
     assert len(contents(store)) == 3 and not [*store.glob(".*")]
-    append(day, store)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(IngestReport, "save", killed_behind)  # all of it is written
+        append(day, store)
+    done = append(day, store)
+    assert (done.events.stored, done.repeated, done.compared, done.late) == (7, 0, 0, 0)
+    assert (done.first, done.last) == (at(2), at(2))
+    assert IngestReport.load(store).events.stored == 10
     assert [row[2] for row in log_of(store)[3:]] == [f"i{n % 3}" for n in range(7)]
     assert [row[0] for row in log_of(store)] == list(range(10))
 

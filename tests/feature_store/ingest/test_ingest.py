@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Literal
 
@@ -121,6 +122,21 @@ def test_a_bad_row_stops_the_ingest_and_leaves_nothing(
         ingest(shop(tmp_path / "raw", events), tmp_path / "store")
     assert "--quarantine" in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "store").exists() and hidden(tmp_path) == []
+
+
+def test_a_clock_that_is_set_back_meanwhile_changes_no_duration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = iter(range(23, 0, -1))
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Clock:
+            return cls(2024, 1, 1, next(hours), tzinfo=tz)
+
+    monkeypatch.setattr(module, "datetime", Clock)
+    report = ingest(shop(tmp_path / "raw"), tmp_path / "store")
+    assert 0 <= report.seconds < 60
 
 
 def test_bad_rows_can_be_set_aside(tmp_path: Path) -> None:
