@@ -1,6 +1,8 @@
 """Where a run's settings, metrics and files are written down: MLflow, behind a few functions.
 
-Tracking never stops a training: a failure is told once, in one line, and the run goes on.
+Tracking never stops a training: a failure is told once, in one line, and the run goes on. What
+could not be written is kept, and written once the server is there again, or at the end; what is
+lost even so is told.
 """
 
 from __future__ import annotations
@@ -25,10 +27,15 @@ if TYPE_CHECKING:
     from mlflow.entities import RunInfo
 
 T = TypeVar("T")
+Begin = Callable[[], tuple["MlflowClient", "RunInfo"]]
+_Call = tuple[str, Callable[["MlflowClient", str], Any]]
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 GIVE_UP_AFTER = 3
-"""Failures in a row after which tracking is off: a dead server may cost seconds, not hours."""
+"""Failures in a row after which tracking rests: a dead server may cost seconds, not hours."""
+REST = 60.0
+"""Seconds after which a server that failed is asked again."""
+_KEPT = 10_000  # calls, which are small: the metrics of an epoch, the path of a file
 
 ENVIRONMENT = {
     # Left alone, MLflow waits minutes for a server that does not answer.
@@ -45,6 +52,7 @@ _PASSWORD = re.compile(r"//[^/@\s]+@")  # a URI of a database may hold one
 _DESCRIPTION = "mlflow.note.content"  # MLflow's own tag for it
 _PARAMS_PER_CALL = 100
 _PARAM_LENGTH = 6000
+_LONGEST = 200  # signs of names of what is lost
 _VERSIONS_OF = ("recsys", "torch", "torchrec", "fbgemm-gpu-cpu", "fbgemm-gpu")
 _QUIET = {"mlflow": "CRITICAL", "alembic": "WARNING", "urllib3.connectionpool": "ERROR"}
 
@@ -54,32 +62,30 @@ _log = logging.getLogger(__name__)
 class Tracker:
     """One MLflow run, made by `Tracker.start`. A tracker that is off ignores every call.
 
-    One background thread writes everything, in order; only metrics are not waited for.
-    No method raises because of tracking: the first failure is logged as a warning, and after
-    `GIVE_UP_AFTER` failures in a row the tracker is off.
+    One background thread writes everything; only metrics are not waited for. No method raises
+    because of tracking: the first failure is logged as a warning. What failed is kept, in memory;
+    after `GIVE_UP_AFTER` failures in a row nothing is tried for `REST` seconds, and then all that
+    was kept is written, with the moments that it is of.
 
     Attributes:
-        run_id: The id of the run, to be kept in the checkpoint; None where none was started.
+        run_id: The id of the run, to be kept beside the checkpoints; None where none has begun.
         uri: Where it is written, without a password.
     """
 
     def __init__(
-        self,
-        uri: str = DEFAULT_URI,
-        *,
-        client: MlflowClient | None = None,
-        run_id: str | None = None,
-        experiment_id: str | None = None,
-        warned: bool = False,
+        self, uri: str = DEFAULT_URI, *, begin: Begin | None = None, warned: bool = False
     ) -> None:
-        self.run_id = run_id
+        self.run_id: str | None = None
         self.uri = _PASSWORD.sub("//***@", uri)
-        self._experiment_id = experiment_id
+        self._experiment_id: str | None = None
         self._uri = uri
-        self._client = client
+        self._begin = begin
+        self._client: MlflowClient | None = None
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tracking")
-        self._failures = 0
         self._warned = warned
+        self._failures, self._rests_until = 0, 0.0
+        self._kept: list[_Call] = []
+        self._lost: list[str] = []
 
     @classmethod
     def start(
@@ -104,20 +110,24 @@ class Tracker:
         uri = _absolute(os.environ.get("MLFLOW_TRACKING_URI") or uri or DEFAULT_URI)
         if not enabled:
             return cls(uri)
-        try:
+
+        def begin() -> tuple[MlflowClient, RunInfo]:
             client = _connect(uri)
-            info = _run(client, uri, experiment, name, run_id)
+            return client, _run(client, uri, experiment, name, run_id)
+
+        tracker = cls(uri, begin=begin)
+        try:
+            tracker._connected()
         except Exception as error:
-            tracker = cls(uri)
-            tracker._warn("start a run", error)
-            return tracker
-        return cls(uri, client=client, run_id=info.run_id, experiment_id=info.experiment_id)
+            tracker._failed("start a run", error)
+            tracker._rest()
+        return tracker
 
     @property
     def page(self) -> str | None:
         """The run's page on a server, such as `/#/experiments/1/runs/0123...`; None where there is
         no run, or not all of it could be written."""
-        if self.run_id is None or self._experiment_id is None or self._warned:
+        if self.run_id is None or self._experiment_id is None or self._kept or self._lost:
             return None
         return f"/#/experiments/{self._experiment_id}/runs/{self.run_id}"
 
@@ -130,9 +140,12 @@ class Tracker:
 
         It is finished like any other, and before this one.
         """
-        run_id = self._attempt(f"start {name}", lambda c, run: _child(c, run, name))
-        client = None if run_id is None else self._client
-        return Tracker(self._uri, client=client, run_id=run_id, warned=self._warned)
+        begun = self._attempt(f"start {name}", lambda c, run: (c, _child(c, run, name)), keep=False)
+        if begun is None:
+            return Tracker(self._uri)
+        child = Tracker(self._uri, begin=lambda: begun, warned=self._warned)
+        child._connected()
+        return child
 
     def log_config(self, config: Mapping[str, Any]) -> None:
         """Write the configuration as parameters, one per leaf, named like `trainer.epochs`.
@@ -146,7 +159,7 @@ class Tracker:
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write metrics, without waiting, under the names that `mlflow_name` gives them."""
-        if self._client is None:
+        if self._off:
             return
         from mlflow.entities import Metric
 
@@ -178,36 +191,90 @@ class Tracker:
         )
 
     def finish(self, status: str = "FINISHED") -> None:
-        """Wait for the metrics, end the run, and switch tracking off.
+        """Write what was kept, end the run, and switch tracking off; say what is lost.
 
         Args:
             status: FINISHED, FAILED or KILLED.
         """
-        self._attempt("end the run", lambda c, run: c.set_terminated(run, status))
+        if not self._off:
+            self._writer.submit(self._end, status).result()
         self._writer.shutdown()
-        self._client = None
+        self._client = self._begin = None
 
-    def _attempt(self, what: str, action: Callable[[MlflowClient, str], T]) -> T | None:
+    @property
+    def _off(self) -> bool:
+        return self._client is None and self._begin is None
+
+    def _attempt(
+        self, what: str, action: Callable[[MlflowClient, str], T], *, keep: bool = True
+    ) -> T | None:
         """Do something with the client and the run's id, after all that is still waiting."""
-        if self._client is None:
+        if self._off:
             return None
-        return self._writer.submit(self._do, what, action).result()
+        return self._writer.submit(self._do, what, action, keep=keep).result()
 
-    def _do(self, what: str, action: Callable[[MlflowClient, str], T]) -> T | None:
-        """In the writer's thread: do it, unless off by now; say once that it failed."""
-        client = self._client
-        if client is None or self.run_id is None:
-            return None
-        try:
-            result = action(client, self.run_id)
-        except Exception as error:
-            self._warn(what, error)
-            self._failures += 1
-            if self._failures >= GIVE_UP_AFTER:
-                self._client = None
-            return None
-        self._failures = 0
-        return result
+    def _do(
+        self, what: str, action: Callable[[MlflowClient, str], T], *, keep: bool = True
+    ) -> T | None:
+        """In the writer's thread: do it, or keep it for later."""
+        if self._rests_until and time.monotonic() >= self._rests_until:
+            self._rests_until = 0.0
+            self._write_kept()
+        if not self._rests_until:
+            try:
+                result = action(*self._connected())
+            except Exception as error:
+                self._failed(what, error)
+            else:
+                self._failures = 0
+                return result
+        if keep and len(self._kept) < _KEPT:
+            self._kept.append((what, action))
+        else:
+            self._lost.append(what)
+        return None
+
+    def _connected(self) -> tuple[MlflowClient, str]:
+        """The client and the run's id; the run is started now where it could not be before."""
+        if self._client is None or self.run_id is None:
+            assert self._begin is not None
+            self._client, info = self._begin()
+            self.run_id, self._experiment_id = info.run_id, info.experiment_id
+        return self._client, self.run_id
+
+    def _write_kept(self) -> None:
+        """Write what was kept, until the server fails again."""
+        waiting, self._kept = self._kept, []
+        for what, action in waiting:
+            if self._rests_until:
+                self._kept.append((what, action))
+            else:
+                self._do(what, action)
+
+    def _end(self, status: str) -> None:
+        self._rests_until = 0.0
+        self._failures = GIVE_UP_AFTER - 1 if self.run_id is None else 0
+        self._write_kept()
+        self._do("end the run", lambda c, run: c.set_terminated(run, status))
+        if lost := [*self._lost, *(what for what, _ in self._kept)]:
+            self._lost, self._kept = lost, []
+            names = ", ".join(dict.fromkeys(lost))
+            _log.warning(
+                "tracking: %d of what was to be written is not at %s (%s); all figures are in the "
+                "files of the run",
+                len(lost),
+                self.uri,
+                names if len(names) <= _LONGEST else f"{names[:_LONGEST]} ...",
+            )
+
+    def _failed(self, what: str, error: Exception) -> None:
+        self._warn(what, error)
+        self._failures += 1
+        if self._failures >= GIVE_UP_AFTER:
+            self._rest()
+
+    def _rest(self) -> None:
+        self._rests_until = time.monotonic() + REST
 
     def _warn(self, what: str, error: Exception) -> None:
         if not self._warned:
@@ -290,11 +357,11 @@ def _run(client: MlflowClient, uri: str, experiment: str, name: str, run_id: str
     return client.create_run(existing.experiment_id, run_name=name).info
 
 
-def _child(client: MlflowClient, parent: str, name: str) -> str:
-    """The id of a new run that MLflow shows below its parent."""
+def _child(client: MlflowClient, parent: str, name: str) -> RunInfo:
+    """A new run that MLflow shows below its parent."""
     experiment = client.get_run(parent).info.experiment_id
     tags = {"mlflow.parentRunId": parent}
-    return str(client.create_run(experiment, tags=tags, run_name=name).info.run_id)
+    return client.create_run(experiment, tags=tags, run_name=name).info
 
 
 def _unless_it_exists(make: Callable[[], object]) -> None:

@@ -40,8 +40,9 @@ class Work:
             enabled=config.tracking.enabled and leads,
             run_id=remembered.read_text() if remembered.exists() and not new else None,
         )
-        if leads and tracker.run_id:
-            write_text(tracker.run_id, remembered)
+        begun = tracker.run_id
+        if leads and begun:
+            write_text(begun, remembered)
         status = "KILLED"  # by a signal, unless it ends otherwise
         try:
             yield tracker
@@ -51,6 +52,8 @@ class Work:
             raise
         finally:
             tracker.finish(status)
+            if leads and tracker.run_id and tracker.run_id != begun:  # its server came late
+                write_text(tracker.run_id, remembered)
 
 
 @contextmanager

@@ -12,11 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 
+from recsys import tracking
+from recsys.config import parse_config
+from recsys.distributed import Group
+from recsys.runs.folder import RunFolder
+from recsys.runs.work import Work
 from recsys.tracking import Tracker, fingerprint, git_revision, mlflow_name, original_name
 
 DEAD_SERVER = "http://127.0.0.1:9"
@@ -223,9 +229,11 @@ def test_what_cannot_start_warns_once_and_stops_nothing(
         before = time.monotonic()
         use_everything(start(uri), tmp_path / "file")
         assert time.monotonic() - before < 8, uri
-        (warning,) = warnings_of(caplog)
+        warning, lost = warnings_of(caplog)
         assert "\n" not in warning and "cannot start a run" in warning
-        assert "secret" not in warning
+        assert "(log the configuration, log metrics, log " in lost
+        assert "all figures are in the files of the run" in lost
+        assert "secret" not in warning + lost
 
 
 def test_a_server_that_goes_away_is_given_up(
@@ -239,8 +247,64 @@ def test_a_server_that_goes_away_is_given_up(
     assert time.monotonic() - before < 1, "training must not wait"
     use_everything(tracker, tmp_path / "file")
     assert time.monotonic() - before < 15
+    warning, lost = warnings_of(caplog)
+    assert "cannot log metrics" in warning and "105 of what was to be written" in lost
+
+
+@pytest.mark.parametrize("rest", [0.0, 60.0])
+def test_what_a_server_missed_is_written_when_it_is_back(
+    uri: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, rest: float
+) -> None:
+    """When it has rested, or else at the end; of the moments when it happened."""
+    monkeypatch.setattr(tracking, "REST", rest)
+    tracker, before = start(uri), time.time_ns() // 1_000_000
+    with monkeypatch.context() as patch:
+        patch.setattr(tracker, "_client", MlflowClient(DEAD_SERVER))
+        for step in range(4):
+            tracker.log_metrics({"loss": float(step)}, step)
+        tracker.describe("what it is")
+        assert tracker.page is None
+    after = time.time_ns() // 1_000_000
+    tracker.log_metrics({"loss": 4.0}, 4)
+    tracker.log_config({"epochs": 5})
+    client = MlflowClient(uri)
+    if rest:
+        assert client.get_run(tracker.run_id).data.params == {}
+        tracker.finish()
+    else:
+        assert tracker.page is not None
+    run = client.get_run(tracker.run_id)
+    assert run.data.params == {"epochs": "5"}
+    assert run.data.tags["mlflow.note.content"] == "what it is"
+    history = client.get_metric_history(tracker.run_id, "loss")
+    assert sorted((m.step, m.value) for m in history) == [(s, float(s)) for s in range(5)]
+    assert all(before <= m.timestamp <= after for m in history if m.step < 4)
     (warning,) = warnings_of(caplog)
     assert "cannot log metrics" in warning
+
+
+def test_a_run_begins_late_where_its_server_comes_late(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is continued as the same one by whoever goes on."""
+    tree = {"name": "late", "output": str(tmp_path), "data": {"source": "synthetic"}}
+    tree |= {"retriever": {"name": "popularity"}, "tracking": {"uri": uri}}
+    config = parse_config(tree)
+    files = RunFolder(config.folder)
+    files.path.mkdir()
+    work = Work(config, Group(0, 1, torch.device("cpu")), files)
+    connect = tracking._connect
+
+    def refuse(uri: str) -> MlflowClient:
+        raise ConnectionError("refused")
+
+    monkeypatch.setattr(tracking, "_connect", refuse)
+    with work.tracked() as tracker:
+        tracker.log_metrics({"loss": 1.0}, 3)
+        assert tracker.run_id is None and not files.tracking_id.exists()
+        monkeypatch.setattr(tracking, "_connect", connect)
+    run = MlflowClient(uri).get_run(files.tracking_id.read_text())
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {"loss": 1.0})
 
 
 def test_a_full_disk_costs_one_warning(
@@ -264,7 +328,8 @@ def test_a_full_disk_costs_one_warning(
         tracker._client = FullDisk()  # type: ignore[assignment]
         first(tracker)
         use_everything(tracker, tmp_path / "file")
-        (warning,) = warnings_of(caplog)
+        warning, lost = warnings_of(caplog)
+        assert "6 of what was to be written" in lost
         assert "disk is full" in warning or "No space left on device" in warning
         assert "the run goes on" in warning and tracker.page is None
 
@@ -277,7 +342,8 @@ def test_one_failure_does_not_switch_tracking_off(
     tracker.log_metrics({"loss": 1.0})
     tracker.finish()
     assert MlflowClient(uri).get_run(tracker.run_id).data.metrics == {"loss": 1.0}
-    assert len(warnings_of(caplog)) == 1
+    warning, lost = warnings_of(caplog)
+    assert "missing" in warning and "1 of what was to be written" in lost
 
 
 @pytest.mark.parametrize(
