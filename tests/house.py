@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import statistics
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -14,6 +15,11 @@ SHORT = 10  # lines of a function in which such a name is still seen whole
 LONG = 60
 OWN = {"self", "cls"}
 
+# what runs whatever a file names, or may: only the reader that looks before it calls has one
+UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+UNSAFE_CALLS = {"eval", "exec", "read_pickle", "to_pickle", "unsafe_load", "load_module"}
+LOOKS_BEFORE = "recsys/training/metadata.py"
+
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -22,9 +28,15 @@ def product_files(*packages: str) -> list[Path]:
     return sorted(path for name in packages or PRODUCT for path in (ROOT / name).rglob("*.py"))
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """The parsed module."""
+    return ast.parse(path.read_text())
+
+
 def functions(path: Path) -> Iterator[Function]:
     """Every function of a file, methods and inner ones included."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, Function):
             yield node
 
@@ -57,7 +69,7 @@ def foreign_private_writes() -> list[str]:
     """Where a private attribute of another object is written."""
     places = []
     for path in product_files():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree_of(path)):
             if (
                 isinstance(node, ast.Attribute)
                 and isinstance(node.ctx, ast.Store)
@@ -68,8 +80,41 @@ def foreign_private_writes() -> list[str]:
     return places
 
 
-def _place(path: Path, node: ast.expr | Function) -> str:
-    return f"{path.relative_to(ROOT).as_posix()}:{node.lineno}"
+def unsafe_reads() -> list[str]:
+    """Where a file could say what is run: pickles of any kind, `torch.load` of more than weights,
+    arrays of objects, code in texts."""
+    places = []
+    for path in product_files():
+        if path.relative_to(ROOT).as_posix() == LOOKS_BEFORE:
+            continue
+        for node in ast.walk(tree_of(path)):
+            if _unsafe(node):
+                places.append(f"{_place(path, node)} {ast.unparse(node)[:60]}")
+    return places
+
+
+def _unsafe(node: ast.AST) -> bool:
+    if isinstance(node, ast.Import):
+        return any(alias.name.split(".")[0] in UNSAFE_MODULES for alias in node.names)
+    if isinstance(node, ast.ImportFrom):
+        return (node.module or "").split(".")[0] in UNSAFE_MODULES
+    if not isinstance(node, ast.Call):
+        return False
+    called = ast.unparse(node.func)
+    given = {word.arg: ast.unparse(word.value) for word in node.keywords}
+    if called in ("torch.load", "torch.jit.load"):
+        return given.get("weights_only") != "True"
+    if called in ("yaml.load", "yaml.full_load"):
+        return True
+    plain_name = isinstance(node.func, ast.Name) or called.startswith(
+        ("pd.", "pandas.", "builtins.")
+    )
+    unsafe_name = plain_name and called.rpartition(".")[2] in UNSAFE_CALLS
+    return unsafe_name or given.get("allow_pickle", "False") != "False"
+
+
+def _place(path: Path, node: ast.AST) -> str:
+    return f"{path.relative_to(ROOT).as_posix()}:{getattr(node, 'lineno', 0)}"
 
 
 def figures() -> dict[str, object]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from house import ROOT, empty_names, foreign_private_writes, product_files
+import ast
+
+import pytest
+from house import ROOT, _unsafe, empty_names, foreign_private_writes, product_files, unsafe_reads
 
 
 def test_no_variable_of_a_longer_function_is_called_anything() -> None:
@@ -38,3 +41,26 @@ def test_parquet_is_read_where_its_checksums_are_verified() -> None:
         if any(door in path.read_text() for door in doors)
     }
     assert readers == {"feature_store/parquet.py"}
+
+
+def test_no_file_says_what_is_run() -> None:
+    assert unsafe_reads() == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "from joblib import load",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "np.load(path, allow_pickle=True)",
+        "pd.read_pickle(path)",
+        "yaml.load(text)",
+        "eval(text)",
+    ],
+)
+def test_what_would_run_it_is_noticed(code: str) -> None:
+    assert any(_unsafe(node) for node in ast.walk(ast.parse(code)))
+    fine = "torch.load(path, weights_only=True); np.load(path); model.eval(); json.loads(text)"
+    assert not any(_unsafe(node) for node in ast.walk(ast.parse(fine)))

@@ -19,6 +19,10 @@ Format = Annotated[
 ]
 
 
+_IDS = {"user", "item"}
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
 def write_answers(rows: Any, path: Path) -> None:
     """A table as Parquet, CSV or TSV, whichever the file's name says; it appears whole."""
     from feature_store.durable import write_parquet, write_text
@@ -41,11 +45,18 @@ def print_answers(rows: Any, form: Form | None = None, title: str | None = None)
 
 
 def csv_lines(rows: Any, delimiter: str = ",") -> Iterator[str]:
-    """A table with a header; lists are JSON, what is missing is empty."""
+    """A table with a header; lists are JSON, what is missing is empty.
+
+    A text that spreadsheets would take for a formula, such as a title that begins with `=`, has a
+    `'` before it, by which they know a text. Ids stay as they are: programs read them again.
+    """
+    exact = [name in _IDS for name in rows.column_names]
     for values in [rows.column_names, *_rows_of(rows)]:
         line = io.StringIO()
-        csv.writer(line, delimiter=delimiter, lineterminator="\n").writerow(map(_plain, values))
-        yield line.getvalue()
+        plain = (_plain(value, same) for value, same in zip(values, exact, strict=True))
+        # the writer quotes whatever is in its line ends, and readers end lines at either sign
+        csv.writer(line, delimiter=delimiter, lineterminator="\r\n").writerow(plain)
+        yield line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _json_lines(rows: Any) -> Iterator[str]:
@@ -71,5 +82,9 @@ def _rows_of(rows: Any) -> Iterator[tuple[Any, ...]]:
     return zip(*(column.to_pylist() for column in rows.columns), strict=True)
 
 
-def _plain(value: Any) -> Any:
-    return json.dumps(value, default=str, ensure_ascii=False) if isinstance(value, list) else value
+def _plain(value: Any, exact: bool) -> Any:
+    if isinstance(value, list):
+        return json.dumps(value, default=str, ensure_ascii=False)
+    if isinstance(value, str) and value.startswith(_FORMULA) and not exact:
+        return f"'{value}"
+    return value

@@ -62,6 +62,17 @@ def test_elsewhere_answers_are_csv_that_reads_back(capsys: pytest.CaptureFixture
     assert pd.read_csv(io.StringIO(tabbed), sep="\t")["item"].tolist() == NASTY
 
 
+def test_no_title_becomes_a_formula_and_no_id_another() -> None:
+    titles = ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "1 = 1"]
+    rows = pa.table({"item": titles, "title": titles, "score": [-0.5] * len(titles)})
+    _, *read = csv.reader(io.StringIO("".join(csv_lines(rows)), newline=""))
+    assert [row[0] for row in read] == titles
+    assert [row[1] for row in read] == [*(f"'{title}" for title in titles[:6]), "1 = 1"]
+    assert {row[2] for row in read} == {"-0.5"}
+    head = next(csv_lines(pa.table({"=cmd|x": [1]})))
+    assert head == "'=cmd|x\n"
+
+
 def test_json_lines_keep_types(capsys: pytest.CaptureFixture[str]) -> None:
     print_answers(ROWS, "jsonl")
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
