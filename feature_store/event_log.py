@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -16,11 +17,12 @@ from feature_store.columns import POSITION
 from feature_store.conform import conform
 from feature_store.durable import write_parquet
 from feature_store.errors import DataError
-from feature_store.parquet import check_parquet, open_parquet
+from feature_store.parquet import check_columns, check_parquet, open_parquet
 from feature_store.schema import Schema
 from feature_store.storage import Place, on_disk, place
 
 _DIGEST = b"recsys.sha256"
+_NAME = re.compile(r"[\d-]+_[\d-]+_(\d+)(?:-(\d+))?\.parquet")
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,11 @@ class EventLog:
         return prints
 
     def check(self) -> None:
-        """Read every page of it. Raises DataError naming the file in which a bit has changed."""
+        """Read every page of it. Raises DataError naming the file in which a bit has changed, or
+        that is of another schema."""
+        columns = [*self.schema.events_schema().names, POSITION]
         for path in self.files:
+            check_columns(path, open_parquet(path).schema_arrow, columns)
             check_parquet(path)
 
     def append(self, table: pa.Table) -> int:
@@ -200,15 +205,27 @@ class Numbers(NamedTuple):
 
 
 def numbers_of(path: Place) -> Numbers:
-    """The appends that a file of a log holds."""
-    first, _, last = path.stem.split("_")[2].partition("-")
+    """The appends that a file of a log holds. Raises DataError for a file of another name."""
+    if (named := _NAME.fullmatch(path.name)) is None:
+        raise _strange(path)
+    first, last = named.groups()
     return Numbers(int(first), int(last or first))
 
 
 def digests_of(path: Place) -> list[bytes]:
-    """The digests of the appends that a file of a log holds."""
-    digests: bytes = open_parquet(path).metadata.metadata[_DIGEST]
+    """The digests of the appends that a file of a log holds. Raises DataError for a file without
+    them."""
+    digests: bytes | None = (open_parquet(path).metadata.metadata or {}).get(_DIGEST)
+    if digests is None:
+        raise _strange(path)
     return digests.split(b" ")
+
+
+def _strange(path: Place) -> DataError:
+    return DataError(
+        f"{path} is no file of this event log, which another program must have put there: move it "
+        "away, or ingest the log anew"
+    )
 
 
 def _digest(table: pa.Table) -> bytes:

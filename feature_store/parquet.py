@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -48,6 +48,7 @@ def read_parquet(path: Place, columns: list[str] | None = None) -> pa.Table:
         except pa.ArrowInvalid as error:
             raise unreadable(path, error) from None
     with open_parquet(path) as file:
+        check_columns(path, file.schema_arrow, columns or [])
         try:
             table = file.read(columns=columns)
         except UNREADABLE as error:
@@ -61,6 +62,7 @@ def read_rows(path: Place, columns: list[str], name: str, among: pa.Array) -> pa
     tables = []
     for part in _parts(path) if path.is_dir() else [path]:
         with open_parquet(part) as file:
+            check_columns(part, file.schema_arrow, columns)
             tables.append(file.schema_arrow.empty_table().select(columns))
             for group in range(file.num_row_groups):
                 try:
@@ -96,6 +98,15 @@ def check_parquet(path: Place) -> None:
                 raise unreadable(path, error) from None
             if rows != file.metadata.row_group(group).num_rows:
                 raise unreadable(path, pa.ArrowInvalid(f"row group {group} lacks rows"))
+
+
+def check_columns(path: Place, schema: pa.Schema, wanted: Collection[str]) -> None:
+    """Raises DataError where a file lacks a column that its readers know it to have."""
+    if missing := [name for name in wanted if name not in schema.names]:
+        raise DataError(
+            f"{path} has no column {missing[0]!r}: it is of another schema, as if another program "
+            f"had written it; it has: {', '.join(schema.names)}"
+        )
 
 
 def unreadable(path: Place, error: Exception) -> DataError:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from feature_store.columns import HISTORY
-from feature_store.errors import ConfigError
+from feature_store.errors import ConfigError, DataError
 from feature_store.storage import Place
 
 ALL_EVENTS: tuple[str, ...] = ()
@@ -105,9 +105,16 @@ class ExamplesSummary:
 
     @classmethod
     def load(cls, folder: Place) -> ExamplesSummary:
-        """Read `examples.json`."""
-        values = json.loads((folder / "examples.json").read_text())
-        values["rows_of"] = RowsOf.from_dict(values["rows_of"])
-        values["train_roles"] = tuple(values["train_roles"])
-        values["told_of_users"] = tuple(values.get("told_of_users", (0, "")))
-        return cls(**values)
+        """Read `examples.json`. Raises DataError where it is not there, or not whole."""
+        path = folder / "examples.json"
+        try:
+            values = json.loads(path.read_text())
+            values["rows_of"] = RowsOf.from_dict(values["rows_of"])
+            values["train_roles"] = tuple(values["train_roles"])
+            values["told_of_users"] = tuple(values.get("told_of_users", (0, "")))
+            return cls(**values)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise DataError(
+                f"{path} is no record of examples ({why}): remove {folder}, and they are made again"
+            ) from None

@@ -24,7 +24,7 @@ from feature_store.columns import (
 from feature_store.errors import DataError
 from feature_store.examples import ExamplesSummary, UserFeatures, files_of, parts_of
 from feature_store.hashing import codes_of
-from feature_store.parquet import open_parquet, read_parquet
+from feature_store.parquet import check_columns, open_parquet, read_parquet
 from feature_store.protocols import TEST, VALIDATION
 from feature_store.schema import Feature, Schema
 from feature_store.storage import Place, place
@@ -54,7 +54,8 @@ class Examples:
         self.folder = place(folder)
         self.summary = ExamplesSummary.load(self.folder)
         self.schema = Schema.load(self.folder / "schema.json")
-        self._items = read_parquet(self.folder / "items.parquet")
+        self._items = read_parquet(items := self.folder / "items.parquet")
+        check_columns(items, self._items.schema, [TRAIN_EVENTS, KNOWN_EVENTS])
 
     @property
     def num_items(self) -> int:

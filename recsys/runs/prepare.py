@@ -12,8 +12,16 @@ from typing import Any
 from feature_store.catalogue import Catalogue
 from feature_store.durable import restore, staged
 from feature_store.engine import Engine
+from feature_store.errors import DataError
 from feature_store.event_log import EventLog
-from feature_store.examples import MADE_FROM, Before, grow, held_before, write_examples
+from feature_store.examples import (
+    MADE_FROM,
+    Before,
+    ExamplesSummary,
+    grow,
+    held_before,
+    write_examples,
+)
 from feature_store.file_names import original_name
 from feature_store.progress import stage
 from feature_store.splits import make_split
@@ -183,7 +191,8 @@ def _holds(
     """Whether the examples in a folder are those that are wanted."""
     try:
         made_from = json.loads((folder / MADE_FROM).read_text())
-    except (OSError, ValueError):  # not there, or half of it: they are written again
+        ExamplesSummary.load(folder)
+    except (OSError, ValueError, DataError):  # not there, or half of it: they are written again
         return False
     if not isinstance(made_from, dict):
         return False

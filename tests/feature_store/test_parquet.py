@@ -161,3 +161,34 @@ def test_a_flipped_bit_of_the_event_log_is_refused_before_it_is_used(tmp_path: P
         log.check()
     with pytest.raises(DataError, match=f"{path.name} cannot be read as Parquet"):
         check_parquet(path)
+
+
+def test_a_file_of_another_schema_is_named_with_the_column_that_it_lacks(path: Path) -> None:
+    words = r"rows\.parquet has no column 'y': it is of another schema.* it has: x, lists"
+    for read in (
+        lambda: read_parquet(path, ["x", "y"]),
+        lambda: read_rows(path, ["x", "y"], "x", pa.array([1])),
+    ):
+        with pytest.raises(DataError, match=words):
+            read()
+
+
+def test_what_others_put_into_an_event_log_is_named(tmp_path: Path) -> None:
+    features = (
+        Feature(name="u", kind="id", side="user", dtype="int64"),
+        Feature(name="i", kind="id", side="item", dtype="int64"),
+    )
+    log = EventLog.create(tmp_path / "log", Schema(user="u", item="i", features=features))
+    log.append(pa.table({"u": [1], "i": [2], "time": [datetime(2024, 1, 1)]}))
+    (path,) = log.files
+    assert isinstance(path, Path)
+    for name in ("part-0.parquet", path.name.replace("000000", "000001")):
+        other = path.with_name(name)
+        write_parquet(pa.table({"a": [1]}), other)
+        with pytest.raises(DataError, match=f"{name} is no file of this event log"):
+            log.fingerprint  # noqa: B018
+        other.unlink()
+    digests = pq.read_schema(path).metadata
+    write_parquet(pa.table({"u": [1]}), path, metadata=digests)
+    with pytest.raises(DataError, match=f"{path.name} has no column 'i': it is of another schema"):
+        log.check()

@@ -14,9 +14,11 @@ import pandas as pd
 import pytest
 
 from feature_store import durable
+from feature_store.errors import DataError
 from feature_store.ingest import ingest
 from feature_store.vocabulary import Vocabulary
 from recsys.config import RunConfig, parse_config
+from recsys.data.examples import Examples
 from recsys.model import Model
 from recsys.runs.fit import fit
 from recsys.runs.folder import MAIN_PHASE, PhaseFolder, RunFolder
@@ -143,20 +145,29 @@ def test_a_kill_at_any_rename_keeps_the_ids(
     assert items(files) == KNOWN + NEW
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", None])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(("made_from.json", text) for text in ("", "{", "[]", "null", None)),
+        *(("examples.json", text) for text in ("{", "{}", None)),
+    ],
+)
 def test_half_a_marker_means_to_write_the_examples_again(
-    run: tuple[RunConfig, PhaseFolder], text: str | None
+    run: tuple[RunConfig, PhaseFolder], name: str, text: str | None
 ) -> None:
     config, files = run
     prepare(config)
-    marker = files.examples / "made_from.json"
-    whole, before = marker.read_text(), (files.examples / "examples.json").stat().st_ino
+    marker = files.examples / name
+    whole, before = marker.read_text(), (files.examples / "items.parquet").stat().st_ino
     prepare(config)
-    assert (files.examples / "examples.json").stat().st_ino == before  # nothing to do
+    assert (files.examples / "items.parquet").stat().st_ino == before  # nothing to do
     marker.unlink() if text is None else marker.write_text(text)
+    if name == "examples.json":
+        with pytest.raises(DataError, match=r"examples\.json is no record of examples .*remove"):
+            Examples(files.examples)
     loaded(config, files)
     assert json.loads(marker.read_text()) == json.loads(whole)
-    assert (files.examples / "examples.json").stat().st_ino != before
+    assert (files.examples / "items.parquet").stat().st_ino != before
     assert items(files) == KNOWN + NEW
 
 
