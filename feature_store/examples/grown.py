@@ -37,6 +37,7 @@ from feature_store.columns import (
     moment_of,
 )
 from feature_store.engine import Engine
+from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.examples.spec import MADE_FROM, ExamplesSummary, RowsOf, parts_of
 from feature_store.money import last_known
@@ -166,7 +167,7 @@ def held_before(
         summary = ExamplesSummary.load(folder)
         made_from: dict[str, Any] = json.loads((folder / MADE_FROM).read_text())
         theirs = GlobalTime.model_validate(made_from["split"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (DataError, OSError, ValueError, KeyError, TypeError):
         return None
     well = (
         _by_moments(theirs)
