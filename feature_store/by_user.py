@@ -3,13 +3,15 @@
 Beside the log's files lie `by_user/<number>.arrow`, a part for each, with the same events sorted by
 the key of the user, then in the one order of events. A part is mapped into memory, where a user is
 found by binary search; it is made once, when its events are first asked for, so that a day that
-joins the log costs a day.
+joins the log costs a day. Every row has a checksum, which is verified of those that are read and of
+their neighbours: a bit that flips neither alters nor hides an event.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +19,14 @@ import pyarrow.compute as pc
 
 from feature_store.columns import POSITION
 from feature_store.durable import locked, written
+from feature_store.errors import DataError
 from feature_store.event_log import EventLog, Numbers, numbers_of
-from feature_store.hashing import keys_of
+from feature_store.hashing import keys_of, mix
 from feature_store.parquet import read_parquet
 
-_KEY = "_key"
+_KEY, _CHECK = "_key", "_check"
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+_NULL = np.uint64(0xD6E8FEB86659FD93)
 
 
 class ByUser:
@@ -36,25 +41,33 @@ class ByUser:
             self._make()
 
     def events_of(self, users: pa.Array) -> pa.Table:
-        """All events of distinct users, in no order, with their positions."""
+        """All events of distinct users, in no order, with their positions.
+
+        Raises DataError naming a part that is not what it was.
+        """
         users = users.take(pc.sort_indices(users))
         keys = np.unique(keys_of(users))
-        parts = [_taken(part, keys) for part in self._parts]
+        parts = [_taken(path, part, keys) for path, part in self._parts.items()]
         events = pa.concat_tables(parts) if parts else self._schema.empty_table()
         mine = pc.is_in(events[self.log.schema.user], value_set=users)  # keys may be equal
-        return events.filter(mine).drop_columns([_KEY])
+        return events.filter(mine).drop_columns([_KEY, _CHECK])
 
     @property
     def _schema(self) -> pa.Schema:
         log = self.log.schema.events_schema()
-        return pa.schema([*log, pa.field(POSITION, pa.int64()), pa.field(_KEY, pa.int64())])
+        own = {POSITION: pa.int64(), _KEY: pa.int64(), _CHECK: pa.uint64()}
+        return pa.schema([*log, *(pa.field(name, kind) for name, kind in own.items())])
 
     @cached_property
-    def _parts(self) -> list[pa.Table]:
-        parts = []
+    def _parts(self) -> dict[Path, pa.Table]:
+        parts = {}
         for numbers in _whole(self._there()):
-            with pa.memory_map(str(self.folder / f"{numbers}.arrow")) as source:
-                parts.append(pa.ipc.open_file(source).read_all())
+            path = self.folder / f"{numbers}.arrow"
+            try:
+                with pa.memory_map(str(path)) as source:
+                    parts[path] = pa.ipc.open_file(source).read_all()
+            except (OSError, pa.ArrowException):
+                raise _altered(path) from None
         return parts
 
     def _there(self) -> Iterator[Numbers]:
@@ -77,6 +90,7 @@ class ByUser:
             events = events.sort_by(
                 [(_KEY, "ascending"), (schema.time, "ascending"), (POSITION, "ascending")]
             )
+            events = events.append_column(_CHECK, pa.array(_checks(events)))
             self.made += events.num_rows
             with written(self.folder / f"{numbers}.arrow") as file:
                 # one batch, since a batch is what is found in by a binary search
@@ -94,10 +108,43 @@ def _whole(parts: Iterator[Numbers]) -> list[Numbers]:
     return kept
 
 
-def _taken(part: pa.Table, keys: np.ndarray) -> pa.Table:
-    """The rows of a part that have one of the sorted `keys`."""
+def _taken(path: Path, part: pa.Table, keys: np.ndarray) -> pa.Table:
+    """The rows of a part that have one of the sorted `keys`, and those beside them, between which
+    the search has looked: so one whose key has changed is not missed."""
     held = part[_KEY].chunk(0).to_numpy() if part.num_rows else np.empty(0, np.int64)
-    first, last = (np.searchsorted(held, keys, side) for side in ("left", "right"))
+    first = np.maximum(np.searchsorted(held, keys, "left") - 1, 0)
+    last = np.minimum(np.searchsorted(held, keys, "right") + 1, len(held))
     lengths = last - first
     starts = np.repeat(first - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
-    return part.take(pa.array(starts + np.arange(lengths.sum())))
+    rows = part.take(pa.array(np.unique(starts + np.arange(lengths.sum()))))
+    if not np.array_equal(_checks(rows.drop_columns([_CHECK])), rows[_CHECK].to_numpy()):
+        raise _altered(path)
+    return rows
+
+
+def _altered(path: Path) -> DataError:
+    return DataError(f"{path} is not what was written: remove {path.parent}, and it is made again")
+
+
+def _checks(rows: pa.Table) -> np.ndarray:
+    """A checksum [n] uint64 of all that each row holds."""
+    state = np.zeros(rows.num_rows, np.uint64)
+    with np.errstate(over="ignore"):
+        for column in rows.columns:
+            state = mix((state ^ _digits(column.combine_chunks())) + _GAMMA)
+    return state
+
+
+def _digits(column: pa.Array) -> np.ndarray:
+    """64 bits [n] of every value."""
+    missing = column.is_null().to_numpy(zero_copy_only=False)
+    kind = column.type
+    if pa.types.is_floating(kind):
+        numbers = column.fill_null(0.0).cast(pa.float64()).to_numpy()
+        return np.where(missing, _NULL, numbers.view(np.uint64))
+    if pa.types.is_list(kind):
+        column = pa.array([str(value) for value in column.to_pylist()])
+    elif pa.types.is_timestamp(kind):
+        column = column.cast(pa.int64())
+    known = column.fill_null("" if pa.types.is_string(column.type) else 0)
+    return np.where(missing, _NULL, keys_of(known).view(np.uint64))

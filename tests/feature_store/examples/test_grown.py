@@ -16,6 +16,7 @@ from feature_store.by_user import ByUser
 from feature_store.catalogue import Catalogue
 from feature_store.compaction import compact
 from feature_store.engine import Engine, EngineConfig
+from feature_store.errors import DataError
 from feature_store.event_log import EventLog
 from feature_store.examples import (
     ExamplesSummary,
@@ -30,14 +31,16 @@ from feature_store.sources import Synthetic
 from feature_store.splits import make_split
 from feature_store.vocabulary import Vocabulary
 
-START, LATE = datetime(2024, 1, 1), 0.1
-SOURCE = Synthetic(users=120, items=60, clusters=4, events=8, days=12, return_rate=0.3)
+START, LATE = datetime(2024, 1, 1), 0.3
+SOURCE = Synthetic(users=120, items=200, clusters=4, events=8, days=12, return_rate=0.3)
 
 
 def days_of(source: Synthetic) -> list[pa.Table]:
-    """The events of each day as they come: some of them a day or two late."""
+    """The events of each day as they come, some of them a day or two late; prices change."""
     events = pa.concat_tables([chunk.table for chunk in source.read_events()])
     random = np.random.default_rng(0)
+    place, prices = events.column_names.index("price"), random.random(events.num_rows).round(2)
+    events = events.set_column(place, "price", pa.array(prices))
     day = pc.days_between(pa.scalar(START), events["time"]).to_numpy()
     late = random.random(len(day)) < LATE
     comes = np.minimum(day + late * random.integers(1, 3, len(day)), source.days - 1)
@@ -180,7 +183,7 @@ def test_a_day_reads_what_came_and_the_histories_of_whoever_came(tmp_path: Path)
         summary = ExamplesSummary.load(shop.write("new", 9, "old"))
         read[others] = (summary.read, summary.log_rows, summary.rows)
     assert read[0][0] == read[100][0] and read[0][2] == read[100][2]
-    assert read[100][1] > 7 * read[100][0]
+    assert read[100][1] > 4 * read[100][0]
 
 
 def test_where_examples_cannot_be_grown_nothing_is_guessed(shop: Shop) -> None:
@@ -227,3 +230,28 @@ def test_events_of_users_are_read_by_user(tmp_path: Path) -> None:
     assert again.made == 0
     assert again.events_of(asked).sort_by("position").select(mine.column_names).equals(mine)
     assert again.events_of(asked.slice(2)).num_rows == 0
+
+
+def test_a_bit_that_flips_beside_a_user_is_found(tmp_path: Path) -> None:
+    """In what is read of a user, and in the key of one of the rows, by which it would be missed."""
+    shop = Shop(tmp_path)
+    shop.take_in(0, 1)
+    (path, *_) = sorted((ByUser(shop.log).folder).iterdir())
+    with pa.memory_map(str(path)) as source:
+        part = pa.ipc.open_file(source).read_all()
+    users, asked = part["user_id"].to_numpy(), int(part["user_id"][len(part) // 2].as_py())
+    row = int(np.flatnonzero(users == asked)[-1])
+    whole = path.read_bytes()
+    for name in ("price", "_key"):
+        values = part[name].to_numpy().tobytes()
+        altered = bytearray(whole)
+        altered[whole.rindex(values) + 8 * row + 6] ^= 1
+        path.write_bytes(altered)
+        with pytest.raises(
+            DataError, match=r"is not what was written: remove .*by_user, and it is"
+        ):
+            ByUser(shop.log).events_of(pa.array([asked]))
+        assert ByUser(shop.log).events_of(pa.array([99_999])).num_rows == 0  # is not read
+    path.write_bytes(whole[:200])
+    with pytest.raises(DataError, match="is not what was written"):
+        ByUser(shop.log).events_of(pa.array([asked]))
