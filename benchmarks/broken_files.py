@@ -112,8 +112,8 @@ def fault_of(ended: Ended, name: str) -> str:
     told = len(lines) == 1 or "NOT WELL" in ended.told  # a line for each part
     if ended.status != 1 or not told or not plain:
         return "untold"
-    parts = set(Path(name).parts) - set(Path(RUN).parts)
-    return "" if any(part in ended.told for part in parts) else "unnamed"
+    places = {Path(name).name, *map(str, Path(name).parents)} - {".", "runs"}
+    return "" if any(place in ended.told for place in places) else "unnamed"
 
 
 def measure(root: Path, every: int) -> dict[str, Any]:

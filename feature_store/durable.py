@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store.errors import DataError
-from feature_store.leftovers import hold, remove_left
+from feature_store.leftovers import hold, remove_left, sweep_scratch
 
 ROW_GROUP_ROWS = 1 << 17
 _LEFT = re.compile(r"\..+\.(partial|removed)-[0-9a-f]{12}")
@@ -79,8 +79,9 @@ def _leftovers(folder: Path, why: str) -> list[Path]:
 
 def restore(folder: Path) -> bool:
     """Bring back a folder whose replacement was killed between its two renames, and remove what
-    killed programs left beside it. False, and nothing is done, where another program is building
-    it."""
+    killed programs left beside it, and of temporary files. False, and nothing is done beside it,
+    where another program is building it."""
+    sweep_scratch()
     if not folder.parent.is_dir():
         return True
     if not all([remove_left(path) for path in _leftovers(folder, "partial")]):

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+_SCRATCH = "recsys-scratch-"
+
 
 def hold(make: Callable[[], Path]) -> tuple[Path, int]:
     """Make a file or folder, and hold it: the path, and the handle that holds it until it is
@@ -57,17 +59,14 @@ def remove_left(path: Path) -> bool:
 
 class Scratch:
     """A folder for temporary files, below TMPDIR; `close` removes it, and so does the end of the
-    program. What killed programs left of the same kind is removed as well.
+    program. What killed programs left is removed as well.
 
     Raises OSError where there is no room for it.
     """
 
     def __init__(self, kind: str) -> None:
-        prefix = f"recsys-{kind}-"
-        for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
-            with suppress(OSError):
-                if left.stat().st_uid == os.getuid():
-                    remove_left(left)
+        sweep_scratch()
+        prefix = f"{_SCRATCH}{kind}-"
         self.path, self._handle = hold(lambda: Path(tempfile.mkdtemp(prefix=prefix)))
         atexit.register(self.close)
 
@@ -78,6 +77,14 @@ class Scratch:
             os.close(self._handle)
             self._handle = -1
             atexit.unregister(self.close)
+
+
+def sweep_scratch() -> None:
+    """Remove the temporary folders of killed programs."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
+        with suppress(OSError):
+            if left.is_dir() and left.stat().st_uid == os.getuid():
+                remove_left(left)
 
 
 @contextmanager

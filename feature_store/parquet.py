@@ -74,10 +74,13 @@ def read_rows(path: Place, columns: list[str], name: str, among: pa.Array) -> pa
     return pa.concat_tables(tables)
 
 
-def read_batches(path: Place, rows: int) -> Iterator[pa.RecordBatch]:
-    """Batches of at most so many rows, over all of a file."""
+def read_batches(
+    path: Place, rows: int, columns: list[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Batches of at most so many rows, over all of a file, of its `columns`, by default all."""
     with open_parquet(path) as file:
-        batches = file.iter_batches(rows)
+        check_columns(path, file.schema_arrow, columns or [])
+        batches = file.iter_batches(rows, columns=columns)
         while True:
             try:
                 batch = next(batches, None)

@@ -86,11 +86,15 @@ def begin(folder: Path) -> None:
 
 
 def make_examples() -> None:
-    """What `recsys train` does first."""
+    """What `recsys train` does first, with errors told as verbs tell them."""
+    from feature_store.errors import RecsysError
     from pipelines.run import resolve
     from recsys.runs.prepare import prepare
 
-    prepare(resolve(Path(CONFIG)))
+    try:
+        prepare(resolve(Path(CONFIG)))
+    except RecsysError as error:
+        sys.exit(f"recsys: {error}")
 
 
 def _grow(folder: Path) -> None:

@@ -86,5 +86,5 @@ def differing(before: Facts, after: Facts) -> tuple[list[str], list[str]]:
 
 def hidden(folder: Path) -> list[str]:
     """Names of what is, or was, being built out of sight."""
-    paths = (path for path in folder.rglob(".*") if path.name != ".lock")
-    return [path.relative_to(folder).as_posix() for path in paths if path.name != ".metadata"]
+    paths = (path for path in folder.rglob(".*") if "partial" in path.name)
+    return [path.relative_to(folder).as_posix() for path in paths]

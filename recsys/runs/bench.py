@@ -12,7 +12,7 @@ import pyarrow as pa
 from feature_store.columns import HISTORY, TARGET, TARGET_VALUE
 from feature_store.durable import ROW_GROUP_ROWS, write_tables
 from feature_store.examples import files_of
-from feature_store.parquet import open_parquet
+from feature_store.parquet import read_batches
 from feature_store.progress import stage
 from feature_store.protocols import TEST
 from recsys.data.batch import Batch
@@ -72,9 +72,7 @@ class Bench:
             (
                 batch
                 for path in files_of(self.examples.folder, TEST)
-                for batch in open_parquet(path).iter_batches(
-                    _REQUESTS, columns=[HISTORY, TARGET, *worth]
-                )
+                for batch in read_batches(path, _REQUESTS, [HISTORY, TARGET, *worth])
             ),
             self.evaluator.candidates.cpu().numpy(),
             exclude_seen=split.seen == "exclude",

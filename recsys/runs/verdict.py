@@ -6,7 +6,6 @@ against every baseline by the paired test that `recsys compare` makes, corrected
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from feature_store.durable import read_json
 from feature_store.parquet import read_parquet
 from recsys.config import RunConfig
 from recsys.figure import Figure, cut_offs, first_cut
@@ -118,7 +118,7 @@ def advice(config: RunConfig, files: RunFolder, outcome: dict[str, Any]) -> list
         f'\'tune.retrievers=["{name}", "{config.model.name}"]\''
     ]
     if files.training_record.exists():
-        record = json.loads(files.training_record.read_text())
+        record = read_json(files.training_record)
         best, epochs = record.get("best_epoch"), len(record.get("history", ()))
         if best == 1 and epochs > 1:
             tried.append(

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from feature_store.durable import read_json
 from feature_store.errors import command
 from recsys.runs.folder import RunFolder
 from recsys.serving.manifest import About
@@ -26,9 +27,8 @@ def training_of(files: RunFolder) -> str | None:
     if parts := _parts(files):
         of_parts = {name: [_learnt(run), training_of(run)] for name, run in parts.items()}
         return _digest(of_parts)
-    if not files.training_record.exists():
-        return None
-    return _digest(_timeless(json.loads(files.training_record.read_text())))
+    record = read_json(files.training_record)  # nothing, too, where it is not whole
+    return _digest(_timeless(record)) if record else None
 
 
 def identity_of(files: RunFolder) -> str | None:

@@ -67,6 +67,10 @@ class Writer:
             writing, self._writing = self._writing, None
             writing.result()
 
+    def drain(self) -> None:
+        """Until nothing is being written any more, also after a signal has ended a `wait`."""
+        self._thread.submit(lambda: None).result()
+
     def _begin(self, tensors: Tensors) -> Tensors:
         """Copy what is not sharded; the thread copies the rest, before whatever else it does."""
         later: list[tuple[Tensor, Tensor]] = []

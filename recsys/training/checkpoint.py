@@ -112,6 +112,8 @@ def write(folder: Path, tensors: Tensors, state: dict[str, Any], group: Group) -
             _sync(folder.parent)
         except OSError as error:
             problem = str(error)
+    if group.leads and problem is not None:  # nobody writes there any more
+        shutil.rmtree(aside, ignore_errors=True)
     _agree(folder, problem, group)
 
 

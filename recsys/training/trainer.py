@@ -140,7 +140,10 @@ class Trainer:
                 while not (self._over or self.progress.stopped):
                     self._epoch()
         finally:
-            self.writer.wait()
+            try:
+                self.writer.wait()
+            finally:  # a signal ends the wait, but no writing that has begun
+                self.writer.drain()
         return self.progress
 
     def _standing(self) -> str:

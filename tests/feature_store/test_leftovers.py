@@ -106,16 +106,21 @@ def test_what_is_taken_for_left_behind_is_made_again(tmp_path: Path) -> None:
 def test_temporary_folders_of_killed_programs_go_and_those_in_use_stay(
     temporary: Path, use: Callable[[str], Engine]
 ) -> None:
-    (temporary / "recsys-engine-left" / "spilled").mkdir(parents=True)
+    (temporary / "recsys-scratch-engine-left" / "spilled").mkdir(parents=True)
     (temporary / "others").mkdir()
     other = Scratch("engine")
     with use("engine"):
         (own,) = set(names(temporary)) - {"others", other.path.name}
-        assert own.startswith("recsys-engine-")
+        assert own.startswith("recsys-scratch-engine-")
     assert names(temporary) == sorted(["others", other.path.name])
     other.close()
     other.close()
     assert names(temporary) == ["others"]
+
+
+def test_temporary_folders_go_also_where_nothing_is_made_again(temporary: Path) -> None:
+    (temporary / "recsys-scratch-engine-left").mkdir()
+    assert restore(temporary / "examples") and names(temporary) == []
 
 
 def test_no_room_for_temporary_files_is_told_with_a_way_out(

@@ -168,6 +168,7 @@ def test_a_file_of_another_schema_is_named_with_the_column_that_it_lacks(path: P
     for read in (
         lambda: read_parquet(path, ["x", "y"]),
         lambda: read_rows(path, ["x", "y"], "x", pa.array([1])),
+        lambda: list(read_batches(path, 9, ["x", "y"])),
     ):
         with pytest.raises(DataError, match=words):
             read()

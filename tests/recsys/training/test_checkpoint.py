@@ -238,7 +238,7 @@ def test_a_full_disk_is_told_and_earlier_checkpoints_stand(group: Group, tmp_pat
     model = torch.nn.Linear(2, 1)
     checkpoint.load_unsharded(tmp_path / "step-000000002", model)
     assert (model.weight == 2).all()
-    assert checkpoint.torn(tmp_path) == ["step-000000004", "step-000000006"]
+    assert checkpoint.torn(tmp_path) == []  # and nothing half written takes up the room
     writer.save(8, tensors, {"model": describe(large, None)})
     writer.wait()
     assert checkpoint.newest(tmp_path) == tmp_path / "step-000000008"
