@@ -1,7 +1,8 @@
 """What are fresh models worth, and what does a day cost?
 
-Plays days of the synthetic log, whose interests drift, through `recsys daily`: a history makes the
-first bundle, then every day comes as a file, with events that are late and others that come twice.
+Plays days of the synthetic log, whose interests drift and of whose items some come into being on
+the way, through `recsys daily`: a history makes the first bundle, then every day comes as a file,
+with events that are late and others that come twice.
 Beside the day's model and the bundle in service the first bundle answers, which is never renewed.
 
     python -m benchmarks.daily --out FOLDER >> benchmarks/results/daily.jsonl
@@ -40,12 +41,14 @@ from recsys.report.days import write_days
 from recsys.runs.days import HELD, Days
 
 LATE, TWICE = 0.03, 0.03  # of the events of a day
+NEW = 0.3  # of the items
 CONFIG = Path(__file__).parents[1] / "pipelines" / "configs" / "daily.toml"
 
 
-def write_log(folder: Path, source: Synthetic, history: int) -> list[Path]:
+def write_log(folder: Path, source: Synthetic, history: int, new: float = NEW) -> list[Path]:
     """The files that come, first the history: late events come a day or two later, and some that
-    came come again the day after."""
+    came come again the day after. A share of the items is `new` on one of the days behind the
+    history, and nothing happens to them before."""
     if folder.exists():
         return sorted(folder.glob("2*.parquet"))
     aside = folder.with_name("arriving")
@@ -54,6 +57,11 @@ def write_log(folder: Path, source: Synthetic, history: int) -> list[Path]:
     seconds = pc.divide(events["time"].cast(pa.int64()), 1_000_000).to_numpy() - START_S
     day, last = seconds // DAY_S, source.days - 1
     random = np.random.default_rng(source.seed)
+    begins = np.where(
+        random.random(source.items) < new, random.integers(history, last + 1, source.items), 0
+    )
+    there = day >= begins[events["item_id"].to_numpy() - 1]
+    events, day = events.filter(pa.array(there)), day[there]
     late = (random.random(len(day)) < LATE) * random.integers(1, 3, len(day))
     comes = np.maximum(np.minimum(day + late, last), history - 1)
     again = np.where(random.random(len(day)) < TWICE, comes + 1, -1)
@@ -63,7 +71,7 @@ def write_log(folder: Path, source: Synthetic, history: int) -> list[Path]:
     items = pa.concat_tables([chunk.table for chunk in source.read_items()])
     pq.write_table(items.select(["item_id", "title", "category"]), aside / "items.parquet")
     aside.rename(folder)
-    return write_log(folder, source, history)
+    return write_log(folder, source, history, new)
 
 
 def config_of(out: Path, arrived: Path, overrides: list[str]) -> RunConfig:
@@ -147,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--days", type=int, default=14)
     parser.add_argument("--history", type=int, default=30, help="days before the first")
-    parser.add_argument("--users", type=int, default=1500)
+    parser.add_argument("--users", type=int, default=3000)
     parser.add_argument("--items", type=int, default=600)
     parser.add_argument("--out", type=Path, help="keep all runs there")
     parser.add_argument("overrides", nargs="*", help="such as daily.epochs=3")
@@ -156,7 +164,7 @@ def main() -> None:
         users=args.users,
         items=args.items,
         days=args.history + args.days,
-        events=60,
+        events=15,
         drift=1.0,
         seed=1,
     )

@@ -46,19 +46,26 @@ _MOST = 9e12  # in millionths it still fits 64 bits
 
 
 def sequence_rows(
-    block: Block, schema: Schema, rows_of: RowsOf, roles: tuple[str, ...], since: int | None
+    block: Block,
+    schema: Schema,
+    rows_of: RowsOf,
+    roles: tuple[str, ...],
+    since: int | None,
+    lead: int = 1,
 ) -> pa.Table:
     """One row a user with two training events or more: the lists of all of them.
 
-    With `since` (seconds) a sequence starts with the event before the first from then on, from
-    which that one can be learned.
+    With `since` (seconds) a sequence starts with the `lead` events before the first from then on:
+    with the one from which that one can be learned, or with more.
     """
     trained = _has_role(block, roles)
     if since is not None:
         rows = np.flatnonzero(trained)
         late, user = block.column(SECONDS)[rows] >= since, block.user_of_row[rows]
-        late[:-1] |= late[1:] & (user[1:] == user[:-1])
-        trained[rows] = late
+        places = np.arange(len(rows))
+        first = np.full(len(block.starts), len(rows) + lead)  # of each user, beyond all for none
+        np.minimum.at(first, user[late], places[late])
+        trained[rows] = places >= first[user] - lead
     lists = histories_of(block, rows_of.histories, trained, block.starts[:-1], block.starts[1:])
     users = block.column(USER_ROW)[block.starts[:-1]]
     sequences = pa.table({schema.user: users, **lists})

@@ -80,6 +80,7 @@ def write_examples(
     history_length: int = 50,
     train_roles: tuple[str, ...] = (TRAIN,),
     since: datetime | None = None,
+    lead: int = 1,
     base: Mapping[str, Vocabulary] | None = None,
     made_from: Mapping[str, Any] | None = None,
     negatives: NegativesConfig | None = None,
@@ -97,7 +98,8 @@ def write_examples(
     `train_roles = LEARNT` (to refit once the epochs are chosen) there is no validation file.
 
     To go on from an earlier training: with `since` only events from that moment (UTC) on are
-    trained on, and earlier ones are history; `base` holds vocabularies whose ids keep their rows.
+    trained on, and earlier ones are history, with the last `lead` of which a sequence begins;
+    `base` holds vocabularies whose ids keep their rows.
     `negatives` puts rows of drawn items beside the positives of labelled rows, and `lists` finds
     what they are drawn from where they ask for lists.
     With `grown` they are made of examples that there were before a log has grown, and `split` is
@@ -163,6 +165,7 @@ def write_examples(
             train_roles=train_roles,
             history_length=history_length,
             since=_stamp(since),
+            lead=lead,
             negatives=_sampler(engine, events, schema, vocabularies, negatives),
             lists_of=lists_of,
             grows=split.grows,
@@ -286,6 +289,7 @@ class _Rows:
     train_roles: tuple[str, ...]
     history_length: int
     since: int | None
+    lead: int
     negatives: DrawnNegatives | None
     lists_of: ListsOf | None
     grows: bool
@@ -349,7 +353,8 @@ class _Rows:
                 lists_of=self.lists_of,
             )
         if of_train:
-            return sequence_rows(block, self.schema, self.rows_of, self.train_roles, since)
+            roles = self.train_roles
+            return sequence_rows(block, self.schema, self.rows_of, roles, since, self.lead)
         return request_rows(block, self.schema, self.rows_of, role)
 
     def _beside(self, rows: pa.Table, role: str) -> pa.Table:

@@ -130,7 +130,8 @@ class Days:
         tree["tracking"]["uri"] = self.config.tracking_uri
         if is_trained(self.config) and (start := self._start(str(day))) is not None:
             since = test - timedelta(days=self.config.daily.window_days)
-            own = {"start_from": start, "epochs": self.config.daily.epochs}
+            lead = getattr(self.config.model, "max_length", 1)  # whole sequences of whoever came
+            own = {"start_from": start, "epochs": self.config.daily.epochs, "lead": lead}
             tree["trainer"] |= own | {"since": since.isoformat()}
         return parse_config(tree)
 

@@ -144,6 +144,12 @@ class TrainerConfig(Options):
     since: datetime | None = Field(
         None, description="Train on events from this moment (UTC) on; earlier ones are history."
     )
+    lead: int = Field(
+        1,
+        ge=1,
+        description="With `since` a sequence of training begins so many events before the first "
+        "from then on: more keep what was learned of long histories.",
+    )
     allow_feature_changes: bool = Field(
         False, description="Go on from weights of a model with other features: by name, + and -."
     )

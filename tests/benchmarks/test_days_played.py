@@ -15,7 +15,7 @@ SOURCE = Synthetic(users=100, items=50, clusters=4, events=12, days=9, drift=1.0
 
 
 def test_every_event_comes_once_or_twice_and_some_are_late(tmp_path: Path) -> None:
-    first, *rest = write_log(tmp_path / "arrived", SOURCE, 6)
+    first, *rest = write_log(tmp_path / "arrived", SOURCE, 6, new=0.0)
     assert [path.stem for path in rest] == ["2024-01-07", "2024-01-08", "2024-01-09"]
     tables = [pq.read_table(path) for path in (first, *rest)]
     everything = pa.concat_tables([chunk.table for chunk in SOURCE.read_events()])

@@ -132,6 +132,23 @@ def test_sequences_follow_time_then_position(log: Log, size: int) -> None:
     assert found == {user: items for user, items in expected.items() if len(items) > 1}
 
 
+@settings(max_examples=60, deadline=None)
+@given(logs, st.integers(0, 4), st.integers(1, 3))
+def test_sequences_of_a_window_begin_with_what_led_to_it(log: Log, since: int, lead: int) -> None:
+    found = {
+        row["u"]: row[HISTORY]
+        for block in blocks(log, 25)
+        for row in sequence_rows(block, SCHEMA, RowsOf(), ("train",), since, lead).to_pylist()
+    }
+    expected = {}
+    for user in {u for u, _ in log}:
+        own = sorted((t, 100 + p) for p, (u, t) in enumerate(log) if u == user)
+        before = sum(t < since for t, _ in own)
+        if before < len(own):
+            expected[user] = [item for _, item in own[max(0, before - lead) :]]
+    assert found == {user: items for user, items in expected.items() if len(items) > 1}
+
+
 def test_spans_are_slices_that_may_overlap_or_be_empty() -> None:
     found = spans(pa.array(list("abcd")), np.array([0, 1, 2, 4]), np.array([2, 4, 2, 4]))
     assert found.to_pylist() == [["a", "b"], ["b", "c", "d"], [], []]
