@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store.errors import DataError
-from feature_store.leftovers import hold, remove_left, sweep_scratch
+from feature_store.leftovers import hold, remove_left, remove_tree, sweep_scratch
 
 ROW_GROUP_ROWS = 1 << 17
 _LEFT = re.compile(r"\..+\.(partial|removed)-[0-9a-f]{12}")
@@ -59,7 +59,7 @@ def staging(folder: Path) -> Iterator[Path]:
     except OSError as error:  # a full disk, for one
         raise cannot_write(folder, error) from None
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        remove_tree(aside)
         os.close(handle)
 
 
@@ -90,7 +90,7 @@ def restore(folder: Path) -> bool:
     if replaced and not os.path.lexists(folder):
         os.rename(replaced.pop(0), folder)
     for path in replaced:
-        shutil.rmtree(path, ignore_errors=True)
+        remove_tree(path)
     return True
 
 
@@ -99,7 +99,7 @@ def discard(folder: Path) -> None:
     if folder.exists():
         aside = _aside(folder, "removed")
         os.rename(folder, aside)
-        shutil.rmtree(aside, ignore_errors=True)
+        remove_tree(aside)
 
 
 def tidy(folder: Path) -> None:
@@ -114,7 +114,7 @@ def _publish(staging: Path, folder: Path) -> None:
         old = _aside(folder, "replaced")
         os.rename(folder, old)
         os.rename(staging, folder)
-        shutil.rmtree(old, ignore_errors=True)
+        remove_tree(old)
     else:
         os.rename(staging, folder)
     sync(folder.parent)
@@ -259,7 +259,7 @@ def replace_link(path: Path, target: str) -> None:
             old = _aside(path, "replaced")
             os.rename(path, old)
             os.rename(aside, path)
-            shutil.rmtree(old, ignore_errors=True)
+            remove_tree(old)
     finally:
         aside.unlink(missing_ok=True)
     sync(path.parent)

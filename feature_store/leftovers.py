@@ -57,6 +57,16 @@ def remove_left(path: Path) -> bool:
         os.close(handle)
 
 
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with all that can be removed of it; a signal that comes meanwhile ends the
+    program only when that is done."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 class Scratch:
     """A folder for temporary files, below TMPDIR; `close` removes it, and so does the end of the
     program. What killed programs left is removed as well.
@@ -73,7 +83,7 @@ class Scratch:
     def close(self) -> None:
         """Remove the folder with all that it holds."""
         if self._handle >= 0:
-            shutil.rmtree(self.path, ignore_errors=True)
+            remove_tree(self.path)
             os.close(self._handle)
             self._handle = -1
             atexit.unregister(self.close)

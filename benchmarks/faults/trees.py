@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from feature_store.errors import DataError
-from recsys.serving.files import check_files
-from recsys.serving.manifest import Manifest
 
 _VERSION = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{12}")
 _TIMES = {"seconds", "finished", "created", "version", ".metadata"}
@@ -49,6 +47,9 @@ def facts(folder: Path) -> Facts:
 
 
 def _whole(bundle: Path) -> bool:
+    from recsys.serving.files import check_files  # with torch: seconds
+    from recsys.serving.manifest import Manifest
+
     try:
         check_files(bundle, Manifest.load(bundle).files)
     except DataError:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import NamedTuple
 
 from feature_store.durable import cannot_write, locked, replace_link, staging, sync, sync_tree
 from feature_store.errors import DataError
+from feature_store.leftovers import remove_tree
 from recsys.serving.files import check_files, copy_file, plain_file
 from recsys.serving.holding import hold, put_away
 from recsys.serving.manifest import MANIFEST, Manifest
@@ -163,11 +163,11 @@ class Releases:
 
     def _remove_old(self, keep: int) -> None:
         for left in self.folder.glob(f"{_REMOVED}*"):
-            shutil.rmtree(left, ignore_errors=True)
+            remove_tree(left)
         for version in self.versions()[: -max(keep, 1)]:
             aside = self.folder / f"{_REMOVED}{version}"
             if version != self.current and put_away(self.folder / version, aside):
-                shutil.rmtree(aside, ignore_errors=True)
+                remove_tree(aside)
 
 
 def releases_in(folder: Path) -> Releases:

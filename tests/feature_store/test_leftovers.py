@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -85,6 +86,23 @@ def test_a_folder_is_gone_before_its_files_are(
     write_text("whole", tmp_path / "config.toml")
     assert names(tmp_path) == ["config.toml"]
     discard(tmp_path / "nothing")
+
+
+def test_a_signal_while_something_is_removed_waits_for_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rmtree, calls = shutil.rmtree, iter([1])
+
+    def stopped(folder: Path, **options: bool) -> None:
+        if next(calls, None):
+            raise KeyboardInterrupt
+        rmtree(folder, **options)
+
+    with pytest.raises(KeyboardInterrupt), staged(tmp_path / "store") as aside:
+        (aside / "file").touch()
+        monkeypatch.setattr(shutil, "rmtree", stopped)
+        raise KeyError
+    assert names(tmp_path) == []
 
 
 def test_what_is_taken_for_left_behind_is_made_again(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_every_source_is_among_them_and_reads_what_is_fine(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", sorted(FILES))
 @given(data=st.data())
-@settings(max_examples=25)
+@settings(max_examples=15)
 def test_whatever_stands_there_is_read_or_told_in_a_line(name: str, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as at:
         folder = Path(at)
