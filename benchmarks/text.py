@@ -261,6 +261,7 @@ def measure(log: Log, size: str, args: argparse.Namespace) -> dict[str, Any]:
         attributes=("title",),
         **{"width": width, "layers": layers, "heads": heads, "window": window},
         **{"max_tokens": args.tokens, "token_types": False, "item_positions": False},
+        pooling="first",  # as the plain one answers
     )
     tokenizer = tokenizer_of(log.titles, config)
     items = tokenise(log.titles, tokenizer, config)

@@ -101,7 +101,8 @@ def test_an_encoder_of_another_shop_is_above_popularity(
     assert (
         arms["shop"]["over_popularity"][1] > 0.2 and arms["popularity"]["over_popularity"][0] == 0
     )
-    assert recall["shop"] > 0.9 > 0.5 > max(recall["popularity"], recall["random"])
+    # words as they are find those of a thing's own word, which the shop's encoder finds first
+    assert recall["shop"] > 0.9 > 0.8 > recall["random"] > 0.5 > recall["popularity"]
     other = write_config(tmp_path / "config.toml", shops[1], {"name": "text_knn"})
     with pytest.raises(ConfigError, match="is no run of recformer"):
         zero_shot.encoder_folder(other.parent, ExitStack())

@@ -149,7 +149,8 @@ def assert_same(one: dict[str, Any], other: dict[str, Any], skipped: int = 0) ->
     losses = one["losses"][skipped:]
     torch.testing.assert_close(other["losses"], losses, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(other["answers"], one["answers"], atol=1e-4, rtol=1e-4)
-    assert other["metrics"] == pytest.approx(one["metrics"], abs=1e-4)
+    # items that score alike but for rounding may change places, which Gini sees
+    assert other["metrics"] == pytest.approx(one["metrics"], abs=1e-4, rel=3e-4)
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
