@@ -138,28 +138,23 @@ def write_examples(
         if rows_of.texts:
             write_parquet(item_texts(raw_items, schema), aside / "item_texts.parquet")
         own = train if grown is None else grown.newly(events, train_roles)
-        numbered, code = _numbered(own, schema)
-        interactions = numbered.order_by(order(numbered, schema)).select(
-            user=numbered[_NUMBER], item=numbered[ITEM_ROW], time=numbered[SECONDS], **code
-        )
-        _copy(engine, interactions, _path(aside, "interactions", grown), _INTERACTIONS_A_GROUP)
-        features = users.drop_columns([schema.user])
-        without = isinstance(vocabularies[schema[schema.user].table_name], Keys)
-        codes = users[schema.user].to_numpy() if without else None
-        strings = keyed_strings(schema, vocabularies)
+        _write_interactions(engine, own, schema, _path(aside, "interactions", grown))
+        of_users = vocabularies[schema[schema.user].table_name]
+        codes = users[schema.user].to_numpy() if isinstance(of_users, Keys) else None
+        features = UserFeatures(users.drop_columns([schema.user]), codes)
         lists_of = None
         if lists is not None:
             known = np.flatnonzero(np.asarray(items[KNOWN_EVENTS]))
             find = lists.open(schema, vocabularies, known[known > 0])
-            lists_of = ListsOf(find, asked, schema, UserFeatures(features, codes))
+            lists_of = ListsOf(find, asked, schema, features)
         rows = _Rows(
             engine=engine,
             schema=schema,
             rows_of=rows_of,
             context=context_of(schema),
-            users=UserFeatures(features, codes),
+            users=features,
             raw_users=UserFeatures(raw_users, codes),
-            named=tuple(f.name for f in strings),
+            named=tuple(f.name for f in keyed_strings(schema, vocabularies)),
             items=vocabularies[schema[schema.item].table_name],
             folder=aside,
             train_roles=train_roles,
@@ -170,7 +165,7 @@ def write_examples(
             lists_of=lists_of,
             grows=split.grows,
             serving=_path(aside, "serving", grown),
-            served=None if grown is None else vocabularies[_of(schema)].encode(grown.users),
+            served=None if grown is None else of_users.encode(grown.users),
         ).write(events)
         summary = ExamplesSummary(
             protocol=split.protocol,
@@ -194,11 +189,6 @@ def write_examples(
 def _path(folder: Path, name: str, grown: Grown | None) -> Path:
     """Where the rows of a table are written that takes a file a day."""
     return folder / f"{name}.parquet" if grown is None else grown.carry(name, folder)
-
-
-def _of(schema: Schema) -> str:
-    """The table of users."""
-    return schema[schema.user].table_name
 
 
 def _check_compared(rows_of: RowsOf, schema: Schema) -> None:
@@ -393,6 +383,15 @@ class _Rows:
         rows = rows.order_by(first, POSITION, *within).drop(POSITION, *within)
         _copy(self.engine, rows, self._path(role), _EVENTS_A_GROUP, _EVENTS_A_FILE)
         self._by_user(role).unlink()
+
+
+def _write_interactions(engine: Engine, events: ir.Table, schema: Schema, path: Path) -> None:
+    """Pairs of user and item, and when, in the order of time."""
+    numbered, code = _numbered(events, schema)
+    interactions = numbered.order_by(order(numbered, schema)).select(
+        user=numbered[_NUMBER], item=numbered[ITEM_ROW], time=numbered[SECONDS], **code
+    )
+    _copy(engine, interactions, path, _INTERACTIONS_A_GROUP)
 
 
 def _numbered(events: ir.Table, schema: Schema) -> tuple[ir.Table, dict[str, str]]:
