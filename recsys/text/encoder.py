@@ -174,8 +174,7 @@ def _small(config: TextConfig, tokenizer: Tokenizer) -> Any:
 
 def _begin_with_words(model: Any) -> None:
     """What attention and layers add begins at zero, and so do positions: a sequence is its words,
-    where random ones would make all sequences alike (a cosine of .9 between texts of other words).
-    """
+    where random ones, which all sequences share, would make them alike."""
     nn.init.zeros_(model.embeddings.position_embeddings.weight)
     nn.init.zeros_(model.embeddings.token_type_embeddings.weight)  # the same of all tokens
     for layer in model.encoder.layer:
