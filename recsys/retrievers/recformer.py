@@ -42,6 +42,7 @@ from recsys.text.sentences import attributes_of
 from recsys.text.tokenise import tokenise, tokenised, tokenizer_of
 from recsys.text.tokenised import TokenisedItems
 from recsys.text.tokens import Tokenizer
+from recsys.text.word_vectors import word_vectors
 
 TRAIN, PRETRAIN, FROZEN_ITEMS = "train", "pretrain", "frozen_items"
 _TOKENISED = "tokenised.parquet"
@@ -108,7 +109,7 @@ class Recformer(TrainedRetriever):
         self.text = config.text.model_copy(update=update)
         table = examples.item_attributes(attributes)
         self.tokenizer = tokenizer_of(table, self.text)
-        items = self._tokens(examples, table)
+        self.tokenised = items = self._tokens(examples, table)
         self.longest = max(1, int(items.lengths.max(initial=0)))
         self.sentences = self._sentences(items)
         self.tower = TextTower(TextEncoder(self.text, self.tokenizer), config.width)
@@ -165,8 +166,12 @@ class Recformer(TrainedRetriever):
         self.items.copy_(self.objective.unit(self.item_tower.of_items(self.sentences, rows)))
 
     def begin_phase(self, phase: str) -> None:
-        """Which way of learning it is."""
+        """Which way of learning it is; weights that no training has touched yet begin with what
+        the words of the catalogue tell."""
         self.phase = phase
+        if self.text.encoder is None:
+            encoder = self.tower.encoder
+            encoder.begin_with(word_vectors(self.tokenised, encoder.width))
 
     def begin_epoch(self, epoch: int, goes_on: bool = False) -> None:
         """Encode all items, unless they are frozen or those of an epoch that goes on."""

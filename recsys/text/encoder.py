@@ -19,6 +19,7 @@ from recsys.text.local_attention import LocalAttention, near_or_first
 from recsys.text.options import TextConfig
 from recsys.text.tokenised import PADDING
 from recsys.text.tokens import Tokenizer
+from recsys.text.word_vectors import WordVectors
 
 
 class TextEncoder(nn.Module):
@@ -42,7 +43,7 @@ class TextEncoder(nn.Module):
             self.model = open_encoder(config.encoder)
             self.pooling = Pooling.of(config.encoder)
         if config.pooling is not None:
-            self.pooling = replace(self.pooling, mean=config.pooling == "mean")
+            self.pooling = replace(self.pooling, mean=config.pooling != "first")
         about = self.model.config
         self.first_position = 0 if about.model_type == "bert" else about.pad_token_id + 1
         self._check(config, tokenizer)
@@ -56,11 +57,17 @@ class TextEncoder(nn.Module):
         self.places = (
             nn.Embedding(config.max_items + 1, self.width) if config.item_positions else None
         )
-        for table in (self.types, self.places):
-            if table is not None:
-                nn.init.zeros_(table.weight)
-        if config.encoder is not None:
-            self._take(tables_of(config.encoder))
+        saved = {} if config.encoder is None else tables_of(config.encoder)
+        weighted = config.encoder is None or "weights" in saved
+        if config.pooling is not None:
+            weighted = config.pooling == "weighted"
+        # logarithms of what tokens and places weigh
+        self.weights = nn.Embedding(about.vocab_size, 1) if weighted else None
+        self.recency = (
+            nn.Embedding(config.max_items + 1, 1) if weighted and config.item_positions else None
+        )
+        self._begin()
+        self._take(saved)
 
     def _check(self, config: TextConfig, tokenizer: Tokenizer) -> None:
         about = self.model.config
@@ -76,19 +83,50 @@ class TextEncoder(nn.Module):
                 f"{longest} at most"
             )
 
+    @property
+    def _tables(self) -> dict[str, nn.Embedding]:
+        """What is ours of the encoder: `transformers` knows none of it."""
+        tables = {
+            "types": self.types,
+            "places": self.places,
+            "weights": self.weights,
+            "recency": self.recency,
+        }
+        return {name: table for name, table in tables.items() if table is not None}
+
+    @torch.no_grad()
+    def _begin(self) -> None:
+        """Nothing is known of types and places, all tokens weigh the same, and the n-th newest item
+        1 / n^2."""
+        for table in self._tables.values():
+            nn.init.zeros_(table.weight)
+        if self.recency is not None:
+            places = torch.arange(len(self.recency.weight)).clamp(min=1)
+            self.recency.weight[:, 0] = -2 * places.log()
+
     @torch.no_grad()
     def _take(self, saved: dict[str, Tensor]) -> None:
-        """Types and item positions that `save` has written, as many as both have."""
-        for name, table in (("types", self.types), ("places", self.places)):
-            if table is not None and name in saved:
+        """The tables that `save` has written, as many rows as both have."""
+        for name, table in self._tables.items():
+            if name in saved:
                 rows = min(len(saved[name]), len(table.weight))
                 table.weight[:rows] = saved[name][:rows]
+
+    @torch.no_grad()
+    def begin_with(self, words: WordVectors) -> None:
+        """Let the vectors of tokens, as long as they are now, and their weights be these."""
+        tokens = torch.from_numpy(words.tokens)
+        vectors = torch.from_numpy(words.vectors)
+        table = self.embedding.weight
+        told = vectors.any(dim=1)
+        table[tokens[told]] = vectors[told].to(table) * table.norm(dim=1).mean()
+        if self.weights is not None:
+            self.weights.weight[tokens, 0] = torch.from_numpy(words.weights).log().to(table)
 
     def save(self, folder: Path, tokenizer: Tokenizer) -> None:
         """Write a folder that `TextConfig.encoder` names, and `transformers` reads; it appears
         whole."""
-        tables = {"types": self.types, "places": self.places}
-        weights = {name: table.weight for name, table in tables.items() if table is not None}
+        weights = {name: table.weight for name, table in self._tables.items()}
         with staged(Path(folder)) as aside:
             tokenizer.save(aside)
             save_encoder(self.model, self.pooling, weights, aside)
@@ -137,8 +175,12 @@ class TextEncoder(nn.Module):
     def pool(self, hidden: Tensor, batch: TextBatch) -> Tensor:
         """One vector [B, D] for each sequence of hidden states [B, S, D]."""
         if self.pooling.mean:
-            mask = batch.mask.unsqueeze(2).to(hidden.dtype)
-            pooled = (hidden * mask).sum(1) / mask.sum(1)
+            weights = batch.mask.unsqueeze(2).to(hidden.dtype)
+            if self.weights is not None:
+                weights = weights * self.weights(batch.tokens).exp()
+            if self.recency is not None:
+                weights = weights * self.recency(batch.item_positions).exp()
+            pooled = (hidden * weights).sum(1) / weights.sum(1)
         else:
             pooled = hidden[:, 0]
         return F.normalize(pooled, dim=1) if self.pooling.unit else pooled

@@ -67,10 +67,11 @@ class TextConfig(Options):
         "Longformer sees, beside the first one.",
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of the small Longformer.")
-    pooling: Literal["first", "mean"] | None = Field(
+    pooling: Literal["first", "mean", "weighted"] | None = Field(
         None,
-        description="What the vector of a sequence is made of: its first token, [CLS], or the mean "
-        "of all. By default as the folder of the encoder says, or the mean of a small Longformer.",
+        description="What the vector of a sequence is made of: its first token, [CLS], the mean of "
+        "all, or their mean by weights that are learned, of each token and of each place in the "
+        "history. By default as the folder of the encoder says, or weighted of a small Longformer.",
     )
     token_types: bool = Field(
         True, description="Whether tokens are told whether they are of a name or of a value."

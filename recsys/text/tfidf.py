@@ -12,7 +12,6 @@ import pyarrow as pa
 import scipy.sparse as sp
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer
-from sklearn.preprocessing import normalize
 
 from feature_store.schema import Feature
 
@@ -77,9 +76,8 @@ def tfidf_vectors(
 
 
 class WordSpace(NamedTuple):
-    """TF-IDF in the space of its largest singular values: vectors [N, S] of items, of length 1 or
-    0, the weights of words that they were made of [N, V], what the words are, and what each adds to
-    a vector before it has its length [V, S]."""
+    """Items as sums of their words' directions: vectors [N, S], of length 1 or 0, the weights of
+    words by TF-IDF [N, V], what the words are, and their directions [V, S], of length 1."""
 
     vectors: np.ndarray
     weights: sp.csr_array
@@ -90,14 +88,28 @@ class WordSpace(NamedTuple):
 def word_space(
     table: pa.Table, features: Iterable[Feature], dimensions: int, least: int = 2
 ) -> WordSpace:
-    """Of S at most `dimensions` (Deerwester et al., "Indexing by latent semantic analysis",
-    1990)."""
+    """Of S at most `dimensions`."""
     matrix, words = weighed_words(table, features, least)
-    width = min(dimensions, min(matrix.shape) - 1)
+    directions = word_directions(matrix, dimensions)
+    return WordSpace(_unit(matrix @ directions), matrix, words, directions)
+
+
+def word_directions(weights: sp.csr_array, dimensions: int) -> np.ndarray:
+    """Directions [V, S] of words of items [N, V] in the space of the S largest singular values, at
+    most `dimensions` (Deerwester et al., "Indexing by latent semantic analysis", 1990).
+
+    All have length 1, where the singular vectors' own lengths are next to nothing for rare words:
+    words that items share lie close, and a rare one, which tells its items from all others, still
+    counts for as much as it weighs.
+    """
+    width = min(dimensions, min(weights.shape) - 1)
     if width < 1:
-        nowhere = (np.zeros((size, 1), dtype=np.float32) for size in matrix.shape)
-        return WordSpace(next(nowhere), matrix, words, next(nowhere))
-    svd = TruncatedSVD(width, random_state=0)
-    reduced = svd.fit_transform(sp.csr_matrix(matrix))
-    directions = svd.components_.T.astype(np.float32)
-    return WordSpace(normalize(reduced).astype(np.float32), matrix, words, directions)
+        return np.zeros((weights.shape[1], 1), dtype=np.float32)
+    svd = TruncatedSVD(width, random_state=0).fit(sp.csr_matrix(weights))
+    return _unit(svd.components_.T.astype(np.float32))
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """Rows of length 1, or 0."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 1e-9)

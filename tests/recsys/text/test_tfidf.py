@@ -64,12 +64,26 @@ def test_it_weighs_as_scikit_learn() -> None:
 
 
 def test_vectors_keep_the_cosines_and_are_the_same_again() -> None:
-    table = pa.table({"title": TITLES})
-    matrix = tfidf_matrix(table, (TITLE,), least=1).toarray()
-    vectors = tfidf_vectors(table, (TITLE,), 3, least=1)  # the rank of the three texts
-    assert vectors.shape == (4, 3) and vectors.dtype == np.float32
-    np.testing.assert_allclose(vectors @ vectors.T, matrix @ matrix.T, atol=1e-5)
-    assert np.array_equal(vectors, tfidf_vectors(table, (TITLE,), 3, least=1))
+    rng = np.random.default_rng(0)
+    titles = [" ".join(f"w{w}" for w in rng.integers(0, 30, 5)) for _ in range(200)]
+    table = pa.table({"title": titles})
+    matrix = tfidf_matrix(table, (TITLE,)).toarray()
+    vectors = tfidf_vectors(table, (TITLE,), 40)
+    assert vectors.shape == (200, 29) and vectors.dtype == np.float32  # one less than words
+    np.testing.assert_allclose(vectors @ vectors.T, matrix @ matrix.T, atol=0.15)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    assert np.array_equal(vectors, tfidf_vectors(table, (TITLE,), 40))
+
+
+def test_rare_words_tell_items_apart_in_few_dimensions() -> None:
+    """Pairs of items share a name that no other item has, beside words that many have."""
+    rng = np.random.default_rng(0)
+    common = [" ".join(f"w{w}" for w in rng.integers(0, 40, 6)) for _ in range(400)]
+    titles = [f"{words} name{n // 2}" for n, words in enumerate(common)]
+    vectors = tfidf_vectors(pa.table({"title": titles}), (TITLE,), 60)
+    cosines = vectors @ vectors.T - 2 * np.eye(400)
+    share = (cosines.argmax(1) == np.arange(400) ^ 1).mean()
+    assert share > 0.8, share  # .05 where directions keep the lengths of singular vectors
 
 
 @pytest.mark.parametrize("titles", [[None, None], ["once", "alone"], [], ["same", "same"]])
