@@ -5,8 +5,9 @@
 in the layout of Hugging Face, or a run of `recformer` over other catalogues, by the name that the
 table has. It encodes items and histories as it is: not one step is trained. Beside it stand the
 config's own retriever (TF-IDF nearest neighbours), popularity, which alone of them knows the log's
-training events, and `random`, Recformer's small encoder before any training. All rank the whole
-catalogue for the same users.
+training events, and Recformer's small encoder twice: `random`, and `words`, where it begins with
+what the words of the catalogue tell, as every training does. All rank the whole catalogue for the
+same users.
 
 Figures are means over users with 95 % intervals, `over_popularity` the paired difference of
 NDCG@10. `--validation` judges by the validation events instead of the test. The table goes to
@@ -38,7 +39,7 @@ from recsys.data.examples import Examples
 from recsys.distributed import Group, join
 from recsys.evaluation.evaluator import Result
 from recsys.retrievers.base import VectorRetriever
-from recsys.retrievers.recformer import Recformer
+from recsys.retrievers.recformer import TRAIN, Recformer
 from recsys.runs.build import build_model, fit
 from recsys.runs.evaluators import judge
 from recsys.runs.finished import Run
@@ -87,10 +88,15 @@ def reader_of(config: RunConfig, encoder: Path | None, options: Mapping[str, Any
 
 
 @torch.no_grad()
-def untrained(config: RunConfig, examples: Examples, group: Group) -> Recformer:
-    """A Recformer whose items are encoded by the weights it begins with."""
+def untrained(
+    config: RunConfig, examples: Examples, group: Group, *, words: bool = False
+) -> Recformer:
+    """A Recformer whose items are encoded by the weights it is made with, or begins to learn
+    with."""
     model = build_model(config, examples)
     assert isinstance(model, Recformer)
+    if words:
+        model.begin_phase(TRAIN)
     model.to(group.device).eval()
     model.encode_items()
     return model
@@ -110,7 +116,10 @@ def arms(
         fit(model, floor["name"], examples)
         assert isinstance(model, VectorRetriever)
         yield floor["name"], model.to(group.device)
-    for name, folder in {"random": None, **encoders}.items():
+    small = reader_of(config, None, options)
+    yield "random", untrained(small, examples, group)
+    yield "words", untrained(small, examples, group, words=True)
+    for name, folder in encoders.items():
         yield name, untrained(reader_of(config, folder, options), examples, group)
 
 

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.preprocessing import normalize
 
 from recsys.text.tfidf import word_directions
 from recsys.text.tokenised import TokenisedItems
@@ -31,7 +30,9 @@ def word_vectors(items: TokenisedItems, width: int) -> WordVectors:
     counts = counts[:, tokens]
     having = np.diff(counts.tocsc().indptr)
     weights = np.log((1 + counts.shape[0]) / (1 + having)) + 1e-3
-    directions = word_directions(normalize(counts.multiply(weights).tocsr()), width)
+    weighed = counts.multiply(weights).tocsr()
+    lengths = np.sqrt(weighed.multiply(weighed).sum(axis=1)).A1
+    directions = word_directions(sp.diags_array(1 / np.maximum(lengths, 1e-9)) @ weighed, width)
     vectors = np.pad(directions, ((0, 0), (0, width - directions.shape[1])))
     written = np.asarray(counts.sum(axis=0)).ravel()
     mean = float((weights * written).sum() / max(1, written.sum()))
