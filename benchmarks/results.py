@@ -278,7 +278,8 @@ def measure(config: str, entry: Entry, data: Path, output: Path) -> dict[str, An
     if entry.folds == 1:
         found = results[0]
         retrievers = {
-            name: {key: part[key] for key in PARTS if key in part} | {"cold": _cold(part)}
+            name: {key: part[key] for key in PARTS if key in part}
+            | {label: _slices(part, label) for label in ("cold", "warm")}
             for name, part in found["retrievers"].items()
         }
     else:
@@ -289,9 +290,9 @@ def measure(config: str, entry: Entry, data: Path, output: Path) -> dict[str, An
     return {key: found[key] for key in keys} | {"fingerprints": prints, "retrievers": retrievers}
 
 
-def _cold(part: dict[str, Any]) -> dict[str, Any]:
-    """Recall of cold users and items, where there are any."""
-    found = {what: part["slices"].get(what, {}).get("cold") for what in ("users", "items")}
+def _slices(part: dict[str, Any], label: str) -> dict[str, Any]:
+    """Figures of cold or warm users and items, where there are any."""
+    found = {what: part["slices"].get(what, {}).get(label) for what in ("users", "items")}
     return {what: one["metrics"] for what, one in found.items() if one}
 
 
@@ -317,7 +318,7 @@ def _over_folds(name: str, results: list[dict[str, Any]], folders: list[Path]) -
         "users": len(by_user),
         "seconds": seconds,
         "parameters": parts[0]["parameters"],
-        "cold": _cold(parts[0]),
+        **{label: _slices(parts[0], label) for label in ("cold", "warm")},
         "config": parts[0]["config"],
     }
 

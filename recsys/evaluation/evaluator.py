@@ -28,6 +28,8 @@ from recsys.lists.pairs import Pairs, contains
 from recsys.retrievers.base import Candidates, Retriever
 
 MILLIONTH = 1e-6
+SLICED = ("Recall", "NDCG", "MRR")
+"""Figures of lists that slices have."""
 _RARITY = "rarity"
 
 
@@ -37,7 +39,8 @@ class Result:
 
     `users` holds arrays with one row a user: `user` (a vocabulary row), counts of `history` and
     `targets`, `recommended` [U, K] item rows and their `scores`, a column for each figure such
-    as `NDCG@10`, and `Recall@10|slice=label` for slices of items (NaN: no such target). With facts,
+    as `NDCG@10`, and `Recall@10|slice=label` for slices of items, of `SLICED` figures (NaN: no such
+    target). With facts,
     `rarity` is what the user weighs in StratifiedRecall, 1 on average; with money, `value` is what
     its targets are worth, and `reachable_profit` the profit in those that bring any. Of retrievers
     of several stages there are the columns of `recsys.evaluation.funnel`. `shorter` holds the lists
@@ -71,7 +74,7 @@ class Result:
     @property
     def per_user(self) -> pa.Table:
         """The same as a table; lists end where their user's did."""
-        columns = {}
+        columns: dict[str, Tensor] = {}
         kept = self.users["recommended"] != 0
         offsets = pa.array(np.concatenate([[0], np.cumsum(kept.sum(1))]).astype(np.int32))
         for name, values in self.users.items():
@@ -215,7 +218,7 @@ class Evaluator:
             "recommended": _fill(lists.ids.int(), k),
             "scores": _fill(lists.scores, k),
         }
-        hits, least = Hits(relevant, ks), total.clamp(min=1)
+        hits, least = Hits.of(relevant, ks), total.clamp(min=1)
         columns = {name: metric(hits, least, ks) for name, metric in METRICS.items()}
         money: dict[str, Tensor] = {}
         if self.facts is not None:
@@ -239,7 +242,7 @@ class Evaluator:
                 prices = self.facts.prices[lists.ids]
                 columns["ExpectedRevenue"] = expected_revenue(lists.scores.double(), prices, ks)
             if self.config.slice_cut in cuts:
-                users |= self._slices(self.facts, lists, relevant, targets)
+                users |= self._slices(self.facts, lists, hits, targets)
         if len(stages) > 1 and self.config.slice_cut in cuts:
             users |= stage_columns(stages, targets, money, self.config.slice_cut)
         for column, cut in enumerate(cuts):
@@ -278,16 +281,23 @@ class Evaluator:
         return columns
 
     def _slices(
-        self, facts: ItemFacts, lists: Candidates, relevant: Tensor, targets: Tensor
+        self, facts: ItemFacts, lists: Candidates, hits: Hits, targets: Tensor
     ) -> dict[str, Tensor]:
-        """Recall of the targets in each slice of items, NaN for users without one."""
-        k = self.config.slice_cut
-        hits = (facts.members[lists.ids[:, :k]] * relevant[:, :k, None]).sum(1)  # [B, G]
-        totals = facts.members[targets].sum(1)  # members of row 0 are none
-        recall = (hits / totals).double()  # 0 / 0 is NaN
-        return {
-            str(Figure("Recall", k, label)): recall[:, g] for g, label in enumerate(facts.slices)
-        }
+        """Figures [B] of the same lists where only targets in a slice of items are relevant, for
+        each slice, NaN for users without one."""
+        ks = torch.tensor([self.config.slice_cut], device=targets.device)
+        members = facts.members[lists.ids[hits.user, hits.position]]
+        within = hits.within(members, ks)
+        totals = facts.members[targets].sum(1).T.flatten().long()  # members of row 0 are none
+        columns: dict[str, Tensor] = {}
+        for name in SLICED:
+            values = METRICS[name](within, totals.clamp(min=1), ks)[:, 0]
+            values = values.masked_fill(totals == 0, torch.nan).view(len(facts.slices), -1)
+            columns |= {
+                str(Figure(name, self.config.slice_cut, label)): of_slice
+                for label, of_slice in zip(facts.slices, values, strict=True)
+            }
+        return columns
 
 
 def _at(lists: Candidates, relevant: Tensor, targets: Tensor, values: Tensor) -> Tensor:

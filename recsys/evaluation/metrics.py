@@ -122,29 +122,39 @@ class Hits:
     `relevant`, and the rest is in proportion to H.
 
     Attributes:
+        user: [H] int64, the row of the list.
+        position: [H] int64 in the list, from 0.
         rank: [H] float64, from 1.
     """
 
     @classmethod
     def of(cls, relevant: Tensor | Hits, ks: Tensor) -> Hits:
         """Found once, they serve every metric of the same lists and cut-offs."""
-        return relevant if isinstance(relevant, Hits) else cls(relevant, ks)
-
-    def __init__(self, relevant: Tensor, ks: Tensor) -> None:
+        if isinstance(relevant, Hits):
+            return relevant
         user, position = relevant.nonzero(as_tuple=True)
-        self.rank = (position + 1).double()
-        self._user = user
+        return cls(len(relevant), user, position, ks)
+
+    def __init__(self, lists: int, user: Tensor, position: Tensor, ks: Tensor) -> None:
+        self.user, self.position, self.rank = user, position, (position + 1).double()
         # the first cut-off that takes the hit in; hits past the last one get a column to drop
-        self._shape = (len(relevant), len(ks) + 1)
+        self._shape = (lists, len(ks) + 1)
         self._cell = user * self._shape[1] + torch.searchsorted(ks, position + 1)
+
+    def within(self, members: Tensor, ks: Tensor) -> Hits:
+        """Of each of G slices of items its hits alone, as if all lists [B] came again for it: those
+        of G * B lists, the first slice's first. `members` [H, G]: in which slices the hits are."""
+        part, hit = members.T.nonzero(as_tuple=True)
+        lists = self._shape[0]
+        return Hits(lists * members.shape[1], part * lists + self.user[hit], self.position[hit], ks)
 
     @cached_property
     def ordinals(self) -> Tensor:
         """How many hits its user has up to and with this one: [H], from 1."""
-        counts = torch.bincount(self._user, minlength=self._shape[0])
+        counts = torch.bincount(self.user, minlength=self._shape[0])
         before = counts.cumsum(0) - counts
-        every = torch.arange(1, len(self._user) + 1, device=self._user.device)
-        return every - before[self._user]
+        every = torch.arange(1, len(self.user) + 1, device=self.user.device)
+        return every - before[self.user]
 
     def sums(self, values: Tensor) -> Tensor:
         """Sums of `values` [H] over a user's hits up to each cut-off: [B, C]."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from recsys.evaluation.aggregates import RATIOS
-from recsys.evaluation.evaluator import Result
+from recsys.evaluation.evaluator import SLICED, Result
 from recsys.evaluation.funnel import FUNNEL, funnel_summary
 from recsys.evaluation.metrics import f1_of_means
 from recsys.figure import Figure
@@ -83,7 +83,7 @@ def _mean_intervals(
 def _slices_of_users(
     result: Result, k: int, replicates: int, labels: dict[str, np.ndarray]
 ) -> dict[str, Any]:
-    names = [f"{name}@{k}" for name in ("Recall", "NDCG", "GMV", "Profit")]
+    names = [f"{name}@{k}" for name in (*SLICED, "GMV", "Profit")]
     names = [name for name in names if name in result.users]
     slices: dict[str, Any] = {}
     for slicing, of_user in labels.items():
@@ -95,14 +95,17 @@ def _slices_of_users(
 
 
 def _slices_of_items(result: Result, replicates: int) -> dict[str, Any]:
-    """Recall of the targets in a slice, over the users who have any."""
-    slices: dict[str, Any] = {}
+    """Figures of the targets in a slice, over the users who have any."""
+    by_slice: dict[str, dict[str, np.ndarray]] = {}
     for column, values in result.users.items():
         figure = Figure.parse(column)
         if figure.slice is not None and not np.isnan(values).all():
-            slicing, _, label = figure.slice.partition("=")
-            columns = {str(figure._replace(slice=None)): values[~np.isnan(values)]}
-            slices.setdefault(slicing, {})[label] = _slice(columns, replicates)
+            columns = by_slice.setdefault(figure.slice, {})
+            columns[str(figure._replace(slice=None))] = values[~np.isnan(values)]
+    slices: dict[str, Any] = {}
+    for name, columns in by_slice.items():
+        slicing, _, label = name.partition("=")
+        slices.setdefault(slicing, {})[label] = _slice(columns, replicates)
     return slices
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import log2
 from typing import Any
 
@@ -16,7 +17,7 @@ from feature_store.errors import DataError
 from recsys.data.batch import Batch
 from recsys.data.block import Block
 from recsys.distributed import Group
-from recsys.evaluation.evaluator import Evaluator, Result
+from recsys.evaluation.evaluator import SLICED, Evaluator, Result
 from recsys.evaluation.item_facts import ItemFacts
 from recsys.evaluation.options import EvaluationConfig
 from recsys.evaluation.summary import summarise
@@ -235,6 +236,11 @@ def test_figures_beyond_accuracy_are_those_computed_by_hand() -> None:
     assert [row["rarity"] for row in users] == pytest.approx([0.25 / mean, 0.25 / mean, 1.5 / mean])
     assert [row["Recall@3|half=low"] for row in users] == [None, None, 1]
     assert [row["Recall@3|half=high"] for row in users] == [1, 1, 0]
+    # the list is the same, and its ideal has the one target of the slice
+    assert [row["NDCG@3|half=low"] for row in users] == [None, None, 1]
+    assert [row["NDCG@3|half=high"] for row in users] == pytest.approx([1 / 2, 1 / log2(3), 0])
+    assert [row["MRR@3|half=low"] for row in users] == [None, None, 1]
+    assert [row["MRR@3|half=high"] for row in users] == pytest.approx([1 / 3, 1 / 2, 0])
     counts = np.array([0, 1, 3, 3, 2])  # items 1 to 5
     assert result.metrics["Gini@3"] == pytest.approx(
         sum((2 * i - 6) * c for i, c in enumerate(np.sort(counts), 1)) / (4 * counts.sum())
@@ -243,6 +249,36 @@ def test_figures_beyond_accuracy_are_those_computed_by_hand() -> None:
     assert result.metrics["F1OfMeans@3"] == pytest.approx(
         2 * precision * recall / (precision + recall)
     )
+
+
+def test_figures_in_a_slice_are_of_the_whole_list_and_its_own_targets() -> None:
+    """User 1 is given 2 to 6: of its targets 2, 3 and 6 two are low, at ranks 1 and 2, and one is
+    high, at rank 5. User 2's hits stand at 2 and 4; user 3's low one is beyond the cut-off."""
+    targets = pa.array([[6, 3, 2], [4, 2], [1]], pa.list_(pa.int64()))
+    history = pa.array([[1], [6], [6]], pa.list_(pa.int64()))
+    requests = pa.table({"u": [1, 2, 2], "history": history, "target": targets})
+    config = EvaluationConfig(ks=(2, 4, 5), slice_k=4)
+    facts = replace(FACTS, members=torch.cat([FACTS.members, FACTS.members.sum(1, True)], 1))
+    facts = replace(facts, slices=(*FACTS.slices, "half=either"))
+    evaluator = Evaluator(config, torch.arange(1, 7), user="u", facts=facts)
+    result = evaluator.evaluate(Planted(), [Block.of(requests).to_batch()], ALONE)
+    users = {name: values.tolist() for name, values in result.users.items()}
+    nan = pytest.approx(np.nan, nan_ok=True)
+    assert users["recommended"] == [[2, 3, 4, 5, 6], [5, 4, 3, 2, 1], [5, 4, 3, 2, 1]]
+    assert users["Recall@4|half=low"] == [1, 1, 0]
+    assert users["NDCG@4|half=low"] == pytest.approx([1, 1 / log2(5), 0])
+    assert users["MRR@4|half=low"] == [1, 1 / 4, 0]
+    assert users["Recall@4|half=high"] == [0, 1, nan]
+    assert users["NDCG@4|half=high"] == [0, pytest.approx(1 / log2(3)), nan]
+    assert users["MRR@4|half=high"] == [0, 1 / 2, nan]
+    for name in SLICED:  # a slice of all items has the figures of all
+        assert users[f"{name}@4|half=either"] == pytest.approx(users[f"{name}@4"])
+    slices = summarise(result, k=4, replicates=100, labels={})["slices"]["half"]
+    assert slices["high"]["users"] == 2 and slices["low"]["users"] == 3
+    assert slices["high"]["metrics"] == {
+        "Recall@4": 0.5, "NDCG@4": pytest.approx(1 / log2(3) / 2), "MRR@4": 0.25
+    }  # fmt: skip
+    assert slices["high"]["ci95"].keys() == slices["high"]["metrics"].keys()
 
 
 def test_money_is_that_of_the_targets_found() -> None:
