@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -192,6 +193,25 @@ class EventLog:
                     continue
                 groups.append(RowGroup(path, index, group.num_rows, stats.min, stats.max))
         return groups
+
+    def last_before(self, moment: datetime, event_types: Sequence[str] = ()) -> datetime | None:
+        """When the last event before a moment was, of certain types or any; None where there is
+        none. Little more is read than the row groups in which it lies."""
+        newest: datetime | None = None
+        time, kind = self.schema.time, self.schema.event_type
+        before = (group for group in self.row_groups(last=moment.date()) if group.first < moment)
+        for group in sorted(before, key=lambda group: group.last, reverse=True):
+            if newest is not None and group.last <= newest:
+                break
+            names = [time, kind] if event_types and kind else [time]
+            with open_parquet(group.path) as file:
+                rows = file.read_row_group(group.index, names)
+            if len(names) > 1:
+                rows = rows.filter(pc.is_in(rows[kind], pa.array(event_types, pa.string())))
+            times = rows[time].filter(pc.less(rows[time], pa.scalar(moment, rows[time].type)))
+            own = pc.max(times).as_py()
+            newest = own if newest is None or (own is not None and own > newest) else newest
+        return newest
 
 
 class Numbers(NamedTuple):

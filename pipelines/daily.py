@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -19,9 +16,9 @@ from pipelines.tracked_page import tracked
 from recsys.config import RunConfig
 from recsys.daily.gate import Gate
 from recsys.report.days import write_days
-from recsys.runs.days import FIRST, FORCED, HELD, PUBLISHED, Days, begun, cost_of
+from recsys.runs.days import FIRST, FORCED, HELD, PUBLISHED, Days, begun, cost_of, timed
 from recsys.runs.folder import RunFolder
-from recsys.runs.in_service import SERVED, gate_of, served_lists
+from recsys.runs.in_service import SERVED, STALE, gate_of, served_lists
 from recsys.runs.lock import locked
 from recsys.runs.measure import measure_lists
 from recsys.runs.phases import phases_of
@@ -42,29 +39,33 @@ def daily(config: RunConfig, *, day: date | None = None, force: bool = False) ->
     days, seconds = Days(config), dict[str, float]()
     days.check()
     with locked(RunFolder(days.folder)):
-        with _timed(seconds, "append"):
+        with timed(seconds, "append"):
             arrived = _take_in(days)
             days.lay_by_user()
         of_day = days.config_of(day or days.newest)
-        with _timed(seconds, "learn and measure"):
+        with timed(seconds, "learn and measure"):
             bundle = run(of_day, **begun(of_day)._asdict()).bundle.resolve()
         told = {"state": FIRST, "reason": "the first bundle", "delta_bytes": 0, "bundle_bytes": 0}
         told |= days.told(of_day.name) | {"day": of_day.name, "arrived": arrived}
         if days.is_new(bundle):
-            with _timed(seconds, "gate"):
+            with timed(seconds, "gate"):
                 gate = beside(of_day, days.releases.folder / CURRENT, SERVED)
             state = PUBLISHED if gate.passed else FORCED if force else HELD
             told |= {"gate": gate.model_dump(), "state": state, "reason": gate.reason}
+            if config.daily.stale and (first := days.first_bundle) is not None:
+                with timed(seconds, "stale"):
+                    told["stale"] = beside(of_day, first, STALE).served
         days.record(told)
         if told["state"] != HELD:
-            with _timed(seconds, "publish"), stage("publish what differs"):
+            with timed(seconds, "publish"), stage("publish what differs"):
                 told |= days.publish(bundle, of_day.name)
         if config.daily.users is not None:
-            with _timed(seconds, "sync"):
+            with timed(seconds, "sync"):
                 told["synced"] = sync_store(of_day.folder, config.daily.users)[1].read
         told |= {"rows": cost_of(of_day), "seconds": seconds}
         days.record(told)
         write_days(days.records, days.page)
+        days.remove_old()
     return told
 
 
@@ -90,10 +91,3 @@ def _take_in(days: Days) -> dict[str, int]:
     console.print(f"event log {store}: {describe_append(done)}", soft_wrap=True)
     counts = {name: getattr(done, name) for name in ("repeated", "late", "compared")}
     return {"stored": done.events.stored, **counts}
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], what: str) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    seconds[what] = round(time.perf_counter() - started, 2)

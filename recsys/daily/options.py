@@ -40,3 +40,14 @@ class DailyConfig(Options):
         None, description="A store of users' newest histories that takes the day's events, too."
     )
     keep: int = Field(3, ge=1, description="Newest versions in service that stay.")
+    keep_days: int = Field(
+        7,
+        ge=1,
+        description="Runs of so many newest days stay, with those that versions in service, and "
+        "runs that stay, came from; older ones are removed.",
+    )
+    stale: bool = Field(
+        False,
+        description="Measure the first bundle on every day, too, which is never renewed: what "
+        "learning day by day is worth.",
+    )

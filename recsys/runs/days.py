@@ -2,7 +2,7 @@
 
 FOLDER/
     store/        the event log, unless `store` says otherwise
-    days/DATE/    the run of each day: what was learned before it, measured on it
+    days/DATE/    the run of each newer day: what was learned before it, measured on it
     deltas/       what differed from one bundle in service to the next
     service/      the serving folder
     days.json     what came of every day
@@ -12,9 +12,12 @@ FOLDER/
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
+from time import perf_counter
 from typing import Any, NamedTuple
 
 from feature_store.by_user import ByUser
@@ -22,6 +25,7 @@ from feature_store.durable import read_json, write_text
 from feature_store.errors import ConfigError, DataError
 from feature_store.event_log import EventLog
 from feature_store.ingest import REPORT, IngestReport
+from feature_store.leftovers import remove_tree
 from feature_store.protocols import GlobalTime
 from recsys.config import RunConfig, parse_config
 from recsys.runs.build import is_trained
@@ -117,19 +121,23 @@ class Days:
         """The run of a day: trained on what was before it, and tested on the day; where a bundle is
         in service, from the weights of its run, and then on the window before the day alone.
 
+        Validation and the window end with the last day before it on which anything happened.
         A day that was begun goes on as it began. Raises DataError as `_start`.
         """
         test = datetime.combine(day, time())
         tree = self.config.to_dict()
         split = tree["split"]
-        validation = test - timedelta(days=split.pop("validation_days"))
+        log = EventLog.open(self.store)
+        last = log.last_before(test, self.config.split.event_types)
+        end = test if last is None else datetime.combine(last, time()) + timedelta(days=1)
+        validation = end - timedelta(days=split.pop("validation_days"))
         del split["test_days"]
         moments = {"validation_start": validation, "test_start": test}
         split |= {name: moment.isoformat() for name, moment in moments.items()}
         tree |= {"name": str(day), "output": str(self.folder / "days"), "store": str(self.store)}
         tree["tracking"]["uri"] = self.config.tracking_uri
         if is_trained(self.config) and (start := self._start(str(day))) is not None:
-            since = test - timedelta(days=self.config.daily.window_days)
+            since = end - timedelta(days=self.config.daily.window_days)
             lead = getattr(self.config.model, "max_length", 1)  # whole sequences of whoever came
             own = {"start_from": start, "epochs": self.config.daily.epochs, "lead": lead}
             tree["trainer"] |= own | {"since": since.isoformat()}
@@ -146,8 +154,7 @@ class Days:
         current = self.releases.current
         if current is None:
             return None
-        parts = Manifest.load(self.releases.path(current)).parts
-        run = self.folder / "days" / next(iter(parts.values())).about.run
+        run = self.folder / "days" / self._run_of(current)
         if run.name > name:
             raise ConfigError(
                 f"{name} is before {run.name}, which is in service: `recsys bundle rollback "
@@ -159,6 +166,41 @@ class Days:
                 "back, or begin anew with another name=..."
             )
         return str(run)
+
+    def _run_of(self, version: str) -> str:
+        """The name of the run whose bundle a version is."""
+        parts = Manifest.load(self.releases.path(version)).parts
+        return next(iter(parts.values())).about.run
+
+    @property
+    def first_bundle(self) -> Path | None:
+        """The bundle of the first day; None where its run was removed."""
+        first = next((told["day"] for told in self.records if told["state"] == FIRST), None)
+        bundle = None if first is None else RunFolder(self.folder / "days" / first).bundle
+        return bundle.resolve() if bundle is not None and bundle.exists() else None
+
+    def remove_old(self) -> list[str]:
+        """Remove runs of older days than the newest `daily.keep_days`; returns their names.
+
+        The runs of versions in service stay, to roll back to and learn from, and that of the first
+        day where it is measured; and what any of them began from, so that it can be gone on with.
+        """
+        there = sorted(path.name for path in (self.folder / "days").iterdir() if _is_day(path.name))
+        kept = {
+            *there[-self.config.daily.keep_days :],
+            *map(self._run_of, self.releases.versions()),
+        }
+        if self.config.daily.stale:
+            kept |= {told["day"] for told in self.records if told["state"] == FIRST}
+        runs = [RunFolder(self.folder / "days" / name) for name in kept.intersection(there)]
+        begun_from = [
+            Run(run.path).config["trainer"].get("start_from") for run in runs if run.config.exists()
+        ]
+        kept |= {Path(start).name for start in begun_from if start is not None}
+        old = [name for name in there if name not in kept]
+        for name in old:
+            remove_tree(self.folder / "days" / name)
+        return old
 
     def is_new(self, bundle: Path) -> bool:
         """Whether another bundle than this one is in service."""
@@ -173,6 +215,22 @@ class Days:
         delta = self.folder / "deltas" / f"{name}.zip"
         keep = self.config.daily.keep
         return publish_delta(bundle, self.releases, delta, keep)._asdict()
+
+
+def _is_day(name: str) -> bool:
+    try:
+        date.fromisoformat(name)
+    except ValueError:
+        return False
+    return True
+
+
+@contextmanager
+def timed(seconds: dict[str, float], what: str) -> Iterator[None]:
+    """Add what a part of a day takes to `seconds`."""
+    started = perf_counter()
+    yield
+    seconds[what] = round(perf_counter() - started, 2)
 
 
 class Begun(NamedTuple):

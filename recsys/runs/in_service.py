@@ -25,6 +25,8 @@ from recsys.serving.recommender import Recommender
 
 SERVED = "in_service"
 """What the lists of the bundle in service are called beside a day's model."""
+STALE = "stale"
+"""What those of the first bundle are called, where it is measured, too."""
 _ASKED = 1024  # requests at a time
 
 

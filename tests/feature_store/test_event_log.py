@@ -45,6 +45,27 @@ def test_events_come_back_in_time_order_and_positions_keep_the_order_of_appends(
     assert second["position"].to_pylist() == [3]
 
 
+def test_the_last_event_before_a_moment_is_told_by_type(tmp_path: Path) -> None:
+    """Of a file that goes beyond the moment, and of one that came later; the row group of the
+    moment itself has none of the type."""
+    typed = SCHEMA.model_copy(
+        update={
+            "event_type": "kind",
+            "features": (*SCHEMA.features, Feature(name="kind", kind="id", side="context")),
+        }
+    )
+    log = EventLog.create(tmp_path / "log", typed)
+    assert log.last_before(datetime(2024, 1, 9)) is None
+    for days, kinds in (([1, 2, 6], ["buy", "see", "buy"]), ([0, 3], ["buy", "see"])):
+        log.append(events(days).append_column("kind", pa.array(kinds)))
+    fifth = datetime(2024, 1, 5)
+    assert log.last_before(fifth) == datetime(2024, 1, 4)
+    assert log.last_before(fifth, ("see",)) == datetime(2024, 1, 4)
+    assert log.last_before(fifth, ("buy",)) == datetime(2024, 1, 2)
+    assert log.last_before(datetime(2024, 1, 4)) == datetime(2024, 1, 3)
+    assert log.last_before(datetime(2024, 1, 1), ("buy",)) is None
+
+
 def test_a_row_that_does_not_fit_refuses_the_append_and_leaves_nothing(tmp_path: Path) -> None:
     log = EventLog.create(tmp_path / "log", SCHEMA)
     bad = events([1, 2]).set_column(0, "u", pa.array(["1", "x"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import date
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pipelines.daily import daily
 from pipelines.run import resolve
 from recsys.runs.days import Days
 from recsys.serving.recommender import Recommender
+from recsys.serving.releases import Releases
 
 Tree = dict[str, Any]
 Ask = Callable[..., tuple[Any, str, str]]
@@ -85,6 +86,46 @@ def test_a_day_is_learned_from_the_run_in_service_and_known_ids_keep_their_rows(
             for day in ("2024-01-09", "2024-01-10")
         )
         assert after.fingerprint_of(len(before)) == before.fingerprint
+
+
+def test_days_without_events_before_the_test_are_passed_over(
+    tree: Tree, days: list[dict[str, Any]]
+) -> None:
+    """Validation and the window end with the last day that there is, nine days earlier."""
+    at = Days(resolve(tree))
+    known = at.newest
+    run = at.config_of(known + timedelta(days=10))
+    start = run.split.model_dump()["validation_start"]
+    assert start == datetime.combine(known, time())
+    assert run.trainer.since == datetime.combine(known - timedelta(days=2), time())
+    assert run.split.model_dump()["test_start"] == start + timedelta(days=10)
+
+
+def test_old_runs_go_but_those_in_service_and_what_runs_that_stay_began_from(
+    tree: Tree, tmp_path: Path
+) -> None:
+    days = Days(resolve(tree, [f"output={tmp_path}", "daily.keep_days=2"]))
+    runs = days.folder / "days"
+    begun_from = {"2024-01-07": "2024-01-03", "2024-01-05": "2024-01-02", "2024-01-04": None}
+    for number in range(1, 9):
+        own = runs / f"2024-01-0{number}"
+        own.mkdir(parents=True)
+        start = begun_from.get(own.name)
+        told = resolve(tree, [f"trainer.start_from={runs / start}"] if start else [])
+        if number != 6:  # one of which a kill has left little
+            (own / "config.toml").write_text(told.to_toml())
+    (runs / "notes").mkdir()
+    days.record({"day": "2024-01-01", "state": "first"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Releases, "versions", lambda _: ["a"])
+        patch.setattr(Days, "_run_of", lambda *_: "2024-01-04")
+        kept = Days(resolve(tree, [f"output={tmp_path}", "daily.keep_days=2", "daily.stale=true"]))
+        kept.remove_old()
+        assert "2024-01-01" in {path.name for path in runs.iterdir()}
+        assert days.remove_old() == ["2024-01-01"]
+    # the newest two; what serves; what the seventh began from
+    there = {"2024-01-07", "2024-01-08", "2024-01-04", "2024-01-03", "notes"}
+    assert {path.name for path in runs.iterdir()} == there
 
 
 def test_what_the_gate_holds_back_is_not_published_and_says_why(
