@@ -51,11 +51,13 @@ def told_by(processes: int, options: list[str]) -> dict[str, float]:
 def two_here(
     kind: str, args: argparse.Namespace, one: dict[str, float], two: dict[str, float]
 ) -> float:
-    """The step of two processes on this machine that the rates of one predict, in seconds."""
+    """The step of two processes on this machine that the rates of one predict, in seconds, where
+    tables lie as they do in the processes that are measured."""
     pooled = measured.KINDS[kind]
     work = measured.work_of(args.batch, args.history, args.width, pooled)
     rates = measured.rates_of(one, kind, work, args.width)
-    plan = make_plan(measured.layout_of(args.rows, args.width, pooled), 2)
+    layout = measured.layout_of(args.rows, args.width, pooled, measured.SHARDING)
+    plan = make_plan(layout, 2)
     links = Links(two["link"], two["link"], two["latency"], local=2)
     return step_of(plan, work, rates, links).seconds
 

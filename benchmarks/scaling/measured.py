@@ -43,6 +43,7 @@ HISTORY, USER, ITEM, LABEL = "history", "user", "item", "label"
 KINDS = {"bags": True, "ids": False}  # whether TorchRec sums the vectors of a list
 HIDDEN = (256, 128)
 DISTINCT = 4  # batches, used in turn
+SHARDING = "row_wise"  # of the tables that are measured: half of each in either process
 
 
 def layout_of(rows: int, width: int, pooled: bool, sharding: Any = "auto") -> Layout:
@@ -82,7 +83,7 @@ class Clicks(TrainedModel):
     def __init__(self, rows: int, width: int, pooled: bool) -> None:
         super().__init__()
         self.pooled = pooled
-        self.embeddings = Embeddings(layout_of(rows, width, pooled, "row_wise"))
+        self.embeddings = Embeddings(layout_of(rows, width, pooled, SHARDING))
         self.tower = tower(width)
 
     def forward(self, batch: Batch, step: int) -> Loss:

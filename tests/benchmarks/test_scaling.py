@@ -107,6 +107,21 @@ def test_rates_are_parts_of_the_steps_of_one_process() -> None:
     assert (there.lookup, there.dense, there.overhead) == (100, 125, rates.overhead)
 
 
+@pytest.mark.parametrize("kind", measured.KINDS)
+def test_two_processes_that_share_every_table_take_what_one_does_and_the_exchanges(
+    kind: str,
+) -> None:
+    """The tables lie as in the steps that are measured: of a table that lay whole on one of the
+    two, that one would answer twice as much. Parts of bags are made twice as often, and summed."""
+    args = measured.arguments().parse_args(["--width=8", "--batch=80", "--history=20"])
+    one = {f"{kind}_step": 1.0, f"{kind}_small_step": 0.125, "dense": 0.3}
+    free = {"link": 1e30, "latency": 0.0}
+    alone = program.two_here(kind, args, one, free)
+    assert 1 - 1e-9 < alone < (1.15 if kind == "bags" else 1 + 1e-9)
+    slow = {"link": 1e6, "latency": 0.0}
+    assert program.two_here(kind, args, one, slow) > alone
+
+
 @pytest.fixture(scope="module")
 def layout() -> Layout:
     return measured.layout_of(10**9, 64, pooled=False)
