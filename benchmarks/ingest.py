@@ -4,7 +4,8 @@ For each size: raw Parquet of events in no order of time is generated (or, with 
 MovieLens-1M is grown by fractal expansion to as many), then ingested, split leave-one-out and made
 examples of, and one epoch of them is read. Each step is a process of its own. `peak_gb` is the most
 memory (10^9 bytes) that its processes had at one time, looked at every few milliseconds; one that
-takes more than `--memory` is ended, and told of as null.
+takes more than `--memory` is ended, and told of as null. `processor_seconds`, of all threads of the
+step, do not count what else runs.
 
 Beside it, what pandas and polars take to do the like by hand: raw files sorted by time and written
 again (`ingest`), sorted by user and time, split and put together as lists (`examples`), without any
@@ -151,11 +152,12 @@ def main() -> None:
         told = json.loads((args.folder / "config.json").read_text())
         import pipelines.run  # noqa: F401 (loading it takes seconds, which are not the step's)
 
-        started = time.perf_counter()
+        started, of_processor = time.perf_counter(), time.process_time()
         rows = do(args.step, told)
         seconds = time.perf_counter() - started
         rate = round(rows / seconds)
         line = {"rows": rows, "seconds": round(seconds, 1), "rows_per_second": rate}
+        line |= {"processor_seconds": round(time.process_time() - of_processor, 1)}
         print(json.dumps(line | {"own_peak": own_peak()}))
         return
     sizes = []
