@@ -15,6 +15,9 @@ from feature_store.engine import Engine
 from feature_store.schema import Schema
 from feature_store.splits import Split
 
+_MILLION = 1e6
+_WHOLE = 9e15  # below, whole numbers and their sums are exact in 64 bits
+
 
 def with_money(engine: Engine, split: Split, catalogue: Catalogue) -> ir.Table:
     """The split's events with `_price` and their net `_value`, both null where no price is known.
@@ -53,14 +56,16 @@ class LastKnown(NamedTuple):
 def last_known(
     engine: Engine, events: ir.Table, schema: Schema, name: str, item: str, items: int
 ) -> LastKnown:
-    """The newest `_price` or `_cost`, whichever `name` says, of every item row [items].
+    """The newest `_price` or `_cost`, whichever `name` says, of every item row [items]; of those of
+    one moment the last in the log.
 
     `events` come from `with_money`; `item` names their column of item rows.
     """
     known = events.filter(events[name].notnull())
-    time = known[schema.time]
-    newest = known.group_by(item).aggregate(last=known[name].argmax(time), at=time.max())
-    of_item = engine.collect(newest)
+    time, place = known[schema.time], known[POSITION]
+    age = ibis.row_number().over(group_by=known[item], order_by=[time.desc(), place.desc()])
+    aged = known.select(item, last=known[name], at=time, age=age)
+    of_item = engine.collect(aged.filter(aged["age"] == 0).drop("age"))
     values, moments = np.full(items, np.nan), np.zeros(items, np.int64)
     rows = np.asarray(of_item[item])
     values[rows] = np.asarray(of_item["last"])
@@ -74,7 +79,11 @@ def _less_returns(events: ir.Table, returns: ir.Table, schema: Schema) -> ir.Tab
     """Events whose money is net of the returns: `_value`, with costs what is in `_profit`, too."""
     keys = [schema.user, schema.item]
     money = {VALUE: PRICE} if schema.cost is None else {VALUE: PRICE, PROFIT: COST}
-    lost = {f"_lost{name}": -_times(piece, returns, schema) for name, piece in money.items()}
+    # whole millionths are added, which makes the same sum in every order, on every engine
+    lost = {
+        f"_lost{name}": _millionths(-_times(piece, returns, schema))
+        for name, piece in money.items()
+    }
     pieces = {"_pieces": -_quantity(returns, schema)}
     returns = returns.select(
         *keys, _at=returns[schema.time], _return=returns[POSITION], **pieces, **lost
@@ -90,7 +99,8 @@ def _less_returns(events: ir.Table, returns: ir.Table, schema: Schema) -> ir.Tab
     pairs = pairs.filter(pairs["_age"] == 0)
     if schema.cost is not None:
         own = pairs[f"_lost{PROFIT}"]
-        pairs = pairs.mutate(**{f"_lost{PROFIT}": own.fill_null(pairs["_pieces"] * pairs[COST])})
+        latest_cost = _millionths(pairs["_pieces"] * pairs[COST])
+        pairs = pairs.mutate(**{f"_lost{PROFIT}": own.fill_null(latest_cost)})
     sums = {name: pairs[name].sum() for name in lost}
     totals = pairs.group_by(*keys, ROLE).aggregate(**sums)
     # all that is lost of a (user, item, role) is taken from its purchases in their order
@@ -103,7 +113,8 @@ def _less_returns(events: ir.Table, returns: ir.Table, schema: Schema) -> ir.Tab
     )
     net = {}
     for name in money:
-        left = joined[f"_lost{name}"].fill_null(0) - joined[name].sum().over(before).fill_null(0)
+        taken = _millionths(joined[name]).sum().over(before).fill_null(0)
+        left = (joined[f"_lost{name}"].fill_null(0) - taken) / _MILLION
         net[name] = joined[name] - ibis.greatest(0.0, ibis.least(left, joined[name]))
     return joined.mutate(**net).drop(*lost)
 
@@ -132,6 +143,12 @@ def _known(engine: Engine, events: ir.Table, schema: Schema, catalogue: Catalogu
 def _times(piece: str, events: ir.Table, schema: Schema) -> ir.FloatingColumn:
     """The money of all pieces of an event, from that of one."""
     return events[piece] * _quantity(events, schema)
+
+
+def _millionths(money: ir.FloatingColumn) -> ir.FloatingColumn:
+    """Whole ones; larger numbers are whole already, and too large for an integer at some point."""
+    millionths = money * _MILLION
+    return (millionths.abs() < _WHOLE).ifelse(millionths.round().cast("float64"), millionths)
 
 
 def _quantity(events: ir.Table, schema: Schema) -> ir.NumericColumn | int:

@@ -15,6 +15,8 @@ from feature_store.schema import Schema
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
+_NEARLY = 5e-7  # of a list
+
 
 class LastLists(Protocol):
     """The last lists that were shown are the test, those before them validation: shares of all
@@ -52,7 +54,8 @@ class LastLists(Protocol):
         ranked = first.mutate(rank=ibis.row_number().over(order_by=latest), lists=first.count())
         roles = []
         for role, share in ((TEST, self.test), (VALIDATION, self.validation + self.test)):
-            of_role = ranked.filter(ranked["rank"] < (ranked.lists * share).round(6))
+            # a share of .1 of 30 lists is a little more than 3 of them, and means 3
+            of_role = ranked.filter(ranked["rank"] + _NEARLY < ranked.lists * share)
             since = of_role.time.min().as_scalar()
             place = of_role.filter(of_role.time == since).position.min().as_scalar()
             roles.append(((time > since) | ((time == since) & (position >= place)), role))
