@@ -24,6 +24,7 @@ Status = Literal["ok", "warn", "fail"]
 
 GIB = 1024**3
 FBGEMM = ("fbgemm-gpu-cpu", "fbgemm-gpu")
+LEAST_JAVA = 17  # of Spark 4
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ def check() -> list[Check]:
         _python(),
         *_versions(),
         *_trials(),
+        _spark(),
         _memory(),
         _disk(Path.cwd()),
     ]
@@ -322,6 +324,27 @@ def _try(names: Sequence[str]) -> None:
             message = str(error).strip().splitlines() or [""]
             report = {"name": name, "error": f"{type(error).__name__}: {message[0]}"}
         os.write(out, json.dumps(report).encode() + b"\n")
+
+
+def _spark() -> Check:
+    """What tables of events on Spark need; the embedded engine does without."""
+    pyspark = installed("pyspark")
+    if pyspark is None:
+        return Check("spark", "ok", "no pyspark, which engine.kind = 'spark' alone needs")
+    home = os.environ.get("JAVA_HOME")
+    java = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
+    fix = "apt-get install openjdk-17-jre-headless"
+    if java is None:
+        return Check("spark", "warn", f"pyspark {pyspark}, and no Java", fix)
+    try:
+        told = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=30).stderr
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Check("spark", "warn", f"pyspark {pyspark}, and {java} does not start: {error}", fix)
+    version = re.search(r'version "(\d+)[^"]*"', told)
+    both = f"pyspark {pyspark}, {version[0] if version else 'an unknown version'} of Java"
+    if version is None or int(version[1]) < LEAST_JAVA:
+        return Check("spark", "warn", f"{both}, and Spark needs {LEAST_JAVA}", fix)
+    return Check("spark", "ok", both)
 
 
 # What the machine has left

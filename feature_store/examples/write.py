@@ -1,18 +1,16 @@
-"""Writes a folder of examples: events are sorted by the engine, and read in streams."""
+"""Writes a folder of examples: events are sorted by the engine, and rows made where they lie."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+import shutil
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from feature_store.catalogue import Catalogue
 from feature_store.columns import (
@@ -29,14 +27,12 @@ from feature_store.columns import (
     TIME,
     TRAIN_EVENTS,
     USER_ROW,
-    is_raw,
     moment_of,
     raw_of,
 )
 from feature_store.durable import staged, write_parquet
 from feature_store.engine import Engine
 from feature_store.errors import ConfigError
-from feature_store.examples.blocks import Block, blocks_of_users
 from feature_store.examples.encode import (
     check_keyed,
     context_of,
@@ -49,14 +45,13 @@ from feature_store.examples.encode import (
 )
 from feature_store.examples.grown import Grown, told_of_users
 from feature_store.examples.listed import PREFIX, ListsOf
-from feature_store.examples.row_groups import RowGroups
-from feature_store.examples.rows import event_rows, request_rows, sequence_rows, serving_rows
+from feature_store.examples.parts import SERVING, Copying, RowsOfParts, Written, join
 from feature_store.examples.spec import MADE_FROM, ExamplesSummary, RowsOf
 from feature_store.examples.users import UserFeatures
 from feature_store.labels import NegativesConfig
 from feature_store.money import last_known
 from feature_store.negatives import DrawnNegatives, Lists
-from feature_store.protocols import LEARNT, SHOWN, TRAIN
+from feature_store.protocols import LEARNT, TRAIN
 from feature_store.schema import Schema
 from feature_store.splits import Split
 from feature_store.timeline import order, shuffle
@@ -65,9 +60,9 @@ from feature_store.vocabulary import Keys, Vocabulary, vocabulary_file
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-_USERS_A_GROUP, _EVENTS_A_GROUP, _INTERACTIONS_A_GROUP = 1 << 10, 1 << 16, 1 << 20
+_EVENTS_A_GROUP, _EVENTS_A_FILE, _INTERACTIONS_A_GROUP = 1 << 16, 1 << 22, 1 << 20
 _NUMBER = "_number"
-_USERS_A_FILE, _EVENTS_A_FILE = 1 << 18, 1 << 22
+_PARTS = ".parts"  # what parts of the events became, before it is joined
 
 
 def write_examples(
@@ -147,8 +142,7 @@ def write_examples(
             known = np.flatnonzero(np.asarray(items[KNOWN_EVENTS]))
             find = lists.open(schema, vocabularies, known[known > 0])
             lists_of = ListsOf(find, asked, schema, features)
-        rows = _Rows(
-            engine=engine,
+        maker = RowsOfParts(
             schema=schema,
             rows_of=rows_of,
             context=context_of(schema),
@@ -156,7 +150,7 @@ def write_examples(
             raw_users=UserFeatures(raw_users, codes),
             named=tuple(f.name for f in keyed_strings(schema, vocabularies)),
             items=vocabularies[schema[schema.item].table_name],
-            folder=aside,
+            folder=aside / _PARTS,
             train_roles=train_roles,
             history_length=history_length,
             since=_stamp(since),
@@ -164,9 +158,9 @@ def write_examples(
             negatives=_sampler(engine, events, schema, vocabularies, negatives),
             lists_of=lists_of,
             grows=split.grows,
-            serving=_path(aside, "serving", grown),
             served=None if grown is None else of_users.encode(grown.users),
-        ).write(events)
+        )
+        rows = _write_rows(engine, maker, events, aside, _path(aside, "serving", grown))
         summary = ExamplesSummary(
             protocol=split.protocol,
             fingerprint=split.fingerprint,
@@ -257,141 +251,61 @@ def _with_counts(
     return items
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Writes the rows of every role, and those for serving, in one pass over sorted events.
+def _write_rows(
+    engine: Engine, maker: RowsOfParts, events: ir.Table, folder: Path, serving: Path
+) -> dict[str, int]:
+    """Write the rows of every role, and those for serving, where the events are; returns the number
+    of rows of each role."""
+    maker.folder.mkdir()
+    # in the order of raw ids, which is that of rows where there are such
+    user = events[maker.user]
+    parts = engine.parts(
+        events,
+        [user, *order(events, maker.schema)],
+        maker,
+        together=True,
+        drop=[maker.schema.time],
+        here=maker.lists_of is not None,  # a finished retriever does not travel
+    )
+    written = {name: [Written(*part[name]) for part in parts] for name in (*maker.roles, SERVING)}
+    join(written[SERVING], serving)
+    for role in maker.roles:
+        made, path = written[role], folder / f"{role}.parquet"
+        if maker.per_event(role):
+            _sort(engine, maker, role, made, path)
+        else:
+            join(made, path)
+    shutil.rmtree(maker.folder)
+    return {role: sum(part.rows for part in written[role]) for role in maker.roles}
 
-    `users` holds the features of users, and `raw_users` their ids and what the catalogue says of
-    them. `named` are features whose raw ids lie beside what is asked in validation and test: only
-    there are their codes turned back. Of rows for `serving` only those of users that are `served`,
-    by default all.
-    """
 
-    engine: Engine
-    schema: Schema
-    rows_of: RowsOf
-    context: tuple[str, ...]
-    users: UserFeatures
-    raw_users: UserFeatures
-    named: tuple[str, ...]
-    items: Vocabulary
-    folder: Path
-    train_roles: tuple[str, ...]
-    history_length: int
-    since: int | None
-    lead: int
-    negatives: DrawnNegatives | None
-    lists_of: ListsOf | None
-    grows: bool
-    serving: Path
-    served: np.ndarray | None
-
-    def write(self, events: ir.Table) -> dict[str, int]:
-        """Write all files; returns the number of rows of each role."""
-        roles = (TRAIN, *(role for role in SHOWN if role not in self.train_roles))
-        # in the order of raw ids, which is that of rows where there are such
-        own = raw_of(self.schema.user)
-        user = USER_ROW if self.users.codes is None else own
-        by_user = events.order_by(user, *order(events, self.schema)).drop(self.schema.time)
-        with ExitStack() as stack:
-            files = {role: stack.enter_context(self._file(role)) for role in roles}
-            serving = stack.enter_context(RowGroups(self.serving, _USERS_A_GROUP))
-            for block in blocks_of_users(self.engine.stream(by_user), user):
-                for role, file in files.items():
-                    rows = self._rows(block, role)
-                    file.write(self._beside(rows, role))
-                known = serving_rows(block, self.rows_of)
-                raw = self._raw(known, block)
-                if self.served is not None:
-                    raw = raw.filter(pc.is_in(known[USER_ROW], pa.array(self.served)))
-                serving.write(raw)
-        for role in roles:
-            if self._per_event(role):
-                self._sort(role)
-        return {role: file.rows for role, file in files.items()}
-
-    def _per_event(self, role: str) -> bool:
-        return self.rows_of.labels or (role == TRAIN and self.rows_of.per == "event")
-
-    def _path(self, role: str) -> Path:
-        return self.folder / f"{role}.parquet"
-
-    def _by_user(self, role: str) -> Path:
-        return self.folder / f"{role}.by_user.parquet"
-
-    def _file(self, role: str) -> RowGroups:
-        if self._per_event(role):
-            return RowGroups(self._by_user(role), _EVENTS_A_GROUP)
-        return RowGroups(self._path(role), _USERS_A_GROUP, _USERS_A_FILE)
-
-    def _rows(self, block: Block, role: str) -> pa.Table:
-        of_train = role == TRAIN
-        since = self.since if of_train else None
-        if self._per_event(role):
-            own = (role,) if self.rows_of.labels and self.grows else ()
-            return event_rows(
-                block,
-                self.schema,
-                self.rows_of,
-                self.context,
-                asked=self.train_roles if of_train else (role,),
-                shown=self.train_roles if of_train else (*SHOWN[role], *own),
-                length=self.history_length,
-                since=since,
-                delay=self.rows_of.delay if of_train else 0,
-                negatives=self.negatives,
-                lists_of=self.lists_of,
-            )
-        if of_train:
-            roles = self.train_roles
-            return sequence_rows(block, self.schema, self.rows_of, roles, since, self.lead)
-        return request_rows(block, self.schema, self.rows_of, role)
-
-    def _beside(self, rows: pa.Table, role: str) -> pa.Table:
-        """Rows of a role with the features of their users."""
-        users = rows[self.schema.user]
-        named = {} if role == TRAIN else {raw_of(name): name for name in self.named}
-        unasked = [n for n in rows.column_names if is_raw(n) and n not in named]
-        rows = _beside(rows.drop_columns(unasked), self.users.of(users))
-        there = set(rows.column_names)
-        if lacking := {n: of for n, of in named.items() if n not in there and of in there}:
-            raw = self.raw_users.of(users)
-            rows = _beside(rows, pa.table({n: raw[of] for n, of in lacking.items()}))
-        return rows
-
-    def _raw(self, rows: pa.Table, block: Block) -> pa.Table:
-        """Rows for serving with raw ids in place of rows of vocabularies."""
-        for name in self.rows_of.requested:
-            lists = rows[name].combine_chunks()
-            ids = self.items.decode(lists.values.to_numpy())
-            place = rows.column_names.index(name)
-            rows = rows.set_column(place, name, pa.ListArray.from_arrays(lists.offsets, ids))
-        users = self.raw_users.of(rows[USER_ROW])
-        ids = users[self.schema.user]
-        if self.users.codes is not None:
-            ids = block.rows.column(raw_of(self.schema.user)).take(pa.array(block.starts[:-1]))
-        rows = rows.set_column(0, self.schema.user, ids)
-        return _beside(rows, users.drop_columns([self.schema.user]))
-
-    def _sort(self, role: str) -> None:
-        """Put rows of events, which came by user, into the order of time; targets of training into
-        none, so that those of each row group are drawn from all of them."""
-        rows = self.engine.scan([self._by_user(role)])
-        within = [DRAW] if self.negatives is not None else []
-        mixed = role == TRAIN and not self.rows_of.labels
-        first = shuffle(rows[POSITION]) if mixed else rows[TIME]
-        rows = rows.order_by(first, POSITION, *within).drop(POSITION, *within)
-        _copy(self.engine, rows, self._path(role), _EVENTS_A_GROUP, _EVENTS_A_FILE)
-        self._by_user(role).unlink()
+def _sort(
+    engine: Engine, maker: RowsOfParts, role: str, parts: Sequence[Written], path: Path
+) -> None:
+    """Put rows of events, which came by user, into the order of time; targets of training into
+    none, so that those of each row group are drawn from all of them."""
+    rows = engine.scan([Path(part.path) for part in parts])
+    within = [DRAW] if maker.negatives is not None else []
+    mixed = role == TRAIN and not maker.rows_of.labels
+    first = shuffle(rows[POSITION]) if mixed else rows[TIME]
+    keys = [POSITION, *within]
+    _write_sorted(
+        engine, rows, [first, *(rows[key] for key in keys)], keys, path, _EVENTS_A_GROUP,
+        _EVENTS_A_FILE,
+    )  # fmt: skip
+    for part in parts:
+        Path(part.path).unlink()
 
 
 def _write_interactions(engine: Engine, events: ir.Table, schema: Schema, path: Path) -> None:
     """Pairs of user and item, and when, in the order of time."""
     numbered, code = _numbered(events, schema)
-    interactions = numbered.order_by(order(numbered, schema)).select(
-        user=numbered[_NUMBER], item=numbered[ITEM_ROW], time=numbered[SECONDS], **code
+    keys = {f"_key{place}": key for place, key in enumerate(order(numbered, schema))}
+    interactions = numbered.select(
+        user=numbered[_NUMBER], item=numbered[ITEM_ROW], time=numbered[SECONDS], **code, **keys
     )
-    _copy(engine, interactions, path, _INTERACTIONS_A_GROUP)
+    by_time = [interactions[key] for key in keys]
+    _write_sorted(engine, interactions, by_time, list(keys), path, _INTERACTIONS_A_GROUP)
 
 
 def _numbered(events: ir.Table, schema: Schema) -> tuple[ir.Table, dict[str, str]]:
@@ -406,16 +320,18 @@ def _numbered(events: ir.Table, schema: Schema) -> tuple[ir.Table, dict[str, str
     return events.mutate(**{_NUMBER: 1 + place}), {"code": USER_ROW}
 
 
-def _beside(rows: pa.Table, more: pa.Table) -> pa.Table:
-    for name in more.column_names:
-        rows = rows.append_column(more.schema.field(name), more[name])
-    return rows
-
-
-def _copy(
-    engine: Engine, rows: ir.Table, path: Path, row_group_rows: int, file_rows: int | None = None
+def _write_sorted(
+    engine: Engine,
+    rows: ir.Table,
+    by: Sequence[ir.Column],
+    drop: Sequence[str],
+    path: Path,
+    row_group_rows: int,
+    file_rows: int | None = None,
 ) -> None:
-    """Stream an expression into Parquet."""
-    with RowGroups(path, row_group_rows, file_rows) as file:
-        for batch in engine.stream(rows, row_group_rows):
-            file.write(pa.Table.from_batches([batch]))
+    """Write an expression into Parquet in an order, without some of its columns."""
+    folder = path.with_name(f"{_PARTS}-{path.name}")
+    folder.mkdir()
+    parts = engine.parts(rows, by, Copying(folder, row_group_rows, file_rows), drop=drop)
+    join([Written(*part) for part in parts], path)
+    shutil.rmtree(folder)

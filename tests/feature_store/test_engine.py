@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from feature_store import engine as module
 from feature_store.engine import Engine, EngineConfig
+from feature_store.engine import config as module
 from feature_store.errors import DataError
 
 

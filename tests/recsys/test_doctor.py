@@ -156,3 +156,17 @@ def test_only_a_failure_is_unhealthy(
     assert doctor.doctor() == 1
     out = capsys.readouterr().out
     assert "[x]" in out and "make setup" in out
+
+
+def test_spark_needs_java_of_a_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(doctor, "installed", lambda name: None)
+    assert (doctor._spark().status, "no pyspark" in doctor._spark().found) == ("ok", True)
+    monkeypatch.setattr(doctor, "installed", lambda name: "4.0.5")
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    assert (doctor._spark().status, "no Java" in doctor._spark().found) == ("warn", True)
+    (tmp_path / "bin").mkdir()
+    java = tmp_path / "bin" / "java"
+    for version, status in (("11.0.2", "warn"), ("17.0.15", "ok")):
+        java.write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\"' >&2\n")
+        java.chmod(0o755)
+        assert doctor._spark().status == status and version in doctor._spark().found
