@@ -37,6 +37,7 @@ MODELS = {
     "item_knn": "ItemKNN",
     "ease": "EASE",
     "gf_cf": "GF-CF",
+    "bspm": "BSPM",
     "als": "ALS",
     "bpr": "BPR",
     "sasrec": "SASRec",
@@ -150,8 +151,9 @@ ENTRIES = (
         published=(
             ("LightGCN, published", ".1830", ".1554", ""),
             ("GF-CF, published", ".1849", ".1518", ""),
+            ("BSPM, early merge, published", ".1920", ".1597", ""),
         ),
-        also=("gowalla_lightgcn",),
+        also=("gowalla_bspm", "gowalla_lightgcn"),
     ),
     Entry(
         "amazon_beauty",

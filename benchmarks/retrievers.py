@@ -72,6 +72,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "ease": {"name": "ease"},
     "item_knn": {"name": "item_knn"},
     "gf_cf": {"name": "gf_cf"},
+    "bspm": {"name": "bspm"},
 }
 EVENTS = {"two_tower", "lightgcn", "sheaf"}  # batches of single events
 

@@ -23,6 +23,7 @@ RETRIEVERS = {
     "item_knn": "recsys.retrievers.item_knn.ItemKNN",
     "ease": "recsys.retrievers.ease.EASE",
     "gf_cf": "recsys.retrievers.gf_cf.GFCF",
+    "bspm": "recsys.retrievers.bspm.BSPM",
     "als": "recsys.retrievers.als.ALS",
     "bpr": "recsys.retrievers.bpr.BPR",
     "sasrec": "recsys.retrievers.sasrec.SASRec",

@@ -1,4 +1,4 @@
-"""ItemKNN, EASE, GF-CF, ALS and BPR against hand-computed values and other implementations."""
+"""ItemKNN, EASE, GF-CF, BSPM, ALS and BPR against values by hand and other implementations."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from recsys.options import Kind, ModelConfig
 from recsys.retrievers import item_knn, retriever_class
 from recsys.retrievers.als import ALSConfig
 from recsys.retrievers.bpr import BPRConfig
+from recsys.retrievers.bspm import BSPMConfig
 from recsys.retrievers.ease import EASE, EASEConfig
 from recsys.retrievers.fitted import FittedRetriever, binary_matrix
 from recsys.retrievers.gf_cf import GFCFConfig
@@ -37,11 +38,12 @@ from recsys.retrievers.personal_popularity import PersonalPopularityConfig
 from recsys.retrievers.popularity import RecentPopularity, RecentPopularityConfig
 from recsys.serving.index.options import ExactConfig, FaissConfig, IndexConfig
 
-BASELINES = ("item_knn", "ease", "gf_cf", "als", "bpr")
+BASELINES = ("item_knn", "ease", "gf_cf", "bspm", "als", "bpr")
 SMALL: dict[str, dict[str, Any]] = {
     "item_knn": {},
     "ease": {"l2": 1.0},
     "gf_cf": {"components": 4},
+    "bspm": {"components": 4},
     "als": {"factors": 2},
     "bpr": {"factors": 8},
 }
@@ -338,6 +340,52 @@ def test_gf_cf_lets_through_what_there_is() -> None:
     gf_cf = fit(GFCFConfig(alpha=1), np.array([[1, 1, 0], [1, 1, 0]]))
     # R~ is 1/2 everywhere, so that both filters send an item to half of each of the two
     np.testing.assert_allclose(score(gf_cf, [[1], [3]]), [[1, 1, 0], [0, 0, 0]], atol=1e-5)
+
+
+# -- BSPM --------------------------------------------------------------------------------------
+
+
+def euler(slope: Any, at: np.ndarray, step: float) -> np.ndarray:
+    return at + step * slope(at)
+
+
+def kutta(slope: Any, at: np.ndarray, step: float) -> np.ndarray:
+    """Kutta's rule of 1901, as textbooks have it."""
+    first = slope(at)
+    second = slope(at + step / 2 * first)
+    third = slope(at + step / 2 * second)
+    fourth = slope(at + step * third)
+    return at + step / 6 * (first + 2 * second + 2 * third + fourth)
+
+
+@pytest.mark.parametrize("merge", ["early", "late"])
+@pytest.mark.parametrize(
+    ("solver", "rule", "time", "steps"),
+    [("euler", euler, 1.2, 3), ("rk4", kutta, 2.5, 1), ("rk4", kutta, 2.5, 2)],
+)
+def test_bspm_is_the_solver_of_its_equations(
+    merge: Any, solver: Any, rule: Any, time: float, steps: int, seen: np.ndarray
+) -> None:
+    items = np.sqrt(seen.sum(0))
+    normalised = seen / np.sqrt(np.maximum(seen.sum(1, keepdims=True), 1)) / items
+    blur, vectors = normalised.T @ normalised, np.linalg.svd(normalised)[2][:6]
+    blurred = euler(lambda rows: rows @ blur - rows, seen, 1)
+    ideal = 0.2 * (seen / items) @ vectors.T @ vectors * items
+    scores = blurred + ideal if merge == "early" else blurred
+    for _ in range(steps):
+        scores = rule(lambda rows: -rows @ blur, scores, time / steps)
+    expected = scores if merge == "early" else scores + ideal
+    config = BSPMConfig(
+        components=6, merge=merge, solver=solver, sharpening_time=time, sharpening_steps=steps
+    )
+    np.testing.assert_allclose(score(fit(config, seen), histories_of(seen)), expected, atol=1e-4)
+
+
+def test_bspm_without_sharpening_is_gf_cf(seen: np.ndarray) -> None:
+    bspm = fit(BSPMConfig(components=6, ideal_weight=0.3, sharpening_time=0), seen)
+    gf_cf = fit(GFCFConfig(components=6, alpha=0.3), seen)
+    one, other = (score(retriever, histories_of(seen)) for retriever in (bspm, gf_cf))
+    np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 # -- ALS ---------------------------------------------------------------------------------------
