@@ -110,8 +110,8 @@ def event_rows(
     places = _of_lists(block, schema, rows, end, known) if listed else {}
     compared: dict[str, np.ndarray] = {}
     for name in rows_of.compared:
-        values = block.column(name)[rows]
-        compared |= in_lists(name, values, places[LIST], places[LAST_TOUCHED])
+        values, of_user = block.column(name)[rows], _of_user(block.user_of_row[rows], places[LIST])
+        compared |= in_lists(name, values, of_user, places[LAST_TOUCHED])
     table = pa.table(
         {
             schema.user: event[USER_ROW],
@@ -277,6 +277,13 @@ def _ends(block: Block, delay: int) -> np.ndarray:
     first = listed[first]
     ends[listed] = (ends[first] if delay else first)[of_row.ravel()]
     return ends
+
+
+def _of_user(users: np.ndarray, lists: np.ndarray) -> np.ndarray:
+    """Codes of lists [n] that differ from user to user, 0 for none: what one was shown does not
+    depend on who else was shown it, nor on who lies in the same block."""
+    _, own = np.unique(np.stack([users, lists], axis=1), axis=0, return_inverse=True)
+    return np.where(lists != 0, own.ravel() + 1, 0)
 
 
 def _of_lists(
