@@ -11,8 +11,10 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
+from benchmarks.engines import compare
 from feature_store.engine import Engine, EngineConfig, spark_session
 from feature_store.errors import ConfigError, DataError
+from feature_store.sources import Synthetic
 
 
 def test_no_secret_stands_in_a_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -109,3 +111,10 @@ def test_a_stream_has_its_order_and_its_columns_without_rows(spark: Engine) -> N
     assert max(batch.num_rows for batch in batches) <= 3
     (empty,) = spark.stream(rows.filter(rows["a"] > 5))
     assert empty.num_rows == 0 and empty.schema.names == ["a"]
+
+
+def test_the_benchmark_compares_every_row(spark: Engine) -> None:
+    source = Synthetic(users=12, items=20, clusters=4, events=5, days=5)
+    result = compare(source, EngineConfig(threads=1), spark.config)
+    assert result["differ"] == [] and result["rows"] > 50
+    assert set(result["seconds"]["spark"]) == {"start", "ingest", "examples"}

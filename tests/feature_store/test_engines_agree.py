@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from feature_store.catalogue import Catalogue
@@ -16,6 +17,7 @@ from feature_store.columns import POSITION
 from feature_store.engine import Engine
 from feature_store.event_log import EventLog
 from feature_store.examples import RowsOf, parts_of, write_examples
+from feature_store.ingest import append, ingest
 from feature_store.labels import LabelConfig, NegativesConfig, TaskConfig
 from feature_store.parquet import read_parquet
 from feature_store.protocols import (
@@ -31,6 +33,7 @@ from feature_store.protocols import (
     UserHoldout,
 )
 from feature_store.schema import Feature, Schema
+from feature_store.sources import ParquetLog
 from feature_store.splits import make_split
 
 SCHEMA = Schema(
@@ -237,6 +240,45 @@ def test_examples_hold_the_same_rows_in_the_same_order(
             **shape.options,
         )
     same_examples(*folders)
+
+
+ROWS = {
+    "user": ["é", "e", "é", "é", "e", "z", "e"],
+    "item": [1, 2, 1, 3, 2, 9, 2],
+    "time": [10, 20, 10, 30, 20, 40, 20],
+    "price": [2.0, 4.0, 3.0, 1.0, 4.0, 1.0, 8.0],
+    "n": [1, 2, 1, 1, 2, 1, 4],
+}
+
+
+@pytest.mark.parametrize("unique", [(), ("user", "item", "time")], ids=["all", "unique"])
+def test_an_ingest_and_an_append_set_the_same_rows_aside(
+    unique: tuple[str, ...], spark: Engine, embedded: Engine, tmp_path: Path
+) -> None:
+    """Of rows that repeat each other, in a file and in what is there, the same ones are kept."""
+    pq.write_table(pa.table({"item": [1, 2]}), tmp_path / "items.parquet")
+    first = pa.table(ROWS)
+    later = pa.concat_tables([first.slice(0, 3), first.slice(2, 1), first.slice(5, 2)])
+    told, stores = [], []
+    for engine in (embedded, spark):
+        stores.append(store := tmp_path / engine.config.kind)
+        for number, rows in enumerate((first.slice(0, 5), later)):
+            path = tmp_path / f"{number}.parquet"
+            pq.write_table(rows, path)
+            source = ParquetLog(
+                path=str(path),
+                columns={**{n: n for n in ROWS if n != "n"}, "quantity": "n"},
+                items=str(tmp_path / "items.parquet"),
+                unique=unique,
+            )
+            take_in = append if number else ingest
+            report = take_in(source, store, quarantine=True, engine=engine.config)
+            told.append(report.model_dump(exclude={"finished", "seconds", "appended"}))
+    assert told[:2] == told[2:]
+    for path in stores[0].rglob("*.parquet"):
+        same = stores[1] / path.relative_to(stores[0])
+        assert_same(read_parquet(path), read_parquet(same))
+    assert EventLog.open(stores[0]).fingerprint == EventLog.open(stores[1]).fingerprint
 
 
 def same_examples(mine: Path, theirs: Path) -> None:

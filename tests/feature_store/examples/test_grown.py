@@ -50,14 +50,14 @@ def days_of(source: Synthetic) -> list[pa.Table]:
 class Shop:
     """A log to which days are added, and examples of it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, engine: Engine | None = None) -> None:
         self.folder, self.schema = folder, SOURCE.schema
         self.log = EventLog.create(folder / "store", SOURCE.schema)
         self.catalogue = Catalogue(folder / "store", SOURCE.schema)
         self.catalogue.write("item", next(iter(SOURCE.read_items())).table)
         self.users = next(iter(SOURCE.read_users())).table
         self.days = days_of(SOURCE)
-        self.engine = Engine(EngineConfig(threads=1))
+        self.engine = engine or Engine(EngineConfig(threads=1))
 
     def take_in(self, first: int, last: int) -> None:
         """Add days; the catalogue tells of more users, too."""
@@ -165,6 +165,21 @@ def test_examples_of_days_are_those_of_the_whole_log(
     assert [p.read_bytes() for p in parts_of(grown, "serving")[:2]] == [
         p.read_bytes() for p in parts_of(tmp_path / "9", "serving")
     ]
+
+
+def test_a_day_on_spark_is_that_of_the_whole_log_on_the_embedded_engine(
+    tmp_path: Path, spark: Engine, embedded: Engine
+) -> None:
+    shop = Shop(tmp_path, embedded)
+    shop.take_in(0, 8)
+    shop.write("8", 8, None, grows=False)
+    shop.take_in(9, 9)
+    whole = shop.write("whole", 9, "8", grows=False)
+    shop.engine = spark
+    grown = shop.write("9", 9, "8")
+    for name in ("items", "users", "train", "validation", "test", "interactions"):
+        assert table_of(grown, name) == table_of(whole, name), name
+    assert table_of(grown, "serving", "user_id") == table_of(whole, "serving", "user_id")
 
 
 def test_a_day_reads_what_came_and_the_histories_of_whoever_came(tmp_path: Path) -> None:
