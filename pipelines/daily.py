@@ -16,6 +16,7 @@ from pipelines.tracked_page import tracked
 from recsys.config import RunConfig
 from recsys.daily.gate import Gate
 from recsys.report.days import write_days
+from recsys.report.report import write_report
 from recsys.runs.days import FIRST, FORCED, HELD, PUBLISHED, Days, begun, cost_of, timed
 from recsys.runs.folder import RunFolder
 from recsys.runs.in_service import SERVED, STALE, gate_of, served_lists
@@ -76,6 +77,7 @@ def beside(config: RunConfig, bundle: Path, name: str) -> Gate:
     lists = served_lists(config, examples, bundle)
     with working_on(config, "cpu") as work, tracked(work) as tracker:
         measure_lists(work, tracker, lists, name, EvaluationProgress())
+        tracker.log_files(write_report(work.files.path), work.files.plots)
     return gate_of(config, name)
 
 

@@ -71,6 +71,8 @@ def test_the_first_bundle_goes_into_service_and_a_day_follows_as_a_delta(
     assert second["synced"] == second["arrived"]["stored"]  # the day alone
     page = (folder / "days.html").read_text()
     assert "2024-01-10" in page and page.count("<svg") == 2
+    report = (folder / "days" / "2024-01-10" / "report.html").read_text()
+    assert "in_service" in report  # of all figures: the gate's came after the first ones
 
 
 def test_a_day_is_learned_from_the_run_in_service_and_known_ids_keep_their_rows(
