@@ -1,7 +1,9 @@
 """What is left of a small job that is killed anywhere, and begun again?
 
 A log is ingested, and a day appended to it; it is made into examples, trained on, measured,
-exported and published, then grows by new users and items and is trained on again. Each step is
+exported and published, then grows by new users and items and is trained on again. Beside it a
+ranker learns clicks and what follows them with tables whose rows go from id to id, of users without
+a vocabulary; and `recsys daily` takes a first week and a day in, up to the delta. Each step is
 killed somewhere, with SIGKILL or at times SIGTERM: at one of the points at which it changes the
 disk (see `benchmarks.faults.points`), or after a random part of its time. Then it is begun again,
 as a user would, and what it leaves is compared with what it left undisturbed: `differ` counts tries

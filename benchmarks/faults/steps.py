@@ -15,7 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tomli_w
 
+from benchmarks.faults.configs import TREES
+
 CONFIG, RUN, LIVE = "tiny.toml", "runs/tiny", "live"
+SHOP, SHOP_RUN = "shop.toml", "runs/shop"
 Work = Callable[[], None]
 
 
@@ -61,40 +64,26 @@ def write_raw(folder: Path, part: int, users: range, items: int) -> None:
 
 
 def begin(folder: Path) -> None:
-    """A config and a log of its own."""
+    """The configs, and a log of its own."""
     write_raw(folder, 0, range(16), 12)
-    tree = {
-        "name": "tiny",
-        "seed": 1,
-        "output": "runs",
-        "data": {
-            "source": "parquet",
-            "path": "raw/*.parquet",
-            "columns": {"user": "user", "item": "item", "time": "time"},
-        },
-        "split": {"protocol": "leave_one_out"},
-        "engine": {"threads": 1},
-        "retriever": {"name": "sasrec", "width": 8, "blocks": 1, "max_length": 6, "negatives": 4},
-        "reader": {"batch_size": 8},
-        "trainer": {"epochs": 3, "device": "cpu", "checkpoint_every_steps": 1, "keep": 2},
-        "baselines": ["popularity"],
-        "evaluation": {"ks": [10], "replicates": 100},
-        "export": {"golden": 2},
-        "tracking": {"enabled": False},
-    }
-    (folder / CONFIG).write_text(tomli_w.dumps(tree))
+    for name, tree in TREES.items():
+        (folder / f"{name}.toml").write_text(tomli_w.dumps(tree))
 
 
-def make_examples() -> None:
+def make_examples(config: str) -> Work:
     """What `recsys train` does first, with errors told as verbs tell them."""
-    from feature_store.errors import RecsysError
-    from pipelines.run import resolve
-    from recsys.runs.prepare import prepare
 
-    try:
-        prepare(resolve(Path(CONFIG)))
-    except RecsysError as error:
-        sys.exit(f"recsys: {error}")
+    def work() -> None:
+        from feature_store.errors import RecsysError
+        from pipelines.run import resolve
+        from recsys.runs.prepare import prepare
+
+        try:
+            prepare(resolve(Path(config)))
+        except RecsysError as error:
+            sys.exit(f"recsys: {error}")
+
+    return work
 
 
 def _grow(folder: Path) -> None:
@@ -107,19 +96,43 @@ APPEND = verb("ingest", CONFIG, DAYS, "data.path=raw/1.parquet", "--append")
 TRAIN, GROWN = verb("train", CONFIG), verb("run", CONFIG, "trainer.epochs=4", "--resume")
 INGEST, EVALUATE, EXPORT = verb("ingest", CONFIG), verb("evaluate", RUN), verb("export", RUN)
 PUBLISH = verb("bundle", "publish", RUN, LIVE, "--keep", "1")
+EXAMPLES, ROWS = make_examples(CONFIG), make_examples(SHOP)
+RANKER, TAKEN_IN = verb("train", SHOP), verb("ingest", SHOP)
+ASKED, SHIPPED = verb("evaluate", SHOP_RUN), verb("export", SHOP_RUN)
+FIRST_DAYS = verb("daily", "days.toml", "data.last_day=6")
+DAY = verb("daily", "days.toml", "data.first_day=7", "data.last_day=7")
 _IDS = f"{RUN}/examples/vocabulary", f"{RUN}/checkpoints/vocabulary"
+_SHOP_IDS = f"{SHOP_RUN}/examples/vocabulary", f"{SHOP_RUN}/checkpoints/vocabulary"
+_DAYS_IDS = tuple(
+    f"runs/days/days/2024-01-0{day}/{part}/vocabulary"
+    for day in (7, 8)
+    for part in ("examples", "examples_refit", "checkpoints")
+)
 
 STEPS = (
     Step("ingest", None, INGEST, INGEST),
     Step("first day", "ingest", FIRST, FIRST, weight=0),
     Step("append", "first day", APPEND, APPEND, _grow),
-    Step("examples", "ingest", make_examples, make_examples, vocabularies=_IDS[:1]),
+    Step("examples", "ingest", EXAMPLES, EXAMPLES, vocabularies=_IDS[:1]),
     Step("training", "ingest", TRAIN, verb("train", CONFIG, "--resume"), vocabularies=_IDS),
     Step("evaluation", "training", EVALUATE, EVALUATE, weight=0.5),
     Step("export", "evaluation", EXPORT, EXPORT, weight=0.5),
     Step("publish", "export", PUBLISH, PUBLISH),
     Step("growth", "publish", GROWN, GROWN, _grow, _IDS, weight=0.25),
     Step("publish again", "growth", PUBLISH, PUBLISH),
+    Step("ingest of rows", None, TAKEN_IN, TAKEN_IN, weight=0),
+    Step("rows", "ingest of rows", ROWS, ROWS, vocabularies=_SHOP_IDS[:1]),
+    Step(
+        "evicting",
+        "rows",
+        RANKER,
+        verb("train", SHOP, "--resume"),
+        vocabularies=_SHOP_IDS,
+    ),
+    Step("evaluation of rows", "evicting", ASKED, ASKED, weight=0.25),
+    Step("export of rows", "evaluation of rows", SHIPPED, SHIPPED, weight=0.25),
+    Step("first days", None, FIRST_DAYS, FIRST_DAYS, vocabularies=_DAYS_IDS[:3], weight=0.1),
+    Step("day", "first days", DAY, DAY, vocabularies=_DAYS_IDS, weight=0.5),
 )
 """Each starts from what an earlier one has left."""
 
@@ -135,15 +148,17 @@ def needed(names: Collection[str]) -> list[Step]:
 
 def lost_keys(before: Path, after: Path, step: Step) -> int:
     """Ids that have another row in `after`, or none."""
-    from feature_store.vocabulary import Vocabulary
+    from feature_store.vocabulary import Keys, Vocabulary
 
     lost = 0
     for folder in step.vocabularies:
         for path in (before / folder).glob("*.arrow"):
-            known, there = Vocabulary.load(path).values, after / folder / path.name
-            now = Vocabulary.load(there).values if there.exists() else known[:0]
-            same = sum(a == b for a, b in zip(known.to_pylist(), now.to_pylist(), strict=False))
-            lost += len(known) - same
+            was, there = Vocabulary.load(path), after / folder / path.name
+            if isinstance(was, Keys):  # listed nowhere: who has a row is part of checkpoints
+                continue
+            now = Vocabulary.load(there).values if there.exists() else was.values[:0]
+            pairs = zip(was.values.to_pylist(), now.to_pylist(), strict=False)
+            lost += len(was.values) - sum(a == b for a, b in pairs)
     return lost
 
 

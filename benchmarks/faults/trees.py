@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from feature_store.errors import DataError
 
 _VERSION = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{12}")
 _TIMES = {"seconds", "finished", "created", "version", ".metadata"}
-_UNLIKE = {"seconds.json", "done.json", "report.html", ".lock", ".metadata"}
+_UNLIKE = {"seconds.json", "done.json", "report.html", "days.html", ".lock", ".metadata"}
 """Files that never repeat: only that they are there, and whole, is compared."""
 
 Facts = dict[str, str]
@@ -59,6 +60,8 @@ def _whole(bundle: Path) -> bool:
 
 def _contents(path: Path) -> str:
     contents = path.read_bytes()
+    if path.suffix == ".zip":  # a delta, which names versions
+        return "there" if zipfile.is_zipfile(path) else "half"
     if path.name in _UNLIKE:
         return (
             "there"
