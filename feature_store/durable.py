@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 import shutil
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 
 from feature_store.errors import DataError
 from feature_store.leftovers import hold, remove_left, remove_tree, sweep_scratch
+from feature_store.trees import json_tree
 
 ROW_GROUP_ROWS = 1 << 17
 _LEFT = re.compile(r"\..+\.(partial|removed)-[0-9a-f]{12}")
@@ -236,7 +236,7 @@ def free_bytes(path: Path) -> int:
 def read_json(path: Path) -> dict[str, Any]:
     """The tree that `write_text` put into a file; empty where there is none, or half of one."""
     try:
-        tree = json.loads(path.read_text())
+        tree = json_tree(path.read_text())
     except (OSError, ValueError):
         return {}
     return tree if isinstance(tree, dict) else {}

@@ -9,7 +9,6 @@ came, however long the log is. What comes out is what would come of the whole lo
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Collection
@@ -45,6 +44,7 @@ from feature_store.parquet import open_parquet, read_parquet
 from feature_store.protocols import LEARNT, AnyProtocol, GlobalTime
 from feature_store.schema import Schema
 from feature_store.splits import Split, make_split
+from feature_store.trees import json_tree
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -165,7 +165,7 @@ def held_before(
         return None
     try:
         summary = ExamplesSummary.load(folder)
-        made_from: dict[str, Any] = json.loads((folder / MADE_FROM).read_text())
+        made_from: dict[str, Any] = json_tree((folder / MADE_FROM).read_text())
         theirs = GlobalTime.model_validate(made_from["split"])
     except (DataError, OSError, ValueError, KeyError, TypeError):
         return None

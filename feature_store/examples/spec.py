@@ -11,6 +11,7 @@ from typing import Any, Literal
 from feature_store.columns import HISTORY
 from feature_store.errors import ConfigError, DataError
 from feature_store.storage import Place
+from feature_store.trees import json_tree
 
 ALL_EVENTS: tuple[str, ...] = ()
 MADE_FROM = "made_from.json"
@@ -108,7 +109,7 @@ class ExamplesSummary:
         """Read `examples.json`. Raises DataError where it is not there, or not whole."""
         path = folder / "examples.json"
         try:
-            values = json.loads(path.read_text())
+            values = json_tree(path.read_text())
             values["rows_of"] = RowsOf.from_dict(values["rows_of"])
             values["train_roles"] = tuple(values["train_roles"])
             values["told_of_users"] = tuple(values.get("told_of_users", (0, "")))

@@ -13,7 +13,7 @@ from feature_store.errors import RecsysError
 from pipelines.cli import looking, moving
 from pipelines.cli import together as launching
 from pipelines.cli.bundle_verbs import bundle
-from pipelines.cli.fault import one_line, told_of_fault
+from pipelines.cli.fault import one_line, shortened, told_of_fault
 from pipelines.cli.going_on import telling_how
 from pipelines.cli.item_verbs import items
 from pipelines.cli.log_verbs import log
@@ -72,7 +72,7 @@ def main() -> None:
         with stoppable():
             app(prog_name="recsys")
     except RecsysError as error:
-        _end(one_line(error), 1)
+        _end(shortened(one_line(error)), 1)
     except Stopped as stopped:
         if os.environ.get("RANK", "0") == "0":  # of processes that work together one tells
             _end(str(stopped), stopped.status)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
 import typer
@@ -20,8 +19,10 @@ def overrides(context: typer.Context, incomplete: str) -> list[str]:
 
 def _tree(config: Path | None) -> dict[str, object]:
     """The config as far as it can be read: half a line is no place for errors."""
+    from feature_store.trees import toml_tree
+
     try:
         path = Path(config or "")
-        return tomllib.loads((path / "config.toml" if path.is_dir() else path).read_text())
+        return toml_tree((path / "config.toml" if path.is_dir() else path).read_text())
     except (OSError, ValueError):
         return {}

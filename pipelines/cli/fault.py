@@ -9,6 +9,7 @@ import traceback
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LONGEST = 300  # characters of an error's own words
+_READ = 4000
 
 
 def one_line(words: object) -> str:
@@ -17,6 +18,12 @@ def one_line(words: object) -> str:
         sign if sign.isprintable() else sign.encode("unicode_escape").decode()
         for sign in str(words)
     )
+
+
+def shortened(line: str) -> str:
+    """A line, without its middle where it is far longer than anybody reads: a file without line
+    ends may have a header of a gigabyte."""
+    return line if len(line) <= _READ else f"{line[: _READ - 500]} ... {line[-500:]}"
 
 
 def told_of_fault(error: BaseException) -> str:

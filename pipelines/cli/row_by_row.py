@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,9 @@ def _lines(path: Path) -> list[Any]:
 
 def _parsed(line: str) -> Any:
     """A row, or the text where it is no JSON, which is no row."""
+    from feature_store.trees import json_tree
+
     try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
+        return json_tree(line)
+    except ValueError:
         return line

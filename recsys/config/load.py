@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from feature_store.errors import ConfigError
+from feature_store.trees import toml_tree
 from recsys.config.checks import check
 from recsys.config.errors import explain
 from recsys.config.run_config import RunConfig
@@ -22,13 +22,17 @@ def load_config(path: Path | str, overrides: list[str] | None = None) -> RunConf
     Raises:
         ConfigError: names the file or key at fault and what it allows.
     """
+    return parse_config(read_toml(path), overrides, where=str(path))
+
+
+def read_toml(path: Path | str) -> dict[str, Any]:
+    """The tree of a TOML file. Raises ConfigError for what is none."""
     try:
-        tree = tomllib.loads(Path(path).read_text())
+        return toml_tree(Path(path).read_text())
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
-    return parse_config(tree, overrides, where=str(path))
 
 
 def parse_config(
@@ -51,8 +55,8 @@ def _override(tree: dict[str, Any], override: str) -> None:
     if not sign or not key:
         raise ConfigError(f"{override!r} is not an override: write section.key=value")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = toml_tree(f"value = {text}")["value"]
+    except ValueError:
         value = text
     *sections, last = key.strip().split(".")
     place = Place(RunConfig, tree)

@@ -184,10 +184,13 @@ def _frame(data: bytes) -> bytes:
 def _frames(journal: Path) -> Iterator[bytes]:
     """The whole frames of a journal; the one that a kill cut off, and what follows, is none."""
     with open(journal, "rb") as file:
+        whole = os.fstat(file.fileno()).st_size
         while len(head := file.read(_FRAME.size)) == _FRAME.size:
             size, checksum = _FRAME.unpack(head)
+            if size > whole - file.tell():  # memory of so many bytes is not asked for
+                return
             data = file.read(size)
-            if len(data) < size or zlib.crc32(data) != checksum or not size:
+            if zlib.crc32(data) != checksum or not size:
                 return
             yield data
 
@@ -209,7 +212,10 @@ def _recover(journal: Path) -> None:
 
 
 def _to_parquet(journal: Path) -> None:
-    """The journal's rows as the Parquet file of its name; then the journal goes."""
+    """The journal's rows as the Parquet file of its name; then the journal goes.
+
+    Raises DataError where it holds none, and where the file cannot be written.
+    """
     published = journal.with_name(journal.name.removeprefix(".").removesuffix(_JOURNAL))
     published = published.with_name(f"{published.name}.parquet")
     try:
@@ -222,6 +228,9 @@ def _to_parquet(journal: Path) -> None:
                     table = pa.Table.from_batches(batches, schema).combine_chunks()
                     write_parquet(table, published)
         journal.unlink()
+    except pa.ArrowInvalid as error:
+        why = " ".join(str(error).split())
+        raise DataError(f"{journal} holds no exposures ({why}): move it away") from None
     except OSError as error:
         raise cannot_write(published, error) from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 import warnings
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,7 @@ import pyarrow as pa
 
 from feature_store.durable import read_json
 from feature_store.errors import DataError, command
+from recsys.config.load import read_toml
 from recsys.figure import Figure, cut_offs, first_cut
 from recsys.runs.folder import RunFolder
 from recsys.runs.weights import of_other_weights
@@ -57,8 +57,8 @@ class Run:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The resolved config."""
-        return tomllib.loads(self.files.config.read_text())
+        """The resolved config. Raises ConfigError where it cannot be read."""
+        return read_toml(self.files.config)
 
     @cached_property
     def results(self) -> dict[str, Any]:

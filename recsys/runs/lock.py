@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from feature_store.errors import ConfigError, DataError, RecsysError
+from feature_store.trees import json_tree
 from recsys.distributed import Group
 from recsys.runs.folder import RunFolder
 
@@ -76,7 +77,7 @@ def _self() -> dict[str, str | int]:
 
 def _holder(files: RunFolder) -> str:
     try:
-        holder = json.loads(files.lock.read_text())
+        holder = json_tree(files.lock.read_text())
         return f"process {holder['process']} on {holder['host']} ({holder['command']})"
     except (OSError, ValueError, KeyError):  # it has only just begun
         return "another program"

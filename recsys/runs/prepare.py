@@ -26,6 +26,7 @@ from feature_store.file_names import original_name
 from feature_store.progress import stage
 from feature_store.splits import make_split
 from feature_store.storage import on_disk
+from feature_store.trees import json_tree
 from feature_store.vocabulary import Vocabulary, vocabulary_file
 from recsys.config import RunConfig
 from recsys.data.examples import Examples
@@ -192,7 +193,7 @@ def _holds(
 ) -> bool:
     """Whether the examples in a folder are those that are wanted."""
     try:
-        made_from = json.loads((folder / MADE_FROM).read_text())
+        made_from = json_tree((folder / MADE_FROM).read_text())
         ExamplesSummary.load(folder)
     except (OSError, ValueError, DataError):  # not there, or half of it: they are written again
         return False

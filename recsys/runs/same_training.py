@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from typing import Any
 
 from feature_store.errors import ConfigError
 from recsys.config import RunConfig, parse_config
+from recsys.config.load import read_toml
 from recsys.runs.folder import RunFolder
 from recsys.training import checkpoint
 
@@ -59,10 +59,7 @@ def differences(config: RunConfig) -> dict[str, str]:
     marker = RunFolder(config.folder).training_marker
     if not marker.exists() or not has_checkpoints(RunFolder(config.folder)):
         return {}
-    try:
-        made_by = tomllib.loads(marker.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{marker} cannot be read: {error}") from None
+    made_by = read_toml(marker)
     before, now = (
         dict(_leaves(tree)) for tree in (_with_defaults(made_by, config), config.training)
     )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from feature_store.durable import read_json
 from feature_store.errors import command
+from recsys.config.load import read_toml
 from recsys.runs.folder import RunFolder
 from recsys.serving.manifest import About
 
@@ -71,7 +71,7 @@ def _learnt(files: RunFolder) -> dict[str, Any]:
 
 
 def _config(files: RunFolder) -> dict[str, Any]:
-    return tomllib.loads(files.config.read_text()) if files.config.exists() else {}
+    return read_toml(files.config) if files.config.exists() else {}
 
 
 def _timeless(tree: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,6 +16,7 @@ from pydantic import (
 )
 
 from feature_store.errors import DataError, command
+from feature_store.trees import json_tree
 from recsys.embeddings.options import Dtype
 from recsys.inputs import Input, from_json, to_json
 from recsys.lists.merging import MergeName
@@ -267,8 +267,8 @@ class Manifest(_Frozen):
             contents = plain_file(folder, MANIFEST).read_bytes()
             if signed_by is not None:
                 check_signature(folder, contents, signed_by)
-            tree = json.loads(contents)
-        except (OSError, ValueError, RecursionError) as error:
+            tree = json_tree(contents)
+        except (OSError, ValueError) as error:
             raise DataError(f"{folder} is not a bundle: {error}") from None
         written = tree.get("format") if isinstance(tree, dict) else None
         if written != FORMAT:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from feature_store.durable import read_json
 from feature_store.errors import ConfigError, DataError
+from feature_store.trees import json_tree
 from recsys.text.extras import needed
 
 _KINDS = ("longformer", "roberta", "xlm-roberta", "bert")
@@ -50,7 +51,7 @@ class Pooling:
 
 def _has_module(folder: Path, name: str) -> bool:
     try:
-        modules = json.loads((folder / "modules.json").read_text())
+        modules = json_tree((folder / "modules.json").read_text())
         return any(str(module["type"]).rpartition(".")[2] == name for module in modules)
     except (OSError, ValueError, KeyError, TypeError):
         return False

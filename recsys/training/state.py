@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
@@ -10,6 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from feature_store.errors import DataError
+from feature_store.trees import json_tree
 
 FORMAT = 2
 STATE = "state.json"
@@ -78,8 +78,8 @@ def read_state(folder: Path) -> dict[str, Any]:
     state is not what this program writes.
     """
     try:
-        state = json.loads((folder / STATE).read_text())
-    except (OSError, ValueError, RecursionError) as error:
+        state = json_tree((folder / STATE).read_text())
+    except (OSError, ValueError) as error:
         raise DataError(f"{folder} holds no whole checkpoint: {error}") from None
     written = state.get("format") if isinstance(state, dict) else None
     if written != FORMAT:

@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from tokenize import TokenError
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -24,6 +25,7 @@ from feature_store.errors import DataError
 from recsys.serving.files import plain_file
 
 RECORD = "delta.json"
+_BROKEN = (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, RuntimeError)
 FORMAT: Literal[1] = 1
 Writer = Literal["vocabulary", "users", "parquet"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -98,7 +100,7 @@ class DeltaFile:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise DataError(f"{path}: {RECORD}: {where}: {first['msg']}") from None
-        except (OSError, zipfile.BadZipFile, RecursionError) as error:
+        except _BROKEN as error:
             raise DataError(f"{path} is not a delta: {error}") from None
 
     def __enter__(self) -> Self:
@@ -119,7 +121,7 @@ class DeltaFile:
         name = runs_member(member)
         try:
             runs: np.ndarray = np.load(io.BytesIO(self.member(name)), allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
+        except (*_BROKEN, MemoryError, SyntaxError, TokenError) as error:
             raise DataError(f"{self.path}: {name} cannot be read: {error}") from None
         return runs
 
@@ -131,7 +133,7 @@ class DeltaFile:
             if packed.compress_type != zipfile.ZIP_STORED or packed.flag_bits & 1:
                 raise DataError(f"{self.path}: {name} is compressed or encrypted, which none is")
             return self._zip.read(packed)
-        except (KeyError, zipfile.BadZipFile, EOFError, ValueError) as error:
+        except (KeyError, *_BROKEN) as error:
             raise DataError(f"{self.path}: {name} cannot be read: {error}") from None
 
 
