@@ -21,7 +21,7 @@ from feature_store.examples import ExamplesSummary
 from feature_store.ingest import IngestReport
 from feature_store.parquet import read_parquet
 from feature_store.vocabulary import Vocabulary
-from pipelines.cli.row_by_row import _lines
+from pipelines.cli.row_by_row import lines_of
 from recsys.config.load import load_config, parse_config
 from recsys.policy.exposure_log import ExposureLog
 from recsys.server.errors import refused
@@ -167,7 +167,7 @@ TARGETS: dict[str, Target] = {
     "vocabulary": Target((_arrow(),), _written("user.arrow", Vocabulary.load)),
     "parquet": Target((_parquet(),), _written("a.parquet", read_parquet)),
     "exposures": Target((b"\x08\0\0\0\0\0\0\0abcdefgh",), _journal),
-    "requests in a file": Target((b'{"user": 1}\n{"history": [1e999]}\n',), _written("r", _lines)),
+    "requests in a file": Target((b'{"user": 1}\n{"history": [1e999]}\n',), _written("r", lines_of)),
     "filter": Target((b"price < 2.5 and not (brand in ('a', 'b'))",), _expression),
     **{
         f"body {kind.__name__}": Target((_ASKED, b'{"items": [1], "events": [{}]}'), _body(kind))

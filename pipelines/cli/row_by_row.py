@@ -19,7 +19,7 @@ def answered(recommender: Any, path: Path, options: dict[str, Any]) -> tuple[Any
     from recsys.serving.row_answers import answer_rows
 
     if path.suffix == ".jsonl":
-        answers, problems = answer_rows(recommender, _lines(path), **options)
+        answers, problems = answer_rows(recommender, lines_of(path), **options)
         if all(problems):
             raise DataError(told(path, problems))
         return answers, problems
@@ -44,7 +44,8 @@ def told(path: Path, problems: list[str | None]) -> str:
     return f"{path}: {len(bad):,} of {len(problems):,} rows cannot be read{others}: {rows}{more}"
 
 
-def _lines(path: Path) -> list[Any]:
+def lines_of(path: Path) -> list[Any]:
+    """What the lines of a file say. Raises DataError where it cannot be read."""
     from feature_store.errors import DataError
 
     try:
