@@ -73,8 +73,7 @@ def daily(config: RunConfig, *, day: date | None = None, force: bool = False) ->
 def beside(config: RunConfig, bundle: Path, name: str) -> Gate:
     """Measure what a bundle answers to the test of a run, as `name` beside the run's model, and
     hold the model against it."""
-    examples = prepare(config, phases_of(config.trainer)[-1])
-    lists = served_lists(config, examples, bundle)
+    lists = served_lists(config, prepare(config, phases_of(config.trainer)[-1]), bundle)
     with working_on(config, "cpu") as work, tracked(work) as tracker:
         measure_lists(work, tracker, lists, name, EvaluationProgress())
         tracker.log_files(write_report(work.files.path), work.files.plots)

@@ -45,7 +45,7 @@ def compare(
     recsys compare runs/pooling runs/din -m AUC -m GAUC
     """
     from pipelines.compare import comparison_table
-    from pipelines.printer import print_whole
+    from pipelines.printer import print_whole, say
     from recsys.report.comparison import compare as job
 
     comparison = job(runs, metric or (), test=test)
@@ -58,6 +58,6 @@ def compare(
         return
     print_whole(comparison_table(comparison))
     for note in comparison.notes:
-        typer.echo(f"note: {note}")
+        say(f"note: {note}")
     if out is not None:
         typer.echo(f"report: {out}")

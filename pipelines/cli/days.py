@@ -45,12 +45,13 @@ def daily(
     recsys daily shop.toml data.path=/data/in/2024-06-01.parquet          # from cron, say
     """
     from pipelines.daily import daily as job
+    from pipelines.printer import say
     from recsys.runs.days import HELD, Days
 
     loaded = load(config, overrides)
     told = job(loaded, day=None if day is None else day.date(), force=force)
     days = Days(loaded)
-    typer.echo(f"{told['day']}: {told['state']}: {told['reason']}")
+    say(f"{told['day']}: {told['state']}: {told['reason']}")
     typer.echo(f"in service: {days.releases.folder}; all days: {days.page}")
     if told["state"] == HELD:
         raise typer.Exit(HELD_BACK)

@@ -34,6 +34,7 @@ def explain(
 
     Example: recsys explain runs/synthetic_cascade --user 7 --item 42
     """
+    from pipelines.printer import say
     from recsys.serving.manifest import Manifest, RankerRecord
     from recsys.serving.word_reasons import reads_words
 
@@ -50,7 +51,7 @@ def explain(
         write_answers(reasons, out)
     else:
         print_answers(reasons, form, f"item {item} for user {user}")
-    typer.echo(f"item {item} for user {user}: {told}", err=True)
+    say(f"item {item} for user {user}: {told}", stderr=True)
 
 
 def _of_cascade(

@@ -59,14 +59,15 @@ def show(
     Example: recsys online show sqlite:///users.db --user 7
     """
     from pipelines.online_table import about, events_of, features_of
+    from pipelines.printer import say
     from recsys.online.places import open_users
 
     users = open_users(store)
     if user:
         print_answers(events_of(users, user), form)
-        typer.echo("\n".join(features_of(users, user)), err=True)
+        say("\n".join(features_of(users, user)), stderr=True)
     else:
-        typer.echo(about(users, store))
+        say(about(users, store))
 
 
 @online.command()

@@ -21,6 +21,7 @@ def read_requests(path: Path) -> Any:
 def print_finished(finished: Any) -> None:
     """The end of a run: five recommendations for one user, and where to look further."""
     from feature_store.errors import command
+    from pipelines.printer import say
     from recsys.config import load_config
     from recsys.runs.verdict import VERDICT, sentence
 
@@ -40,7 +41,7 @@ def print_finished(finished: Any) -> None:
     look = command(program(), "serve", files.path)
     example = command(program(), "run", "pipelines/configs/movielens_1m_sasrec.toml")
     if outcome := finished.results.get(VERDICT):
-        typer.echo(f"verdict:      {sentence(config.model.name, outcome)}")
+        say(f"verdict:      {sentence(config.model.name, outcome)}")
     typer.echo(
         f"bundle:       {files.bundle}\n"
         f"figures:      {files.metrics}, {each}\n"

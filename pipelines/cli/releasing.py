@@ -24,6 +24,7 @@ def verify(folder: Bundle, as_json: AsJson = False, require_signature: Signed = 
 
     Example: recsys bundle verify runs/synthetic_quickstart
     """
+    from pipelines.printer import say
     from recsys.serving.verifying import checks
 
     bundle = bundle_in(folder)
@@ -35,7 +36,7 @@ def verify(folder: Bundle, as_json: AsJson = False, require_signature: Signed = 
     else:
         for check in done:
             said = "well" if check.well else "NOT WELL"
-            typer.echo(f"{check.part}: {said}: {check.told} ({check.seconds:.2f} s)")
+            say(f"{check.part}: {said}: {check.told} ({check.seconds:.2f} s)")
     if not well:
         raise typer.Exit(1)
 

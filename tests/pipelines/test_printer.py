@@ -11,13 +11,14 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pytest
+from rich.text import Text
 
 from feature_store.ingest import Count, IngestReport
 from pipelines.cli.answers import csv_lines, print_answers
 from pipelines.compare import comparison_table
 from pipelines.ingest import describe
 from pipelines.metrics_table import metrics_table
-from pipelines.printer import printer, shown
+from pipelines.printer import printer, say, shown
 from recsys.report.comparison import Comparison
 
 UUID = "0b6f9f1e-6f43-4f0e-9a53-2b1e9d3a7c55-" * 3
@@ -49,6 +50,27 @@ def test_a_table_shows_every_sign(
     lines = re.sub(r"\x1b\[[0-9;]*m", "", out).splitlines()
     assert "…" not in out and max(map(len, lines)) <= (width or 1 << 16)
     assert "".join(lines).count("7c55-") == 3  # to the end of the last id
+
+
+STEERING = "\x1b]0;mine\x07\x1b[2J\x9b31m\r\u202e"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_data_does_not_steer_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    """Titles, cells, names of columns and lines; colours are ours alone."""
+    if terminal:
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setenv("TERM", "xterm")
+    print_answers(pa.table({STEERING: [STEERING]}), "table", title=STEERING)
+    printer().print(STEERING)
+    printer().print(Text(STEERING, style="red"))
+    say(f"{STEERING}\n{STEERING}")
+    out = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert out.count(r"\x1b]0;mine") == out.count(r"\u202e") == 7
+    assert {sign for sign in out if not sign.isprintable()} == {"\n"}
 
 
 def test_elsewhere_answers_are_csv_that_reads_back(capsys: pytest.CaptureFixture[str]) -> None:
