@@ -19,6 +19,7 @@ OWN = {"self", "cls"}
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 UNSAFE_CALLS = {"eval", "exec", "read_pickle", "to_pickle", "unsafe_load", "load_module"}
 LOOKS_BEFORE = "recsys/training/metadata.py"
+MOMENTS = "recsys/tracking.py"  # when a metric was measured, as MLflow wants it
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -91,6 +92,18 @@ def unsafe_reads() -> list[str]:
             if _unsafe(node):
                 places.append(f"{_place(path, node)} {ast.unparse(node)[:60]}")
     return places
+
+
+def clocks_that_jump() -> list[str]:
+    """Where seconds are read off a clock that people, and time servers, set: what takes how long is
+    told by `time.monotonic` or `time.perf_counter`, and moments of others are `datetime`s."""
+    return [
+        _place(path, node)
+        for path in product_files()
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("time.time", "time.time_ns")
+        if path != ROOT / MOMENTS
+    ]
 
 
 def _unsafe(node: ast.AST) -> bool:

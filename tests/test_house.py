@@ -5,7 +5,15 @@ from __future__ import annotations
 import ast
 
 import pytest
-from house import ROOT, _unsafe, empty_names, foreign_private_writes, product_files, unsafe_reads
+from house import (
+    ROOT,
+    _unsafe,
+    clocks_that_jump,
+    empty_names,
+    foreign_private_writes,
+    product_files,
+    unsafe_reads,
+)
 
 
 def test_no_variable_of_a_longer_function_is_called_anything() -> None:
@@ -41,6 +49,10 @@ def test_parquet_is_read_where_its_checksums_are_verified() -> None:
         if any(door in path.read_text() for door in doors)
     }
     assert readers == {"feature_store/parquet.py"}
+
+
+def test_nothing_is_timed_by_a_clock_that_jumps() -> None:
+    assert clocks_that_jump() == []
 
 
 def test_no_file_says_what_is_run() -> None:

@@ -22,7 +22,17 @@ TRAINING_STACK = ("torchrec", "fbgemm_gpu")
 # From the ground up. Rooms on one floor know nothing of each other.
 FLOORS = {
     "feature_store": (
-        ("errors", "columns", "file_names", "hashing", "ids", "leftovers", "options", "progress", "trees"),
+        (
+            "errors",
+            "columns",
+            "file_names",
+            "hashing",
+            "ids",
+            "leftovers",
+            "options",
+            "progress",
+            "trees",
+        ),
         ("storage",),
         ("times", "parquet", "in_lists"),
         ("schema", "conform", "durable", "engine", "vocabulary"),

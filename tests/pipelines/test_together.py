@@ -56,6 +56,18 @@ def test_a_process_that_is_killed_is_named_in_a_line(
         os.kill(int((tmp_path / "0").read_text()), 0)
 
 
+def test_a_process_that_is_killed_is_begun_again_where_that_is_asked_for(tmp_path: Path) -> None:
+    """With the other one; from the checkpoint, as `python -m benchmarks.rank_dies` shows."""
+    first = "not os.path.exists(f'{sys.argv[1]}/again')"
+    again = "open(f'{sys.argv[1]}/again', 'w'); os.kill(os.getpid(), signal.SIGKILL)"
+    asked = launched(tmp_path, f"if {first}:\n        {again}")
+    program = Path(asked.training_script)
+    program.write_text(program.read_text().replace("60", ".2"))
+    asked.max_restarts = 1
+    together.launch(asked)
+    assert (tmp_path / "again").exists()
+
+
 def test_one_that_has_said_why_is_not_talked_over(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -334,6 +334,39 @@ def test_a_full_disk_costs_one_warning(
         assert "the run goes on" in warning and tracker.page is None
 
 
+def test_a_database_that_is_read_only_costs_one_warning(
+    uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = start(uri)
+    file = f"file:{tmp_path}/mlflow.db"
+    tracker._client = MlflowClient(f"sqlite:///{file}?mode=ro&uri=true")
+    use_everything(tracker, tmp_path / "file")
+    warning, lost = warnings_of(caplog)
+    assert "readonly database" in warning and "the run goes on" in warning
+    assert "\n" not in warning and "all figures are in the files" in lost
+
+
+def test_a_slow_server_is_not_waited_for_but_at_the_end(uri: str) -> None:
+    """It gets all metrics, in their order."""
+    tracker, steps = start(uri), 6
+    client = tracker._client
+
+    class Slow:
+        def __getattr__(self, name: str) -> Any:
+            time.sleep(0.05)
+            return getattr(client, name)
+
+    tracker._client = Slow()  # type: ignore[assignment]
+    before = time.monotonic()
+    for step in range(steps):
+        tracker.log_metrics({"loss": float(step)}, step)
+    assert time.monotonic() - before < 0.05
+    tracker.finish()
+    assert time.monotonic() - before > 0.05 * steps
+    history = MlflowClient(uri).get_metric_history(str(tracker.run_id), "loss")
+    assert [(m.step, m.value) for m in history] == [(s, float(s)) for s in range(steps)]
+
+
 def test_one_failure_does_not_switch_tracking_off(
     uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -186,6 +186,32 @@ def test_a_token_is_asked_for(page: Any, service: Service) -> None:
 
 
 HOSTILE = "<img src=x onerror=alert(1)>"
+_STRANGE = """[...document.querySelectorAll("*")].filter((one) =>
+  one.matches("img[src=x], script:not([src])") ||
+  one.getAttributeNames().some((name) => name.startsWith("on"))).length"""
+
+
+def test_titles_become_no_elements(page: Any, address: str, faults: list[str]) -> None:
+    """Those of items that were had, found and looked for."""
+
+    def hostile(tree: Any) -> Any:
+        if isinstance(tree, dict):
+            return {k: HOSTILE if k == "title" else hostile(of) for k, of in tree.items()}
+        return [hostile(of) for of in tree] if isinstance(tree, list) else tree
+
+    def changed(route: Any) -> None:
+        answer = route.fetch()
+        if "json" in answer.headers["content-type"]:
+            route.fulfill(response=answer, json=hostile(answer.json()))
+        else:
+            route.fulfill(response=answer)
+
+    page.route("**/explorer/*", changed)
+    page.goto(f"{address}#user=1001")
+    page.wait_for_selector("#answer .card")
+    for within in ("#answer", "#history"):
+        assert set(titles(page, within)) == {HOSTILE}
+    assert page.evaluate(_STRANGE) == 0 and faults == []
 
 
 def test_words_are_shaded_by_what_they_add(

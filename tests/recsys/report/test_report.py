@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -315,6 +316,46 @@ def test_hostile_and_long_titles_stay_text(html: str) -> None:
     assert "&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt; &amp; $5 to $10 Übermaß 東京" in html
     assert "long " * 30 not in html
     assert "&lt;3&gt;" in html and "<3>" not in html  # names of slices, drawn and in tables
+
+
+HOSTILE = (
+    *('"><img src=x onerror=alert(1)>', "</script><svg onload=alert(2)>", "javascript:alert(3)"),
+    *("{{ 7 * 191 }}", "{% raw %}", "]]></style><b>bold", "<!--x", "' autofocus onfocus='alert(4)"),
+)
+
+
+class Seen(HTMLParser):
+    """Which elements a page has, by their attributes' names, and all its words."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.kinds, self.words = set[tuple[str, ...]](), ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.kinds.add((tag, *(name for name, _ in attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def test_titles_become_no_elements(log: EventLog, html: str, tmp_path: Path) -> None:
+    """As a browser understands the page, where there is one."""
+    folder = tmp_path / "log"
+    shutil.copytree(log.folder, folder)
+    items = pq.ParquetFile(folder / "items.parquet").read()
+    place = items.schema.get_field_index("title")
+    titles = pa.array([HOSTILE[row % len(HOSTILE)] for row in range(items.num_rows)])
+    pq.write_table(
+        items.set_column(place, items.schema.field(place), titles), folder / "items.parquet"
+    )
+    page = write_report(write_run(tmp_path / "run", EventLog.open(folder)))
+    seen, wanted = Seen(page.read_text()), Seen(html).kinds
+    assert seen.kinds <= wanted
+    for title in HOSTILE:
+        assert title in seen.words
+    if chromium() is not None:
+        assert Seen(open_page(page)).kinds - wanted <= {("tbody",)}
 
 
 def test_the_baselines_stand_beside_the_model_with_their_tests(
