@@ -167,7 +167,9 @@ TARGETS: dict[str, Target] = {
     "vocabulary": Target((_arrow(),), _written("user.arrow", Vocabulary.load)),
     "parquet": Target((_parquet(),), _written("a.parquet", read_parquet)),
     "exposures": Target((b"\x08\0\0\0\0\0\0\0abcdefgh",), _journal),
-    "requests in a file": Target((b'{"user": 1}\n{"history": [1e999]}\n',), _written("r", lines_of)),
+    "requests in a file": Target(
+        (b'{"user": 1}\n{"history": [1e999]}\n',), _written("r", lines_of)
+    ),
     "filter": Target((b"price < 2.5 and not (brand in ('a', 'b'))",), _expression),
     **{
         f"body {kind.__name__}": Target((_ASKED, b'{"items": [1], "events": [{}]}'), _body(kind))
