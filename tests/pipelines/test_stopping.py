@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 from feature_store import durable
 from feature_store.errors import DataError
 from pipelines import cli
+from pipelines.cli.fault import told_of_fault
 from pipelines.run import run
 from recsys.export import bundle
 from recsys.runs.finished import Run
@@ -157,3 +160,18 @@ def test_half_of_the_figures_is_told_or_made_again(finished: Run, recsys: Ask, h
     assert files.metrics.read_text() == whole
     files.seconds.write_text(seconds)
     files.steps_done.write_text(done)
+
+
+def test_a_fault_is_told_also_where_no_temporary_file_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the place that the file would have named."""
+
+    def full(**_: object) -> tuple[int, str]:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "mkstemp", full)
+    try:
+        {}["a\x1b"]
+    except KeyError as error:
+        told = told_of_fault(error)
+    assert re.search(r"KeyError: .*; please report it with where it was: .*_stopping.py:\d+$", told)
+    assert told.isprintable()

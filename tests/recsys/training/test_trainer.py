@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -399,3 +401,26 @@ def test_the_schedule_reaches_sharded_tables(make: MakeTrainer) -> None:
     trainer.step(next(iter(trainer.reader)))  # beyond the schedule's end: the rate is 0
     after = weights(trainer)
     assert all(torch.equal(after[n], moved[n]) for n in moved if "embeddings" in n)
+
+
+def test_a_signal_ends_no_writing_that_has_begun(
+    make: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the process group would go while the thread that writes still speaks with it."""
+    begun, done = threading.Event(), threading.Event()
+
+    def slow(*_: object) -> None:
+        begun.set()
+        time.sleep(0.2)
+        done.set()
+
+    def interrupted() -> None:
+        if trainer.writer._writing is not None and begun.wait(9):
+            raise KeyboardInterrupt
+
+    trainer = make(epochs=1, background_checkpoint_mb=100)
+    monkeypatch.setattr(checkpoint, "write", slow)
+    monkeypatch.setattr(trainer.writer, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    assert done.is_set()
