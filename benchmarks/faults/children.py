@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _PAUSE = 0.002  # seconds between two looks at a child
-PATIENCE = 120.0  # seconds that a child may take
+PATIENCE = 900.0  # seconds that a child may take, also where others take the core
 
 
 class Ended(NamedTuple):
