@@ -13,6 +13,10 @@ def command(*words: object) -> str:
 class RecsysError(Exception):
     """Bad input or configuration. Programs print it in one line and exit with status 1."""
 
+    def __str__(self) -> str:
+        """The message in one line, whatever the names that it holds."""
+        return " ".join(super().__str__().splitlines())
+
 
 class DataError(RecsysError):
     """Data that does not fit its schema: names file or column, row and reason."""

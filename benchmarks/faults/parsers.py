@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -176,10 +175,3 @@ TARGETS: dict[str, Target] = {
         for kind in (Recommend, Score, Similar, Items, Events)
     },
 }
-
-
-def emptied(place: Path) -> Path:
-    """The folder, with nothing in it."""
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
-    return place

@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks.faults.parsers import TARGETS, Target
 from benchmarks.fuzz import Fuzzing, at_random
+from feature_store.errors import DataError
 from pipelines.cli.fault import shortened
 
 DEEP = 100_000
@@ -30,6 +31,15 @@ def delta(version: int = 20, flags: int = 0, **members: bytes) -> bytes:
     at = packed.index(b"PK\1\2")
     struct.pack_into("<HH", packed, at + 6, version, flags)
     return bytes(packed)
+
+
+def zipped(*names: str) -> bytes:
+    """An archive of files of these names, which are not where it says."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"0 7\n")
+    return buffer.getvalue().replace(b"PK\3\4", b"PK\3\5")
 
 
 def a_name_that_is_none() -> bytes:
@@ -73,6 +83,7 @@ FOUND: dict[str, list[bytes]] = {
         struct.pack("<II", 0xFFFFFFF0, 0),
         struct.pack("<II", 1, zlib.crc32(b"a")) + b"a",
     ],
+    "source in an archive": [zipped("train.txt\n1 9", "test.txt"), zipped("train.txt\r", "a")],
     "delta": [
         *(delta(version=92), delta(flags=1 << 5), delta(flags=1), a_name_that_is_none()),
         *(runs_of(f"({10**17},)"), runs_of("(" * 3000), runs_of(f"({10**6},)")),
@@ -94,9 +105,9 @@ def test_errors_that_no_user_should_see_are_found(tmp_path: Path) -> None:
     def read(data: bytes, _: Path) -> object:
         if data == b"large":
             return np.ones(3 << 22)
-        raise TARGETS["config"].errors[0]("a\nb") if data == b"lines" else KeyError(data)
+        raise ValueError("a\nb") if data == b"lines" else KeyError(data)
 
-    target = Target((b"key", b"lines", b"large"), read)
+    target = Target((b"key", b"lines", b"large"), read, (ValueError,))
     fuzzing = Fuzzing(target, tmp_path / "place", most_kb=64 << 10)
     at_random(fuzzing, 0.0)
     (kind,) = fuzzing.found
@@ -107,5 +118,8 @@ def test_errors_that_no_user_should_see_are_found(tmp_path: Path) -> None:
 
 
 def test_a_line_has_an_end_where_a_file_has_none() -> None:
+    assert (
+        str(DataError("edges.zip/a\nb\r\x85c cannot be read")) == "edges.zip/a b  c cannot be read"
+    )
     assert shortened("a" * 4000) == "a" * 4000
     assert len(shortened("a" * 10**6)) < 4100
