@@ -173,6 +173,7 @@ ENTRIES = (
         also=(
             "amazon_beauty_new_items_text_knn",
             "amazon_beauty_new_items_unisrec",
+            "amazon_beauty_new_items_recformer",
             "amazon_beauty_new_items_text",
         ),
     ),
