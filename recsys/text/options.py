@@ -53,8 +53,8 @@ class TextConfig(Options):
     encoder: Path | None = Field(
         None,
         description="A folder in the layout of Hugging Face, with config.json and "
-        "model.safetensors, of a Longformer, RoBERTa or BERT. By default a small Longformer of "
-        "random weights.",
+        "model.safetensors, of a Longformer, RoBERTa or BERT. By default a small Longformer, whose "
+        "training begins with what the words of the catalogue tell.",
     )
     width: int = Field(64, ge=2, description="Width of the small Longformer.")
     layers: int = Field(2, ge=1, description="Layers of the small Longformer.")

@@ -91,7 +91,7 @@ def word_space(
     """Of S at most `dimensions`."""
     matrix, words = weighed_words(table, features, least)
     directions = word_directions(matrix, dimensions)
-    return WordSpace(unit_rows(matrix @ directions), matrix, words, directions)
+    return WordSpace(_unit(matrix @ directions), matrix, words, directions)
 
 
 def word_directions(weights: sp.csr_array, dimensions: int) -> np.ndarray:
@@ -106,10 +106,10 @@ def word_directions(weights: sp.csr_array, dimensions: int) -> np.ndarray:
     if width < 1:
         return np.zeros((weights.shape[1], 1), dtype=np.float32)
     svd = TruncatedSVD(width, random_state=0).fit(sp.csr_matrix(weights))
-    return unit_rows(svd.components_.T.astype(np.float32))
+    return _unit(svd.components_.T.astype(np.float32))
 
 
-def unit_rows(rows: np.ndarray) -> np.ndarray:
+def _unit(rows: np.ndarray) -> np.ndarray:
     """Rows of length 1, or 0."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 1e-9)
