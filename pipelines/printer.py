@@ -9,6 +9,8 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.table import Table
 
+from pipelines.escaping import shown
+
 _WORD = 12  # characters
 _WIDE = 1 << 16  # columns where no terminal ends: nothing is cut or wrapped
 
@@ -61,11 +63,3 @@ def _least_width(table: Table, console: Console) -> int:
         wide = [m.maximum if column.no_wrap else min(m.minimum, _WORD) for m in measures]
         width += max(wide) + 3  # with the blanks around it
     return width
-
-
-def shown(value: object) -> str:
-    """A value of somebody's data on a line of a terminal: what is not printable is escaped."""
-    return "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape").decode()
-        for sign in str(value)
-    )

@@ -13,13 +13,14 @@ from feature_store.errors import RecsysError
 from pipelines.cli import looking, moving
 from pipelines.cli import together as launching
 from pipelines.cli.bundle_verbs import bundle
-from pipelines.cli.fault import one_line, shortened, told_of_fault
+from pipelines.cli.fault import shortened, told_of_fault
 from pipelines.cli.going_on import telling_how
 from pipelines.cli.item_verbs import items
 from pipelines.cli.log_verbs import log
 from pipelines.cli.online_verbs import online
 from pipelines.cli.stopping import Stopped, stoppable
 from pipelines.cli.verbs import VERBS
+from pipelines.escaping import shown
 
 # Heavy imports happen inside the verbs, so that --help answers at once.
 # What torch's native code warns of (a choice made on purpose, in sharding.py) tells users nothing.
@@ -72,7 +73,7 @@ def main() -> None:
         with stoppable():
             app(prog_name="recsys")
     except RecsysError as error:
-        _end(shortened(one_line(error)), 1)
+        _end(shortened(shown(error)), 1)
     except Stopped as stopped:
         if os.environ.get("RANK", "0") == "0":  # of processes that work together one tells
             _end(str(stopped), stopped.status)

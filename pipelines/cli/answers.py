@@ -68,7 +68,8 @@ def _json_lines(rows: Any) -> Iterator[str]:
 def _print_table(rows: Any, title: str | None) -> None:
     from rich.table import Table
 
-    from pipelines.printer import printer, shown
+    from pipelines.escaping import shown
+    from pipelines.printer import printer
 
     table = Table(title=title)
     for name in rows.column_names:

@@ -7,17 +7,11 @@ import os
 import tempfile
 import traceback
 
+from pipelines.escaping import shown
+
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LONGEST = 300  # characters of an error's own words
 _READ = 4000
-
-
-def one_line(words: object) -> str:
-    """Words in one line, whatever paths and values hold: what cannot be printed is escaped."""
-    return "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape").decode()
-        for sign in str(words)
-    )
 
 
 def shortened(line: str) -> str:
@@ -30,10 +24,10 @@ def told_of_fault(error: BaseException) -> str:
     """One line on an error that nobody foresaw. Where no user can mend it, its traceback is left in
     a file."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return one_line(f"{str(error.filename)[:_LONGEST]}: {error.strerror}")
+        return shown(f"{str(error.filename)[:_LONGEST]}: {error.strerror}")
     if isinstance(error, OSError) and error.errno in _FULL:
-        return one_line(f"{error.strerror or error}: make room on the disk, then go on")
-    words = one_line(" ".join(str(error).split()))[:_LONGEST]
+        return shown(f"{error.strerror or error}: make room on the disk, then go on")
+    words = shown(" ".join(str(error).split()))[:_LONGEST]
     return (
         f"this is a fault of the program, {type(error).__name__}: {words}; please report it with "
         f"{_told_where(error)}"

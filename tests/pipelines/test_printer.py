@@ -16,9 +16,10 @@ from rich.text import Text
 from feature_store.ingest import Count, IngestReport
 from pipelines.cli.answers import csv_lines, print_answers
 from pipelines.compare import comparison_table
+from pipelines.escaping import shown
 from pipelines.ingest import describe
 from pipelines.metrics_table import metrics_table
-from pipelines.printer import printer, say, shown
+from pipelines.printer import printer, say
 from recsys.report.comparison import Comparison
 
 UUID = "0b6f9f1e-6f43-4f0e-9a53-2b1e9d3a7c55-" * 3
